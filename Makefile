@@ -1,0 +1,55 @@
+# `make help` lists the targets. Each one installs what it needs into $(VENV), and finds it there the next time.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help compare test slow lint docs clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-8s  %s\n", $$1, $$2 }'
+	@echo 'Settings: PYTHON=$(PYTHON)  VENV=$(VENV)  WORKERS=$(WORKERS)  ARGS="more arguments"'
+
+compare: $(VENV)/.installed-experiments  ## race the methods on test problems and draw who converges how fast
+	$(BIN)/python -m experiments compare $(ARGS)
+
+test: $(VENV)/.installed-test  ## run the tests and doctests, without the slow ones
+	$(PYTEST) -m "not slow" $(ARGS)
+
+slow: $(VENV)/.installed-test  ## run the slow tests
+	$(PYTEST) -m slow $(ARGS)
+
+lint: $(VENV)/.installed-lint  ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-docs  ## run the code in README.md and docs/, then build the pages into site/
+	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
+	$(BIN)/python -m mkdocs build --quiet --strict
+	@echo "The pages are in site/."
+
+clean:  ## remove what make built; results/ stays
+	rm -rf $(VENV) .venv-newer build dist site .hypothesis .pytest_cache .ruff_cache
+	find experiments secondorder tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per extra, renewed when the dependencies change.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
+	@echo "Installing secondorder[$*] into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "secondorder needs Python 3.11 or newer, and '$(PYTHON)' is not: name one that is, as in 'make PYTHON=python3.12 test'." >&2; \
+	  exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@

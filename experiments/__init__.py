@@ -1,0 +1,1 @@
+"""Experiments: one folder per question, on one engine, through public names only."""

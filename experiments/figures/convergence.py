@@ -1,0 +1,108 @@
+"""One figure per problem: how far from solved, against iterations, gradient-equivalents and seconds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.engine import Run
+from experiments.figures.style import legend_below, line, styled
+from experiments.optimizers import OPTIMIZERS
+from experiments.problem import Problem
+
+FLOOR = 1e-16  # an exact zero is drawn here
+MARKERS = 5  # per curve, evenly spread on the logarithmic axis
+
+PANELS = (
+    ("step", "Iterations", "What each step buys"),
+    ("gradient_equivalents", "Gradient-equivalents", "What the arithmetic costs"),
+    ("seconds", "Seconds, compilation excluded", "What the clock says"),
+)
+
+
+@styled
+def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
+    figure = Figure(figsize=(13.5, 5.4), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    figure.suptitle(problem.title, fontsize=14, fontweight="bold")
+    optimizers = list(dict.fromkeys(run.optimizer for run in runs))
+    for axes, (column, label, title) in zip(panels, PANELS, strict=True):
+        start = _axis_start(runs, column)
+        for optimizer in optimizers:
+            _draw(axes, [run for run in runs if run.optimizer == optimizer], column, start)
+        axes.set(xscale="log", yscale="log", xlabel=label, title=title)
+        axes.set_xlim(left=start * 0.85)
+        axes.label_outer()
+    panels[0].set_ylabel(_measure_label(problem))
+    _limit(panels[0], problem, runs)
+    legend_below(figure, panels[0], columns=5)
+    return figure
+
+
+def _measure_label(problem: Problem) -> str:
+    if problem.measure == "loss":
+        return "Training loss"
+    return r"Relative suboptimality  $(f - f^\star)\,/\,(f_0 - f^\star)$"
+
+
+def _axis_start(runs: Sequence[Run], column: str) -> float:
+    """Where step 0 is drawn on a logarithmic axis: left of everything else."""
+    firsts = [run.columns[column][1] for run in runs if len(run.columns[column]) > 1]
+    return 0.5 * float(min(firsts, default=1.0))
+
+
+def _limit(axes: Axes, problem: Problem, runs: Sequence[Run]) -> None:
+    if problem.measure == "loss":
+        finite = np.concatenate([run.columns["measure"] for run in runs])
+        finite = finite[np.isfinite(finite)]
+        start = max(float(run.columns["measure"][0]) for run in runs)
+        axes.set_ylim(0.8 * finite.min(), 1.6 * start)
+    else:
+        axes.set_ylim(FLOOR / 2, 20)
+
+
+def _draw(axes: Axes, runs: Sequence[Run], column: str, start: float) -> None:
+    """The median over seeds, a band from least to greatest, and a cross where a run failed."""
+    optimizer = runs[0].optimizer
+    style = line(optimizer)
+    grid, curves = _on_common_grid(runs, column, start)
+    median = np.median(curves, axis=0)
+    axes.plot(grid, median, label=_label(optimizer, runs), markevery=_spread(grid), **style)
+    if len(runs) > 1:
+        axes.fill_between(grid, curves.min(0), curves.max(0), color=style["color"], alpha=0.18, linewidth=0)
+    for run in runs:
+        if run.failed:
+            last = _last_finite(run)
+            x, y = max(float(run.columns[column][last]), start), max(float(run.columns["measure"][last]), FLOOR)
+            axes.plot(x, y, "x", color=style["color"], markersize=11, markeredgewidth=2.5, zorder=5)
+
+
+def _label(optimizer: str, runs: Sequence[Run]) -> str:
+    failures = sum(run.failed for run in runs)
+    text = OPTIMIZERS[optimizer].label
+    return f"{text} ({failures} of {len(runs)} failed)" if failures else text
+
+
+def _last_finite(run: Run) -> int:
+    return int(np.flatnonzero(np.isfinite(run.columns["measure"]))[-1])
+
+
+def _on_common_grid(runs: Sequence[Run], column: str, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every seed on the union of their x values; between its steps a seed stays where it was."""
+    ends, series = [], []
+    for run in runs:
+        last = _last_finite(run) + 1
+        x = np.maximum(run.columns[column][:last], start)
+        series.append((x, np.maximum(run.columns["measure"][:last], FLOOR)))
+        ends.append(x[-1])
+    grid = np.unique(np.concatenate([x for x, _ in series]))
+    grid = grid[grid <= np.median(ends)]
+    curves = [y[np.searchsorted(x, grid, side="right") - 1] for x, y in series]
+    return grid, np.stack(curves)
+
+
+def _spread(grid: np.ndarray) -> list[int]:
+    """Indices of points about evenly spread on a logarithmic axis, the last among them."""
+    wanted = np.geomspace(grid[0], grid[-1], MARKERS) if grid[-1] > grid[0] else grid[:1]
+    return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})

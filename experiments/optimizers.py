@@ -1,0 +1,159 @@
+"""The optimizers by name: any Optax transformation, with a search space, a price and a look."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import optax
+import secondorder as so
+
+from experiments import cost
+from experiments.problem import StepClass
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an optimizer is drawn, in every figure."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An Optax transformation with a search space."""
+
+    name: str
+    label: str
+    build: Callable[..., optax.GradientTransformationExtraArgs]
+    """Takes the hyperparameters named in `search`; they are traced, so one compilation serves all trials."""
+    step_class: StepClass
+    step_cost: cost.StepCost
+    look: Look
+    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Hyperparameter to its coarse grid, log-spaced. Empty: run at its defaults."""
+    diagnose: Callable[[Any], Mapping[str, jax.Array]] = so.diagnostics
+    baseline: bool = False
+    reuses_gradient: bool = False
+    """Whether the state stores value and gradient of the new point, as a line search leaves them."""
+
+
+def _decades(low: int, high: int) -> tuple[float, ...]:
+    return tuple(10.0**exponent for exponent in range(low, high + 1))
+
+
+def _no_diagnostics(state: Any) -> Mapping[str, jax.Array]:
+    del state
+    return {}
+
+
+def _lbfgs_diagnostics(state: Any) -> Mapping[str, jax.Array]:
+    return {"linesearch_steps": optax.tree.get(state, "num_linesearch_steps")}
+
+
+def _searched_gradient(diagnostics: cost.Diagnostics, sizes: cost.Sizes) -> float:
+    return cost.GRADIENT + cost.search_only(diagnostics, sizes)
+
+
+def _closed_loop(product: float) -> cost.StepCost:
+    """The gradient, the curvature products, and one trial of the step."""
+
+    def price(diagnostics: cost.Diagnostics, sizes: cost.Sizes) -> float:
+        del sizes
+        searched = cost.GRADIENT * diagnostics.get("linesearch_steps", 0.0)
+        trial = 0.0 if "linesearch_steps" in diagnostics else cost.TRIAL
+        return cost.GRADIENT + product * diagnostics["products"] + searched + trial
+
+    return price
+
+
+# The colours are Okabe and Ito's, which stay apart for every common colour vision; the line style and
+# the marker say the same again, for print without colour. Baselines are drawn in greys and light tones.
+_ALL = (
+    Optimizer(
+        name="gradient-descent",
+        label="Gradient descent, best fixed step",
+        build=lambda learning_rate: so.gradient_descent(learning_rate),
+        step_class="first-order",
+        step_cost=cost.gradient_only,
+        look=Look("#8C8C8C", (0, (1, 1.2)), "v"),
+        search={"learning_rate": _decades(-4, 1)},
+        diagnose=_no_diagnostics,
+        baseline=True,
+    ),
+    Optimizer(
+        name="gradient-descent-line-search",
+        label="Gradient descent, line search",
+        build=lambda: so.gradient_descent(),
+        step_class="first-order",
+        step_cost=_searched_gradient,
+        look=Look("#000000", (0, (4, 1.5)), "^"),
+        baseline=True,
+    ),
+    Optimizer(
+        name="adam",
+        label="Adam, best learning rate",
+        build=lambda learning_rate: optax.with_extra_args_support(optax.adam(learning_rate)),
+        step_class="first-order",
+        step_cost=cost.gradient_only,
+        look=Look("#E69F00", (0, (6, 1.5, 1, 1.5)), "s"),
+        search={"learning_rate": _decades(-4, 1)},
+        diagnose=_no_diagnostics,
+        baseline=True,
+    ),
+    Optimizer(
+        name="lbfgs",
+        label="L-BFGS (Optax)",
+        build=lambda: optax.lbfgs(),
+        step_class="matrix-free",
+        step_cost=cost.search_only,
+        look=Look("#56B4E9", (0, (8, 2)), "D"),
+        diagnose=_lbfgs_diagnostics,
+        baseline=True,
+        reuses_gradient=True,
+    ),
+    Optimizer(
+        name="newton",
+        label="Newton",
+        build=lambda: so.newton(),
+        step_class="dense",
+        step_cost=_closed_loop(cost.HESSIAN_PRODUCT),
+        look=Look("#0072B2", "solid", "o"),
+    ),
+    Optimizer(
+        name="gauss-newton",
+        label="Gauss-Newton",
+        build=lambda: so.gauss_newton(),
+        step_class="dense",
+        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        look=Look("#D55E00", (0, (3, 1)), "X"),
+    ),
+    Optimizer(
+        name="levenberg-marquardt",
+        label="Levenberg-Marquardt",
+        build=lambda: so.levenberg_marquardt(),
+        step_class="dense",
+        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        look=Look("#009E73", (0, (5, 1, 1, 1, 1, 1)), "P"),
+    ),
+    Optimizer(
+        name="newton-cg",
+        label="Newton-CG",
+        build=lambda: so.newton_cg(),
+        step_class="matrix-free",
+        step_cost=_closed_loop(cost.HESSIAN_PRODUCT),
+        look=Look("#CC79A7", "solid", "*"),
+    ),
+    Optimizer(
+        name="hessian-free",
+        label="Hessian-free",
+        build=lambda: so.hessian_free(),
+        step_class="matrix-free",
+        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        look=Look("#5D3A9B", (0, (2, 1)), "h"),
+    ),
+)
+
+OPTIMIZERS: dict[str, Optimizer] = {optimizer.name: optimizer for optimizer in _ALL}

@@ -1,0 +1,82 @@
+"""A problem is data, an initialiser, a batch stream and an objective."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+Data = Mapping[str, np.ndarray]  # named arrays, held-out ones beside the training ones
+Params = Any
+Batch = Any
+
+#: An optimizer belongs to one of these classes; a problem allows each class its own number of steps.
+StepClass = Literal["first-order", "quasi-newton", "matrix-free", "dense"]
+
+
+def full_batch(data: Data, seed: int) -> Iterator[Batch]:
+    """All training data at every step."""
+    del seed
+    batch = {name: array for name, array in data.items() if not name.startswith("held_out")}
+    while True:
+        yield batch
+
+
+def minibatches(size: int) -> Callable[[Data, int], Iterator[Batch]]:
+    """Batches of `size` training examples, drawn without replacement, reshuffled each epoch."""
+
+    def stream(data: Data, seed: int) -> Iterator[Batch]:
+        everything = next(full_batch(data, seed))
+        count = len(next(iter(everything.values())))
+        generator = np.random.default_rng(seed)
+        while True:
+            order = generator.permutation(count)
+            for start in range(0, count - size + 1, size):
+                yield {name: array[order[start : start + size]] for name, array in everything.items()}
+
+    return stream
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised, from where, and what counts as solved."""
+
+    name: str
+    title: str
+    description: str
+    load: Callable[[], Data]
+    init: Callable[[jax.Array, Data], Params]
+    objective: Callable[[Batch], Callable[[Params], jax.Array]]
+    """The objective of one batch. It is called inside the jitted step, so the batch is traced."""
+    targets: tuple[float, ...]
+    """Levels whose first crossing the summary reports, loosest first."""
+    steps: Mapping[StepClass, int]
+    stream: Callable[[Data, int], Iterator[Batch]] = full_batch
+    metrics: Callable[[Params, Data], Mapping[str, jax.Array]] = lambda params, data: {}
+    """What else is worth a column: held-out accuracy, a position. Evaluated with the clock stopped."""
+    measure: Literal["suboptimality", "loss"] = "suboptimality"
+    """What the y axis and the targets mean. Suboptimality is (f - f*) / (f0 - f*)."""
+    optimum: float | None = None
+    """f* where it is known in closed form; otherwise a reference solve finds it."""
+    float64: bool = True
+    random_start: bool = False
+    """Whether several seeds say more than one."""
+    grad_norm_target: float = 1e-8
+    """A run ends when the gradient norm falls to it."""
+    tuning_steps: int = 300
+    step_unit: float = 1.0
+    """Fixed steps of gradient descent are searched around it: one over the curvature, to a decade."""
+    pictures: tuple[Callable[..., Any], ...] = field(default=())
+    """Further figures: (problem, runs) -> (suffix, caption, Figure)."""
+
+    @property
+    def is_full_batch(self) -> bool:
+        return self.stream is full_batch
+
+
+def split(count: int, held_out_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and of the held-out examples."""
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = round(count * held_out_fraction)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -1,0 +1,70 @@
+"""A small tanh network on the digits: not convex, several seeds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import secondorder as so
+
+from experiments.penalty import Penalised
+from experiments.problem import Problem
+from experiments.problems.softmax import CLASSES, load_images
+
+HIDDEN = 10
+PENALTY = 1e-4
+
+
+def load():
+    return {
+        name: array.astype(np.float32) if array.dtype == np.float64 else array
+        for name, array in load_images(0.4).items()
+    }
+
+
+def init(key, data):
+    """Glorot-normal kernels, zero biases."""
+    sizes = (data["inputs"].shape[1], HIDDEN, CLASSES)
+    layers = []
+    for layer_key, fan_in, fan_out in zip(jax.random.split(key), sizes[:-1], sizes[1:], strict=True):
+        scale = (2 / (fan_in + fan_out)) ** 0.5
+        kernel = scale * jax.random.normal(layer_key, (fan_in, fan_out), jnp.float32)
+        layers.append({"kernel": kernel, "bias": jnp.zeros(fan_out, jnp.float32)})
+    return tuple(layers)
+
+
+def logits(params, inputs):
+    first, second = params
+    hidden = jnp.tanh(inputs @ first["kernel"] + first["bias"])
+    return hidden @ second["kernel"] + second["bias"]
+
+
+def objective(batch):
+    loss = Penalised(so.softmax_cross_entropy(batch["labels"]), PENALTY)
+    return so.compose(loss, lambda params: (logits(params, batch["inputs"]), params))
+
+
+def metrics(params, data):
+    right = jnp.argmax(logits(params, data["held_out_inputs"]), axis=-1) == data["held_out_labels"]
+    return {"held_out_accuracy": jnp.mean(right)}
+
+
+PROBLEM = Problem(
+    name="tanh-network",
+    title="A tanh network on the digits images",
+    description=(
+        f"64 pixels, {HIDDEN} hidden tanh units, ten classes: 760 parameters, 1,078 images for training, 719 held "
+        f"out, full batch. Cross-entropy plus an L2 penalty of {PENALTY:g}, in float32. Not convex, so there is no "
+        "known optimum: the training loss itself is drawn, as the median over seeds with a band from the least to "
+        "the greatest."
+    ),
+    load=load,
+    init=init,
+    objective=objective,
+    metrics=metrics,
+    measure="loss",
+    targets=(0.3, 0.1, 0.05),
+    steps={"first-order": 500, "quasi-newton": 300, "matrix-free": 40, "dense": 12},
+    float64=False,
+    random_start=True,
+    grad_norm_target=1e-5,
+    tuning_steps=200,
+)

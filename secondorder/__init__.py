@@ -1,0 +1,95 @@
+"""secondorder: second-order optimization for JAX, one Optax step at a time."""
+
+from secondorder import curvature, losses, operators, solvers, tree, trust
+from secondorder.curvature import exact
+from secondorder.interop import only_extra_args
+from secondorder.losses import (
+    arctan,
+    cauchy,
+    huber,
+    poisson,
+    sigmoid_cross_entropy,
+    soft_l1,
+    softmax_cross_entropy,
+    squared_error,
+)
+from secondorder.methods import (
+    gauss_newton,
+    gradient_descent,
+    hessian_free,
+    levenberg_marquardt,
+    newton,
+    newton_cg,
+)
+from secondorder.minimize import Solution, Status, least_squares, minimize
+from secondorder.objective import Objective, compose, per_example, restrict, sum_of_squares
+from secondorder.operators import (
+    Operator,
+    dense,
+    empirical_fisher,
+    fisher,
+    ggn,
+    ggnvp,
+    hessian,
+    hvp,
+    jacobian,
+)
+from secondorder.quadratic import Quadratic
+from secondorder.transform import CurvatureState, diagnostics, scale_by_curvature
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # objectives
+    "Objective",
+    "compose",
+    "per_example",
+    "restrict",
+    "sum_of_squares",
+    # losses
+    "arctan",
+    "cauchy",
+    "huber",
+    "poisson",
+    "sigmoid_cross_entropy",
+    "soft_l1",
+    "softmax_cross_entropy",
+    "squared_error",
+    # derivatives
+    "ggnvp",
+    "hvp",
+    "jacobian",
+    # operators
+    "Operator",
+    "Quadratic",
+    "dense",
+    "empirical_fisher",
+    "fisher",
+    "ggn",
+    "hessian",
+    # methods
+    "gauss_newton",
+    "gradient_descent",
+    "hessian_free",
+    "levenberg_marquardt",
+    "newton",
+    "newton_cg",
+    # composing
+    "CurvatureState",
+    "diagnostics",
+    "exact",
+    "only_extra_args",
+    "scale_by_curvature",
+    # solving
+    "Solution",
+    "Status",
+    "least_squares",
+    "minimize",
+    # rooms
+    "curvature",
+    "losses",
+    "operators",
+    "solvers",
+    "tree",
+    "trust",
+]

@@ -1,0 +1,32 @@
+"""Small adapters to other libraries."""
+
+from __future__ import annotations
+
+import optax
+
+
+def only_extra_args(
+    tx: optax.GradientTransformation, *names: str
+) -> optax.GradientTransformationExtraArgs:
+    """``tx`` that sees only the named extra arguments of ``update``.
+
+    Optax's line searches raise on keywords they do not know. Wrapped, they chain with methods that
+    take more, and methods chain with transformations that would choke on ``value_fn``.
+
+    Args:
+      tx: any Optax transformation.
+      names: the keywords it may see, e.g. ``"value", "grad", "value_fn"``.
+
+    Example:
+      >>> import optax, secondorder as so
+      >>> search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=15)
+      >>> search = so.only_extra_args(search, "value", "grad", "value_fn")
+      >>> opt = optax.chain(so.newton(learning_rate=1.0), search)
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def update(updates, state, params=None, **extra):
+        kept = {name: extra[name] for name in names if name in extra}
+        return inner.update(updates, state, params, **kept)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -1,0 +1,17 @@
+"""The named methods: each an answer to what, how, and how far."""
+
+from secondorder.methods.gauss_newton import gauss_newton
+from secondorder.methods.gradient_descent import gradient_descent
+from secondorder.methods.hessian_free import hessian_free
+from secondorder.methods.levenberg_marquardt import levenberg_marquardt
+from secondorder.methods.newton import newton
+from secondorder.methods.newton_cg import newton_cg
+
+__all__ = [
+    "gauss_newton",
+    "gradient_descent",
+    "hessian_free",
+    "levenberg_marquardt",
+    "newton",
+    "newton_cg",
+]

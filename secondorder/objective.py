@@ -1,0 +1,181 @@
+"""An objective is a loss after a model, ``f = loss ∘ model``, and is itself the ``value_fn``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import losses
+from secondorder.tree import Params
+
+Outputs = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """``f(params) = loss(model(params))``, called like any function of the parameters.
+
+    Optax hands ``value_fn`` through to every optimizer, so the split into loss and model rides on
+    it: Hessian methods call it, Gauss-Newton methods look inside. Build it within the jitted step
+    (functions cannot cross a ``jit`` boundary); it is deliberately not a pytree.
+    """
+
+    loss: Callable[[Outputs], jax.Array]
+    model: Callable[[Params], Outputs]
+
+    def __call__(self, params: Params) -> jax.Array:
+        return self.loss(self.model(params))
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchedModel:
+    """``params ↦ [model(params, example₁), …, model(params, example_N)]``, examples independent.
+
+    Keeping the single-example model is what makes Jacobians cheap: their rows for one example
+    depend on that example alone.
+    """
+
+    model: Callable[[Params, Any], Outputs]
+    examples: Any
+
+    def __call__(self, params: Params) -> Outputs:
+        return jax.vmap(self.model, in_axes=(None, 0))(params, self.examples)
+
+
+def compose(loss: Callable[[Outputs], jax.Array], model: Callable[[Params], Outputs]) -> Objective:
+    """The objective ``f(params) = loss(model(params))``.
+
+    Args:
+      loss: one of the library's losses (closed-form curvature) or any scalar function of the
+        outputs.
+      model: ``params ↦ outputs``, closing over its batch.
+
+    Raises:
+      TypeError: where either is not callable.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.squared_error(jnp.array([1.0, 2.0])), lambda p: p * jnp.ones(2))
+      >>> float(f(jnp.array(0.0)))
+      1.25
+    """
+    _check_callable("compose", loss=loss, model=model)
+    return Objective(loss, model)
+
+
+def per_example(
+    loss: Callable[[Outputs], jax.Array],
+    model: Callable[[Params, Any], Outputs],
+    examples: Any,
+) -> Objective:
+    """The objective ``loss([model(params, x) for x in examples])``, batched by ``vmap``.
+
+    Same numbers as :func:`compose` with a closed-over batch, but the independence of the examples
+    is known: a dense Jacobian costs one batched backward pass per output *component* of one example
+    instead of one full pass per row.
+
+    Args:
+      loss: a loss of the stacked outputs (leading axis: examples).
+      model: ``(params, example) ↦ outputs`` of *one* example.
+      examples: pytree of arrays with one common leading axis.
+
+    Raises:
+      TypeError: where ``loss`` or ``model`` is not callable.
+      ValueError: where the leading axes of ``examples`` differ.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x, y = jnp.arange(3.0), jnp.array([0.0, 2.0, 4.0])
+      >>> f = so.per_example(so.squared_error(y), lambda p, x: p * x, x)
+      >>> float(f(jnp.array(2.0)))
+      0.0
+    """
+    _check_callable("per_example", loss=loss, model=model)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(examples)]
+    if not shapes or any(not s or s[0] != shapes[0][0] for s in shapes):
+        raise ValueError(
+            "per_example needs examples to be arrays with one common leading axis (one entry per "
+            f"example), but their shapes are {shapes}."
+        )
+    return Objective(loss, BatchedModel(model, examples))
+
+
+def sum_of_squares(residual: Callable[[Params], Outputs]) -> Objective:
+    """``f(params) = ½ Σ residual(params)²``, the objective of nonlinear least squares.
+
+    Args:
+      residual: ``params ↦`` array or pytree of arrays.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> float(so.sum_of_squares(lambda p: jnp.stack([p, 2 * p]))(jnp.array(1.0)))
+      2.5
+    """
+    _check_callable("sum_of_squares", residual=residual)
+    return Objective(losses.half_sum_of_squares(), residual)
+
+
+def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
+    """``value_fn`` as a function of the unmasked parameters alone, the others held at ``params``.
+
+    ``optax.masked`` and ``optax.partition`` show their inner transformation a tree in which the
+    leaves of other groups are ``optax.MaskedNode()``. The restricted function takes such a tree,
+    fills every gap from ``params`` and calls ``value_fn``; it keeps the loss/model split. One
+    restricted function therefore serves every group of a partition.
+
+    Args:
+      value_fn: a function of the full tree, or an :class:`Objective`.
+      params: the full tree, source of the held leaves.
+      mask: optional tree of booleans (or a prefix, or a callable of ``params``, as in
+        ``optax.masked``); leaves where it is false are held at ``params`` even if given.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, secondorder as so
+      >>> params = {"w": jnp.array(2.0), "b": jnp.array(1.0)}
+      >>> f = so.restrict(lambda p: p["w"] * p["b"], params)
+      >>> jax.grad(f)({"w": jnp.array(2.0), "b": optax.MaskedNode()})["w"].item()
+      1.0
+    """
+    mask = mask(params) if callable(mask) else mask
+    if mask is not None:
+        mask = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), mask, params)
+
+    def is_gap(x: Any) -> bool:
+        return isinstance(x, optax.MaskedNode)
+
+    def fill(given: Params) -> Params:
+        whole = jax.tree.map(lambda g, p: p if is_gap(g) else g, given, params, is_leaf=is_gap)
+        if mask is None:
+            return whole
+        return jax.tree.map(lambda m, g, p: g if m else p, mask, whole, params)
+
+    if not isinstance(value_fn, Objective):
+        return lambda given: value_fn(fill(given))
+    inner = value_fn.model
+    if isinstance(inner, BatchedModel):
+        model = BatchedModel(lambda given, x: inner.model(fill(given), x), inner.examples)
+    else:
+        model = lambda given: inner(fill(given))
+    return dataclasses.replace(value_fn, model=model)
+
+
+def as_objective(value_fn: Callable, user: str) -> Objective:
+    """``value_fn`` if it is an :class:`Objective`; else a ``TypeError`` that says what to pass."""
+    if isinstance(value_fn, Objective):
+        return value_fn
+    raise TypeError(
+        f"{user} needs the split of the objective into loss and model, but value_fn is "
+        f"{value_fn!r}, a plain function. Pass value_fn=secondorder.compose(loss, model), or "
+        "secondorder.sum_of_squares(residual) for least squares."
+    )
+
+
+def _check_callable(user: str, **functions: Any) -> None:
+    for name, fn in functions.items():
+        if not callable(fn):
+            raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")

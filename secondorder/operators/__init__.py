@@ -1,0 +1,27 @@
+"""Symmetric maps on the space of parameters: one structure per file."""
+
+from secondorder.operators.base import Diagonal, Function, Identity, Operator, Scaled, Sum
+from secondorder.operators.dense import dense
+from secondorder.operators.hessian import hessian, hvp
+from secondorder.operators.jacobian import Jacobian, jacobian, linearize
+from secondorder.operators.pullback import Pullback, empirical_fisher, fisher, ggn, ggnvp
+
+__all__ = [
+    "Diagonal",
+    "Function",
+    "Identity",
+    "Jacobian",
+    "Operator",
+    "Pullback",
+    "Scaled",
+    "Sum",
+    "dense",
+    "empirical_fisher",
+    "fisher",
+    "ggn",
+    "ggnvp",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "linearize",
+]

@@ -1,0 +1,110 @@
+"""Symmetric maps on the space of parameters, and their algebra."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators.dense import matrix_of_products, ravel
+from secondorder.tree import Params, Scalar
+
+
+class Operator:
+    """A symmetric linear map ``B``: ``params → params``, known by its products.
+
+    ``mv(v)`` is ``B v``; ``A + B``, ``c * B`` and ``B.damped(λ)``, which is ``B + λ I``, are
+    operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and shapes of the
+    parameters, in any float dtype: a product is computed in the parameters' dtype and returned in
+    that of ``v``.
+    """
+
+    def mv(self, v: Params) -> Params:
+        """``B v``."""
+        raise TypeError(f"{type(self).__name__} defines no product mv(v).")
+
+    def matrix(self, like: Params) -> jax.Array:
+        """The matrix of ``B``; structured operators know it without a product per column."""
+        return matrix_of_products(self.mv, like)
+
+    def __add__(self, other: Operator) -> Operator:
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return Sum(self, other)
+
+    def __mul__(self, factor: Scalar) -> Operator:
+        if isinstance(factor, Operator) or jnp.ndim(factor) != 0:
+            return NotImplemented
+        return Scaled(factor, self)
+
+    __rmul__ = __mul__
+
+    def damped(self, damping: Scalar) -> Operator:
+        """``B + λ I``."""
+        return self + damping * Identity()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function(Operator):
+    """The operator of a product function, linear in its argument, with the dtype it works in."""
+
+    product: Callable[[Params], Params]
+    like: Params
+
+    def mv(self, v: Params) -> Params:
+        tree.check_match(v, self.like, "the vector v", "the operator's parameters")
+        return tree.cast(self.product(tree.cast(v, self.like)), v)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum(Operator):
+    """``A + B``."""
+
+    left: Operator
+    right: Operator
+
+    def mv(self, v: Params) -> Params:
+        return tree.add(self.left.mv(v), self.right.mv(v))
+
+    def matrix(self, like: Params) -> jax.Array:
+        return self.left.matrix(like) + self.right.matrix(like)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(Operator):
+    """``c B``."""
+
+    factor: Scalar
+    base: Operator
+
+    def mv(self, v: Params) -> Params:
+        return tree.scale(self.factor, self.base.mv(v))
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.asarray(self.factor) * self.base.matrix(like)
+
+
+class Identity(Operator):
+    """``I``."""
+
+    def mv(self, v: Params) -> Params:
+        return v
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.eye(tree.size(like), dtype=tree.dtype(like))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagonal(Operator):
+    """``diag(entries)``, entries shaped like the parameters."""
+
+    entries: Params
+
+    def mv(self, v: Params) -> Params:
+        return jax.tree.map(lambda d, x: (d * x).astype(x.dtype), self.entries, v)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.diag(ravel(self.entries))

@@ -1,0 +1,185 @@
+"""The Jacobian: all first derivatives of a vector function, dense or as products from both sides.
+
+A column costs one forward pass (``J e``), a row one backward pass (``Jᵀ e``), so the shape decides
+the mode: with n inputs and m outputs, ``forward`` where ``n ≤ m``, else ``reverse``. The measured
+crossover is printed by ``python -m experiments bench jacobian``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.objective import BatchedModel
+from secondorder.operators.dense import join, over_basis
+from secondorder.tree import Params
+
+MODES = ("auto", "forward", "reverse")
+
+
+def cheaper_mode(inputs: int, outputs: int) -> str:
+    """``forward`` (one pass per input) or ``reverse`` (one per output), whichever needs fewer."""
+    return "forward" if inputs <= outputs else "reverse"
+
+
+def jacobian(
+    fn: Callable[[Params], Any],
+    params: Params,
+    *,
+    mode: str = "auto",
+    chunk_size: int | None = None,
+) -> Any:
+    """All first derivatives ``∂ fn(params)ᵢ / ∂ paramsⱼ``, dense.
+
+    Args:
+      fn: maps a pytree of arrays to a pytree of arrays. The model of a
+        :func:`secondorder.per_example` objective is differentiated one example at a time, which
+        costs a pass per output *component* instead of one per row.
+      params: pytree of floating-point arrays.
+      mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
+        ``"auto"``: forward where ``n ≤ m`` (for one example of a ``per_example`` model: where n is
+        at most its number of output components).
+      chunk_size: how many columns or rows (for a ``per_example`` model: examples) to differentiate
+        at a time. The intermediate values of that many passes live at once; ``None`` takes all.
+
+    Returns:
+      The outputs' tree; each leaf a tree like ``params`` of arrays of shape
+      ``(*output.shape, *param.shape)``, as ``jax.jacrev`` returns it.
+
+    Raises:
+      ValueError: an unknown mode or a chunk size below 1.
+      TypeError: integer or complex parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.jacobian(lambda p: jnp.stack([p[0] * p[1], p[0]]), jnp.array([2.0, 3.0])).tolist()
+      [[3.0, 2.0], [1.0, 0.0]]
+    """
+    if mode not in MODES:
+        raise ValueError(f"jacobian got mode={mode!r}; pass one of {', '.join(map(repr, MODES))}.")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"jacobian got chunk_size={chunk_size}; pass a positive integer or None.")
+    tree.check_real(params)
+    if isinstance(fn, BatchedModel):
+
+        def of_example(example):
+            return jacobian(lambda p: fn.model(p, example), params, mode=mode)
+
+        if chunk_size is None:
+            return jax.vmap(of_example)(fn.examples)
+        return jax.lax.map(of_example, fn.examples, batch_size=chunk_size)
+    if mode == "auto":
+        mode = cheaper_mode(tree.size(params), tree.size(jax.eval_shape(fn, params)))
+    if chunk_size is None:
+        return (jax.jacfwd if mode == "forward" else jax.jacrev)(fn)(params)
+    return _chunked(fn, params, mode, chunk_size)
+
+
+def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
+    at = linearize(fn, params)
+    if mode == "reverse":  # rows: (m, *param.shape) in each leaf of params
+        rows = over_basis(at.mvt, at.outputs, chunk_size)
+        return jax.tree.map(
+            lambda out, start: jax.tree.map(
+                lambda r: r[start : start + out.size].reshape(*out.shape, *r.shape[1:]), rows
+            ),
+            at.outputs,
+            _offsets(at.outputs),
+        )
+    columns = over_basis(at.mv, params, chunk_size)  # (n, *output.shape) in each leaf
+
+    def split(column):
+        moved = jnp.moveaxis(column, 0, -1)
+        return jax.tree.map(
+            lambda p, start: moved[..., start : start + p.size].reshape(
+                *moved.shape[:-1], *p.shape
+            ),
+            params,
+            _offsets(params),
+        )
+
+    return jax.tree.map(split, columns)
+
+
+def _offsets(like: Any) -> Any:
+    """Where each leaf starts in the joined vector."""
+    leaves, structure = jax.tree.flatten(like)
+    starts = [sum(leaf.size for leaf in leaves[:i]) for i in range(len(leaves))]
+    return jax.tree.unflatten(structure, starts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Jacobian:
+    """``J`` of a function at a point, linearised once: ``mv(v) = J v`` and ``mvt(u) = Jᵀ u``.
+
+    Attributes:
+      fn, params: the function and the point.
+      outputs: ``fn(params)``.
+      mv: ``params``-shaped ``v`` ↦ outputs-shaped ``J v``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> J = so.operators.linearize(lambda p: p**2, jnp.array([1.0, 3.0]))
+      >>> J.mv(jnp.ones(2)).tolist(), J.mvt(jnp.array([1.0, 0.0])).tolist()
+      ([2.0, 6.0], [2.0, 0.0])
+    """
+
+    fn: Callable[[Params], Any]
+    params: Params
+    outputs: Any
+    mv: Callable[[Params], Any]
+
+    @functools.cached_property
+    def _transpose(self) -> Callable:
+        return jax.linear_transpose(self.mv, self.params)
+
+    def mvt(self, u: Any) -> Params:
+        """``Jᵀ u``, in the dtype of the parameters."""
+        (product,) = self._transpose(tree.cast(u, self.outputs))
+        return product
+
+    @property
+    def mode(self) -> str:
+        """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""
+        inputs, outputs = tree.size(self.params), tree.size(self.outputs)
+        if isinstance(self.fn, BatchedModel):
+            outputs //= max(jax.tree.leaves(self.fn.examples)[0].shape[0], 1)
+        return cheaper_mode(inputs, outputs)
+
+    @property
+    def passes(self) -> int:
+        """How many passes a dense Jacobian takes: columns forward, rows in reverse."""
+        return tree.size(self.params if self.mode == "forward" else self.outputs)
+
+    def dense(self) -> Any:
+        """``J`` as the outputs' tree of arrays ``(*output.shape, n)``, in at least float32."""
+        if isinstance(self.fn, BatchedModel):
+            fn, params = self.fn, self.params
+            one = lambda example: linearize(lambda p: fn.model(p, example), params).dense()
+            return jax.vmap(one)(fn.examples)
+        if self.mode == "forward":
+            columns = over_basis(self.mv, self.params)
+            return tree.accumulator(jax.tree.map(lambda c: jnp.moveaxis(c, 0, -1), columns))
+        rows = join(over_basis(self.mvt, self.outputs), 1)
+        return jax.tree.map(
+            lambda out, start: rows[start : start + out.size].reshape(*out.shape, -1),
+            self.outputs,
+            _offsets(self.outputs),
+        )
+
+
+def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
+    """The :class:`Jacobian` of ``fn`` at ``params``: one forward pass now, products later.
+
+    XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop
+    driven from the host; linearising here, once, serves both.
+    """
+    tree.check_real(params)
+    outputs, mv = jax.linearize(fn, params)
+    return Jacobian(fn, params, outputs, mv)

@@ -1,0 +1,30 @@
+"""The local model of an objective around the current parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from secondorder import tree
+from secondorder.operators.base import Operator
+from secondorder.tree import Params
+
+
+class Quadratic(NamedTuple):
+    """``m(d) = g·d + ½ d·Bd``, the predicted change of the objective; call it with a step.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = lambda p: 0.5 * jnp.sum(p**2)
+      >>> p = jnp.array([3.0, 4.0])
+      >>> float(so.Quadratic(grad=p, curvature=so.hessian(f, p))(-p))
+      -12.5
+    """
+
+    grad: Params
+    curvature: Operator
+
+    def __call__(self, step: Params) -> jax.Array:
+        product = self.curvature.mv(step)
+        return tree.vdot(self.grad, step) + 0.5 * tree.vdot(step, product)

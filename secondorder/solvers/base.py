@@ -1,0 +1,104 @@
+"""HOW the quadratic model is minimised: from a Quadratic and one scalar to a step."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.tree import Params
+
+
+class Stop(enum.IntEnum):
+    """Why a solver stopped; carried as an integer through ``jit``."""
+
+    sentence: str
+
+    def __new__(cls, value: int, sentence: str):
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    SOLVED = 0, "The system was solved to the asked accuracy."
+    SHIFTED = 1, "The curvature was not safely positive definite; a shift made it so."
+    SINGULAR = 2, "The system was singular to working precision; the step is a damped one."
+    BOUNDARY = 3, "The step ends on the trust-region boundary."
+    NEGATIVE_CURVATURE = 4, "A direction of negative curvature was met and followed or left."
+    MAX_STEPS = 5, "The iteration limit was reached; the step is the best model decrease so far."
+    NONFINITE = 6, "The gradient or the curvature held NaN or infinity; there is no step."
+
+
+class Step(NamedTuple):
+    """What a solver hands over.
+
+    Attributes:
+      direction: the step ``d``, in at least float32.
+      predicted: the model's change ``m(d) = g·d + ½ d·Bd`` without the damping term; negative.
+      length: ``‖d‖``, in the norm the solver's radius is measured in.
+      boundary: whether the step was cut at the radius.
+      iterations: of an iterative solver; 1 for a direct one.
+      products: curvature products (or Jacobian passes) paid.
+      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖``; NaN where not computed.
+      optimality: the scaled first-order measure at the current parameters, where the solver knows
+        one (the largest cosine between the residual and a Jacobian column); else infinity.
+      stopped: a :class:`Stop`.
+    """
+
+    direction: Params
+    predicted: jax.Array
+    length: jax.Array
+    boundary: jax.Array
+    iterations: jax.Array
+    products: jax.Array
+    residual: jax.Array
+    optimality: jax.Array
+    stopped: jax.Array
+
+
+class Solver(NamedTuple):
+    """A minimiser of the quadratic model.
+
+    Attributes:
+      init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
+      update: ``(quadratic, state, scale) -> (Step, state)``.
+      reads: what the scalar means to it, ``"damping"`` (λ) or ``"radius"`` (Δ).
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Quadratic, Any, jax.Array], tuple[Step, Any]]
+    reads: str = "damping"
+
+
+def make_step(
+    direction: Params,
+    predicted: jax.Array,
+    *,
+    length: jax.Array | None = None,
+    boundary: Any = False,
+    iterations: Any = 1,
+    products: Any = 0,
+    residual: Any = jnp.nan,
+    optimality: Any = jnp.inf,
+    stopped: Any = Stop.SOLVED,
+) -> Step:
+    """A :class:`Step` with every field an array of a settled dtype, never weakly typed."""
+    dtype = tree.dtype(direction)
+    real = lambda x: jax.lax.convert_element_type(x, dtype)
+    whole = lambda x: jax.lax.convert_element_type(x, jnp.int32)
+    return Step(
+        direction=direction,
+        predicted=real(predicted),
+        length=real(tree.norm(direction) if length is None else length),
+        boundary=jnp.asarray(boundary, bool),
+        iterations=whole(iterations),
+        products=whole(products),
+        residual=real(residual),
+        optimality=real(optimality),
+        stopped=whole(stopped),
+    )

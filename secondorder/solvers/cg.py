@@ -1,0 +1,198 @@
+"""Conjugate gradients: the damped system by products alone.
+
+Every guard is relative, so a gradient of size 1e-12 takes as many iterations as one of size 1;
+``jax.scipy.sparse.linalg.cg`` is not used because it ravels leaves, has no negative-curvature test
+and reports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.tree import Params
+
+
+class Progress(NamedTuple):
+    """What a stopping rule sees.
+
+    Attributes:
+      iterations: how many are done.
+      residual: ``‖r‖ / ‖g‖``, both in the preconditioner's norm.
+      model: the values of the damped quadratic after each iteration, ``(max_steps + 1,)``; entry 0
+        is the starting point's.
+    """
+
+    iterations: jax.Array
+    residual: jax.Array
+    model: jax.Array
+
+
+StopRule = Callable[[Progress], jax.Array]
+Preconditioner = Callable[[Quadratic, jax.Array], Callable[[Params], Params]]
+
+
+def relative_residual(tolerance: float = 1e-5) -> StopRule:
+    """Stop where ``‖r‖ ≤ tolerance · ‖g‖``."""
+    return lambda progress: progress.residual <= tolerance
+
+
+def relative_progress(tolerance: float = 5e-4) -> StopRule:
+    """Stop where the last k iterations gained less than ``k · tolerance`` of the model's decrease.
+
+    ``k = max(10, iterations/10)`` (Martens 2010, section 4.4): the quadratic model's value is what
+    a step is for, and it settles long before the residual does.
+    """
+
+    def rule(progress: Progress) -> jax.Array:
+        i = progress.iterations
+        k = jnp.maximum(10, i // 10)
+        now, before = progress.model[i], progress.model[jnp.maximum(i - k, 0)]
+        return (i > k) & (now < 0) & (now - before > k * tolerance * now)
+
+    return rule
+
+
+class _Carry(NamedTuple):
+    step: Params
+    residual: Params  # −g − (B + λ) step
+    direction: Params
+    rz: jax.Array
+    iterations: jax.Array
+    model: jax.Array
+    negative: jax.Array
+
+
+def cg(
+    max_steps: int = 100,
+    stop: StopRule | None = None,
+    preconditioner: Preconditioner | None = None,
+    warm_start: float = 0.0,
+) -> Solver:
+    """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
+
+    A direction of non-positive curvature ends the iteration: the step so far is kept, which is a
+    descent direction; at the very first iteration the step is the preconditioned negative gradient,
+    as long as the curvature along it (in magnitude) suggests.
+
+    Args:
+      max_steps: at most this many iterations.
+      stop: ``Progress -> bool``; :func:`relative_residual` (default) or :func:`relative_progress`.
+      preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite.
+      warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
+        zero. A start that does not decrease the model is dropped.
+
+    Example:
+      >>> import secondorder as so
+      >>> cg = so.solvers.cg(50, stop=so.solvers.relative_progress())
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), cg, so.trust.damping(1.0))
+    """
+    stop = relative_residual() if stop is None else stop
+
+    def init(params):
+        return tree.accumulator(tree.zeros_like(params)) if _is_on(warm_start) else ()
+
+    def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, Any]:
+        grad = quadratic.grad
+        norm = tree.norm(grad)
+        # Solved for a gradient of length one: squares of a tiny one would underflow.
+        unit = jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1)
+        scaled = quadratic._replace(grad=tree.scale(1 / unit, grad))
+
+        def product(v):
+            return tree.axpy(damping, v, quadratic.curvature.mv(v))
+
+        solve = (lambda r: r) if preconditioner is None else preconditioner(quadratic, damping)
+        start = None
+        if _is_on(warm_start):
+            start = _start(scaled, product, tree.scale(warm_start / unit, state))
+        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps)
+        step = tree.scale(unit, final.step)
+        # One more product buys the true residual and the undamped model change, free of drift.
+        curved = quadratic.curvature.mv(step)
+        predicted = tree.vdot(grad, step) + 0.5 * tree.vdot(step, curved)
+        error = tree.add(tree.axpy(damping, step, curved), grad)
+        outcome = make_step(
+            step,
+            predicted,
+            iterations=final.iterations,
+            products=final.iterations + (1 if start is None else 2),
+            residual=tree.norm(error) / unit,
+            stopped=jnp.where(jnp.isfinite(norm), stopped, Stop.NONFINITE.value),
+        )
+        return outcome, (step if _is_on(warm_start) else ())
+
+    return Solver(init=init, update=update)
+
+
+def _is_on(warm_start: Any) -> bool:
+    """Whether the state must hold a step: a traced factor may turn out non-zero."""
+    return not isinstance(warm_start, (int, float)) or warm_start != 0
+
+
+def _start(quadratic, product, start):
+    """The warm start and its product, or zeros where it would increase the model."""
+    image = product(start)
+    model = tree.vdot(quadratic.grad, start) + 0.5 * tree.vdot(start, image)
+    good = model < 0
+    zeros = tree.zeros_like(start)
+    return tree.where(good, start, zeros), tree.where(good, image, zeros)
+
+
+def _iterate(grad, product, precondition, start, stop, max_steps):
+    zeros = tree.zeros_like(grad)
+    step, image = (zeros, zeros) if start is None else start
+    residual = tree.negative(tree.add(grad, image))
+    z = precondition(residual)
+    rz = tree.vdot(residual, z)
+    # The yardstick is the gradient's size, not the first residual's: a warm start may be accurate.
+    size = rz if start is None else tree.vdot(grad, precondition(grad))
+    eps = jnp.finfo(rz.dtype).eps
+
+    def model_value(step, residual):
+        return 0.5 * (tree.vdot(grad, step) - tree.vdot(step, residual))
+
+    model = jnp.zeros(max_steps + 1, rz.dtype).at[0].set(model_value(step, residual))
+
+    def progress(c: _Carry) -> Progress:
+        return Progress(c.iterations, jnp.sqrt(c.rz / jnp.where(size > 0, size, 1)), c.model)
+
+    def solved(c: _Carry) -> jax.Array:
+        # At rounding level whatever the rule says: from there on CG only walks in noise.
+        return (c.rz <= eps**2 * size) | stop(progress(c))
+
+    def going(c: _Carry) -> jax.Array:
+        return (c.iterations < max_steps) & ~c.negative & ~solved(c)
+
+    def iterate(c: _Carry) -> _Carry:
+        image = product(c.direction)
+        bend = tree.vdot(c.direction, image)
+        # Relative to the two vectors' sizes: a tiny but honest curvature is no negative one.
+        rounding = eps * tree.norm(c.direction) * tree.norm(image)
+        negative = ~(bend > rounding)
+        first = c.iterations == 0
+        # Flat to working precision: there is no length to suggest, so the step is the direction.
+        flat = jnp.abs(bend) <= rounding
+        alpha = jnp.where(flat, 1, c.rz / jnp.where(flat, 1, jnp.abs(bend)))
+        alpha = jnp.where(negative & ~first, 0, alpha)
+        step = tree.axpy(alpha, c.direction, c.step)
+        residual = tree.axpy(-alpha, image, c.residual)
+        z = precondition(residual)
+        rz = tree.vdot(residual, z)
+        direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
+        done = c.iterations + 1
+        model = c.model.at[done].set(model_value(step, residual))
+        return _Carry(step, residual, direction, rz, done, model, negative)
+
+    nothing = jnp.zeros((), jnp.int32)
+    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False))
+    final = jax.lax.while_loop(going, iterate, initial)
+    stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
+    stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)
+    return final, stopped

@@ -1,0 +1,70 @@
+"""How long a step along a given direction: a learning rate, or Optax's zoom line search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import tree
+
+
+def step_along(
+    direction: optax.GradientTransformation, learning_rate: Any, *, first_guess: str = "one"
+) -> optax.GradientTransformationExtraArgs:
+    """``direction`` times a learning rate (or schedule), or, where ``None``, line-searched.
+
+    Args:
+      direction: a transformation whose updates descend.
+      learning_rate: a number, an Optax schedule, or ``None``.
+      first_guess: the line search's first trial, ``"one"`` for directions that know their length
+        (Newton), ``"keep"`` for those that do not (the gradient): the last step size.
+    """
+    if learning_rate is None:
+        return optax.chain(direction, zoom(first_guess))
+    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate, flip_sign=False))
+
+
+def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransformationExtraArgs:
+    """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
+
+    Optax's search carries default-precision scalars through its loop and raises on keywords it does
+    not know; low-precision parameters and other keywords are therefore kept away from it. A search
+    that ends on a non-finite step gives zeros.
+    """
+    search = optax.scale_by_zoom_linesearch(
+        max_linesearch_steps=max_steps, initial_guess_strategy=first_guess
+    )
+
+    def init(params):
+        if not jax.tree.leaves(params):
+            return optax.EmptyState()
+        return search.init(tree.accumulator(tree.zeros_like(params)))
+
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
+    ):
+        del unused
+        if not jax.tree.leaves(updates):
+            return updates, state
+        if value is None or grad is None:
+            value, grad = jax.value_and_grad(value_fn)(params)
+        dtype = tree.dtype(params)
+        found, new_state = search.update(
+            tree.accumulator(updates),
+            state,
+            tree.accumulator(params),
+            value=jnp.asarray(value, dtype),
+            grad=tree.accumulator(grad),
+            value_fn=lambda p: value_fn(tree.cast(p, params)).astype(dtype),
+        )
+        found = tree.cast(found, updates)
+        sound = tree.all_finite(found)
+        return (
+            tree.where(sound, found, tree.zeros_like(found)),
+            tree.where(sound, new_state, state),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)

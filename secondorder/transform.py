@@ -1,0 +1,209 @@
+"""The one combinator: curvature, solver and trust become an Optax transformation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import tree
+from secondorder.curvature.base import Curvature
+from secondorder.quadratic import Quadratic
+from secondorder.solvers.base import Solver, Step
+from secondorder.tree import Params
+from secondorder.trust.base import Trial, Trust, TrustState
+
+
+class CurvatureState(NamedTuple):
+    """The state of :func:`scale_by_curvature`.
+
+    Attributes:
+      count: updates so far.
+      rejections: how many of them were rejected.
+      products: curvature products paid in all of them.
+      curvature, solver: the memories, rolled back where a step is rejected.
+      trust: the :class:`TrustState`, which moves at every update.
+      report: the last solver's :class:`Step`, without its direction.
+    """
+
+    count: jax.Array
+    rejections: jax.Array
+    products: jax.Array
+    curvature: Any
+    solver: Any
+    trust: TrustState
+    report: Step
+
+
+def scale_by_curvature(
+    curvature: Curvature, solver: Solver, trust: Trust
+) -> optax.GradientTransformationExtraArgs:
+    """One step of ``B d = −g``: what curvature, solved how, trusted how far.
+
+    Unlike Optax's ``scale_by_*``, the updates *are* the step (descent included): a trust policy has
+    tried exactly this step, so it goes to ``optax.apply_updates`` as it is. A rejected step is an
+    update of zeros with the memories rolled back.
+
+    ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
+    spares a closed-loop policy one evaluation, ``grad`` and unknown keywords are ignored.
+
+    Args:
+      curvature: WHAT, e.g. ``exact(hessian)``.
+      solver: HOW, e.g. ``solvers.cg()``.
+      trust: HOW FAR, e.g. ``trust.damping()``.
+
+    Raises:
+      ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
+        update: no ``params``, no ``value_fn``, or gradients of another structure than ``params``.
+      TypeError: integer or complex parameters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, secondorder as so
+      >>> f = lambda p: jnp.sum((p - 1.0) ** 2)
+      >>> opt = so.scale_by_curvature(so.exact(so.hessian), so.solvers.direct(), so.trust.fixed())
+      >>> p = jnp.zeros(2)
+      >>> updates, _ = opt.update(jax.grad(f)(p), opt.init(p), p, value_fn=f)
+      >>> optax.apply_updates(p, updates).tolist()
+      [1.0, 1.0]
+    """
+    if trust.gives not in ("any", solver.reads):
+        raise ValueError(
+            f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
+            "Pair steihaug() with trust.radius(), the other solvers with trust.damping(), or use "
+            "trust.fixed(), which serves both."
+        )
+
+    def init(params: Params) -> CurvatureState:
+        tree.check_real(params)
+        nothing = jnp.zeros((), jnp.int32)
+        real = jnp.full((), jnp.nan, tree.dtype(params))
+        report = Step((), real, real, jnp.asarray(False), nothing, nothing, real, real, nothing)
+        memories = curvature.init(params), solver.init(params)
+        return CurvatureState(nothing, nothing, nothing, *memories, trust.init(params), report)
+
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
+    ):
+        del grad, unused
+        grads = updates
+        _check_call(grads, params, value_fn)
+        if not jax.tree.leaves(params):
+            return grads, state
+        g = tree.accumulator(grads)
+        operator, curvature_state = curvature.update(grads, state.curvature, params, value_fn)
+        step, solver_state = solver.update(Quadratic(g, operator), state.solver, state.trust.scale)
+        taken = tree.cast(step.direction, grads)
+
+        finite = tree.all_finite(g) & tree.all_finite(taken)
+        gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted)
+        trial = Trial(gain, step.length, step.boundary, finite)
+        trust_state = trust.update(trial, state.trust)
+
+        accepted = trust_state.accepted
+        new = tree.where(accepted, (curvature_state, solver_state), (state.curvature, state.solver))
+        return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
+            count=state.count + 1,
+            rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
+            products=state.products + step.products,
+            curvature=new[0],
+            solver=new[1],
+            trust=trust_state,
+            report=step._replace(direction=()),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.Array:
+    """Actual over predicted change of the objective along ``updates``.
+
+    Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
+    the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The
+    slope at the trial rides on its evaluation as a forward derivative.
+    """
+    direction = tree.cast(updates, params)
+    trial = tree.add(params, direction)
+    new_value, new_slope = jax.jvp(value_fn, (trial,), (direction,))
+    value = value_fn(params) if value is None else jnp.asarray(value)
+    dtype = predicted.dtype
+    noise = 1e4 * jnp.finfo(jnp.result_type(new_value)).eps
+    value, new_value, new_slope = (x.astype(dtype) for x in (value, new_value, new_slope))
+    change = new_value - value
+    slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + new_slope)
+    change = jnp.where(jnp.abs(change) <= noise.astype(dtype) * jnp.abs(value), slopes, change)
+    sound = jnp.isfinite(new_value) & jnp.isfinite(change) & (predicted < 0)
+    return jnp.where(sound, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
+
+
+def _check_call(grads, params, value_fn) -> None:
+    call = "opt.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)"
+    if params is None:
+        raise ValueError(f"update needs params, to know where the curvature is. Write {call}.")
+    if value_fn is None:
+        raise ValueError(
+            f"update needs value_fn, the objective as a function of params, to take its curvature. "
+            f"Write {call}; secondorder.compose(loss, model) makes one."
+        )
+    if not callable(value_fn):
+        raise TypeError(
+            f"value_fn must be a function of params, but is {value_fn!r}. Write {call}."
+        )
+    tree.check_real(params)
+    tree.check_match(grads, params, "the gradients", "params")
+
+
+def diagnostics(state: Any) -> dict[str, jax.Array]:
+    """What the last update did, from any Optax state that holds a method of this library.
+
+    Works inside ``jit``. Keys, present where they apply:
+
+    * ``steps``, ``rejections``, ``total_products``: so far;
+    * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
+    * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
+      ``stopped`` (a ``solvers.Stop``): of the last solve;
+    * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
+
+    Raises:
+      ValueError: no state of this library is inside.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.diagnostics(so.newton_cg().init(jnp.zeros(2)))["steps"].item()
+      0
+    """
+    states = find_states(state)
+    if not states:
+        raise ValueError(
+            "diagnostics found no state of this library's methods. Pass the state that the "
+            "optimizer's init or update returned."
+        )
+    last = states[-1]
+    report = last.report._asdict()
+    del report["direction"], report["boundary"]
+    found = report | {
+        "steps": last.count,
+        "rejections": last.rejections,
+        "total_products": last.products,
+        "accepted": last.trust.accepted,
+        "gain": last.trust.gain,
+        "scale": last.trust.scale,
+    }
+    for search in find_linesearches(state):
+        found["learning_rate"] = search.learning_rate
+        found["linesearch_steps"] = search.info.num_linesearch_steps
+    return found
+
+
+def find_states(state: Any) -> list[CurvatureState]:
+    """Every :class:`CurvatureState` inside an Optax state."""
+    is_ours = lambda x: isinstance(x, CurvatureState)
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+
+
+def find_linesearches(state: Any) -> list[Any]:
+    """Every state of an Optax line search (they share no class, but these two fields)."""
+    is_search = lambda x: hasattr(x, "info") and hasattr(x, "learning_rate")
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_search) if is_search(leaf)]

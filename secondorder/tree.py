@@ -1,0 +1,144 @@
+"""The vector space of parameters: the few operations a method needs, leaf by leaf.
+
+Nothing here flattens a tree, so sharded leaves stay where they are. Sums run in at least float32
+whatever the leaves are stored in: a dot product of bfloat16 gradients keeps its digits.
+``optax.tree.vdot`` is not used because it ravels each leaf, which explicitly sharded arrays refuse.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Params = Any  # a pytree of floating-point arrays
+Scalar = chex.Numeric
+
+
+def accumulation_dtype(dtype: Any) -> Any:
+    """The dtype sums over ``dtype`` are carried in: itself, but never below float32."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def dtype(tree: Params) -> Any:
+    """The dtype that scalars about this tree (norms, damping, gain ratios) are carried in."""
+    return accumulation_dtype(jnp.result_type(jnp.float16, *map(_dtype, jax.tree.leaves(tree))))
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.asarray(leaf).dtype
+
+
+def size(tree: Params) -> int:
+    """The dimension of the space: the number of scalars in the tree."""
+    return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def vdot(a: Params, b: Params) -> jax.Array:
+    """``Σ aᵢ bᵢ`` over all leaves, carried in at least float32."""
+
+    def leaf(x, y):
+        acc = accumulation_dtype(jnp.result_type(x, y))
+        return jnp.sum(x.astype(acc) * y.astype(acc))
+
+    out = dtype(a)
+    dots = jax.tree.leaves(jax.tree.map(leaf, a, b))
+    return sum((d.astype(out) for d in dots), jnp.zeros((), out))
+
+
+def norm(a: Params) -> jax.Array:
+    """``√(Σ aᵢ²)``, scaled by the largest entry so that it neither overflows nor underflows."""
+    peak = max_abs(a)
+    unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+    scaled = jax.tree.map(lambda x: x.astype(dtype(x)) / unit.astype(dtype(x)), a)
+    return unit * jnp.sqrt(vdot(scaled, scaled)).astype(unit.dtype)
+
+
+def max_abs(a: Params) -> jax.Array:
+    """The largest entry in magnitude; 0 for an empty tree, NaN where there is one."""
+    out = dtype(a)
+    peaks = [jnp.max(jnp.abs(x)).astype(out) for x in jax.tree.leaves(a) if jnp.size(x)]
+    return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
+
+
+def axpy(alpha: Scalar, x: Params, y: Params) -> Params:
+    """``α x + y``, in the dtype of ``y``."""
+    return jax.tree.map(lambda xi, yi: (alpha * xi + yi).astype(yi.dtype), x, y)
+
+
+def scale(alpha: Scalar, x: Params) -> Params:
+    """``α x``, in the dtype of ``x``."""
+    return jax.tree.map(lambda xi: (alpha * xi).astype(xi.dtype), x)
+
+
+def add(x: Params, y: Params) -> Params:
+    """``x + y``."""
+    return jax.tree.map(jnp.add, x, y)
+
+
+def negative(x: Params) -> Params:
+    """``−x``."""
+    return jax.tree.map(jnp.negative, x)
+
+
+def where(condition: chex.Array, x: Params, y: Params) -> Params:
+    """``x`` where the scalar ``condition`` holds, else ``y``: also for whole states."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def zeros_like(x: Params) -> Params:
+    """Zeros of the same shapes and dtypes; accepts ``ShapeDtypeStruct`` leaves."""
+    return jax.tree.map(jnp.zeros_like, x)
+
+
+def cast(x: Params, like: Params) -> Params:
+    """``x`` in the dtypes of ``like``."""
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), x, like)
+
+
+def accumulator(x: Params) -> Params:
+    """``x`` in the dtype its sums are carried in (at least float32)."""
+    return jax.tree.map(lambda a: a.astype(accumulation_dtype(a.dtype)), x)
+
+
+def all_finite(x: Params) -> jax.Array:
+    """Whether no leaf holds a NaN or an infinity."""
+    flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(x)]
+    return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def check_real(params: Params, name: str = "params") -> None:
+    """Raise a ``TypeError`` that names the first leaf which is not a real floating-point array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        where_ = f"{name}{jax.tree_util.keystr(path)}"
+        kind = jnp.result_type(leaf.dtype if hasattr(leaf, "dtype") else leaf)
+        if jnp.issubdtype(kind, jnp.complexfloating):
+            raise TypeError(
+                f"{where_} is complex ({kind}). Second-order methods here work on real parameters: "
+                "pass the real and imaginary parts as two leaves and join them in the model."
+            )
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(
+                f"{where_} has dtype {kind}, which has no derivative. Pass floating-point "
+                "parameters, and keep integers out of the tree (optax.masked, or close over them)."
+            )
+
+
+def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:
+    """Raise a ``ValueError`` in a sentence where two trees differ in structure or shapes."""
+    found, expected = jax.tree.structure(tree), jax.tree.structure(like)
+    if found != expected:
+        raise ValueError(
+            f"{name} must have the tree structure of {like_name}, but {name} is {found} and "
+            f"{like_name} is {expected}."
+        )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True)
+    for (path, leaf), other in pairs:
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, but "
+                f"{like_name} has shape {jnp.shape(other)} there."
+            )

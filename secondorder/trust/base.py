@@ -1,0 +1,61 @@
+"""HOW FAR a step is trusted: from the outcome of a trial to the scalar of the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from secondorder.tree import Params
+
+
+class Trial(NamedTuple):
+    """A proposed step, as a trust policy sees it.
+
+    The expensive answers are thunks: a policy that does not ask pays for no evaluation.
+
+    Attributes:
+      gain: ``() -> ρ``, actual over predicted change; −∞ where the trial is not finite or the model
+        predicts no decrease.
+      length: the step's length in the solver's norm.
+      boundary: whether the step was cut at the radius.
+      finite: whether gradient and step hold neither NaN nor infinity.
+    """
+
+    gain: Callable[[], jax.Array]
+    length: jax.Array
+    boundary: jax.Array
+    finite: jax.Array
+
+
+class TrustState(NamedTuple):
+    """The state of every trust policy.
+
+    Attributes:
+      scale: the scalar the solver gets next: a damping λ or a radius Δ.
+      factor: by how much a further rejection changes it.
+      count: updates so far.
+      gain: the last gain ratio; NaN where the policy asked for none.
+      accepted: whether the last step was taken.
+    """
+
+    scale: jax.Array
+    factor: jax.Array
+    count: jax.Array
+    gain: jax.Array
+    accepted: jax.Array
+
+
+class Trust(NamedTuple):
+    """A trust policy.
+
+    Attributes:
+      init: ``params -> TrustState``; ``params`` settles the dtype of the scalars.
+      update: ``(trial, TrustState) -> TrustState``.
+      gives: what its scalar means: ``"damping"``, ``"radius"`` or ``"any"``.
+    """
+
+    init: Callable[[Params], TrustState]
+    update: Callable[[Trial, TrustState], TrustState]
+    gives: str

@@ -1,0 +1,133 @@
+"""The policies: open-loop, damping by gain ratio, trust region by gain ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.trust.base import Trial, Trust, TrustState
+
+# A step is taken when it brings at least this part of the predicted decrease: nearly any decrease,
+# since a solver that has to be this exact loses more by refusing (Nocedal and Wright 2006, 4.1).
+ACCEPT = 1e-4
+
+
+def _state(scale: Any, params: tree.Params, factor: float = 2.0) -> TrustState:
+    dtype = tree.dtype(params)
+    real = lambda x: jax.lax.convert_element_type(x, dtype)
+    return TrustState(
+        real(scale), real(factor), jnp.zeros((), jnp.int32), real(jnp.nan), jnp.asarray(True)
+    )
+
+
+def _next(state: TrustState, scale, factor, gain, accepted) -> TrustState:
+    dtype = state.scale.dtype
+    return TrustState(
+        jnp.asarray(scale, dtype),
+        jnp.asarray(factor, dtype),
+        state.count + 1,
+        jnp.asarray(gain, dtype),
+        jnp.asarray(accepted, bool),
+    )
+
+
+def fixed(scale: Any = 0.0) -> Trust:
+    """Open loop: the same scalar at every step, no evaluation, every finite step taken.
+
+    Args:
+      scale: λ for a solver that reads damping (Δ for one that reads a radius), or a schedule
+        ``count ↦ λ`` as in Optax.
+
+    Example:
+      >>> import optax, secondorder as so
+      >>> decaying = so.trust.fixed(optax.exponential_decay(1.0, 10, 0.5))
+    """
+    at = scale if callable(scale) else lambda count: scale
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        return _next(state, at(state.count + 1), state.factor, jnp.nan, trial.finite)
+
+    return Trust(lambda params: _state(at(jnp.zeros((), jnp.int32)), params), update, "any")
+
+
+def nielsen(damping, factor, gain, accepted):
+    """λ falls smoothly, to a third at best, and rises ever faster while steps are rejected.
+
+    Accepted: ``λ max(1/3, 1 − (2ρ − 1)³)``, ν = 2. Rejected: ``ν λ``, ``ν → 2ν`` (Nielsen 1999).
+    """
+    eased = damping * jnp.clip(1 - (2 * gain - 1) ** 3, 1 / 3, 2)
+    return jnp.where(accepted, eased, damping * factor), jnp.where(accepted, 2, 2 * factor)
+
+
+def martens(damping, factor, gain, accepted):
+    """λ × 2/3 where ρ > ¾, λ × 3/2 where ρ < ¼ (Martens 2010, section 4.1); × 4 on rejection."""
+    del factor
+    moved = jnp.where(gain > 0.75, damping * 2 / 3, jnp.where(gain < 0.25, damping * 1.5, damping))
+    return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
+
+
+def damping(initial: Any = 1e-3, adapt: Callable = nielsen) -> Trust:
+    """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
+
+    A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
+    memory stay, λ rises, and the next update tries again.
+
+    Args:
+      initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
+        ``direct``).
+      adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
+
+    Raises:
+      ValueError: ``initial`` not positive: a product of factors could never raise it.
+    """
+    _check_positive("damping", initial)
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        limits = jnp.finfo(state.scale.dtype)
+        scale, factor = adapt(state.scale, state.factor, jnp.maximum(gain, -1), accepted)
+        # Kept finite and off zero, so that λ can always come back; factor likewise.
+        scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
+        return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
+
+    return Trust(lambda params: _state(initial, params), update, "damping")
+
+
+def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
+    """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
+
+    ρ < ¼: ``Δ = ‖d‖/4``; ρ > ¾ and the step at the boundary: ``min(2Δ, maximum)``; a step is taken
+    where ρ > 1e-4 (Nocedal and Wright 2006, algorithm 4.1).
+
+    Args:
+      initial: the first Δ > 0. The default, infinity, lets the first step show the problem's own
+        length, so no unit is guessed.
+      maximum: Δ never exceeds it.
+
+    Raises:
+      ValueError: ``initial`` or ``maximum`` not positive.
+    """
+    _check_positive("radius", initial)
+    _check_positive("radius", maximum, "maximum")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        old = state.scale
+        length = jnp.where(jnp.isfinite(trial.length), trial.length.astype(old.dtype), old)
+        shrunk = 0.25 * jnp.minimum(jnp.where(length > 0, length, old), old)
+        grown = jnp.minimum(2 * old, maximum)
+        new = jnp.where(trial.boundary & (gain > 0.75), grown, old)
+        return _next(state, jnp.where(gain < 0.25, shrunk, new), state.factor, gain, accepted)
+
+    return Trust(lambda params: _state(initial, params), update, "radius")
+
+
+def _check_positive(policy: str, value: Any, name: str = "initial") -> None:
+    if isinstance(value, (int, float)) and not value > 0:
+        raise ValueError(f"trust.{policy} got {name}={value}; pass a positive number.")

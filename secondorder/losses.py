@@ -135,8 +135,9 @@ class Elementwise(Loss):
         return self._map(lambda z, t, x: (w * self.bend(z, t) * x).astype(x.dtype), outputs, v)
 
     def _sqrt(self, z, t, w):
-        # Floored so that a saturated output (φ'' underflowed to 0, φ' not) keeps S r = ∇ℓ.
-        return jnp.sqrt(w * jnp.maximum(self.bend(z, t), jnp.finfo(z.dtype).tiny))
+        # Floored so that a saturated output (φ'' underflowed to 0, φ' not) keeps S r = ∇ℓ; w stays
+        # outside the root, for w · tiny would itself be flushed to zero.
+        return math.sqrt(w) * jnp.sqrt(jnp.maximum(self.bend(z, t), jnp.finfo(z.dtype).tiny))
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
         w = self.weight(outputs)
@@ -303,23 +304,28 @@ class SoftmaxCrossEntropy(Loss):
         inner = jnp.sum(p * v, -1, keepdims=True)
         return (self.weight(outputs) * mass * p * (v - inner)).astype(v.dtype)
 
+    def _sqrt(self, p):
+        # Floored so that the label of a hopeless example (p underflowed to 0) keeps S r = ∇ℓ.
+        return jnp.sqrt(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
+
     def root(self, outputs, u):
         # (diag(√p) − p √pᵀ)(diag(√p) − √p pᵀ) = diag(p) − p pᵀ, since √pᵀ√p = 1
         _, _, mass, p = self._parts(outputs)
-        s = jnp.sqrt(p)
+        s = self._sqrt(p)
         inner = jnp.sum(s * u, -1, keepdims=True)
         return (jnp.sqrt(self.weight(outputs) * mass) * (s * u - p * inner)).astype(u.dtype)
 
     def root_transpose(self, outputs, v):
         _, _, mass, p = self._parts(outputs)
         inner = jnp.sum(p * v, -1, keepdims=True)
-        return (jnp.sqrt(self.weight(outputs) * mass) * jnp.sqrt(p) * (v - inner)).astype(v.dtype)
+        root_w = jnp.sqrt(self.weight(outputs) * mass)
+        return (root_w * self._sqrt(p) * (v - inner)).astype(v.dtype)
 
     def residual(self, outputs):
         # S (mass·p − t)/√p = mass·p − t, because the entries of mass·p − t sum to zero.
         _, t, mass, p = self._parts(outputs)
-        safe = jnp.maximum(p, jnp.finfo(p.dtype).tiny)
-        return jnp.sqrt(self.weight(outputs) / mass) * (mass * p - t) / jnp.sqrt(safe)
+        root_w = jnp.sqrt(self.weight(outputs) / jnp.where(mass > 0, mass, 1))  # mass 0: padding
+        return root_w * (mass * p - t) / self._sqrt(p)
 
     def sample(self, key, outputs):
         z, _, mass, p = self._parts(outputs)

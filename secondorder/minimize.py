@@ -99,6 +99,7 @@ class _Loop(NamedTuple):
     first_size: jax.Array  # |f| at the start
     steepest: jax.Array  # the largest scaled gradient seen
     still: jax.Array  # updates in a row that changed nothing
+    promised: jax.Array  # the largest decrease predicted in them
     steps: jax.Array
     evaluations: Evaluations
     status: jax.Array
@@ -120,8 +121,9 @@ def minimize(
 
     Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
-    For a least-squares curvature solved by QR, it is also enough that the cosine between the
-    residual and every Jacobian column is at most ``tol``, which no rescaling changes.
+    A solver that measures optimality itself takes its place: for a least-squares curvature solved
+    by ``qr`` or ``svd``, the largest cosine between the residual and a Jacobian column is at most
+    ``tol``, which no rescaling of parameters or residuals changes.
 
     Args:
       value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.
@@ -242,6 +244,7 @@ def _run(fn, params, optimizer, tol, max_steps) -> _Loop:
         first_size=jnp.full((), jnp.nan, dtype),
         steepest=zero,
         still=nothing,
+        promised=zero,
         steps=nothing,
         evaluations=Evaluations(nothing, nothing, nothing),
         status=jnp.asarray(Status.RUNNING.value, jnp.int32),
@@ -280,12 +283,15 @@ def _test(loop: _Loop, grad: Params, tol, max_steps) -> _Loop:
     first = jnp.where(jnp.isnan(loop.first_size), size, loop.first_size)
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
-    converged = (slope <= tol * yardstick) | (slope == 0)
+    converged = (slope == 0) | ((slope <= tol * yardstick) & ~_measured(loop.state))
     finite = jnp.isfinite(loop.value) & jnp.isfinite(loop.grad_norm)
 
     status = jnp.where(loop.steps >= max_steps, Status.MAX_STEPS.value, loop.status)
     status = jnp.where(loop.still >= PATIENCE, _stuck(loop.state), status)
-    status = jnp.where(loop.still > 0, _spent(loop, status), status)
+    # The first idle update counts: after rejections a step is short because damping made it so.
+    rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
+    spent = (loop.still >= 2) & (loop.promised <= rounding)
+    status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
     status = jnp.where(converged, Status.CONVERGED.value, status)
     status = jnp.where(finite, status, Status.NONFINITE.value).astype(jnp.int32)
 
@@ -304,33 +310,27 @@ def _test(loop: _Loop, grad: Params, tol, max_steps) -> _Loop:
     )
 
 
-def _stuck(state: Any) -> jax.Array:
-    """Twenty updates changed nothing: by rejection, or by an optimizer that stopped moving."""
+def _measured(state: Any) -> jax.Array:
+    """Whether the solver measures optimality itself (NaN: it will, at its first step)."""
     ours = find_states(state)
-    if not ours:
-        return jnp.asarray(Status.STAGNATED.value)
-    accepted = ours[-1].trust.accepted
-    return jnp.where(accepted, Status.STAGNATED.value, Status.TRUST_LIMIT.value)
+    return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
 
 
-def _spent(loop: _Loop, status: jax.Array) -> jax.Array:
-    """After an update of nothing: whether the model itself predicts less than rounding."""
-    ours = find_states(loop.state)
-    if not ours:
-        return status
-    predicted = jnp.abs(ours[-1].report.predicted)
-    rounding = 4 * jnp.finfo(loop.value.dtype).eps * jnp.abs(loop.value)
-    return jnp.where(predicted <= rounding, Status.LIMIT_OF_PRECISION.value, status)
+def _stuck(state: Any) -> jax.Array:
+    """Many updates changed nothing: a trust policy refused them, or an optimizer stopped moving."""
+    ours = find_states(state)
+    asked = ~jnp.isnan(ours[-1].trust.gain) if ours else jnp.asarray(False)
+    return jnp.where(asked, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
 
 
 def _advance(loop: _Loop, updates: Params, state: Any, tol) -> _Loop:
     """The loop after an update, unless the solver found the current point to be optimal."""
     ours, searches = find_states(state), find_linesearches(state)
-    optimal = jnp.asarray(False)
+    optimal, predicted = jnp.asarray(False), jnp.asarray(jnp.inf, loop.promised.dtype)
     values = gradients = products = jnp.zeros((), jnp.int32)
     if ours:
         report, trust = ours[-1].report, ours[-1].trust
-        optimal = report.optimality <= tol
+        optimal, predicted = report.optimality <= tol, jnp.abs(report.predicted)
         products = report.products
         values = jnp.where(jnp.isnan(trust.gain), 0, 1).astype(jnp.int32)
     if searches:
@@ -339,11 +339,14 @@ def _advance(loop: _Loop, updates: Params, state: Any, tol) -> _Loop:
     moved = optax.apply_updates(loop.params, updates)
     eps = jnp.finfo(tree.dtype(loop.params)).eps
     quiet = jax.tree.map(lambda u, x: jnp.all(jnp.abs(u) <= eps * jnp.abs(x)), updates, loop.params)
-    still = jnp.all(jnp.stack(jax.tree.leaves(quiet)))
+    still = jnp.all(jnp.asarray(jax.tree.leaves(quiet), bool))
     return loop._replace(
         params=tree.where(optimal, loop.params, moved),
         state=tree.where(optimal, loop.state, jax.tree.map(_settled, state)),
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
+        promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(
+            loop.promised.dtype
+        ),
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
         evaluations=Evaluations(
             paid.values + values, paid.gradients + gradients, paid.products + products

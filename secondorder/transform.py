@@ -80,7 +80,8 @@ def scale_by_curvature(
         tree.check_real(params)
         nothing = jnp.zeros((), jnp.int32)
         real = jnp.full((), jnp.nan, tree.dtype(params))
-        report = Step((), real, real, jnp.asarray(False), nothing, nothing, real, real, nothing)
+        known = jnp.full_like(real, jnp.nan if solver.measures else jnp.inf)
+        report = Step((), real, real, jnp.asarray(False), nothing, nothing, real, known, nothing)
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(nothing, nothing, nothing, *memories, trust.init(params), report)
 

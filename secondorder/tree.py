@@ -25,11 +25,14 @@ def accumulation_dtype(dtype: Any) -> Any:
 
 def dtype(tree: Params) -> Any:
     """The dtype that scalars about this tree (norms, damping, gain ratios) are carried in."""
-    return accumulation_dtype(jnp.result_type(jnp.float16, *map(_dtype, jax.tree.leaves(tree))))
+    return accumulation_dtype(jnp.result_type(jnp.float16, *map(leaf_dtype, jax.tree.leaves(tree))))
 
 
-def _dtype(leaf: Any) -> Any:
-    return leaf.dtype if hasattr(leaf, "dtype") else jnp.asarray(leaf).dtype
+def leaf_dtype(leaf: Any) -> Any:
+    """The dtype of a leaf as a JAX array: NumPy's float64 is float32 unless x64 is switched on."""
+    if hasattr(leaf, "dtype"):
+        return jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return jnp.result_type(leaf)
 
 
 def size(tree: Params) -> int:
@@ -42,7 +45,7 @@ def vdot(a: Params, b: Params) -> jax.Array:
 
     def leaf(x, y):
         acc = accumulation_dtype(jnp.result_type(x, y))
-        return jnp.sum(x.astype(acc) * y.astype(acc))
+        return jnp.sum(jnp.asarray(x, acc) * jnp.asarray(y, acc))
 
     out = dtype(a)
     dots = jax.tree.leaves(jax.tree.map(leaf, a, b))
@@ -53,7 +56,7 @@ def norm(a: Params) -> jax.Array:
     """``√(Σ aᵢ²)``, scaled by the largest entry so that it neither overflows nor underflows."""
     peak = max_abs(a)
     unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
-    scaled = jax.tree.map(lambda x: x.astype(dtype(x)) / unit.astype(dtype(x)), a)
+    scaled = jax.tree.map(lambda x: jnp.asarray(x, dtype(x)) / unit.astype(dtype(x)), a)
     return unit * jnp.sqrt(vdot(scaled, scaled)).astype(unit.dtype)
 
 
@@ -66,12 +69,12 @@ def max_abs(a: Params) -> jax.Array:
 
 def axpy(alpha: Scalar, x: Params, y: Params) -> Params:
     """``α x + y``, in the dtype of ``y``."""
-    return jax.tree.map(lambda xi, yi: (alpha * xi + yi).astype(yi.dtype), x, y)
+    return jax.tree.map(lambda xi, yi: jnp.asarray(alpha * xi + yi, leaf_dtype(yi)), x, y)
 
 
 def scale(alpha: Scalar, x: Params) -> Params:
     """``α x``, in the dtype of ``x``."""
-    return jax.tree.map(lambda xi: (alpha * xi).astype(xi.dtype), x)
+    return jax.tree.map(lambda xi: jnp.asarray(alpha * xi, leaf_dtype(xi)), x)
 
 
 def add(x: Params, y: Params) -> Params:
@@ -96,12 +99,12 @@ def zeros_like(x: Params) -> Params:
 
 def cast(x: Params, like: Params) -> Params:
     """``x`` in the dtypes of ``like``."""
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), x, like)
+    return jax.tree.map(lambda a, b: jnp.asarray(a, leaf_dtype(b)), x, like)
 
 
 def accumulator(x: Params) -> Params:
     """``x`` in the dtype its sums are carried in (at least float32)."""
-    return jax.tree.map(lambda a: a.astype(accumulation_dtype(a.dtype)), x)
+    return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
 
 
 def all_finite(x: Params) -> jax.Array:
@@ -114,7 +117,7 @@ def check_real(params: Params, name: str = "params") -> None:
     """Raise a ``TypeError`` that names the first leaf which is not a real floating-point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         where_ = f"{name}{jax.tree_util.keystr(path)}"
-        kind = jnp.result_type(leaf.dtype if hasattr(leaf, "dtype") else leaf)
+        kind = leaf_dtype(leaf)
         if jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(
                 f"{where_} is complex ({kind}). Second-order methods here work on real parameters: "

@@ -8,14 +8,14 @@ import optax
 
 from secondorder.curvature import exact
 from secondorder.operators import ggn
-from secondorder.solvers import qr
+from secondorder.solvers import svd
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
 def gauss_newton(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
-    """``d = α argmin ½‖J d + r‖²``, by QR of the Jacobian; for other losses ``−α G⁻¹ g``.
+    """``d = α argmin ½‖J d + r‖²``, by singular values; for other losses ``−α G⁺ g``.
 
     Needs first derivatives only, and its curvature ``Jᵀ M J`` is never indefinite. Quadratically
     convergent where the residuals vanish at the solution, linearly where they stay; needs an
@@ -33,4 +33,4 @@ def gauss_newton(learning_rate: Any = None) -> optax.GradientTransformationExtra
 
     Source: Nocedal and Wright (2006), section 10.3; Schraudolph (2002) for general losses.
     """
-    return step_along(scale_by_curvature(exact(ggn), qr(), fixed()), learning_rate)
+    return step_along(scale_by_curvature(exact(ggn), svd(), fixed()), learning_rate)

@@ -17,9 +17,9 @@ class Operator:
     """A symmetric linear map ``B``: ``params → params``, known by its products.
 
     ``mv(v)`` is ``B v``; ``A + B``, ``c * B`` and ``B.damped(λ)``, which is ``B + λ I``, are
-    operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and shapes of the
-    parameters, in any float dtype: a product is computed in the parameters' dtype and returned in
-    that of ``v``.
+    operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and
+    shapes of the parameters, in any float dtype: a product is computed in the parameters' dtype and
+    returned in that of ``v``.
     """
 
     def mv(self, v: Params) -> Params:

@@ -25,18 +25,21 @@ def join(x: Any, leading: int) -> jax.Array:
       x: a tree of arrays with ``leading`` common leading axes.
       leading: how many axes to keep.
     """
-    leaves = [leaf.reshape(*leaf.shape[:leading], -1) for leaf in jax.tree.leaves(x)]
     out = tree.dtype(x)
-    return jnp.concatenate([leaf.astype(out) for leaf in leaves], axis=leading)
+    leaves = [jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)]
+    if not leaves:
+        return jnp.zeros((0,) * (leading + 1), out)
+    flat = [leaf.reshape(*leaf.shape[:leading], -1) for leaf in leaves]
+    return jnp.concatenate(flat, axis=leading)
 
 
 def unravel(vector: jax.Array, like: Params) -> Params:
     """A vector as a tree shaped like ``like``, in the dtype of the vector."""
     leaves, structure = jax.tree.flatten(like)
-    sizes = [math.prod(leaf.shape) for leaf in leaves]
+    sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
     offsets = [sum(sizes[:i]) for i in range(len(sizes))]
     parts = [
-        vector[start : start + size].reshape(leaf.shape)
+        vector[start : start + size].reshape(jnp.shape(leaf))
         for start, size, leaf in zip(offsets, sizes, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, parts)
@@ -47,10 +50,10 @@ def basis_vector(index: jax.Array, like: Params) -> Params:
     leaves, structure = jax.tree.flatten(like)
     parts, offset = [], 0
     for leaf in leaves:
-        size = math.prod(leaf.shape)
-        hit = jnp.arange(size) == index - offset
-        parts.append(hit.reshape(leaf.shape).astype(leaf.dtype))
-        offset += size
+        shape = jnp.shape(leaf)
+        hit = jnp.arange(math.prod(shape)) == index - offset
+        parts.append(hit.reshape(shape).astype(tree.leaf_dtype(leaf)))
+        offset += hit.size
     return jax.tree.unflatten(structure, parts)
 
 

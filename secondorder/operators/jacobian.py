@@ -97,8 +97,8 @@ def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
     def split(column):
         moved = jnp.moveaxis(column, 0, -1)
         return jax.tree.map(
-            lambda p, start: moved[..., start : start + p.size].reshape(
-                *moved.shape[:-1], *p.shape
+            lambda p, start: moved[..., start : start + jnp.size(p)].reshape(
+                *moved.shape[:-1], *jnp.shape(p)
             ),
             params,
             _offsets(params),
@@ -110,7 +110,7 @@ def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
 def _offsets(like: Any) -> Any:
     """Where each leaf starts in the joined vector."""
     leaves, structure = jax.tree.flatten(like)
-    starts = [sum(leaf.size for leaf in leaves[:i]) for i in range(len(leaves))]
+    starts = [tree.size(leaves[:i]) for i in range(len(leaves))]
     return jax.tree.unflatten(structure, starts)
 
 
@@ -147,15 +147,20 @@ class Jacobian:
     @property
     def mode(self) -> str:
         """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""
-        inputs, outputs = tree.size(self.params), tree.size(self.outputs)
-        if isinstance(self.fn, BatchedModel):
-            outputs //= max(jax.tree.leaves(self.fn.examples)[0].shape[0], 1)
-        return cheaper_mode(inputs, outputs)
+        return cheaper_mode(*self._counts)
 
     @property
     def passes(self) -> int:
-        """How many passes a dense Jacobian takes: columns forward, rows in reverse."""
-        return tree.size(self.params if self.mode == "forward" else self.outputs)
+        """How many passes a dense Jacobian takes: columns forward, rows (of one example) reverse."""
+        return min(self._counts)
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """Inputs, and outputs: of one example where the model is known to be batched."""
+        inputs, outputs = tree.size(self.params), tree.size(self.outputs)
+        if isinstance(self.fn, BatchedModel):
+            outputs //= max(jax.tree.leaves(self.fn.examples)[0].shape[0], 1)
+        return inputs, outputs
 
     def dense(self) -> Any:
         """``J`` as the outputs' tree of arrays ``(*output.shape, n)``, in at least float32."""

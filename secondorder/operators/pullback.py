@@ -104,18 +104,16 @@ class Pullback(Operator):
         through = self.middle.mv(self.jacobian.mv(tree.cast(v, params)))
         return tree.cast(self.jacobian.mvt(through), v)
 
-    @functools.cached_property
-    def _columns(self) -> Any:
-        return self.jacobian.dense()
-
     def matrix(self, like: Params) -> jax.Array:
-        columns = self._columns
+        # Not cached: an array kept from within one jit or cond would escape into the next.
+        columns = self.jacobian.dense()
         middle = jax.vmap(self.middle.mv, in_axes=-1, out_axes=-1)(columns)
         return _contract(_rows(columns), _rows(middle))
 
     def factor(self) -> jax.Array:
         """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``."""
-        return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(self._columns))
+        columns = self.jacobian.dense()
+        return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
     def residual(self) -> jax.Array | None:
         """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""
@@ -229,6 +227,6 @@ def empirical_fisher(objective: Objective, params: Params) -> Operator:
     loss = losses.as_loss(objective.loss)
     # ∂f/∂z holds w·sₙ; the score that makes E[v vᵀ] the matrix is √w·sₙ.
     root_w = math.sqrt(loss.weight(at.outputs))
-    slope = jax.grad(loss)(at.outputs)
+    slope = jax.grad(loss)(tree.accumulator(at.outputs))
     scores = jax.tree.map(lambda s: (s / root_w)[None], slope)
     return Pullback(at, OuterProducts(scores, loss))

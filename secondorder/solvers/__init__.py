@@ -4,7 +4,7 @@ from secondorder.solvers.base import Solver, Step, Stop
 from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
 from secondorder.solvers.diagonal import diagonal
 from secondorder.solvers.direct import direct
-from secondorder.solvers.qr import qr
+from secondorder.solvers.qr import qr, svd
 from secondorder.solvers.steihaug import steihaug
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "relative_progress",
     "relative_residual",
     "steihaug",
+    "svd",
 ]

@@ -46,7 +46,8 @@ class Step(NamedTuple):
       products: curvature products (or Jacobian passes) paid.
       residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖``; NaN where not computed.
       optimality: the scaled first-order measure at the current parameters, where the solver knows
-        one (the largest cosine between the residual and a Jacobian column); else infinity.
+        one (the largest cosine between the residual and a Jacobian column); infinity where it does
+        not, NaN before the first step.
       stopped: a :class:`Stop`.
     """
 
@@ -68,11 +69,13 @@ class Solver(NamedTuple):
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(quadratic, state, scale) -> (Step, state)``.
       reads: what the scalar means to it, ``"damping"`` (λ) or ``"radius"`` (Δ).
+      measures: whether its steps report an ``optimality``.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Quadratic, Any, jax.Array], tuple[Step, Any]]
     reads: str = "damping"
+    measures: bool = False
 
 
 def make_step(

@@ -1,4 +1,4 @@
-"""Least squares on the Jacobian itself: orthogonal factorisation, never normal equations.
+"""Least squares on the Jacobian itself: orthogonal factorisations, never normal equations.
 
 Squaring the Jacobian squares its condition number, and with it goes half of the digits. Here
 ``B = RᵀR`` is never formed: the step solves ``min ‖[R; √λ D] d + [r; 0]‖``, with ``D`` Moré's
@@ -7,6 +7,8 @@ parameter or the residuals rescales the step and changes nothing else.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,10 @@ def qr() -> Solver:
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
     residual (for other losses than least squares: the vector with ``S r = ∇ℓ``). λ is relative: 1
-    damps a column as strongly as its own norm. λ below the rounding level is raised to it, so a
-    rank-deficient Jacobian gives a finite, nearly shortest step, reported as ``Stop.SINGULAR``.
-    With fewer rows than parameters the factorisation is of ``Rᵀ`` instead. The state holds the
-    running column norms, shaped like the parameters.
+    damps a column as strongly as its own norm; below the rounding level it is raised to it. A
+    rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
+    With fewer rows than parameters the factorisation is of ``Rᵀ``. The state holds the running
+    column norms, shaped like the parameters.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -37,6 +39,45 @@ def qr() -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.damping(1e-3))
     """
 
+    def solve(a, r, rest, damping):
+        weight = jnp.sqrt(jnp.maximum(damping, jnp.finfo(a.dtype).eps))
+        return (_tall if a.shape[0] >= a.shape[1] else _wide)(a, r, rest, weight)
+
+    return _on_rows("qr", solve)
+
+
+def svd() -> Solver:
+    """The problem of :func:`qr` by singular values; of many solutions the shortest.
+
+    Singular values below ``max(k, n) ε`` of the largest count as zero and their directions get no
+    step (``Stop.SINGULAR``), so λ may be 0: this is what plain Gauss-Newton needs. Several times
+    the cost of :func:`qr`.
+
+    Raises:
+      TypeError: a curvature without rows, such as the Hessian.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd(), so.trust.fixed())
+    """
+
+    def solve(a, r, rest, damping):
+        u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+        limit = max(a.shape) * jnp.finfo(a.dtype).eps * jnp.max(s, initial=0)
+        kept = s > limit
+        filtered = jnp.where(kept, s**2, 0) + damping
+        filtered = jnp.where(filtered > 0, filtered, jnp.inf)
+        inside = vt @ rest
+        y = -vt.T @ ((jnp.where(kept, s, 0) * (u.T @ r) + inside) / filtered)
+        off = (rest - vt.T @ inside) / jnp.where(damping > 0, damping, jnp.inf)
+        return y - off, ~jnp.all(kept)
+
+    return _on_rows("svd", solve)
+
+
+def _on_rows(name: str, solve: Callable) -> Solver:
+    """A solver from ``solve(a, r, rest, λ) -> (y, singular)`` in Moré's scaled coordinates."""
+
     def init(params):
         return tree.accumulator(tree.zeros_like(params))
 
@@ -44,7 +85,7 @@ def qr() -> Solver:
         op, like = quadratic.curvature, quadratic.grad
         if not isinstance(op, Pullback):
             raise TypeError(
-                f"The qr() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
+                f"The {name}() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
                 f"curvature is a {type(op).__name__}. Use exact(ggn), or the direct() solver."
             )
         rows, g = op.factor(), ravel(like)
@@ -54,33 +95,39 @@ def qr() -> Solver:
         scaled = rows / scaling
         r, rest = _split_gradient(op.residual(), rows, g)
 
-        eps = jnp.finfo(rows.dtype).eps
-        weight = jnp.sqrt(jnp.maximum(damping.astype(rows.dtype), eps))
-        solve = _tall if rows.shape[0] >= rows.shape[1] else _wide
-        y, singular = solve(scaled, r, rest / scaling, weight)
+        y, singular = solve(scaled, r, rest / scaling, damping.astype(rows.dtype))
         change = jnp.matmul(scaled, y, precision=jax.lax.Precision.HIGHEST)
         step = y / scaling
         # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
-        length = jnp.linalg.norm(y)
 
-        cosines = jnp.abs(g) / (jnp.where(norms > 0, norms, jnp.inf) * _nonzero(jnp.linalg.norm(r)))
+        optimality = jnp.inf  # unknown without a residual
+        if op.residual() is not None:
+            optimality = _largest_cosine(g, norms, r, ravel(op.jacobian.params))
         stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
         stopped = jnp.where(jnp.all(jnp.isfinite(step)), stopped, Stop.NONFINITE.value)
         return make_step(
             tree.cast(unravel(step, like), like),
             predicted,
-            length=length,
+            length=jnp.linalg.norm(y),
             products=op.jacobian.passes,
-            optimality=jnp.max(cosines, initial=0) if op.residual() is not None else jnp.inf,
+            optimality=optimality,
             stopped=stopped,
-        ), unravel(running.astype(tree.dtype(state)), state)
+        ), tree.cast(unravel(running, like), state)
 
-    return Solver(init=init, update=update)
+    return Solver(init, update, measures=True)
 
 
-def _nonzero(x: jax.Array) -> jax.Array:
-    return jnp.where(x > 0, x, 1)
+def _largest_cosine(g, norms, r, x):
+    """``maxⱼ |Rⱼ·r| / (‖Rⱼ‖ (‖r‖ + noise))``: MINPACK's first-order measure, free of every unit.
+
+    The noise is ``10 √ε`` of what the parameters themselves contribute to the residuals,
+    ``‖(‖Rⱼ‖ xⱼ)‖``. Where the residuals vanish at the solution the bare cosine stays of size one
+    until it is rounding; against this, ``≤ √ε`` means that rounding the parameters moves r as far.
+    """
+    noise = 10 * jnp.sqrt(jnp.finfo(r.dtype).eps) * jnp.linalg.norm(norms * x)
+    scale = jnp.linalg.norm(r) + noise
+    return jnp.max(jnp.where(g == 0, 0, jnp.abs(g) / norms / scale), initial=0)
 
 
 def _split_gradient(r, rows, g):

@@ -14,12 +14,14 @@ from secondorder.losses import (
     squared_error,
 )
 from secondorder.methods import (
+    cubic_newton,
     gauss_newton,
     gradient_descent,
     hessian_free,
     levenberg_marquardt,
     newton,
     newton_cg,
+    trust_region_newton,
 )
 from secondorder.minimize import Solution, Status, least_squares, minimize
 from secondorder.objective import Objective, compose, per_example, restrict, sum_of_squares
@@ -40,6 +42,7 @@ from secondorder.transform import CurvatureState, diagnostics, scale_by_curvatur
 __version__ = "0.1.0"
 
 __all__ = [
+    "__version__",
     # objectives
     "Objective",
     "compose",
@@ -68,12 +71,14 @@ __all__ = [
     "ggn",
     "hessian",
     # methods
+    "cubic_newton",
     "gauss_newton",
     "gradient_descent",
     "hessian_free",
     "levenberg_marquardt",
     "newton",
     "newton_cg",
+    "trust_region_newton",
     # composing
     "CurvatureState",
     "diagnostics",

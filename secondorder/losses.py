@@ -84,10 +84,21 @@ def _sum(x: Outputs) -> jax.Array:
     return sum((jnp.sum(leaf, dtype=dtype) for leaf in jax.tree.leaves(x)), jnp.zeros((), dtype))
 
 
-def _examples(outputs: Outputs) -> int:
-    """The number of examples: the leading axis of the outputs (1 for a scalar output)."""
-    leaves = jax.tree.leaves(outputs)
-    return leaves[0].shape[0] if leaves and leaves[0].ndim else 1
+def count_examples(outputs: Outputs) -> int:
+    """The number of examples: the leading axis of the outputs (1 for scalar outputs).
+
+    Raises:
+      ValueError: the outputs have different leading axes.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
+    leading = {shape[:1] for shape in shapes}
+    if len(leading) > 1:
+        raise ValueError(
+            "Examples are counted along the leading axis of the model's outputs, which must be one "
+            f"length, but the outputs have the shapes {shapes}. For residuals that belong to no "
+            "examples, use sum_of_squares(residual) with hessian or ggn."
+        )
+    return math.prod(leading.pop()) if leading else 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +125,7 @@ class Elementwise(Loss):
         return super().sample(key, z)  # no likelihood: says so
 
     def weight(self, outputs: Outputs) -> float:
-        return 1.0 / max(_examples(outputs), 1)
+        return 1.0 / max(count_examples(outputs), 1)
 
     def __call__(self, outputs: Outputs) -> jax.Array:
         return self.weight(outputs) * _sum(self._map(self.phi, outputs))
@@ -276,8 +287,16 @@ class SoftmaxCrossEntropy(Loss):
             f"one-hot labels of shape {z.shape}."
         )
 
+    def _logits(self, outputs):
+        if not hasattr(outputs, "shape"):
+            raise ValueError(
+                "softmax_cross_entropy needs the model's output to be one array of logits, but it "
+                f"is the tree {jax.tree.structure(outputs)}. Return its logits alone."
+            )
+        return tree.accumulator(outputs)
+
     def _parts(self, outputs):
-        z = tree.accumulator(outputs)
+        z = self._logits(outputs)
         t = self._targets(z)
         mass = jnp.sum(t, -1, keepdims=True)  # 1 for a label or a distribution over labels
         return z, t, mass, jax.nn.softmax(z, axis=-1)
@@ -289,7 +308,7 @@ class SoftmaxCrossEntropy(Loss):
         return output.ndim - 1
 
     def __call__(self, outputs) -> jax.Array:
-        z = tree.accumulator(outputs)
+        z = self._logits(outputs)
         labels = jnp.asarray(self.labels)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == z.shape[:-1]:
             # gathering one logit per example needs no one-hot array of the outputs' size.
@@ -368,16 +387,20 @@ class AnyLoss(Loss):
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
         values, vectors, unravel = self._eigen(outputs)
-        return tree.cast(unravel(vectors @ (jnp.sqrt(values) * self._ravel(u))), u)
+        return tree.cast(unravel(_matvec(vectors, jnp.sqrt(values) * self._ravel(u))), u)
 
     def root_transpose(self, outputs: Outputs, v: Outputs) -> Outputs:
         values, vectors, unravel = self._eigen(outputs)
-        return tree.cast(unravel(jnp.sqrt(values) * (vectors.T @ self._ravel(v))), v)
+        return tree.cast(unravel(jnp.sqrt(values) * _matvec(vectors.T, self._ravel(v))), v)
 
     def residual(self, outputs: Outputs) -> Outputs:
         values, vectors, unravel = self._eigen(outputs)
-        slope = vectors.T @ self._ravel(jax.grad(self.fn)(outputs))
+        slope = _matvec(vectors.T, self._ravel(jax.grad(self.fn)(outputs)))
         return unravel(jnp.where(values > 0, slope / jnp.sqrt(jnp.where(values > 0, values, 1)), 0))
+
+
+def _matvec(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
 def as_loss(loss: Callable[[Outputs], jax.Array]) -> Loss:

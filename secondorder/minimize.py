@@ -14,7 +14,8 @@ import optax
 from secondorder import losses, tree
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton_cg import newton_cg
-from secondorder.objective import BatchedModel, Objective
+from secondorder.objective import BatchedModel, Objective, Stationary
+from secondorder.solvers.base import Prepared
 from secondorder.transform import find_linesearches, find_states
 from secondorder.tree import Params
 
@@ -237,7 +238,7 @@ def _run(fn, params, optimizer, tol, max_steps) -> _Loop:
     unknown = jnp.full((), jnp.nan, jax.eval_shape(fn, params).dtype)
     start = _Loop(
         params=params,
-        state=jax.tree.map(_settled, optimizer.init(params)),
+        state=_primed(jax.tree.map(_settled, optimizer.init(params)), fn, params, optimizer),
         value=unknown,
         grad_norm=jnp.full((), jnp.nan, dtype),
         last=(params, unknown, jnp.full((), jnp.nan, dtype)),
@@ -370,16 +371,40 @@ def _stored(state: Any, params: Params) -> Any | None:
     return None
 
 
+def _primed(state: Any, fn: Callable, params: Params, optimizer) -> Any:
+    """The first state, with room for the factors that a solver keeps of a point.
+
+    Their shapes follow from the objective, which ``init`` does not see; one abstract update shows
+    them. Zeros are never read: the first update is not a second trial.
+    """
+    is_solver = lambda x: isinstance(x, Prepared)
+    if not any(map(is_solver, jax.tree.leaves(state, is_leaf=is_solver))):
+        return state
+
+    def one_update(state, params):
+        value, grad = jax.value_and_grad(fn)(params)
+        return optimizer.update(grad, state, params, value=value, grad=grad, value_fn=fn)[1]
+
+    shapes = jax.eval_shape(one_update, state, params)
+
+    def fill(old, shape):
+        if not is_solver(old):
+            return old
+        return old._replace(factors=tree.zeros_like(shape.factors))
+
+    return jax.tree.map(fill, state, shapes, is_leaf=is_solver)
+
+
 def _traced_once(value_fn: Callable) -> Callable:
     """``value_fn`` behind a ``jit`` that is inlined: Python runs it once, XLA sees no boundary."""
     if not isinstance(value_fn, Objective):
-        return jax.jit(value_fn, inline=True)
+        return Stationary(jax.jit(value_fn, inline=True))
     model = value_fn.model
     if isinstance(model, BatchedModel):
         model = dataclasses.replace(model, model=jax.jit(model.model, inline=True))
     else:
         model = jax.jit(model, inline=True)
-    return dataclasses.replace(value_fn, model=model)
+    return dataclasses.replace(value_fn, model=model, stationary=True)
 
 
 def _settled(x: Any) -> Any:

@@ -16,23 +16,44 @@ from secondorder.tree import Params
 Outputs = Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that it may be jitted
 class Objective:
     """``f(params) = loss(model(params))``, called like any function of the parameters.
 
     Optax hands ``value_fn`` through to every optimizer, so the split into loss and model rides on
     it: Hessian methods call it, Gauss-Newton methods look inside. Build it within the jitted step
     (functions cannot cross a ``jit`` boundary); it is deliberately not a pytree.
+
+    ``stationary`` says that it is the same function at every update, as inside ``minimize``: then a
+    solver may keep its factors of a point for the next trial there. Never set it where batches
+    change.
     """
 
     loss: Callable[[Outputs], jax.Array]
     model: Callable[[Params], Outputs]
+    stationary: bool = False
 
     def __call__(self, params: Params) -> jax.Array:
         return self.loss(self.model(params))
 
 
 @dataclasses.dataclass(frozen=True)
+class Stationary:
+    """A plain function that is the same at every update, so that work at a point can be kept."""
+
+    fn: Callable[[Params], jax.Array]
+    stationary: bool = True
+
+    def __call__(self, params: Params) -> jax.Array:
+        return self.fn(params)
+
+
+def is_stationary(value_fn: Callable) -> bool:
+    """Whether ``value_fn`` is known to be the same function at every update."""
+    return getattr(value_fn, "stationary", False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class BatchedModel:
     """``params ↦ [model(params, example₁), …, model(params, example_N)]``, examples independent.
 

@@ -14,6 +14,10 @@ from secondorder.tree import Params
 class Quadratic(NamedTuple):
     """``m(d) = g·d + ½ d·Bd``, the predicted change of the objective; call it with a step.
 
+    ``again`` is a boolean where the objective is known to be the same at every update (inside
+    ``minimize``): whether this model is the last one over, because its step was rejected. ``None``
+    where nothing is known.
+
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> f = lambda p: 0.5 * jnp.sum(p**2)
@@ -24,6 +28,7 @@ class Quadratic(NamedTuple):
 
     grad: Params
     curvature: Operator
+    again: jax.Array | None = None
 
     def __call__(self, step: Params) -> jax.Array:
         product = self.curvature.mv(step)

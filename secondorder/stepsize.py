@@ -41,7 +41,9 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     def init(params):
         if not jax.tree.leaves(params):
             return optax.EmptyState()
-        return search.init(tree.accumulator(tree.zeros_like(params)))
+        # Optax's state starts with weakly typed counts, which would change their type once.
+        start = search.init(tree.accumulator(tree.zeros_like(params)))
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), start)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
@@ -57,14 +59,23 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             state,
             tree.accumulator(params),
             value=jnp.asarray(value, dtype),
-            grad=tree.accumulator(grad),
+            grad=tree.accumulator(_masked_like(params, grad)),
             value_fn=lambda p: value_fn(tree.cast(p, params)).astype(dtype),
         )
         found = tree.cast(found, updates)
-        sound = tree.all_finite(found)
+        # A step of nothing, of a rejection or a batch of NaN, has taught the search nothing.
+        sound = tree.all_finite((found, new_state.value, new_state.grad)) & (
+            tree.max_abs(found) > 0
+        )
         return (
             tree.where(sound, found, tree.zeros_like(found)),
             tree.where(sound, new_state, state),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:
+    """The gradient with the gaps of ``params``: Optax masks parameters, but no extra argument."""
+    is_gap = lambda x: isinstance(x, optax.MaskedNode)
+    return jax.tree.map(lambda p, g: p if is_gap(p) else g, params, grad, is_leaf=is_gap)

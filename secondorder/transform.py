@@ -11,8 +11,9 @@ import optax
 
 from secondorder import tree
 from secondorder.curvature.base import Curvature
+from secondorder.objective import is_stationary
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step
+from secondorder.solvers.base import Solver, Step, roll_back
 from secondorder.tree import Params
 from secondorder.trust.base import Trial, Trust, TrustState
 
@@ -72,18 +73,19 @@ def scale_by_curvature(
     if trust.gives not in ("any", solver.reads):
         raise ValueError(
             f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
-            "Pair steihaug() with trust.radius(), the other solvers with trust.damping(), or use "
-            "trust.fixed(), which serves both."
+            "Pair region solvers such as steihaug() with trust.radius(), cubic ones with "
+            "trust.cubic(), the others with trust.damping(); trust.fixed() serves all."
         )
 
     def init(params: Params) -> CurvatureState:
         tree.check_real(params)
-        nothing = jnp.zeros((), jnp.int32)
-        real = jnp.full((), jnp.nan, tree.dtype(params))
-        known = jnp.full_like(real, jnp.nan if solver.measures else jnp.inf)
-        report = Step((), real, real, jnp.asarray(False), nothing, nothing, real, known, nothing)
+        # Each field an array of its own: a buffer that appears twice cannot be donated.
+        none = lambda: jnp.zeros((), jnp.int32)
+        real = lambda x=jnp.nan: jnp.full((), x, tree.dtype(params))
+        known = real(jnp.nan if solver.measures else jnp.inf)
+        report = Step((), real(), real(), jnp.asarray(False), none(), none(), real(), known, none())
         memories = curvature.init(params), solver.init(params)
-        return CurvatureState(nothing, nothing, nothing, *memories, trust.init(params), report)
+        return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
@@ -95,22 +97,27 @@ def scale_by_curvature(
             return grads, state
         g = tree.accumulator(grads)
         operator, curvature_state = curvature.update(grads, state.curvature, params, value_fn)
-        step, solver_state = solver.update(Quadratic(g, operator), state.solver, state.trust.scale)
+        scale = trust.scale(state.trust)
+        # Known only of an objective that is the same at every update.
+        again = ~state.trust.accepted if is_stationary(value_fn) else None
+        step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
         taken = tree.cast(step.direction, grads)
 
         finite = tree.all_finite(g) & tree.all_finite(taken)
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted)
-        trial = Trial(gain, step.length, step.boundary, finite)
+        trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
         trust_state = trust.update(trial, state.trust)
 
         accepted = trust_state.accepted
-        new = tree.where(accepted, (curvature_state, solver_state), (state.curvature, state.solver))
+        memories = curvature_state, solver_state
+        old = state.curvature, roll_back(state.solver, solver_state)
+        memories = tree.where(accepted, memories, old)
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
             rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
             products=state.products + step.products,
-            curvature=new[0],
-            solver=new[1],
+            curvature=memories[0],
+            solver=memories[1],
             trust=trust_state,
             report=step._replace(direction=()),
         )

@@ -117,7 +117,7 @@ def check_real(params: Params, name: str = "params") -> None:
     """Raise a ``TypeError`` that names the first leaf which is not a real floating-point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         where_ = f"{name}{jax.tree_util.keystr(path)}"
-        kind = leaf_dtype(leaf)
+        kind = leaf.dtype if hasattr(leaf, "dtype") else leaf_dtype(leaf)
         if jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(
                 f"{where_} is complex ({kind}). Second-order methods here work on real parameters: "

@@ -207,7 +207,7 @@ def test_a_start_from_which_every_trial_is_nan_ends_at_the_trust_limit():
 
     island.defjvp(lambda ps, ts: (island(*ps), 2 * jnp.sum(ps[0] * ts[0])))
     cautious = so.scale_by_curvature(
-        so.curvature.identity(), so.solvers.diagonal(), so.trust.damping()
+        so.curvature.identity(), so.solvers.closed_form(), so.trust.damping()
     )
     solution = so.minimize(island, jnp.ones(2), cautious)
     assert int(solution.status) == so.Status.TRUST_LIMIT and not bool(solution.success)

@@ -48,7 +48,7 @@ def identity() -> Curvature:
     Example:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(
-      ...     so.curvature.identity(), so.solvers.diagonal(), so.trust.fixed())
+      ...     so.curvature.identity(), so.solvers.closed_form(), so.trust.fixed())
     """
     return Curvature(
         init=lambda params: (), update=lambda g, state, params, fn: (Identity(), state)

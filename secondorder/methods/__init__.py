@@ -1,17 +1,21 @@
 """The named methods: each an answer to what, how, and how far."""
 
+from secondorder.methods.cubic_newton import cubic_newton
 from secondorder.methods.gauss_newton import gauss_newton
 from secondorder.methods.gradient_descent import gradient_descent
 from secondorder.methods.hessian_free import hessian_free
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton import newton
 from secondorder.methods.newton_cg import newton_cg
+from secondorder.methods.trust_region_newton import trust_region_newton
 
 __all__ = [
+    "cubic_newton",
     "gauss_newton",
     "gradient_descent",
     "hessian_free",
     "levenberg_marquardt",
     "newton",
     "newton_cg",
+    "trust_region_newton",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import optax
 
 from secondorder.curvature import identity
-from secondorder.solvers import diagonal
+from secondorder.solvers import closed_form
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
@@ -29,5 +29,5 @@ def gradient_descent(learning_rate: Any = None) -> optax.GradientTransformationE
       >>> bool(so.minimize(f, jnp.zeros(2), so.gradient_descent()).success)
       True
     """
-    direction = scale_by_curvature(identity(), diagonal(), fixed())
+    direction = scale_by_curvature(identity(), closed_form(), fixed())
     return step_along(direction, learning_rate, first_guess="keep")

@@ -8,13 +8,15 @@ import optax
 
 from secondorder.curvature import exact
 from secondorder.operators import hessian
-from secondorder.solvers import direct
+from secondorder.solvers import Solver, direct
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
-def newton(learning_rate: Any = None, damping: Any = 0.0) -> optax.GradientTransformationExtraArgs:
+def newton(
+    learning_rate: Any = None, damping: Any = 0.0, solver: Solver | None = None
+) -> optax.GradientTransformationExtraArgs:
     """``d = −α (∇²f + (λ + τ) I)⁻¹ g``: jump to the minimum of the local quadratic model.
 
     Converges quadratically near a minimum, whatever the conditioning. A step costs n
@@ -26,6 +28,7 @@ def newton(learning_rate: Any = None, damping: Any = 0.0) -> optax.GradientTrans
       learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), trying α = 1
         first, which is what makes the method globally convergent.
       damping: λ ≥ 0 or a schedule.
+      solver: ``direct()`` (default) or ``eigen()``, which takes curvatures in magnitude.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -35,4 +38,5 @@ def newton(learning_rate: Any = None, damping: Any = 0.0) -> optax.GradientTrans
 
     Source: Nocedal and Wright (2006), sections 3.3-3.4.
     """
-    return step_along(scale_by_curvature(exact(hessian), direct(), fixed(damping)), learning_rate)
+    solver = direct() if solver is None else solver
+    return step_along(scale_by_curvature(exact(hessian), solver, fixed(damping)), learning_rate)

@@ -9,13 +9,13 @@ import optax
 
 from secondorder.curvature import exact
 from secondorder.operators import hessian
-from secondorder.solvers import steihaug
+from secondorder.solvers import Solver, steihaug
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import radius
 
 
 def newton_cg(
-    initial_radius: Any = jnp.inf, max_cg_steps: int = 100
+    initial_radius: Any = jnp.inf, max_cg_steps: int = 100, solver: Solver | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """``d ≈ argmin g·d + ½ d·∇²f d`` over ``‖d‖ ≤ Δ``, by truncated conjugate gradients.
 
@@ -26,6 +26,8 @@ def newton_cg(
     Args:
       initial_radius: the first Δ; infinity takes it from the first step.
       max_cg_steps: at most this many products a step.
+      solver: ``gltr()`` instead of Steihaug-Toint: it goes on along the boundary, and a rejected
+        step costs no products inside :func:`secondorder.minimize`, for more memory.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -35,4 +37,5 @@ def newton_cg(
 
     Source: Steihaug (1983); Nocedal and Wright (2006), algorithms 4.1 and 7.2.
     """
-    return scale_by_curvature(exact(hessian), steihaug(max_cg_steps), radius(initial_radius))
+    solver = steihaug(max_cg_steps) if solver is None else solver
+    return scale_by_curvature(exact(hessian), solver, radius(initial_radius))

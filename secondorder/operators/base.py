@@ -22,6 +22,8 @@ class Operator:
     returned in that of ``v``.
     """
 
+    __array_ufunc__ = None  # so that NumPy's `array * B` is refused, not spread over the array
+
     def mv(self, v: Params) -> Params:
         """``B v``."""
         raise TypeError(f"{type(self).__name__} defines no product mv(v).")
@@ -36,7 +38,7 @@ class Operator:
         return Sum(self, other)
 
     def __mul__(self, factor: Scalar) -> Operator:
-        if isinstance(factor, Operator) or jnp.ndim(factor) != 0:
+        if not isinstance(factor, (int, float)) and getattr(factor, "shape", None) != ():
             return NotImplemented
         return Scaled(factor, self)
 
@@ -96,6 +98,10 @@ class Identity(Operator):
     def matrix(self, like: Params) -> jax.Array:
         return jnp.eye(tree.size(like), dtype=tree.dtype(like))
 
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``v / (1 + λ)``."""
+        return tree.scale(1 / (1 + damping), v)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagonal(Operator):
@@ -104,7 +110,16 @@ class Diagonal(Operator):
     entries: Params
 
     def mv(self, v: Params) -> Params:
-        return jax.tree.map(lambda d, x: (d * x).astype(x.dtype), self.entries, v)
+        tree.check_match(v, self.entries, "the vector v", "the operator's diagonal")
+        return tree.cast(jax.tree.map(jnp.multiply, self.entries, v), v)
 
     def matrix(self, like: Params) -> jax.Array:
         return jnp.diag(ravel(self.entries))
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``vᵢ / (|entriesᵢ| + λ)``, the denominator floored at rounding level of the largest."""
+        size = jax.tree.map(lambda d: jnp.abs(d) + damping, tree.accumulator(self.entries))
+        peak = tree.max_abs(size)
+        floor = jnp.finfo(peak.dtype).eps * jnp.where(peak > 0, peak, 1)
+        floored = jax.tree.map(lambda d: jnp.maximum(d, floor.astype(d.dtype)), size)
+        return jax.tree.map(lambda x, d: (x / d).astype(x.dtype), v, floored)

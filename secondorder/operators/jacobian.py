@@ -151,7 +151,7 @@ class Jacobian:
 
     @property
     def passes(self) -> int:
-        """How many passes a dense Jacobian takes: columns forward, rows (of one example) reverse."""
+        """Passes of a dense Jacobian: columns forward, rows (of one example) in reverse."""
         return min(self._counts)
 
     @property

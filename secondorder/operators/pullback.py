@@ -201,6 +201,7 @@ def fisher(
     jax.eval_shape(draw, jax.random.key(0))  # refuses a loss without targets, for free
     if key is None:
         return Pullback(at, LossCurvature(loss, at.outputs))
+    losses.count_examples(at.outputs)
     # A key is folded per sample, so that more samples extend the draw instead of replacing it.
     scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
     return Pullback(at, OuterProducts(scores, loss))
@@ -227,6 +228,7 @@ def empirical_fisher(objective: Objective, params: Params) -> Operator:
     loss = losses.as_loss(objective.loss)
     # ∂f/∂z holds w·sₙ; the score that makes E[v vᵀ] the matrix is √w·sₙ.
     root_w = math.sqrt(loss.weight(at.outputs))
+    losses.count_examples(at.outputs)
     slope = jax.grad(loss)(tree.accumulator(at.outputs))
     scores = jax.tree.map(lambda s: (s / root_w)[None], slope)
     return Pullback(at, OuterProducts(scores, loss))

@@ -2,10 +2,13 @@
 
 from secondorder.solvers.base import Solver, Step, Stop
 from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
-from secondorder.solvers.diagonal import diagonal
+from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
-from secondorder.solvers.qr import qr, svd
+from secondorder.solvers.krylov import gltr, krylov_cubic
+from secondorder.solvers.qr import qr
+from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
 from secondorder.solvers.steihaug import steihaug
+from secondorder.solvers.svd import dogleg, svd, svd_region
 
 __all__ = [
     "Progress",
@@ -13,11 +16,18 @@ __all__ = [
     "Step",
     "Stop",
     "cg",
-    "diagonal",
+    "closed_form",
     "direct",
+    "dogleg",
+    "eigen",
+    "exact_cubic",
+    "exact_region",
+    "gltr",
+    "krylov_cubic",
     "qr",
     "relative_progress",
     "relative_residual",
     "steihaug",
     "svd",
+    "svd_region",
 ]

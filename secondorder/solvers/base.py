@@ -62,13 +62,28 @@ class Step(NamedTuple):
     stopped: jax.Array
 
 
+class Prepared(NamedTuple):
+    """The state of a solver that factorises first, and then solves for any scalar.
+
+    Attributes:
+      memory: rolled back where a step is rejected, as every memory.
+      factors: what the last factorisation left, and the memory it would leave, kept across
+        rejections so that a second trial at the same point costs no new products; ``None`` where
+        no second trial is known to be one.
+    """
+
+    memory: Any
+    factors: Any
+
+
 class Solver(NamedTuple):
     """A minimiser of the quadratic model.
 
     Attributes:
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(quadratic, state, scale) -> (Step, state)``.
-      reads: what the scalar means to it, ``"damping"`` (λ) or ``"radius"`` (Δ).
+      reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or
+        ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
     """
 
@@ -76,6 +91,41 @@ class Solver(NamedTuple):
     update: Callable[[Quadratic, Any, jax.Array], tuple[Step, Any]]
     reads: str = "damping"
     measures: bool = False
+
+
+def prepared(
+    prepare: Callable[[Quadratic, Any], tuple[Any, Any]],
+    solve: Callable[[Quadratic, Any, jax.Array], Step],
+    remember: Callable[[Params], Any] = lambda params: (),
+    **options: Any,
+) -> Solver:
+    """A solver in two halves: a factorisation per point, a solution per scalar.
+
+    Args:
+      prepare: ``(quadratic, memory) -> (factors, memory)``, the expensive half.
+      solve: ``(quadratic, factors, scale) -> Step``.
+      remember: ``params -> memory``, the initial memory.
+      options: further fields of :class:`Solver`.
+    """
+
+    def update(quadratic: Quadratic, state: Prepared, scale: jax.Array) -> tuple[Step, Prepared]:
+        fresh = lambda: prepare(quadratic, state.memory)
+        if quadratic.again is None or state.factors is None:
+            paid, kept = True, fresh()
+        else:
+            paid = ~quadratic.again
+            kept = jax.lax.cond(quadratic.again, lambda: state.factors, fresh)
+        factors, memory = kept
+        step = solve(quadratic, factors, scale)
+        step = step._replace(products=jnp.where(paid, step.products, 0))
+        return step, Prepared(memory, None if quadratic.again is None else kept)
+
+    return Solver(lambda params: Prepared(remember(params), None), update, **options)
+
+
+def roll_back(old: Any, new: Any) -> Any:
+    """The solver's state after a rejection: the old one, but factors of this point are kept."""
+    return Prepared(old.memory, new.factors) if isinstance(new, Prepared) else old
 
 
 def make_step(

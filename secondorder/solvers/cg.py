@@ -118,13 +118,14 @@ def cg(
         curved = quadratic.curvature.mv(step)
         predicted = tree.vdot(grad, step) + 0.5 * tree.vdot(step, curved)
         error = tree.add(tree.axpy(damping, step, curved), grad)
+        finite = jnp.isfinite(norm) & tree.all_finite((step, curved))
         outcome = make_step(
             step,
             predicted,
             iterations=final.iterations,
             products=final.iterations + (1 if start is None else 2),
             residual=tree.norm(error) / unit,
-            stopped=jnp.where(jnp.isfinite(norm), stopped, Stop.NONFINITE.value),
+            stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
         )
         return outcome, (step if _is_on(warm_start) else ())
 

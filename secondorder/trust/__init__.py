@@ -1,6 +1,16 @@
 """HOW FAR a step is trusted."""
 
 from secondorder.trust.base import Trial, Trust, TrustState
-from secondorder.trust.policies import damping, fixed, martens, nielsen, radius
+from secondorder.trust.policies import cubic, damping, fixed, martens, nielsen, radius
 
-__all__ = ["Trial", "Trust", "TrustState", "damping", "fixed", "martens", "nielsen", "radius"]
+__all__ = [
+    "Trial",
+    "Trust",
+    "TrustState",
+    "cubic",
+    "damping",
+    "fixed",
+    "martens",
+    "nielsen",
+    "radius",
+]

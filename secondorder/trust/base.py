@@ -18,12 +18,14 @@ class Trial(NamedTuple):
     Attributes:
       gain: ``() -> ρ``, actual over predicted change; −∞ where the trial is not finite or the model
         predicts no decrease.
+      predicted: the model's change, negative.
       length: the step's length in the solver's norm.
       boundary: whether the step was cut at the radius.
       finite: whether gradient and step hold neither NaN nor infinity.
     """
 
     gain: Callable[[], jax.Array]
+    predicted: jax.Array
     length: jax.Array
     boundary: jax.Array
     finite: jax.Array
@@ -53,9 +55,12 @@ class Trust(NamedTuple):
     Attributes:
       init: ``params -> TrustState``; ``params`` settles the dtype of the scalars.
       update: ``(trial, TrustState) -> TrustState``.
-      gives: what its scalar means: ``"damping"``, ``"radius"`` or ``"any"``.
+      gives: what its scalar means: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
+      scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy asks its
+        schedule or (injected) hyperparameter anew, rather than the state for an older answer.
     """
 
     init: Callable[[Params], TrustState]
     update: Callable[[Trial, TrustState], TrustState]
     gives: str
+    scale: Callable[[TrustState], jax.Array] = lambda state: state.scale

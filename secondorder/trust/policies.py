@@ -51,7 +51,10 @@ def fixed(scale: Any = 0.0) -> Trust:
     def update(trial: Trial, state: TrustState) -> TrustState:
         return _next(state, at(state.count + 1), state.factor, jnp.nan, trial.finite)
 
-    return Trust(lambda params: _state(at(jnp.zeros((), jnp.int32)), params), update, "any")
+    def now(state: TrustState) -> jax.Array:
+        return jnp.asarray(at(state.count), state.scale.dtype)
+
+    return Trust(lambda params: _state(at(jnp.zeros((), jnp.int32)), params), update, "any", now)
 
 
 def nielsen(damping, factor, gain, accepted):
@@ -126,6 +129,38 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
         return _next(state, jnp.where(gain < 0.25, shrunk, new), state.factor, gain, accepted)
 
     return Trust(lambda params: _state(initial, params), update, "radius")
+
+
+def cubic(initial: Any = 0.0) -> Trust:
+    """The weight σ of a cubic term by gain ratio: adaptive cubic regularisation.
+
+    ρ > 0.9: σ/4; ρ < ¼: 2σ; a step with ρ ≤ 1e-4 or a trial that is not finite is rejected and σ
+    rises fourfold, to at least ``|m(d)| / ‖d‖³``, where the cubic term begins to matter (Cartis,
+    Gould and Toint 2011, section 2).
+
+    Args:
+      initial: the first σ ≥ 0. The default, 0, is Newton's step; the first rejection then shows the
+        problem's own unit.
+
+    Raises:
+      ValueError: ``initial`` negative.
+    """
+    if isinstance(initial, (int, float)) and initial < 0:
+        raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        sigma, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(sigma.dtype)
+        natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3
+        natural = jnp.where(jnp.isfinite(natural), natural, 1)
+        raised = jnp.maximum(4 * sigma, natural)
+        eased = jnp.where(gain > 0.9, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
+        scale = jnp.where(accepted, eased, raised)
+        return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
+
+    return Trust(lambda params: _state(initial, params), update, "cubic")
 
 
 def _check_positive(policy: str, value: Any, name: str = "initial") -> None:

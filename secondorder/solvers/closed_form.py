@@ -1,0 +1,42 @@
+"""Operators that know their own inverse are asked for it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers.base import Solver, Step, Stop, make_step
+
+
+def closed_form() -> Solver:
+    """``d = −(B + λ I)⁻¹ g`` for an operator with ``solve(v, damping)``.
+
+    Identity and diagonal operators divide (by absolute values, floored at rounding level, so the
+    step always descends); quasi-Newton operators multiply by the inverse they keep.
+
+    Raises:
+      TypeError: a curvature without a closed-form inverse.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.curvature.identity(), so.solvers.closed_form(), so.trust.fixed())
+    """
+
+    def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, tuple]:
+        op, grad = quadratic.curvature, quadratic.grad
+        solve = getattr(op, "solve", None)
+        if solve is None:
+            raise TypeError(
+                f"The closed_form() solver needs a curvature that knows its inverse, but got "
+                f"{type(op).__name__}. Use direct() or cg()."
+            )
+        step = tree.negative(solve(grad, damping))
+        # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed.
+        predicted = 0.5 * (tree.vdot(grad, step) - damping * tree.vdot(step, step))
+        stopped = jnp.where(tree.all_finite(step), Stop.SOLVED.value, Stop.NONFINITE.value)
+        return make_step(step, predicted, stopped=stopped), state
+
+    return Solver(init=lambda params: (), update=update)

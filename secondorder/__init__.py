@@ -3,6 +3,7 @@
 from secondorder import curvature, losses, operators, solvers, tree, trust
 from secondorder.curvature import exact
 from secondorder.interop import only_extra_args
+from secondorder.loop import Evaluations, Status
 from secondorder.losses import (
     arctan,
     cauchy,
@@ -14,16 +15,20 @@ from secondorder.losses import (
     squared_error,
 )
 from secondorder.methods import (
+    bfgs,
     cubic_newton,
+    dogleg,
     gauss_newton,
     gradient_descent,
     hessian_free,
+    lbfgs,
     levenberg_marquardt,
     newton,
     newton_cg,
+    sr1,
     trust_region_newton,
 )
-from secondorder.minimize import Solution, Status, least_squares, minimize
+from secondorder.minimize import Solution, least_squares, minimize
 from secondorder.objective import Objective, compose, per_example, restrict, sum_of_squares
 from secondorder.operators import (
     Operator,
@@ -71,6 +76,10 @@ __all__ = [
     "ggn",
     "hessian",
     # methods
+    "sr1",
+    "lbfgs",
+    "dogleg",
+    "bfgs",
     "cubic_newton",
     "gauss_newton",
     "gradient_descent",
@@ -86,6 +95,7 @@ __all__ = [
     "only_extra_args",
     "scale_by_curvature",
     # solving
+    "Evaluations",
     "Solution",
     "Status",
     "least_squares",

@@ -26,12 +26,13 @@ class Objective:
 
     ``stationary`` says that it is the same function at every update, as inside ``minimize``: then a
     solver may keep its factors of a point for the next trial there. Never set it where batches
-    change.
+    change. ``box`` are bounds that ``minimize`` sets.
     """
 
     loss: Callable[[Outputs], jax.Array]
     model: Callable[[Params], Outputs]
     stationary: bool = False
+    box: tuple[Params, Params] | None = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.loss(self.model(params))
@@ -43,9 +44,34 @@ class Stationary:
 
     fn: Callable[[Params], jax.Array]
     stationary: bool = True
+    box: tuple[Params, Params] | None = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.fn(params)
+
+
+def held(
+    value_fn: Objective | Stationary, free: Params, box: tuple[Params, Params]
+) -> Objective | Stationary:
+    """``value_fn`` with the other parameters held where they are: no derivative sees them.
+
+    ``box`` tells ``scale_by_curvature`` the bounds ``(lower, upper)`` that a step is cut at.
+    """
+
+    def hold(p: Params) -> Params:
+        return jax.tree.map(lambda m, x: jnp.where(m, x, jax.lax.stop_gradient(x)), free, p)
+
+    if isinstance(value_fn, Stationary):
+        return Stationary(lambda p: value_fn.fn(hold(p)), box=box)
+    return dataclasses.replace(value_fn, model=_through(hold, value_fn.model), box=box)
+
+
+def _through(change: Callable[[Params], Params], model: Callable) -> Callable:
+    """``model ∘ change``, still knowing its examples apart."""
+    if isinstance(model, BatchedModel):
+        inner = model.model
+        return dataclasses.replace(model, model=lambda p, x: inner(change(p), x))
+    return lambda p: model(change(p))
 
 
 def is_stationary(value_fn: Callable) -> bool:
@@ -177,12 +203,7 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
 
     if not isinstance(value_fn, Objective):
         return lambda given: value_fn(fill(given))
-    inner = value_fn.model
-    if isinstance(inner, BatchedModel):
-        model = BatchedModel(lambda given, x: inner.model(fill(given), x), inner.examples)
-    else:
-        model = lambda given: inner(fill(given))
-    return dataclasses.replace(value_fn, model=model)
+    return dataclasses.replace(value_fn, model=_through(fill, value_fn.model))
 
 
 def as_objective(value_fn: Callable, user: str) -> Objective:

@@ -54,6 +54,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         if value is None or grad is None:
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
+        new_state: Any
         found, new_state = search.update(
             tree.accumulator(updates),
             state,

@@ -83,7 +83,18 @@ def scale_by_curvature(
         none = lambda: jnp.zeros((), jnp.int32)
         real = lambda x=jnp.nan: jnp.full((), x, tree.dtype(params))
         known = real(jnp.nan if solver.measures else jnp.inf)
-        report = Step((), real(), real(), jnp.asarray(False), none(), none(), real(), known, none())
+        report = Step(
+            direction=(),
+            predicted=real(),
+            length=real(),
+            boundary=jnp.asarray(False),
+            iterations=none(),
+            products=none(),
+            jacobians=none(),
+            residual=real(),
+            optimality=known,
+            stopped=none(),
+        )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
 
@@ -101,6 +112,7 @@ def scale_by_curvature(
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
+        step = _within_box(step, Quadratic(g, operator), params, value_fn)
         taken = tree.cast(step.direction, grads)
 
         finite = tree.all_finite(g) & tree.all_finite(taken)
@@ -123,6 +135,20 @@ def scale_by_curvature(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:
+    """The step cut at the objective's bounds, where it has any, and what the model says of it."""
+    box = getattr(value_fn, "box", None)
+    if box is None:
+        return step
+    cut = jax.tree.map(
+        lambda d, x, low, high: jnp.clip(x.astype(d.dtype) + d, low, high) - x.astype(d.dtype),
+        step.direction,
+        params,
+        *box,
+    )
+    return step._replace(direction=cut, predicted=quadratic(cut).astype(step.predicted.dtype))
 
 
 def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.Array:

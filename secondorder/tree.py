@@ -92,6 +92,11 @@ def where(condition: chex.Array, x: Params, y: Params) -> Params:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
+def only(mask: Params, x: Params) -> Params:
+    """``x`` where the tree of booleans holds, zero elsewhere."""
+    return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)
+
+
 def zeros_like(x: Params) -> Params:
     """Zeros of the same shapes and dtypes; accepts ``ShapeDtypeStruct`` leaves."""
     return jax.tree.map(jnp.zeros_like, x)

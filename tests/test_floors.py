@@ -21,9 +21,9 @@ HOUSE = (
     ({"operators"},),
     ({"quadratic"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
-    ({"transform"}, {"spectrum"}, {"stepsize"}),
-    ({"methods"},),
-    ({"minimize", "least_squares", "curve_fit"}, {"interop"}),  # their defaults are methods
+    ({"transform"}, {"spectrum"}, {"stepsize"}, {"implicit"}),
+    ({"methods"}, {"loop"}),
+    ({"minimize", "curve_fit"}, {"interop"}),  # their defaults are methods
     ({"__init__"},),
 )
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 
 import secondorder as so
-from secondorder.minimize import PATIENCE
+from secondorder.loop import PATIENCE
 
 
 def rosenbrock(p):

@@ -2,5 +2,6 @@
 
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.exact import exact, identity
+from secondorder.curvature.secant import bfgs, lbfgs, sr1
 
-__all__ = ["Curvature", "exact", "identity"]
+__all__ = ["Curvature", "bfgs", "exact", "identity", "lbfgs", "sr1"]

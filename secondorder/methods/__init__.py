@@ -1,15 +1,23 @@
 """The named methods: each an answer to what, how, and how far."""
 
+from secondorder.methods.bfgs import bfgs
 from secondorder.methods.cubic_newton import cubic_newton
+from secondorder.methods.dogleg import dogleg
 from secondorder.methods.gauss_newton import gauss_newton
 from secondorder.methods.gradient_descent import gradient_descent
 from secondorder.methods.hessian_free import hessian_free
+from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton import newton
 from secondorder.methods.newton_cg import newton_cg
+from secondorder.methods.sr1 import sr1
 from secondorder.methods.trust_region_newton import trust_region_newton
 
 __all__ = [
+    "sr1",
+    "lbfgs",
+    "dogleg",
+    "bfgs",
     "cubic_newton",
     "gauss_newton",
     "gradient_descent",

@@ -44,6 +44,7 @@ class Step(NamedTuple):
       boundary: whether the step was cut at the radius.
       iterations: of an iterative solver; 1 for a direct one.
       products: curvature products (or Jacobian passes) paid.
+      jacobians: dense Jacobians formed (their passes are counted in ``products``).
       residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖``; NaN where not computed.
       optimality: the scaled first-order measure at the current parameters, where the solver knows
         one (the largest cosine between the residual and a Jacobian column); infinity where it does
@@ -57,6 +58,7 @@ class Step(NamedTuple):
     boundary: jax.Array
     iterations: jax.Array
     products: jax.Array
+    jacobians: jax.Array
     residual: jax.Array
     optimality: jax.Array
     stopped: jax.Array
@@ -117,7 +119,10 @@ def prepared(
             kept = jax.lax.cond(quadratic.again, lambda: state.factors, fresh)
         factors, memory = kept
         step = solve(quadratic, factors, scale)
-        step = step._replace(products=jnp.where(paid, step.products, 0))
+        step = step._replace(
+            products=jnp.where(paid, step.products, 0),
+            jacobians=jnp.where(paid, step.jacobians, 0),
+        )
         return step, Prepared(memory, None if quadratic.again is None else kept)
 
     return Solver(lambda params: Prepared(remember(params), None), update, **options)
@@ -136,6 +141,7 @@ def make_step(
     boundary: Any = False,
     iterations: Any = 1,
     products: Any = 0,
+    jacobians: Any = 0,
     residual: Any = jnp.nan,
     optimality: Any = jnp.inf,
     stopped: Any = Stop.SOLVED,
@@ -151,6 +157,7 @@ def make_step(
         boundary=jnp.asarray(boundary, bool),
         iterations=whole(iterations),
         products=whole(products),
+        jacobians=whole(jacobians),
         residual=real(residual),
         optimality=real(optimality),
         stopped=whole(stopped),

@@ -93,7 +93,8 @@ def lanczos(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
 def _orthogonal(x: Params, vectors: Params) -> Params:
     """``x − Q Qᵀ x``, rows of ``vectors`` orthonormal or zero."""
     dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
-    coefficients = sum(jax.tree.leaves(jax.tree.map(dot, vectors, x)))
+    dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
+    coefficients = jnp.sum(jnp.stack(dots), axis=0)
     return jax.tree.map(lambda y, part: y - part, x, _combine(coefficients, vectors))
 
 

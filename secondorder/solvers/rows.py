@@ -33,6 +33,7 @@ class Rows(NamedTuple):
         or a decay added before, or all of it where there is no residual.
       scaling: the diagonal of ``D``.
       optimality: the largest cosine between residual and column.
+      passes: how many passes the dense Jacobian took.
     """
 
     a: jax.Array
@@ -40,6 +41,7 @@ class Rows(NamedTuple):
     rest: jax.Array
     scaling: jax.Array
     optimality: jax.Array
+    passes: jax.Array
 
 
 class Answer(NamedTuple):
@@ -77,7 +79,8 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
             jnp.dot(change, rows.r + 0.5 * change) + jnp.dot(rows.rest, found.y),
             length=jnp.linalg.norm(found.y),
             boundary=found.boundary,
-            products=quadratic.curvature.jacobian.passes,
+            products=rows.passes,
+            jacobians=1,
             optimality=rows.optimality,
             stopped=stopped,
         )
@@ -104,7 +107,8 @@ def _rows(name: str, quadratic: Quadratic, running: tree.Params) -> tuple[Rows, 
     if residual is not None:
         optimality = _largest_cosine(g, norms, r, ravel(op.jacobian.params))
     rest = _unexplained(g, matrix, r)
-    rows = Rows(matrix / scaling, r, rest / scaling, scaling, optimality)
+    passes = jnp.asarray(op.jacobian.passes, jnp.int32)
+    rows = Rows(matrix / scaling, r, rest / scaling, scaling, optimality, passes)
     return rows, tree.cast(unravel(largest, running), running)
 
 

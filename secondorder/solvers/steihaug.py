@@ -56,7 +56,8 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
         final = _iterate(scaled, radius / unit, tolerance, max_steps)
         step, image = tree.scale(unit, final.step), tree.scale(unit, final.image)
         predicted = tree.vdot(quadratic.grad, step) + 0.5 * tree.vdot(step, image)
-        stopped = jnp.where(jnp.isfinite(size), final.stopped, Stop.NONFINITE.value)
+        finite = jnp.isfinite(size) & tree.all_finite((step, image))
+        stopped = jnp.where(finite, final.stopped, Stop.NONFINITE.value)
         length = tree.norm(step)
         outcome = make_step(
             step,
@@ -118,10 +119,13 @@ def _iterate(quadratic: Quadratic, radius, target, max_steps) -> _Carry:
 
 def _to_boundary(step, direction, radius):
     """The ``τ ≥ 0`` with ``‖step + τ direction‖ = Δ``; infinite where Δ is."""
-    a = tree.vdot(direction, direction)
-    b = tree.vdot(step, direction)
-    c = tree.vdot(step, step) - radius**2
-    root = jnp.sqrt(jnp.maximum(b**2 - a * c, 0))
+    # In units of Δ and of the direction's length, whose squares may under- or overflow.
+    length = tree.norm(direction)
+    length = jnp.where(length > 0, length, 1)
+    s = jax.tree.map(lambda x: x / radius.astype(x.dtype), step)
+    u = jax.tree.map(lambda x: x / length.astype(x.dtype), direction)
+    b, c = tree.vdot(s, u), tree.vdot(s, s) - 1
+    root = jnp.sqrt(jnp.maximum(b**2 - c, 0))
     # The form without cancellation for either sign of b.
-    tau = jnp.where(b > 0, -c / (b + root), (root - b) / jnp.where(a > 0, a, 1))
+    tau = jnp.where(b > 0, -c / (b + root), root - b) * (radius / length)
     return jnp.where(jnp.isfinite(radius), jnp.maximum(tau, 0), jnp.inf)

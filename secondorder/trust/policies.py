@@ -121,12 +121,16 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
     def update(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
-        old = state.scale
-        length = jnp.where(jnp.isfinite(trial.length), trial.length.astype(old.dtype), old)
-        shrunk = 0.25 * jnp.minimum(jnp.where(length > 0, length, old), old)
+        old, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(old.dtype)
+        known = jnp.isfinite(length) & (length > 0)
+        # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
+        shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
+        shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
         grown = jnp.minimum(2 * old, maximum)
         new = jnp.where(trial.boundary & (gain > 0.75), grown, old)
-        return _next(state, jnp.where(gain < 0.25, shrunk, new), state.factor, gain, accepted)
+        poor = ~accepted | (gain < 0.25)
+        return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 
     return Trust(lambda params: _state(initial, params), update, "radius")
 

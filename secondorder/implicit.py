@@ -1,0 +1,142 @@
+"""The derivative of a solution, by the implicit function theorem.
+
+At a minimum ``∇ₓf(x*(θ), θ) = 0`` for every θ, so ``dx* = −(∇²ₓₓf)⁻¹ (∇²ₓθ f) dθ``, whatever
+algorithm found it: nothing is differentiated through the iterations (Griewank and Walther 2008,
+section 15; Blondel et al. 2022). θ is everything that the objective closes over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import losses, tree
+from secondorder.objective import BatchedModel, Objective, Stationary
+from secondorder.operators.dense import ravel, unravel
+from secondorder.operators.hessian import hessian
+from secondorder.tree import Params
+
+DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by products
+
+
+def opened(
+    value_fn: Callable, params: Params
+) -> tuple[Callable[[Any], Objective | Stationary], Any]:
+    """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
+
+    The user's code runs once, here. An objective keeps its split, its loss and its examples.
+    """
+    if not isinstance(value_fn, Objective):
+        fn, theta = jax.closure_convert(value_fn, params)
+        return lambda theta: Stationary(lambda p: fn(p, *theta)), theta
+
+    model = value_fn.model
+    if isinstance(model, BatchedModel):
+        first = jax.tree.map(lambda x: x[0], model.examples)
+        inner, inside = jax.closure_convert(model.model, params, first)
+        model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
+        build_model = lambda t: BatchedModel(lambda p, x: inner(p, x, *t[0]), t[1])
+        outputs = jax.eval_shape(build_model(model_theta), params)
+    else:
+        outer, model_theta = jax.closure_convert(model, params)
+        build_model = lambda t: lambda p: outer(p, *t)
+        outputs = jax.eval_shape(build_model(model_theta), params)
+    build_loss, loss_theta = _opened_loss(value_fn.loss, outputs)
+
+    def build(theta: Any) -> Objective:
+        return Objective(build_loss(theta[0]), build_model(theta[1]), stationary=True)
+
+    return build, (loss_theta, model_theta)
+
+
+def _opened_loss(loss: Callable, outputs: Any) -> tuple[Callable, Any]:
+    """A loss of the library is opened by its fields, so that it still knows its curvature."""
+    if not isinstance(loss, losses.Loss) or isinstance(loss, losses.AnyLoss):
+        fn = loss.fn if isinstance(loss, losses.AnyLoss) else loss
+        opened_fn, theta = jax.closure_convert(fn, outputs)
+        return lambda t: lambda z: opened_fn(z, *t), theta
+    fields = {f.name: getattr(loss, f.name) for f in dataclasses.fields(loss)}  # type: ignore
+    theta = {k: v for k, v in fields.items() if not callable(v)}
+    return lambda t: dataclasses.replace(loss, **t), theta  # type: ignore
+
+
+def attach(
+    build: Callable, theta: Any, params: Params, value: jax.Array, free: Params
+) -> tuple[Params, jax.Array]:
+    """``(params, value)`` unchanged, with the derivative of a solution with respect to ``theta``.
+
+    Args:
+      build, theta: from :func:`opened`.
+      params, value: the solution.
+      free: tree of booleans shaped like ``params``; the others sit on a bound and do not move.
+    """
+
+    @jax.custom_jvp
+    def solution(theta, params, value, free):
+        del theta, free
+        return params, value
+
+    @solution.defjvp
+    def _(primals, tangents):
+        theta, params, value, free = primals
+        # The rule's own point is the solution itself, so that it may be differentiated again.
+        params, value = solution(theta, params, value, free)
+        moved = tangents[0]
+        fn = build(theta)
+        slope = lambda t: tree.only(free, jax.grad(build(t))(params))
+        _, drift = jax.jvp(slope, (theta,), (moved,))
+        step = _solve(fn, params, tree.negative(drift), free)
+        _, change = jax.jvp(lambda p, t: build(t)(p), (params, theta), (step, moved))
+        return (params, value), (step, change.astype(value.dtype))
+
+    return solution(theta, params, value, free)
+
+
+def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
+    """``H⁻¹ b`` on the free parameters, linear in ``b`` in both directions of differentiation."""
+    operator = hessian(fn, params)
+
+    def product(v: Params) -> Params:
+        held = jax.tree.map(lambda m, x: jnp.where(m, 0, x), free, v)
+        return tree.add(tree.only(free, operator.mv(tree.only(free, v))), held)
+
+    def dense(_, b: Params) -> Params:
+        n = tree.size(params)
+        columns = jax.vmap(lambda e: ravel(product(unravel(e, params))))
+        matrix = columns(jnp.eye(n, dtype=tree.dtype(params)))
+        values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+        floor = n * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
+        # Undetermined directions do not move: the shortest of the solutions that there are.
+        inverse = jnp.where(jnp.abs(values) > floor, 1 / values, 0)
+        x = vectors @ (inverse * (vectors.T @ ravel(b)))
+        return tree.cast(unravel(x, b), b)
+
+    def iterative(matvec: Callable, b: Params) -> Params:
+        return _conjugate_gradients(matvec, b, max_steps=4 * tree.size(params))
+
+    solver = dense if tree.size(params) <= DENSE_LIMIT else iterative
+    return jax.lax.custom_linear_solve(product, b, solver, symmetric=True)
+
+
+def _conjugate_gradients(matvec: Callable, b: Params, max_steps: int) -> Params:
+    """``A x = b`` to rounding, for a positive definite ``A``: a solution is a minimum."""
+    size = tree.norm(b)
+    unit = jnp.where(size > 0, size, 1)
+    b = tree.scale(1 / unit, b)
+    target = (10 * jnp.finfo(size.dtype).eps) ** 2
+
+    def iterate(carry):
+        x, r, p, rr, count = carry
+        image = matvec(p)
+        alpha = rr / tree.vdot(p, image)
+        x, r = tree.axpy(alpha, p, x), tree.axpy(-alpha, image, r)
+        new = tree.vdot(r, r)
+        return x, r, tree.axpy(new / rr, p, r), new, count + 1
+
+    start = (tree.zeros_like(b), b, b, tree.vdot(b, b), jnp.zeros((), jnp.int32))
+    going = lambda carry: (carry[3] > target) & (carry[4] < max_steps)
+    return tree.scale(unit, jax.lax.while_loop(going, iterate, start)[0])

@@ -1,0 +1,34 @@
+"""Powell's dogleg: Gauss-Newton and steepest descent joined inside a trust region."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from secondorder import solvers
+from secondorder.curvature import exact
+from secondorder.operators import ggn
+from secondorder.transform import scale_by_curvature
+from secondorder.trust import radius
+
+
+def dogleg(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
+    """Along Powell's path from the Cauchy point to the Gauss-Newton step, as far as Δ allows.
+
+    Lengths are measured in Moré's scaling, so units do not matter; needs an objective made by
+    ``compose``, ``per_example`` or ``sum_of_squares``.
+
+    Args:
+      initial_radius: the first Δ; infinity takes it from the first step.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> r = lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+      >>> bool(so.least_squares(r, jnp.array([-1.2, 1.0]), so.dogleg()).success)
+      True
+
+    Source: Powell (1970); Nocedal and Wright (2006), section 4.1.
+    """
+    return scale_by_curvature(exact(ggn), solvers.dogleg(), radius(initial_radius))

@@ -64,15 +64,6 @@ def test_rosenbrock_as_least_squares_ends_within_twenty_steps(name, x64):
     np.testing.assert_allclose(np.asarray(solution.params), 1.0, rtol=1e-6)
 
 
-def test_defaults_are_newton_cg_and_levenberg_marquardt():
-    plain = so.minimize(lambda p: jnp.sum((p - 1) ** 4 + p**2), jnp.zeros(3))
-    named = so.minimize(lambda p: jnp.sum((p - 1) ** 4 + p**2), jnp.zeros(3), so.newton_cg())
-    np.testing.assert_array_equal(plain.params, named.params)
-    plain = so.least_squares(rosenbrock, jnp.array([-1.2, 1.0]))
-    named = so.least_squares(rosenbrock, jnp.array([-1.2, 1.0]), so.levenberg_marquardt())
-    assert int(plain.steps) == int(named.steps)
-
-
 def test_jit_and_vmap_give_the_single_solves_one_by_one(x64):
     starts = jnp.array([[-1.2, 1.0], [2.0, 2.0], [0.0, 0.0]])
 
@@ -341,3 +332,135 @@ def test_python_numbers_are_parameters_too():
 def test_every_status_is_a_sentence():
     for status in so.Status:
         assert status.sentence.endswith(".") and status.sentence[0].isupper()
+
+
+# ------------------------------------------------------------------ bounds, history, going on
+
+
+@pytest.mark.parametrize("solve", [so.minimize, so.least_squares])
+def test_bounds_are_kept_at_every_step_and_give_scipys_solution(solve, x64):
+    seen = []
+
+    def watched(p):
+        jax.debug.callback(lambda q: seen.append(np.asarray(q)), p)
+        return rosenbrock(p)
+
+    objective = watched if solve is so.least_squares else so.sum_of_squares(watched)
+    solution = solve(objective, jnp.array([-1.2, 0.4]), bounds=(-2.0, 0.5))
+    jax.effects_barrier()
+    peer = scipy.optimize.least_squares(
+        lambda p: np.asarray(rosenbrock(p)), [-1.2, 0.4], bounds=(-2, 0.5)
+    )
+    assert int(solution.status) == so.Status.CONVERGED
+    np.testing.assert_allclose(solution.params, peer.x, rtol=1e-6)
+    assert np.max(seen) <= 0.5 and np.min(seen) >= -2.0
+
+
+def test_equal_bounds_fix_a_parameter(x64):
+    lower = {"a": jnp.array(2.0), "b": jnp.array(-10.0)}
+    upper = {"a": jnp.array(2.0), "b": jnp.array(10.0)}
+    residual, start, _ = decay_problem()
+    solution = so.least_squares(residual, start, bounds=(lower, upper))
+    assert int(solution.status) == so.Status.CONVERGED
+    assert float(solution.params["a"]) == 2.0 and bool(solution.projected)
+
+
+def test_a_start_outside_the_bounds_is_projected_and_said():
+    f = lambda p: jnp.sum((p - 3.0) ** 2)
+    outside = so.minimize(f, jnp.full(2, 9.0), bounds=(0.0, 5.0))
+    inside = so.minimize(f, jnp.full(2, 1.0), bounds=(0.0, 5.0))
+    assert bool(outside.projected) and not bool(inside.projected)
+    np.testing.assert_allclose(outside.params, 3.0, rtol=1e-5)
+
+
+def test_bad_bounds_are_answered_in_a_sentence():
+    f = lambda p: jnp.sum(p**2)
+    with pytest.raises(ValueError, match="bounds cross at params"):
+        so.minimize(f, jnp.ones(2), bounds=(1.0, 0.0))
+    with pytest.raises(ValueError, match="the lower bound has shape"):
+        so.minimize(f, jnp.ones(2), bounds=(jnp.zeros(3), 1.0))
+    with pytest.raises(ValueError, match="pair"):
+        so.minimize(f, jnp.ones(2), bounds=3.0)
+
+
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg", "optax.lbfgs"])
+def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
+    f = so.sum_of_squares(rosenbrock)
+    whole = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
+    part = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=7)
+    rest = so.minimize(f, part, OPTIMIZERS[name])
+    assert int(part.steps) == 7 and int(rest.steps) == int(whole.steps)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_history_holds_what_happened_as_far_as_it_has_room(x64):
+    f, start = so.sum_of_squares(rosenbrock), jnp.array([-1.2, 1.0])
+    long = so.minimize(f, start, so.levenberg_marquardt(), history=40)
+    short = so.minimize(f, start, so.levenberg_marquardt(), history=3)
+    steps = int(long.steps)
+    assert np.all(np.isfinite(long.history.value[:steps]))
+    assert np.all(np.isnan(long.history.value[steps:]))
+    np.testing.assert_array_equal(short.history.value, long.history.value[:3])
+    assert float(long.history.value[0]) == float(f(start))
+    assert int(np.sum(~long.history.accepted[:steps])) == int(
+        so.diagnostics(long.state)["rejections"]
+    )
+
+
+def test_the_callback_sees_every_update():
+    seen = []
+    solution = so.minimize(
+        lambda p: jnp.sum((p - 1.0) ** 4), jnp.zeros(2), max_steps=5,
+        callback=lambda steps, value, norm: seen.append((int(steps), float(value), float(norm))),
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert [steps for steps, _, _ in sorted(seen)] == list(range(int(solution.steps)))
+
+
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "trust_region_newton", "cubic_newton"])
+def test_factors_kept_across_a_rejection_change_no_step(name, x64):
+    """The solve in minimize, against a plain Optax loop that factorises at every update."""
+    opt, f = getattr(so, name)(), so.sum_of_squares(rosenbrock)
+    params, kept = (
+        jnp.array([-1.2, 1.0]),
+        so.minimize(f, jnp.array([-1.2, 1.0]), opt, max_steps=12, history=12),
+    )
+    state, accepted = opt.init(params), []
+    for _ in range(12):
+        value, grad = jax.value_and_grad(f)(params)
+        updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=f)
+        params = optax.apply_updates(params, updates)
+        accepted.append(bool(so.diagnostics(state)["accepted"]))
+    np.testing.assert_allclose(kept.params, params, rtol=1e-9)
+    assert list(np.asarray(kept.history.accepted)) == accepted and not all(accepted)
+    if name == "levenberg_marquardt":
+        assert int(kept.evaluations.jacobians) < 12
+
+
+def test_the_default_is_chosen_by_kind_and_size_and_named():
+    f = lambda p: jnp.sum((p - 1.0) ** 2)
+    assert so.minimize(f, jnp.zeros(3)).method == "trust_region_newton"
+    assert so.minimize(f, jnp.zeros(300)).method == "newton_cg"
+    assert so.least_squares(lambda p: p - 1.0, jnp.zeros(3)).method == "levenberg_marquardt"
+    assert so.least_squares(lambda p: p - 1.0, jnp.zeros(1001)).method == "hessian_free"
+    assert so.minimize(f, jnp.zeros(3), optax.adam(0.1)).method == "given"
+
+
+@pytest.mark.parametrize(
+    "name", ["trust_region_newton", "cubic_newton", "bfgs", "lbfgs", "sr1", "dogleg"]
+)
+def test_every_minimiser_ends_rosenbrock(name, x64):
+    solution = so.minimize(
+        so.sum_of_squares(rosenbrock), jnp.array([-1.2, 1.0]), getattr(so, name)(), max_steps=200
+    )
+    assert int(solution.status) == so.Status.CONVERGED
+    np.testing.assert_allclose(solution.params, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["trust_region_newton", "cubic_newton"])
+def test_a_saddle_that_the_gradient_cannot_see_is_left(name, x64):
+    f = lambda p: p[0] ** 4 / 4 - p[0] ** 2 / 2 + p[1] ** 2 / 2
+    solution = so.minimize(f, jnp.array([0.0, 1.0]), getattr(so, name)())
+    assert int(solution.status) == so.Status.CONVERGED
+    np.testing.assert_allclose(float(solution.value), -0.25, rtol=1e-8)

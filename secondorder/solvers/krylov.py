@@ -136,15 +136,17 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
         stopped = jnp.where(limited, Stop.MAX_STEPS.value, Stop.SOLVED.value)
         stopped = jnp.where(found.interior, stopped, negative)
         boundary = ~found.interior & jnp.isfinite(scale) if reads == "radius" else False
+        predicted = jnp.sum(found.z * (c + 0.5 * w * found.z))
+        sound = jnp.isfinite(predicted) & jnp.isfinite(basis.norm)
         return make_step(
             step,
-            jnp.sum(found.z * (c + 0.5 * w * found.z)),
+            predicted,
             length=jnp.linalg.norm(coefficients),
             boundary=boundary,
             iterations=basis.size,
             products=basis.size,
             residual=residual / jnp.where(basis.norm > 0, basis.norm, 1),
-            stopped=jnp.where(jnp.isfinite(basis.norm), stopped, Stop.NONFINITE.value),
+            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         )
 
     return prepared(prepare, answer, reads=reads)

@@ -71,18 +71,19 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
         found = solve(rows, factored, scale.astype(rows.a.dtype))
         change = jnp.matmul(rows.a, found.y, precision=HIGHEST)
         step = found.y / rows.scaling
-        stopped = jnp.where(jnp.all(jnp.isfinite(step)), found.stopped, Stop.NONFINITE.value)
+        # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
+        predicted = jnp.dot(change, rows.r + 0.5 * change) + jnp.dot(rows.rest, found.y)
+        sound = jnp.all(jnp.isfinite(step)) & jnp.isfinite(predicted)
         like = quadratic.grad
         return make_step(
             tree.cast(unravel(step, like), like),
-            # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
-            jnp.dot(change, rows.r + 0.5 * change) + jnp.dot(rows.rest, found.y),
+            predicted,
             length=jnp.linalg.norm(found.y),
             boundary=found.boundary,
             products=rows.passes,
             jacobians=1,
             optimality=rows.optimality,
-            stopped=stopped,
+            stopped=jnp.where(sound, found.stopped, Stop.NONFINITE.value),
         )
 
     def remember(params):

@@ -94,7 +94,7 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
         z, stopped, boundary = solve(w, c, scale.astype(w.dtype))
         predicted = jnp.sum(z * (c + 0.5 * w * z))
         step = tree.cast(unravel(jnp.matmul(v, z, precision=high), like), like)
-        sound = jnp.all(jnp.isfinite(z))
+        sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)
         return make_step(
             step,
             predicted,

@@ -1,0 +1,87 @@
+"""Quasi-Newton matrices, against the textbook recursions in NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+
+N = 5
+RNG = np.random.default_rng(4)
+HESSIAN = np.diag(np.linspace(1.0, 3.0, N)) + 0.1
+POINTS = RNG.normal(size=(8, N))
+
+
+def fed(curvature, points, hessian=HESSIAN):
+    """The operator after the gradients ``H x`` of a quadratic were shown at the points."""
+    state = curvature.init(jnp.zeros(N))
+    for x in points:
+        operator, state = curvature.update(
+            jnp.asarray(hessian @ x), state, jnp.asarray(x), lambda p: None
+        )
+    return operator, state
+
+
+def bfgs_inverse(points, hessian=HESSIAN):
+    h = None
+    for x, new in zip(points, points[1:], strict=False):
+        s, y = new - x, hessian @ (new - x)
+        h = (s @ y) / (y @ y) * np.eye(N) if h is None else h
+        rho = 1 / (s @ y)
+        left = np.eye(N) - rho * np.outer(s, y)
+        h = left @ h @ left.T + rho * np.outer(s, s)
+    return h
+
+
+def test_bfgs_is_the_textbook_update_of_the_inverse(x64):
+    operator, _ = fed(so.curvature.bfgs(), POINTS)
+    np.testing.assert_allclose(operator.inverse, bfgs_inverse(POINTS), rtol=1e-10, atol=1e-12)
+    v = jnp.asarray(RNG.normal(size=N))
+    np.testing.assert_allclose(operator.mv(operator.solve(v, 0.0)), v, rtol=1e-9)
+
+
+def test_lbfgs_with_room_for_all_pairs_is_bfgs_from_the_newest_scale(x64):
+    operator, _ = fed(so.curvature.lbfgs(memory=10), POINTS[:4])
+    pairs = [(b - a, HESSIAN @ (b - a)) for a, b in zip(POINTS, POINTS[1:4], strict=False)]
+    s, y = pairs[-1]
+    h = (s @ y) / (y @ y) * np.eye(N)
+    for s, y in pairs:
+        rho = 1 / (s @ y)
+        left = np.eye(N) - rho * np.outer(s, y)
+        h = left @ h @ left.T + rho * np.outer(s, s)
+    v = RNG.normal(size=N)
+    np.testing.assert_allclose(operator.solve(jnp.asarray(v), 0.0), h @ v, rtol=1e-10)
+    np.testing.assert_allclose(operator.mv(jnp.asarray(h @ v)), v, rtol=1e-9)
+
+
+def test_lbfgs_forgets_the_oldest_pair(x64):
+    full, _ = fed(so.curvature.lbfgs(memory=2), POINTS)
+    short, _ = fed(so.curvature.lbfgs(memory=2), POINTS[-3:])
+    v = jnp.ones(N)
+    np.testing.assert_allclose(full.solve(v, 0.0), short.solve(v, 0.0), rtol=1e-12)
+
+
+def test_sr1_finds_an_indefinite_hessian_exactly_in_n_steps(x64):
+    hessian = np.diag([-2.0, -0.5, 1.0, 2.0, 4.0])
+    operator, state = fed(so.curvature.sr1(), POINTS[: N + 1], hessian)
+    np.testing.assert_allclose(operator.entries, hessian, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["bfgs", "lbfgs"])
+def test_a_pair_of_negative_curvature_is_left_out(name, x64):
+    curvature = getattr(so.curvature, name)()
+    good, state = fed(curvature, POINTS[:3])
+    worse, new = curvature.update(
+        jnp.asarray(HESSIAN @ POINTS[2]) - 1e3 * jnp.asarray(POINTS[3] - POINTS[2]),
+        state, jnp.asarray(POINTS[3]), lambda p: None,
+    )  # fmt: skip
+    v = jnp.ones(N)
+    np.testing.assert_allclose(worse.solve(v, 0.0), good.solve(v, 0.0), rtol=1e-12)
+    assert int(new.pairs) == int(state.pairs)
+
+
+@pytest.mark.parametrize("name", ["bfgs", "lbfgs", "sr1"])
+def test_the_newest_pair_satisfies_the_secant_equation(name, x64):
+    operator, _ = fed(getattr(so.curvature, name)(), POINTS)
+    s = jnp.asarray(POINTS[-1] - POINTS[-2])
+    np.testing.assert_allclose(operator.mv(s), HESSIAN @ s, rtol=1e-7)

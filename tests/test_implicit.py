@@ -1,0 +1,104 @@
+"""Derivatives of solutions, against finite differences and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+
+T = jnp.linspace(0.0, 2.0, 12)
+
+
+def ridge(theta):
+    """``argmin ½ Σ wᵢ (xᵢ − θᵢ)² + ½ ‖x‖²``, closed form ``wθ/(w + 1)``."""
+    w = jnp.array([1.0, 3.0])
+    f = lambda p: 0.5 * jnp.sum(w * (p["x"] - theta) ** 2) + 0.5 * jnp.sum(p["x"] ** 2)
+    return so.minimize(f, {"x": jnp.zeros(2)})
+
+
+def decay(y):
+    residual = lambda p: p[0] * jnp.exp(-p[1] * T.astype(y.dtype)) - y
+    return so.least_squares(residual, jnp.ones(2, y.dtype))
+
+
+def test_forward_and_reverse_agree_with_the_closed_form(x64):
+    theta, expected = jnp.array([1.0, -2.0]), np.diag([0.5, 0.75])
+    solve = lambda theta: ridge(theta).params["x"]
+    np.testing.assert_allclose(jax.jacfwd(solve)(theta), expected, atol=1e-10)
+    np.testing.assert_allclose(jax.jacrev(solve)(theta), expected, atol=1e-10)
+
+
+def test_the_value_of_the_solution_is_differentiable_too(x64):
+    theta = jnp.array([1.0, -2.0])
+    # f* = ½ Σ w/(w + 1) θ²
+    expected = np.array([0.5, 0.75]) * theta
+    np.testing.assert_allclose(jax.grad(lambda t: ridge(t).value)(theta), expected, atol=1e-10)
+
+
+def test_second_derivatives_of_a_solution_agree_with_finite_differences(x64):
+    solve = lambda a: so.minimize(lambda p: (p - a) ** 2 + p**4 / 4, jnp.array(0.0)).params
+    first = jax.grad(solve)
+    step = 1e-4
+    expected = (first(1.0 + step) - first(1.0 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(first)(1.0), expected, rtol=1e-5)
+
+
+def test_jit_of_vmap_of_grad_gives_the_derivative_of_each_fit(x64):
+    t = T.astype(jnp.float64)
+    y = 3.0 * jnp.exp(-1.5 * t) + 0.02 * jnp.cos(30 * t)
+    ys = jnp.stack([y, 1.1 * y])
+    slope = lambda y: decay(y).params[1]
+    batched = jax.jit(jax.vmap(jax.grad(slope)))(ys)
+    step = 1e-6
+    for row, y in zip(batched, ys, strict=True):
+        for k in (0, 5):
+            moved = slope(y.at[k].add(step)) - slope(y.at[k].add(-step))
+            np.testing.assert_allclose(row[k], moved / (2 * step), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["compose", "per_example"])
+def test_targets_and_examples_of_an_objective_are_differentiated_through(form, x64):
+    x = jnp.array([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]])
+    y = jnp.array([1.0, 2.0, 2.5])
+
+    def solve(x, y):
+        model = lambda p, xi: p @ xi
+        if form == "per_example":
+            f = so.per_example(so.squared_error(y), model, x)
+        else:
+            f = so.compose(so.squared_error(y), lambda p: x @ p)
+        return so.minimize(f, jnp.zeros(2), so.levenberg_marquardt()).params
+
+    normal = lambda x, y: jnp.linalg.solve(x.T @ x, x.T @ y)
+    for argument in (0, 1):
+        np.testing.assert_allclose(
+            jax.jacrev(solve, argument)(x, y), jax.jacrev(normal, argument)(x, y), atol=1e-6
+        )
+
+
+def test_a_parameter_on_its_bound_does_not_move(x64):
+    def solve(theta):
+        f = lambda p: jnp.sum((p - theta) ** 2)
+        return so.minimize(f, jnp.zeros(2), bounds=(-1.0, 1.0)).params
+
+    derivative = jax.jacrev(solve)(jnp.array([0.5, 3.0]))
+    np.testing.assert_allclose(derivative, [[1.0, 0.0], [0.0, 0.0]], atol=1e-10)
+
+
+def test_a_large_tangent_system_is_solved_without_its_matrix(x64):
+    n = 500
+    curve = jnp.linspace(1.0, 10.0, n)
+
+    def solve(scale):
+        f = lambda p: 0.5 * jnp.sum(curve * p**2) - scale * jnp.sum(p)
+        return jnp.sum(so.minimize(f, jnp.zeros(n)).params)
+
+    gradient = jax.jit(jax.grad(solve))
+    np.testing.assert_allclose(gradient(2.0), jnp.sum(1 / curve), rtol=1e-8)
+    assert f"f64[{n},{n}]" not in gradient.lower(2.0).compile().as_text()
+
+
+def test_where_it_started_does_not_matter(x64):
+    solve = lambda start: so.minimize(lambda p: jnp.sum((p - 1.0) ** 2), start).params
+    np.testing.assert_array_equal(jax.jacrev(solve)(jnp.array([3.0, 4.0])), np.zeros((2, 2)))

@@ -11,13 +11,12 @@ In a dense layer every part of a derivative is some number of matrix multiplicat
     Gauss-Newton product: a tangent, then a cotangent  2 + 2             4/3
     Hessian product: the tangents of all 3 above       6                 2
 
-A dense curvature of n parameters is n products; a dense Jacobian is one tangent per parameter or one
-cotangent per output, whichever are fewer. Factoring either is not counted here, for no number of
-gradients stands for n³ operations: that part of the price shows in seconds only.
+A dense curvature of n parameters is n products; a dense Jacobian is one tangent per parameter or
+one cotangent per output, whichever are fewer. Factoring either is not counted here, for no number
+of gradients stands for n³ operations: that part of the price shows in seconds only.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 VALUE = 1 / 3
 GRADIENT = 1.0
@@ -27,25 +26,26 @@ TRIAL = 1.0
 GAUSS_NEWTON_PRODUCT = 4 / 3
 HESSIAN_PRODUCT = 2.0
 
-
-class Sizes(NamedTuple):
-    """What a cost may depend on besides the step's own counts."""
-
-    parameters: int
-    outputs: int
+Diagnostics = Mapping[str, float]  # of one step, by the names of secondorder.diagnostics
+StepCost = Callable[[Diagnostics], float]
 
 
-Diagnostics = Mapping[str, float]
-StepCost = Callable[[Diagnostics, Sizes], float]
-
-
-def gradient_only(diagnostics: Diagnostics, sizes: Sizes) -> float:
+def gradient_only(diagnostics: Diagnostics) -> float:
     """One gradient, whatever happens."""
-    del diagnostics, sizes
+    del diagnostics
     return GRADIENT
 
 
-def search_only(diagnostics: Diagnostics, sizes: Sizes) -> float:
-    """A line search that evaluates value and gradient, and hands its last gradient to the next step."""
-    del sizes
-    return GRADIENT * diagnostics["linesearch_steps"]
+def line_searched(product: float = 0.0) -> StepCost:
+    """Curvature products, then a search on values and gradients, whose last the next step takes."""
+
+    def price(diagnostics: Diagnostics) -> float:
+        products = diagnostics.get("products", 0.0)
+        return product * products + GRADIENT * diagnostics["linesearch_steps"]
+
+    return price
+
+
+def tried(product: float) -> StepCost:
+    """The gradient, curvature products, and one trial of the step, taken or not."""
+    return lambda diagnostics: GRADIENT + product * diagnostics["products"] + TRIAL

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from threadpoolctl import threadpool_limits
 
-from experiments.cost import GRADIENT, Sizes
+from experiments.cost import GRADIENT
 from experiments.optimizers import Optimizer
 from experiments.problem import Data, Problem, full_batch
 
@@ -61,7 +62,6 @@ class Setting:
     everything: Any
     """All training data, as one batch."""
     measure: Callable[..., Mapping[str, jax.Array]]
-    sizes: Sizes
 
 
 @dataclass(frozen=True)
@@ -79,29 +79,34 @@ class Prepared:
         return self.setting.problem
 
 
-def precision(problem: Problem) -> contextlib.AbstractContextManager:
-    """float64 for this problem only; the process-wide switch stays as it is."""
-    return jax.enable_x64(problem.float64)
+@contextlib.contextmanager
+def numerics(problem: Problem) -> Iterator[None]:
+    """float64 for this problem only, the process-wide switch as it is; LAPACK on one thread.
+
+    LAPACK's threads wait for one another by spinning: on a machine that does anything else at the
+    same time, a factorisation on two of them was seen to take twenty times as long as on one.
+    """
+    with jax.enable_x64(problem.float64), threadpool_limits(1, "blas"):
+        yield
 
 
 def set_up(problem: Problem) -> Setting:
     """Loads the data of a problem and compiles what is measured while the clock stands still."""
-    with precision(problem):
+    with numerics(problem):
         data = {name: jnp.asarray(array) for name, array in problem.load().items()}
         everything = next(full_batch(data, 0))
         params = problem.init(jax.random.key(0), data)
 
         def measure(params, batch, data):
             value, grad = jax.value_and_grad(problem.objective(batch))(params)
-            return {"value": value, "grad_norm": optax.tree.norm(grad), **problem.metrics(params, data)}
+            return {
+                "value": value,
+                "grad_norm": optax.tree.norm(grad),
+                **problem.metrics(params, data),
+            }
 
         compiled = jax.jit(measure).lower(params, everything, data).compile()
-        outputs = jax.eval_shape(lambda params, batch: problem.objective(batch).model(params), params, everything)
-    return Setting(problem, data, everything, compiled, Sizes(_size(params), _size(outputs)))
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return Setting(problem, data, everything, compiled)
 
 
 def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
@@ -118,18 +123,22 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
         else:
             value, grad = jax.value_and_grad(objective)(params)
         transformation = optimizer.build(**hyperparameters)
-        updates, state = transformation.update(grad, state, params, value=value, grad=grad, value_fn=objective)
+        updates, state = transformation.update(
+            grad, state, params, value=value, grad=grad, value_fn=objective
+        )
         return optax.apply_updates(params, updates), state, dict(optimizer.diagnose(state))
 
-    with precision(problem):
+    with numerics(problem):
         params = problem.init(jax.random.key(0), setting.data)
-        hyperparameters = {name: jnp.asarray(grid[0], float) for name, grid in optimizer.search.items()}
+        hyperparameters = {name: jnp.asarray(1.0, float) for name in optimizer.search}
         batch = next(_batches(setting, 0))
         compiled_start = jax.jit(start).lower(params, hyperparameters).compile()
         state = compiled_start(params, hyperparameters)
         clock = time.perf_counter()
         compiled_step = jax.jit(step).lower(params, state, batch, hyperparameters).compile()
         compile_seconds = time.perf_counter() - clock
+        # The first call pays for pages and threads: let it be none of those that are timed.
+        jax.block_until_ready(compiled_step(params, state, batch, hyperparameters))
     return Prepared(setting, optimizer, compiled_start, compiled_step, compile_seconds)
 
 
@@ -169,36 +178,50 @@ def run(
     seed: int,
     steps: int,
     hyperparameters: Mapping[str, float] | None = None,
+    *,
+    every: int = 1,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Run:
     """Trains from one seed until converged, stalled, diverged or out of steps.
 
-    Row k describes the point after k steps: its value and gradient norm over all training data, what
-    the k steps cost in gradient-equivalents and seconds, and the diagnostics of the step that led there.
+    Row k describes the point after k steps: its value and gradient norm over all training data,
+    what the k steps cost in gradient-equivalents and seconds, and the diagnostics of the step that
+    led there. With `every` above one only every so many steps are looked at.
     """
     setting, optimizer, problem = prepared.setting, prepared.optimizer, prepared.problem
-    with precision(problem):
-        chosen = {name: jnp.asarray(number, float) for name, number in (hyperparameters or {}).items()}
+    with numerics(problem):
+        chosen = {
+            name: jnp.asarray(number, float) for name, number in (hyperparameters or {}).items()
+        }
         params = problem.init(jax.random.key(seed), setting.data)
         state = prepared.start(params, chosen)
         batches = _batches(setting, seed)
         batch = next(batches)
-        jax.block_until_ready(prepared.step(params, state, batch, chosen))  # the first call pays for pages and threads
 
         recorder, status, seconds, diagnostics = _Recorder(problem), None, 0.0, {}
         # A line search that hands its last gradient on still needs one to begin with.
-        spent = GRADIENT if optimizer.reuses_gradient else 0.0
+        spent = GRADIENT if optimizer.reuses_gradient and problem.is_full_batch else 0.0
         for count in range(steps + 1):
-            row = {"step": count, "gradient_equivalents": spent if count else 0.0, "seconds": seconds}
-            row |= {name: float(x) for name, x in setting.measure(params, setting.everything, setting.data).items()}
-            status = recorder.add(row | diagnostics)
-            if status or count == steps:
-                break
+            if count % every == 0 or count == steps:
+                measured = setting.measure(params, setting.everything, setting.data)
+                row = {
+                    "step": count,
+                    "gradient_equivalents": spent if count else 0.0,
+                    "seconds": seconds,
+                }
+                row |= {name: float(number) for name, number in measured.items()}
+                status = recorder.add(row | diagnostics)
+                if status or count == steps:
+                    break
             clock = time.perf_counter()
-            params, state, record = jax.block_until_ready(prepared.step(params, state, batch, chosen))
+            params, state, record = jax.block_until_ready(
+                prepared.step(params, state, batch, chosen)
+            )
             seconds += time.perf_counter() - clock
             diagnostics = {name: float(number) for name, number in record.items()}
-            spent += optimizer.step_cost(diagnostics, setting.sizes)
+            spent += optimizer.step_cost(diagnostics)
+            if optimizer.reuses_gradient and not problem.is_full_batch:
+                spent += GRADIENT  # the gradient at hand is of another batch
             batch = next(batches)
             on_step(count + 1)
     return Run(

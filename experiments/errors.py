@@ -21,7 +21,9 @@ def _find(name: str, known: list[str], kind: str) -> str:
         return spelled
     near = difflib.get_close_matches(spelled, known, n=3, cutoff=0.3)
     hint = f"The nearest: {', '.join(near)}." if near else f"There are: {', '.join(known)}."
-    raise UserError(f"There is no {kind} named '{name}'. {hint} `python -m experiments list` shows them all.")
+    raise UserError(
+        f"There is no {kind} named '{name}'. {hint} `python -m experiments list` shows them all."
+    )
 
 
 def whole_number(text: str | None, option: str) -> int | None:

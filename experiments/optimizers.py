@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import optax
-import secondorder as so
 
+import secondorder as so
 from experiments import cost
-from experiments.problem import StepClass
+from experiments.problem import Problem, StepClass
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,35 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The coarse grid of a hyperparameter, from which the search goes on; log-spaced."""
+
+    grid: tuple[float, ...]
+    in_step_units: bool = False
+    """Whether the grid is relative to the problem's `step_unit`: for steps along the gradient."""
+
+    def values(self, problem: Problem) -> tuple[float, ...]:
+        unit = problem.step_unit if self.in_step_units else 1.0
+        return tuple(unit * value for value in self.grid)
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """An Optax transformation with a search space."""
 
     name: str
     label: str
     build: Callable[..., optax.GradientTransformationExtraArgs]
-    """Takes the hyperparameters named in `search`; they are traced, so one compilation serves all trials."""
+    """Takes the hyperparameters named in `search`, traced: one compilation serves all trials."""
     step_class: StepClass
     step_cost: cost.StepCost
     look: Look
-    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Hyperparameter to its coarse grid, log-spaced. Empty: run at its defaults."""
+    search: Mapping[str, Search] = field(default_factory=dict)
+    """What is tuned, and where. Empty: run at its defaults."""
     diagnose: Callable[[Any], Mapping[str, jax.Array]] = so.diagnostics
     baseline: bool = False
     reuses_gradient: bool = False
-    """Whether the state stores value and gradient of the new point, as a line search leaves them."""
+    """Whether the state holds value and gradient of the new point, as a line search leaves them."""
 
 
 def _decades(low: int, high: int) -> tuple[float, ...]:
@@ -53,24 +66,8 @@ def _lbfgs_diagnostics(state: Any) -> Mapping[str, jax.Array]:
     return {"linesearch_steps": optax.tree.get(state, "num_linesearch_steps")}
 
 
-def _searched_gradient(diagnostics: cost.Diagnostics, sizes: cost.Sizes) -> float:
-    return cost.GRADIENT + cost.search_only(diagnostics, sizes)
-
-
-def _closed_loop(product: float) -> cost.StepCost:
-    """The gradient, the curvature products, and one trial of the step."""
-
-    def price(diagnostics: cost.Diagnostics, sizes: cost.Sizes) -> float:
-        del sizes
-        searched = cost.GRADIENT * diagnostics.get("linesearch_steps", 0.0)
-        trial = 0.0 if "linesearch_steps" in diagnostics else cost.TRIAL
-        return cost.GRADIENT + product * diagnostics["products"] + searched + trial
-
-    return price
-
-
-# The colours are Okabe and Ito's, which stay apart for every common colour vision; the line style and
-# the marker say the same again, for print without colour. Baselines are drawn in greys and light tones.
+# The colours are Okabe and Ito's (and one purple), which stay apart for every common colour vision;
+# dashes and marker say the same again, for print without colour.
 _ALL = (
     Optimizer(
         name="gradient-descent",
@@ -79,7 +76,7 @@ _ALL = (
         step_class="first-order",
         step_cost=cost.gradient_only,
         look=Look("#8C8C8C", (0, (1, 1.2)), "v"),
-        search={"learning_rate": _decades(-4, 1)},
+        search={"learning_rate": Search(_decades(-2, 2), in_step_units=True)},
         diagnose=_no_diagnostics,
         baseline=True,
     ),
@@ -88,9 +85,10 @@ _ALL = (
         label="Gradient descent, line search",
         build=lambda: so.gradient_descent(),
         step_class="first-order",
-        step_cost=_searched_gradient,
+        step_cost=cost.line_searched(),
         look=Look("#000000", (0, (4, 1.5)), "^"),
         baseline=True,
+        reuses_gradient=True,
     ),
     Optimizer(
         name="adam",
@@ -99,7 +97,7 @@ _ALL = (
         step_class="first-order",
         step_cost=cost.gradient_only,
         look=Look("#E69F00", (0, (6, 1.5, 1, 1.5)), "s"),
-        search={"learning_rate": _decades(-4, 1)},
+        search={"learning_rate": Search(_decades(-4, 1))},
         diagnose=_no_diagnostics,
         baseline=True,
     ),
@@ -107,8 +105,8 @@ _ALL = (
         name="lbfgs",
         label="L-BFGS (Optax)",
         build=lambda: optax.lbfgs(),
-        step_class="matrix-free",
-        step_cost=cost.search_only,
+        step_class="quasi-newton",
+        step_cost=cost.line_searched(),
         look=Look("#56B4E9", (0, (8, 2)), "D"),
         diagnose=_lbfgs_diagnostics,
         baseline=True,
@@ -119,23 +117,25 @@ _ALL = (
         label="Newton",
         build=lambda: so.newton(),
         step_class="dense",
-        step_cost=_closed_loop(cost.HESSIAN_PRODUCT),
+        step_cost=cost.line_searched(cost.HESSIAN_PRODUCT),
         look=Look("#0072B2", "solid", "o"),
+        reuses_gradient=True,
     ),
     Optimizer(
         name="gauss-newton",
         label="Gauss-Newton",
         build=lambda: so.gauss_newton(),
         step_class="dense",
-        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        step_cost=cost.line_searched(cost.TANGENT),
         look=Look("#D55E00", (0, (3, 1)), "X"),
+        reuses_gradient=True,
     ),
     Optimizer(
         name="levenberg-marquardt",
         label="Levenberg-Marquardt",
         build=lambda: so.levenberg_marquardt(),
         step_class="dense",
-        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        step_cost=cost.tried(cost.TANGENT),
         look=Look("#009E73", (0, (5, 1, 1, 1, 1, 1)), "P"),
     ),
     Optimizer(
@@ -143,7 +143,7 @@ _ALL = (
         label="Newton-CG",
         build=lambda: so.newton_cg(),
         step_class="matrix-free",
-        step_cost=_closed_loop(cost.HESSIAN_PRODUCT),
+        step_cost=cost.tried(cost.HESSIAN_PRODUCT),
         look=Look("#CC79A7", "solid", "*"),
     ),
     Optimizer(
@@ -151,7 +151,7 @@ _ALL = (
         label="Hessian-free",
         build=lambda: so.hessian_free(),
         step_class="matrix-free",
-        step_cost=_closed_loop(cost.GAUSS_NEWTON_PRODUCT),
+        step_cost=cost.tried(cost.GAUSS_NEWTON_PRODUCT),
         look=Look("#5D3A9B", (0, (2, 1)), "h"),
     ),
 )

@@ -1,4 +1,4 @@
-"""An L2 penalty that Gauss-Newton methods see: one more term of the loss, with its own curvature."""
+"""An L2 penalty that Gauss-Newton methods see: a term of the loss, with its own curvature."""
 
 import dataclasses
 import math
@@ -6,15 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 import secondorder as so
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalised(so.losses.Loss):
-    """`loss(predictions) + ½ λ ‖weights‖²`, a function of the model's outputs `(predictions, weights)`.
+    """`loss(predictions) + ½ λ ‖weights‖²`, of the model's outputs `(predictions, weights)`.
 
-    A plain function of the outputs would give the same values. This one keeps the closed-form curvature
-    of `loss`: the whole is block-diagonal, with λ times the identity as the second block.
+    A plain function of the outputs would give the same values. This one keeps the closed-form
+    curvature of `loss`: the whole is block-diagonal, its second block λ times the identity.
     """
 
     loss: so.losses.Loss

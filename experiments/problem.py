@@ -1,17 +1,17 @@
 """A problem is data, an initialiser, a batch stream and an objective."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-Data = Mapping[str, np.ndarray]  # named arrays, held-out ones beside the training ones
+Data = Mapping[str, Any]  # named arrays, held-out ones beside the training ones
 Params = Any
 Batch = Any
 
-#: An optimizer belongs to one of these classes; a problem allows each class its own number of steps.
+#: What an optimizer is; a problem allows each class its own number of steps.
 StepClass = Literal["first-order", "quasi-newton", "matrix-free", "dense"]
 
 
@@ -33,9 +33,19 @@ def minibatches(size: int) -> Callable[[Data, int], Iterator[Batch]]:
         while True:
             order = generator.permutation(count)
             for start in range(0, count - size + 1, size):
-                yield {name: array[order[start : start + size]] for name, array in everything.items()}
+                yield {
+                    name: array[order[start : start + size]] for name, array in everything.items()
+                }
 
     return stream
+
+
+class Picture(NamedTuple):
+    """A figure that only this problem has, drawn from the runs of the first seed."""
+
+    name: str
+    caption: str
+    draw: Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Problem:
     steps: Mapping[StepClass, int]
     stream: Callable[[Data, int], Iterator[Batch]] = full_batch
     metrics: Callable[[Params, Data], Mapping[str, jax.Array]] = lambda params, data: {}
-    """What else is worth a column: held-out accuracy, a position. Evaluated with the clock stopped."""
+    """What else is worth a column: held-out accuracy, a position. The clock stands still for it."""
     measure: Literal["suboptimality", "loss"] = "suboptimality"
     """What the y axis and the targets mean. Suboptimality is (f - f*) / (f0 - f*)."""
     optimum: float | None = None
@@ -66,9 +76,9 @@ class Problem:
     """A run ends when the gradient norm falls to it."""
     tuning_steps: int = 300
     step_unit: float = 1.0
-    """Fixed steps of gradient descent are searched around it: one over the curvature, to a decade."""
-    pictures: tuple[Callable[..., Any], ...] = field(default=())
-    """Further figures: (problem, runs) -> (suffix, caption, Figure)."""
+    """Where the search for a fixed step begins: one over the curvature, to a decade."""
+    pictures: tuple[Picture, ...] = ()
+    """Figures beside the convergence curves."""
 
     @property
     def is_full_batch(self) -> bool:

@@ -54,7 +54,9 @@ class Store:
         self.reused += 1
         return found
 
-    def load_run(self, problem: str, optimizer: str, seed: int, settings: Mapping[str, Any]) -> Run | None:
+    def load_run(
+        self, problem: str, optimizer: str, seed: int, settings: Mapping[str, Any]
+    ) -> Run | None:
         found = self._read(_run_file(problem, optimizer, seed), settings)
         if found is None:
             return None
@@ -62,18 +64,30 @@ class Store:
         return Run(columns=columns, **found["run"])
 
     def save_run(self, run: Run, settings: Mapping[str, Any]) -> None:
-        content = asdict(run) | {"columns": {name: column.tolist() for name, column in run.columns.items()}}
-        self.write(_run_file(run.problem, run.optimizer, run.seed), json.dumps({"settings": settings, "run": content}))
+        content = asdict(run) | {
+            "columns": {name: column.tolist() for name, column in run.columns.items()}
+        }
+        self.write(
+            _run_file(run.problem, run.optimizer, run.seed),
+            json.dumps({"settings": settings, "run": content}),
+        )
 
-    def load_tuning(self, problem: str, optimizer: str, settings: Mapping[str, Any]) -> Tuning | None:
+    def load_tuning(
+        self, problem: str, optimizer: str, settings: Mapping[str, Any]
+    ) -> Tuning | None:
         found = self._read(_tuning_file(problem, optimizer), settings)
         if found is None:
             return None
         trials = tuple(Trial(**trial) for trial in found["tuning"].pop("trials"))
         return Tuning(trials=trials, **found["tuning"])
 
-    def save_tuning(self, problem: str, optimizer: str, tuning: Tuning, settings: Mapping[str, Any]) -> None:
-        self.write(_tuning_file(problem, optimizer), json.dumps({"settings": settings, "tuning": asdict(tuning)}))
+    def save_tuning(
+        self, problem: str, optimizer: str, tuning: Tuning, settings: Mapping[str, Any]
+    ) -> None:
+        self.write(
+            _tuning_file(problem, optimizer),
+            json.dumps({"settings": settings, "tuning": asdict(tuning)}),
+        )
 
 
 def _run_file(problem: str, optimizer: str, seed: int) -> str:
@@ -91,7 +105,9 @@ def records_csv(runs: Iterable[Run]) -> str:
     rows = []
     for run in runs:
         for index in range(len(run.columns["step"])):
-            cells = [run.columns[name][index] if name in run.columns else math.nan for name in names]
+            cells = [
+                run.columns[name][index] if name in run.columns else math.nan for name in names
+            ]
             rows.append([run.problem, run.optimizer, run.seed, *map(_cell, cells)])
     return to_csv(["problem", "optimizer", "seed", *names], rows)
 

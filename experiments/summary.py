@@ -1,9 +1,11 @@
-"""What the runs say: steps, gradient-equivalents and seconds to each target, per problem and optimizer."""
+"""What the runs say: steps, gradient-equivalents and seconds to each target."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,11 @@ class Row:
 
 def best_value(problem: Problem, runs: Iterable[Run]) -> float:
     """f*: the known or reference optimum, or the least value any run saw if that is lower still."""
-    seen = [float(np.nanmin(run.columns["value"])) for run in runs if np.isfinite(run.columns["value"]).any()]
+    seen = [
+        float(np.nanmin(run.columns["value"]))
+        for run in runs
+        if np.isfinite(run.columns["value"]).any()
+    ]
     return min([*seen, *([] if problem.optimum is None else [problem.optimum])])
 
 
@@ -81,11 +87,15 @@ def _reached(runs: Sequence[Run], target: float) -> Reached:
 
 
 def _last(runs: Sequence[Run], name: str) -> float:
-    return statistics.median(float(run.columns[name][-1]) if name in run.columns else math.nan for run in runs)
+    return statistics.median(
+        float(run.columns[name][-1]) if name in run.columns else math.nan for run in runs
+    )
 
 
 def _per_step(runs: Sequence[Run], name: str) -> float:
-    rates = [run.columns[name][-1] / run.columns["step"][-1] for run in runs if run.columns["step"][-1]]
+    rates = [
+        run.columns[name][-1] / run.columns["step"][-1] for run in runs if run.columns["step"][-1]
+    ]
     return float(statistics.median(rates)) if rates else math.nan
 
 
@@ -125,23 +135,22 @@ def _compile(runs: Sequence[Run]) -> float:
 
 def summary_csv(rows: Iterable[Row]) -> str:
     """One line per problem, optimizer and target."""
-    header = [
-        "problem", "optimizer", "target", "seeds", "reached", "steps", "gradient_equivalents", "seconds",
-        "status", "failures", "last_step", "last_value", "last_measure", "last_grad_norm", "held_out_accuracy",
-        "gradient_equivalents_per_step", "milliseconds_per_step", "compile_seconds",
-    ]  # fmt: skip
-    lines = []
+    lines: list[dict[str, Any]] = []
     for row in rows:
-        tail = [
-            row.status, row.failures, row.steps, row.value, row.measure, row.grad_norm, row.held_out_accuracy,
-            row.gradient_equivalents_per_step, row.milliseconds_per_step, row.compile_seconds,
-        ]  # fmt: skip
-        for hit in row.reached:
-            head = [row.problem, row.optimizer, hit.target, row.seeds, hit.count]
-            costs = [hit.step, hit.gradient_equivalents, hit.seconds]
-            cells = [*head, *costs, *tail]
-            lines.append(["" if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in cells])
-    return to_csv(header, lines)
+        whole = dataclasses.asdict(row)
+        name = {"problem": whole.pop("problem"), "optimizer": whole.pop("optimizer")}
+        for hit in whole.pop("reached"):
+            costs = {("steps" if key == "step" else key): hit[key] for key in COSTS}
+            last = {LAST.get(key, key): number for key, number in whole.items()}
+            lines.append(name | {"target": hit["target"], "reached": hit["count"]} | costs | last)
+    return to_csv(list(lines[0]) if lines else [], [map(_cell, line.values()) for line in lines])
+
+
+LAST = {name: f"last_{name}" for name in ("steps", "value", "measure", "grad_norm")}
+
+
+def _cell(content: Any) -> Any:
+    return "" if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def winners(rows: Sequence[Row], target: int = -1) -> Mapping[str, list[Row]]:
@@ -149,7 +158,7 @@ def winners(rows: Sequence[Row], target: int = -1) -> Mapping[str, list[Row]]:
     return {
         name: sorted(
             (row for row in rows if math.isfinite(getattr(row.reached[target], name))),
-            key=lambda row: getattr(row.reached[target], name),
+            key=lambda row: [getattr(row.reached[target], cost) for cost in (name, *COSTS)],
         )
         for name in COSTS
     }

@@ -1,0 +1,1 @@
+"""Who converges how fast: per iteration, per gradient-equivalent, per second."""

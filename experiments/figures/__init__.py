@@ -5,4 +5,10 @@ from experiments.figures.curve import fitted_curve
 from experiments.figures.style import render
 from experiments.figures.valley import paths_on_surface, paths_over_contours
 
-__all__ = ["convergence_figure", "fitted_curve", "paths_on_surface", "paths_over_contours", "render"]
+__all__ = [
+    "convergence_figure",
+    "fitted_curve",
+    "paths_on_surface",
+    "paths_over_contours",
+    "render",
+]

@@ -1,4 +1,4 @@
-"""One figure per problem: how far from solved, against iterations, gradient-equivalents and seconds."""
+"""How far from solved, against iterations, gradient-equivalents and seconds."""
 
 from collections.abc import Sequence
 
@@ -70,11 +70,16 @@ def _draw(axes: Axes, runs: Sequence[Run], column: str, start: float) -> None:
     median = np.median(curves, axis=0)
     axes.plot(grid, median, label=_label(optimizer, runs), markevery=_spread(grid), **style)
     if len(runs) > 1:
-        axes.fill_between(grid, curves.min(0), curves.max(0), color=style["color"], alpha=0.18, linewidth=0)
+        axes.fill_between(
+            grid, curves.min(0), curves.max(0), color=style["color"], alpha=0.18, linewidth=0
+        )
     for run in runs:
         if run.failed:
             last = _last_finite(run)
-            x, y = max(float(run.columns[column][last]), start), max(float(run.columns["measure"][last]), FLOOR)
+            x, y = (
+                max(float(run.columns[column][last]), start),
+                max(float(run.columns["measure"][last]), FLOOR),
+            )
             axes.plot(x, y, "x", color=style["color"], markersize=11, markeredgewidth=2.5, zorder=5)
 
 
@@ -88,7 +93,9 @@ def _last_finite(run: Run) -> int:
     return int(np.flatnonzero(np.isfinite(run.columns["measure"]))[-1])
 
 
-def _on_common_grid(runs: Sequence[Run], column: str, start: float) -> tuple[np.ndarray, np.ndarray]:
+def _on_common_grid(
+    runs: Sequence[Run], column: str, start: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Every seed on the union of their x values; between its steps a seed stays where it was."""
     ends, series = [], []
     for run in runs:

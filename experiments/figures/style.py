@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from experiments.optimizers import OPTIMIZERS
 
 DPI = 160
-SETTINGS = {
+SETTINGS: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.labelsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -26,7 +26,6 @@ SETTINGS = {
     "lines.linewidth": 2.0,
     "lines.markersize": 6.5,
     "svg.hashsalt": "secondorder",  # the same figure gives the same file
-    "svg.fonttype": "none",
 }
 
 

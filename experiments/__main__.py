@@ -1,0 +1,117 @@
+"""The command line: `python -m experiments --help`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+from experiments.compare.plan import SEEDS, Plan
+from experiments.compare.run import Comparison
+from experiments.compare.tables import console
+from experiments.compare.write import write
+from experiments.errors import UserError, pick, whole_number
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import PROBLEMS
+from experiments.records import Store
+
+INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"
+
+Number = Annotated[str | None, tyro.conf.arg(metavar="N")]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Run optimizers on problems; draw and tabulate how fast they converge, and at what cost.
+
+    Writes tables, figures and a report that opens alone. Finished runs are kept in the folder, so
+    that an interrupted comparison goes on where it stopped.
+    """
+
+    problems: tyro.conf.Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")]
+    ] = ()
+    """Which problems; all of them if none is named."""
+    optimizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    """Which optimizers; all of them if none is named."""
+    seeds: Number = None
+    """Seeds per optimizer where the start is random; 3 unless given."""
+    steps: Number = None
+    """Upper limit of steps per run; each problem has its own limits besides."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/compare")
+    """The folder for the results."""
+    fresh: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run everything again, whatever the folder holds."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the problems and the optimizers by name."""
+
+
+def compare(options: Compare) -> int:
+    plan = Plan(
+        problems=[PROBLEMS[name] for name in pick(options.problems, PROBLEMS, "problem")],
+        optimizers=[OPTIMIZERS[name] for name in pick(options.optimizers, OPTIMIZERS, "optimizer")],
+        seeds=whole_number(options.seeds, "--seeds") or SEEDS,
+        steps=whole_number(options.steps, "--steps"),
+    )
+    store = Store(options.out, options.fresh)
+    print(plan.tuning_budget())
+    interrupted = False
+    with tqdm(total=plan.count_units(), bar_format=BAR) as bar:
+        comparison = Comparison(plan, store, bar)
+        try:
+            comparison.run()
+        except KeyboardInterrupt:
+            if not any(results.runs for results in comparison.results):
+                raise
+            interrupted = True
+        finished, report = write(comparison, interrupted)
+        bar.set_description_str("interrupted" if interrupted else "done")
+    print("\n" + console(finished))
+    if store.reused:
+        print(f"\nUsed again from {options.out}: {store.reused} finished parts (--fresh runs all).")
+    print(f"\nReport: {report}")
+    if interrupted:
+        print(
+            "Interrupted. What had finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
+    return INTERRUPTED if interrupted else 0
+
+
+def show_list(options: List) -> int:
+    del options
+    print("Problems")
+    for name, problem in PROBLEMS.items():
+        print(f"  {name:30} {problem.title}")
+    print("\nOptimizers")
+    for name, optimizer in OPTIMIZERS.items():
+        tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
+        print(f"  {name:30} {optimizer.label}{tuned}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    command = tyro.cli(
+        Compare | List,
+        args=arguments,
+        prog="python -m experiments",
+        description="Experiments with optimizers. Start with: python -m experiments compare",
+    )
+    try:
+        return compare(command) if isinstance(command, Compare) else show_list(command)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted before the first run had finished.", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The engine: one trace, honest records, named endings."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import secondorder as so
+from experiments import cost
+from experiments.engine import Status, prepare, run, set_up
+from experiments.optimizers import OPTIMIZERS, Look, Optimizer
+from experiments.problem import Problem, minibatches
+from experiments.problems import PROBLEMS
+
+
+def line_data():
+    x = np.linspace(-1.0, 1.0, 12)
+    return {"x": x, "y": 2.0 * x + 1.0, "held_out_x": x + 0.05}
+
+
+def line_objective(batch):
+    residual = lambda params: params[0] * batch["x"] + params[1] - batch["y"]
+    return so.sum_of_squares(residual)
+
+
+LINE = Problem(
+    name="line",
+    title="A line",
+    description="A linear fit.",
+    load=line_data,
+    init=lambda key, data: jax.random.normal(key, (2,)),
+    objective=line_objective,
+    targets=(1e-2, 1e-8),
+    steps={"first-order": 50, "quasi-newton": 50, "matrix-free": 50, "dense": 50},
+    optimum=0.0,
+    random_start=True,
+)
+
+
+def plain(build, **settings) -> Optimizer:
+    return Optimizer(
+        name="plain",
+        label="Plain",
+        build=build,
+        step_class="first-order",
+        step_cost=cost.gradient_only,
+        look=Look("black", "solid", "o"),
+        diagnose=lambda state: {},
+        **settings,
+    )
+
+
+def sgd(rate: float) -> Optimizer:
+    return plain(lambda: optax.with_extra_args_support(optax.sgd(rate)))
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "levenberg-marquardt", "newton-cg"])
+def test_a_train_step_is_traced_once_however_often_it_is_called(name):
+    traced = []
+
+    def objective(batch):
+        traced.append(1)
+        return line_objective(batch)
+
+    setting = set_up(dataclasses.replace(LINE, objective=objective, grad_norm_target=0.0))
+    before = len(traced)
+    optimizer = OPTIMIZERS[name]
+    prepared = prepare(setting, optimizer)
+    assert len(traced) == before + 1
+    for seed in (0, 1):
+        run(prepared, seed, 20, dict.fromkeys(optimizer.search, 0.1))
+    assert len(traced) == before + 1
+
+
+@pytest.mark.parametrize("name", ["gradient-descent-line-search", "newton", "hessian-free"])
+def test_the_same_seed_gives_the_same_records(name):
+    setting = set_up(LINE)
+    prepared = prepare(setting, OPTIMIZERS[name])
+    first, again, other = (run(prepared, seed, 8) for seed in (3, 3, 4))
+    for column in first.columns.keys() - {"seconds"}:
+        np.testing.assert_array_equal(first.columns[column], again.columns[column])
+    assert first.columns["value"][0] != other.columns["value"][0]
+
+
+def test_a_row_describes_the_point_after_that_many_steps():
+    setting = set_up(dataclasses.replace(LINE, metrics=lambda params, data: {"slope": params[0]}))
+    result = run(prepare(setting, sgd(0.05)), 0, 5)
+    assert result.columns["step"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert (np.diff(result.columns["value"]) < 0).all()
+    assert (np.diff(result.columns["seconds"]) > 0).all()
+    with jax.enable_x64(True):
+        objective = line_objective(LINE.load())
+        params = LINE.init(jax.random.key(0), {})
+        for _ in range(3):
+            params = params - 0.05 * jax.grad(objective)(params)
+        assert result.columns["slope"][3] == pytest.approx(float(params[0]), rel=1e-12)
+        assert result.columns["value"][3] == pytest.approx(float(objective(params)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "status"),
+    [(sgd(0.1), Status.CONVERGED), (sgd(0.0), Status.STALLED), (sgd(1e9), Status.DIVERGED)],
+    ids=["converged", "stalled", "diverged"],
+)
+def test_a_run_ends_by_name(optimizer, status):
+    steps = 2000
+    result = run(prepare(set_up(LINE), optimizer), 0, steps)
+    assert result.status == status
+    assert len(result.columns["step"]) < steps
+    assert result.failed == (status == Status.DIVERGED)
+
+
+def test_float64_problems_leave_the_switch_of_the_process_alone():
+    result = run(prepare(set_up(LINE), sgd(0.1)), 0, 3000)
+    assert result.columns["value"][-1] < 1e-15
+    assert jnp.ones(()).dtype == jnp.float32
+
+
+def test_a_minibatch_stream_is_measured_on_all_the_data():
+    problem = dataclasses.replace(LINE, stream=minibatches(4))
+    result = run(prepare(set_up(problem), sgd(0.05)), 0, 6)
+    whole = run(prepare(set_up(LINE), sgd(0.05)), 0, 6)
+    assert result.columns["value"][0] == whole.columns["value"][0]
+    assert result.columns["value"][1] != whole.columns["value"][1]
+
+
+def test_minibatches_visit_every_example_once_an_epoch():
+    stream = minibatches(4)(LINE.load(), seed=0)
+    epoch = np.concatenate([next(stream)["x"] for _ in range(3)])
+    assert sorted(epoch) == sorted(LINE.load()["x"])
+
+
+def test_gradient_equivalents_add_up_from_the_counts_of_each_step():
+    setting = set_up(PROBLEMS["rosenbrock"])
+    adam = run(prepare(setting, OPTIMIZERS["adam"]), 0, 4, {"learning_rate": 0.1})
+    assert adam.columns["gradient_equivalents"].tolist() == [0, 1, 2, 3, 4]
+
+    # Two products of 2/3 for the Jacobian, a gradient, a trial.
+    marquardt = run(prepare(setting, OPTIMIZERS["levenberg-marquardt"]), 0, 3)
+    np.testing.assert_allclose(np.diff(marquardt.columns["gradient_equivalents"]), 2 * 2 / 3 + 2)
+
+    # Each evaluation of a line search is a gradient, the last one being the next step's; one more
+    # to begin with.
+    searched = run(prepare(setting, OPTIMIZERS["lbfgs"]), 0, 5).columns
+    assert searched["gradient_equivalents"][-1] == 1 + searched["linesearch_steps"][1:].sum()
+    newton = run(prepare(setting, OPTIMIZERS["newton"]), 0, 5).columns
+    products = 2 * 2 * 5
+    assert newton["gradient_equivalents"][-1] == 1 + newton["linesearch_steps"][1:].sum() + products
+
+
+def test_the_table_of_costs_is_consistent():
+    assert cost.GAUSS_NEWTON_PRODUCT == pytest.approx(cost.TANGENT + cost.COTANGENT)
+    assert cost.TRIAL == pytest.approx(cost.VALUE + cost.TANGENT)
+    assert cost.HESSIAN_PRODUCT == pytest.approx(2 * cost.GRADIENT)

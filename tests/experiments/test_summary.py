@@ -1,0 +1,120 @@
+"""Medians over seeds, failures counted, and sentences that name the winner."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from experiments.compare.run import Results
+from experiments.compare.tables import number, text_table, verdict
+from experiments.engine import Run, Status
+from experiments.figures import convergence_figure
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import PROBLEMS
+from experiments.summary import add_measure, best_value
+
+PROBLEM = dataclasses.replace(PROBLEMS["rosenbrock"], random_start=True, targets=(0.5, 0.1))
+
+
+def made(
+    optimizer: str, values: list[float], seed: int = 0, price: float = 1.0, status="step limit"
+):
+    steps = np.arange(len(values), dtype=float)
+    columns = {
+        "step": steps,
+        "gradient_equivalents": price * steps,
+        "seconds": 1e-3 * steps,
+        "value": np.array(values),
+        "grad_norm": np.array(values),
+    }
+    return Run("rosenbrock", optimizer, seed, status, columns)
+
+
+def finished(*runs: Run) -> Results:
+    results = Results(PROBLEM, runs=list(runs))
+    results.finish()
+    return results
+
+
+def test_the_summary_is_the_median_over_seeds():
+    falls = ([1, 0.5, 0.1], [1, 0.9, 0.5, 0.4, 0.1], [1, 0.9, 0.9, 0.5, 0.4, 0.4])
+    rows = finished(*(made("adam", list(v), seed) for seed, v in enumerate(falls))).rows
+    loose, tight = rows[0].reached
+    assert (loose.count, loose.step) == (3, 2)
+    assert (tight.count, tight.step) == (2, 4)
+
+
+def test_a_target_missed_by_most_seeds_costs_infinity():
+    rows = finished(
+        made("adam", [1, 0.1]), made("adam", [1, 0.6], 1), made("adam", [1, 0.7], 2)
+    ).rows
+    assert rows[0].reached[0].count == 1
+    assert rows[0].reached[0].step == math.inf
+
+
+def test_failed_runs_are_counted_and_drawn_with_a_cross():
+    results = finished(
+        made("adam", [1, 0.5, 0.1]),
+        made("adam", [1, 5.0, math.inf], 1, status=str(Status.DIVERGED)),
+    )
+    assert results.rows[0].failures == 1
+    figure = convergence_figure(PROBLEM, results.runs)
+    assert any(line.get_marker() == "x" for line in figure.axes[0].lines)
+    assert any("1 of 2 failed" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_a_vanished_gradient_far_from_the_optimum_is_no_convergence():
+    run = made("gradient-descent", [1, 0.9, 0.9], status=str(Status.CONVERGED))
+    add_measure(PROBLEM, [run], optimum=0.0)
+    assert run.status == Status.ELSEWHERE
+    assert run.failed
+
+
+def test_the_optimum_is_never_above_the_best_value_seen():
+    runs = [made("adam", [1, 0.25, math.nan])]
+    unknown = dataclasses.replace(PROBLEM, optimum=None)
+    assert best_value(unknown, runs) == 0.25
+    assert best_value(PROBLEM, runs) == 0.0
+
+
+def test_the_verdict_says_plainly_where_a_baseline_wins():
+    results = finished(
+        made("newton", [1, 0.3, 0.1], price=100.0),
+        made("lbfgs", [1, 0.9, 0.5, 0.2, 0.1]),
+        made("gradient-descent", [1, 0.9, 0.8]),
+    )
+    said = " ".join(verdict(results))
+    assert "Fewest steps: Newton (2)." in said
+    assert "Fewest gradient-equivalents: L-BFGS (Optax) (4)." in said
+    assert "L-BFGS (Optax) wins in gradient-equivalents" in said
+    assert "Not there within its steps: Gradient descent, best fixed step." in said
+
+
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [
+        (math.inf, "-"),
+        (0.0, "0"),
+        (9.0, "9"),
+        (1234.5, "1,234"),
+        (0.0123, "0.012"),
+        (3e-6, "3.0e-06"),
+    ],
+)
+def test_numbers_are_short(x, shown):
+    assert number(x) == shown
+
+
+def test_columns_are_aligned():
+    lines = text_table(
+        ["name", "n", "end"], [["a", "100", "x"], ["longer", "2", "yy"]]
+    ).splitlines()
+    assert lines[0].index("n", 5) == lines[3].index("2")
+
+
+def test_every_optimizer_has_a_look_of_its_own():
+    looks = [optimizer.look for optimizer in OPTIMIZERS.values()]
+    for part in ("colour", "marker"):
+        assert len({getattr(look, part) for look in looks}) == len(looks)
+    assert len({(str(look.dashes), look.colour) for look in looks}) == len(looks)

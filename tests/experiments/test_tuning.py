@@ -1,0 +1,51 @@
+"""The search for a learning rate: a fixed budget, out beyond the edge, then in around the best."""
+
+import math
+
+import pytest
+
+from experiments.engine import prepare, set_up
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import PROBLEMS
+from experiments.tuning import Trial, next_settings, tune
+
+
+def trial(setting: float, value: float, steps: int = 100, converged: bool = False) -> Trial:
+    return Trial(setting, value, steps, converged)
+
+
+def test_the_best_at_an_edge_moves_the_search_beyond_it():
+    assert next_settings([trial(0.1, 3.0), trial(1.0, 2.0)]) == pytest.approx([10.0])
+    assert next_settings([trial(0.1, 2.0), trial(1.0, 3.0)]) == pytest.approx([0.01])
+
+
+def test_the_best_inside_is_refined_on_both_sides():
+    tried = [trial(0.01, 3.0), trial(1.0, 1.0), trial(100.0, 3.0)]
+    assert next_settings(tried) == pytest.approx([0.1, 10.0])
+
+
+def test_where_everything_diverges_the_search_goes_down():
+    tried = [trial(0.1, math.inf), trial(1.0, math.inf)]
+    assert next_settings(tried) == pytest.approx([0.01])
+
+
+def test_converging_early_beats_converging_late_beats_a_low_value():
+    ranked = [
+        trial(3.0, 0.2, steps=40, converged=True),
+        trial(2.0, 0.2, steps=60, converged=True),
+        trial(1.0, 0.1),
+        trial(0.5, 0.3),
+        trial(9.0, math.inf, steps=10),
+    ]
+    backwards = ranked[::-1]
+    assert sorted(backwards, key=lambda one: one.rank) == ranked
+
+
+def test_the_budget_of_trials_is_kept_and_counted():
+    prepared = prepare(set_up(PROBLEMS["rosenbrock"]), OPTIMIZERS["adam"])
+    seen: list[Trial] = []
+    found = tune(prepared, trials=8, steps=40, on_trial=seen.append)
+    assert list(found.trials) == seen
+    assert len(found.trials) == 8
+    assert found.gradient_equivalents == 8 * 40
+    assert found.best.value == min(one.value for one in seen)

@@ -1,0 +1,134 @@
+"""Levenberg-Marquardt: Moré's scaling makes every unit irrelevant, and λ moves by the gain."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+
+X = np.linspace(0.0, 4.0, 12)
+TARGET = 2 * np.exp(-0.8 * X) + 0.3 + 0.02 * np.sin(9 * X)
+START = np.array([1.0, 0.2, 0.0])
+
+
+def decay(p):
+    return p[0] * jnp.exp(-p[1] * X) + p[2] - TARGET
+
+
+def rosenbrock(p):
+    return jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+
+
+def run(tx, residual, p, count):
+    """Points and diagnostics of ``count`` updates."""
+    f = so.sum_of_squares(residual)
+
+    @jax.jit
+    def step(p, state):
+        value, grad = jax.value_and_grad(f)(p)
+        updates, state = tx.update(grad, state, p, value=value, grad=grad, value_fn=f)
+        return p + updates, state, so.diagnostics(state)
+
+    p = jnp.asarray(p)
+    state, points, reports = tx.init(p), [p], []
+    for _ in range(count):
+        p, state, report = step(p, state)
+        points.append(p)
+        reports.append({key: x.item() for key, x in report.items()})
+    return np.stack(points), reports
+
+
+def test_the_first_step_solves_the_damped_problem(x64):
+    points, _ = run(so.levenberg_marquardt(0.5), decay, START, 1)
+    jacobian, residual = jax.jacobian(decay)(START), decay(START)
+    scaling = np.diag(np.linalg.norm(jacobian, axis=0))
+    stacked = np.concatenate([jacobian, np.sqrt(0.5) * scaling])
+    target = np.concatenate([-residual, np.zeros(3)])
+    np.testing.assert_allclose(points[1] - START, np.linalg.lstsq(stacked, target)[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [[1e-6, 1.0, 1e6], [1e6, 1e-6, 1.0], [1e6, 1e6, 1e6], [1e-6, 1e-6, 1e-6]],
+    ids=str,
+)
+def test_rescaling_the_parameters_changes_nothing(x64, units):
+    units = np.array(units)
+    points, reports = run(so.levenberg_marquardt(), decay, START, 8)
+    rescaled, others = run(so.levenberg_marquardt(), lambda q: decay(q / units), START * units, 8)
+    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6, atol=1e-9)
+    for a, b in zip(reports, others, strict=True):
+        np.testing.assert_allclose(a["scale"], b["scale"], rtol=1e-5)
+        assert a["accepted"] == b["accepted"]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_rescaling_the_residuals_changes_nothing(x64, unit):
+    points, reports = run(so.levenberg_marquardt(), decay, START, 8)
+    rescaled, others = run(so.levenberg_marquardt(), lambda p: unit * decay(p), START, 8)
+    np.testing.assert_allclose(rescaled, points, rtol=1e-6)
+    for a, b in zip(reports, others, strict=True):
+        np.testing.assert_allclose(a["scale"], b["scale"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_in_float32_the_units_change_the_last_digits_alone(unit):
+    start = START.astype("float32")
+    points, _ = run(so.levenberg_marquardt(), decay, start, 8)
+    units = np.array([unit, 1.0, 1 / unit], "float32")
+    rescaled, _ = run(so.levenberg_marquardt(), lambda q: decay(q / units), start * units, 8)
+    np.testing.assert_allclose(rescaled / units, points, rtol=2e-3, atol=1e-4)
+
+
+def test_the_damping_follows_nielsens_rule(x64):
+    points, reports = run(so.levenberg_marquardt(1e-3), rosenbrock, [-1.2, 1.0], 25)
+    damping, factor = 1e-3, 2.0
+    for report in reports:
+        if report["accepted"]:
+            damping, factor = damping * max(1 / 3, 1 - (2 * report["gain"] - 1) ** 3), 2.0
+        else:
+            damping, factor = damping * factor, 2 * factor
+        np.testing.assert_allclose(report["scale"], damping, rtol=1e-9)
+    assert {report["accepted"] for report in reports} == {True, False}
+    np.testing.assert_allclose(points[-1], 1, atol=1e-6)
+
+
+def test_no_step_goes_up_and_a_rejected_one_does_not_move(x64):
+    points, reports = run(so.levenberg_marquardt(1e-3), rosenbrock, [-1.2, 1.0], 25)
+    values = [float(so.sum_of_squares(rosenbrock)(p)) for p in points]
+    for i, report in enumerate(reports):
+        assert (values[i + 1] < values[i]) == report["accepted"] or values[i] < 1e-20
+        assert report["accepted"] or (points[i + 1] == points[i]).all()
+
+
+def test_residuals_that_become_nan_are_stepped_around(x64):
+    wall = lambda p: jnp.log(p) - 1.0  # NaN for p < 0, where a full step would end
+    points, reports = run(so.levenberg_marquardt(1e-9), wall, [20.0], 30)
+    assert not reports[0]["accepted"]
+    np.testing.assert_allclose(points[-1], np.e, rtol=1e-9)
+
+
+def test_two_parameters_that_do_the_same_share_the_step(x64):
+    points, _ = run(so.levenberg_marquardt(), lambda p: decay(p[:3]) + p[3], [*START, 0.0], 10)
+    moved = points[-1] - points[0]
+    np.testing.assert_allclose(moved[3], moved[2], rtol=1e-6)
+    assert np.isfinite(points).all()
+
+
+def test_a_wide_problem_is_solved_by_a_short_step(x64):
+    features = np.random.default_rng(0).normal(size=(3, 10))
+    residual = lambda p: features @ p - np.ones(3)
+    points, _ = run(so.levenberg_marquardt(1e-3), residual, np.zeros(10), 12)
+    np.testing.assert_allclose(residual(points[-1]), 0, atol=1e-9)
+    scaling = np.linalg.norm(features, axis=0)
+    shortest = np.linalg.pinv(features / scaling) @ np.ones(3) / scaling
+    np.testing.assert_allclose(points[-1], shortest, atol=1e-9)
+
+
+def test_an_exact_fit_is_reached_to_the_last_digits(x64):
+    # Where residuals vanish the damping must vanish with them, or convergence is linear.
+    exact = lambda p: p[0] * jnp.exp(-p[1] * X) + p[2] - (2 * np.exp(-0.8 * X) + 0.3)
+    points, reports = run(so.levenberg_marquardt(), exact, START, 16)
+    np.testing.assert_allclose(points[-1], [2.0, 0.8, 0.3], rtol=1e-13)
+    assert min(report["scale"] for report in reports) < 1e-7

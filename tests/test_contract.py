@@ -1,0 +1,906 @@
+"""Every method × every rule of the Optax contract: one table, and each rule a test over its rows.
+
+A new method is one more row of ``METHODS``. Compiling is where the time goes, so programs are
+compiled without XLA's optimisations, one compiled training step per method and dtype serves as many
+tests as can share it, and what tracing alone can show is only traced.
+"""
+
+import functools
+import inspect
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import secondorder as so
+from secondorder.solvers import Stop
+
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+jit = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+
+
+# ---------------------------------------------------------------------------------------------
+# The table
+
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      factory: the method; called with ``options``.
+      options: its arguments, as written here. Injected as hyperparameters they change nothing.
+      live: those among them that may be schedules, and that are read anew at every step.
+      parabola, rosenbrock, logistic: within how many steps it solves them; 0 where the method
+        makes no such claim.
+      flags: how it reports indefinite curvature; empty where its curvature cannot be indefinite.
+      closed_loop: whether it evaluates its step, and rejects one that does not descend.
+      plain: whether a plain function serves as ``value_fn``, without the split in loss and model.
+      matrix_free: whether it runs on explicitly sharded parameters.
+      dtypes: the parameters' dtypes that it supports.
+    """
+
+    factory: Callable[..., optax.GradientTransformationExtraArgs]
+    options: Mapping[str, Any] = {}
+    live: tuple[str, ...] = ()
+    parabola: int = 0
+    rosenbrock: int = 0
+    logistic: int = 0
+    flags: frozenset = frozenset()
+    closed_loop: bool = False
+    plain: bool = False
+    matrix_free: bool = False
+    dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
+
+    def make(self, **changed) -> optax.GradientTransformationExtraArgs:
+        return self.factory(**{**self.options, **changed})
+
+
+def damped_newton(damping):
+    return so.scale_by_curvature(
+        so.exact(so.hessian), so.solvers.direct(), so.trust.damping(damping)
+    )
+
+
+def levenberg_marquardt_cg(damping):
+    return so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(), so.trust.damping(damping))
+
+
+def sampled_natural_gradient(damping):
+    fisher = so.exact(so.fisher, seed=0, samples=4)
+    return so.scale_by_curvature(fisher, so.solvers.cg(), so.trust.damping(damping))
+
+
+SHIFTED = frozenset({Stop.SHIFTED})
+# A solver of a region uses negative curvature instead of repairing it, up to the boundary.
+NEGATIVE = frozenset({Stop.NEGATIVE_CURVATURE, Stop.BOUNDARY})
+
+METHODS = {
+    "gradient_descent": Method(
+        so.gradient_descent, parabola=14, logistic=50, plain=True
+    ),
+    "gradient_descent_of_a_fixed_rate": Method(
+        so.gradient_descent, {"learning_rate": 0.5}, live=("learning_rate",),
+        parabola=15, logistic=260, plain=True, matrix_free=True,
+    ),
+    "newton": Method(
+        so.newton, {"damping": 1e-3}, live=("damping",),
+        parabola=3, rosenbrock=26, logistic=6, flags=SHIFTED, plain=True,
+    ),
+    "newton_of_a_fixed_rate": Method(
+        so.newton, {"learning_rate": 1.0, "damping": 1e-3}, live=("learning_rate", "damping"),
+        parabola=3, rosenbrock=10, logistic=6, flags=SHIFTED, plain=True,
+    ),
+    "newton_with_adapted_damping": Method(
+        damped_newton, {"damping": 1e-3},
+        parabola=3, rosenbrock=42, logistic=6, flags=SHIFTED, closed_loop=True, plain=True,
+    ),
+    "newton_cg": Method(
+        so.newton_cg, {"initial_radius": 10.0},
+        parabola=3, rosenbrock=50, logistic=6,
+        flags=NEGATIVE, closed_loop=True, plain=True, matrix_free=True,
+    ),
+    "trust_region_newton": Method(
+        so.trust_region_newton, {"initial_radius": 10.0},
+        parabola=3, rosenbrock=50, logistic=6, flags=NEGATIVE, closed_loop=True, plain=True,
+    ),
+    "cubic_newton": Method(
+        so.cubic_newton, {"initial_weight": 1.0},
+        parabola=8, rosenbrock=50, logistic=10, flags=NEGATIVE, closed_loop=True, plain=True,
+    ),
+    "bfgs": Method(so.bfgs, parabola=12, rosenbrock=50, logistic=20, plain=True),
+    "lbfgs": Method(so.lbfgs, parabola=12, rosenbrock=50, logistic=20, plain=True),
+    "sr1": Method(
+        so.sr1, {"initial_radius": 10.0},
+        parabola=12, rosenbrock=90, logistic=20, closed_loop=True, plain=True,
+    ),
+    "dogleg": Method(
+        so.dogleg, {"initial_radius": 10.0},
+        parabola=3, rosenbrock=30, logistic=6, closed_loop=True,
+    ),
+    "gauss_newton": Method(so.gauss_newton, parabola=2, rosenbrock=16, logistic=6),
+    "gauss_newton_of_a_fixed_rate": Method(
+        so.gauss_newton, {"learning_rate": 1.0}, live=("learning_rate",),
+        parabola=2, rosenbrock=3, logistic=6,
+    ),
+    "levenberg_marquardt": Method(
+        so.levenberg_marquardt, {"damping": 1e-3},
+        parabola=3, rosenbrock=22, logistic=6, closed_loop=True,
+    ),
+    "levenberg_marquardt_by_cg": Method(
+        levenberg_marquardt_cg, {"damping": 1e-3},
+        parabola=3, rosenbrock=27, logistic=6, closed_loop=True, matrix_free=True,
+    ),
+    "hessian_free": Method(
+        so.hessian_free, {"damping": 1.0},
+        parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
+    ),
+    "sampled_natural_gradient": Method(
+        sampled_natural_gradient, {"damping": 1e-1},
+        parabola=20, rosenbrock=80, logistic=25, closed_loop=True, matrix_free=True,
+    ),
+}  # fmt: skip
+
+
+def rows(condition=lambda method: True):
+    """A test over the rows of the table for which the condition holds, one method after another."""
+    names = [name for name, method in METHODS.items() if condition(method)]
+    return pytest.mark.parametrize("name", names, scope="module")
+
+
+def test_every_method_has_a_row():
+    rows = {method.factory for method in METHODS.values()}
+    assert [name for name in so.methods.__all__ if getattr(so, name) not in rows] == []
+
+
+# ---------------------------------------------------------------------------------------------
+# The problems, small as they come
+
+
+def batch(dtype="float32", wall=jnp.inf):
+    """Eight labelled points that no line separates; beyond the wall the model is NaN."""
+    x = jnp.array([[0.5, 1], [-1, 0.3], [1.5, -1], [-0.5, -1.5], [1, 1], [-1, 1], [0.2, 2], [2, 0]])
+    y = jnp.array([1, 0, 1, 0, 0, 0, 1, 1])
+    return {"x": x.astype(dtype), "y": y.astype(dtype), "wall": jnp.asarray(wall, dtype)}
+
+
+def logistic(data) -> so.Objective:
+    """Logistic regression: convex, of three parameters."""
+
+    def model(p):
+        logits = data["x"] @ p["w"] + p["b"]
+        return jnp.where(p["w"] @ p["w"] + p["b"] ** 2 > data["wall"], jnp.nan, logits)
+
+    return so.compose(so.sigmoid_cross_entropy(data["y"]), model)
+
+
+def logistic_start(dtype="float32"):
+    return {"b": jnp.zeros((), dtype), "w": jnp.zeros(2, dtype)}
+
+
+def valley(theta) -> so.Objective:
+    """Rosenbrock's valley for theta = (10, 1), a parabola for (1.2, 0); the minimum is at (1, theta[1])."""
+    steep, bend = theta
+    return so.sum_of_squares(lambda p: jnp.stack([steep * (p[1] - bend * p[0] ** 2), 1 - p[0]]))
+
+
+def affine(params) -> so.Objective:
+    """A least-squares problem on a tree of any shape; the same one for the same joined vector."""
+    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+    features = jnp.sin(1.0 + jnp.arange(3 * flat.size)).reshape(3, -1)
+    return so.compose(so.squared_error(jnp.array([1.0, -2.0, 0.5])), lambda p: features @ _join(p))
+
+
+def _join(params):
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+
+class Outcome(NamedTuple):
+    params: Any
+    state: Any
+    updates: Any
+    grads: Any
+    value: jax.Array
+
+
+def training_step(tx, objective: Callable = logistic) -> Callable:
+    """``(params, state, data) -> Outcome``, as a user writes it."""
+
+    def step(params, state, data):
+        value_fn = objective(data)
+        value, grads = jax.value_and_grad(value_fn)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
+        return Outcome(optax.apply_updates(params, updates), state, updates, grads, value)
+
+    return step
+
+
+class Trainer:
+    """A method with its compiled training step, which donates parameters and state."""
+
+    def __init__(self, name: str, objective: Callable):
+        self.tx = METHODS[name].make()
+        self.traces = 0
+        step = training_step(self.tx, objective)
+
+        def counted(params, state, data):
+            self.traces += 1
+            return step(params, state, data)
+
+        self.donating = jit(counted, donate_argnums=(0, 1))
+
+    def __call__(self, params, state, data) -> Outcome:
+        return self.donating(*jax.tree.map(jnp.copy, (params, state)), data)
+
+    def run(self, params, data, steps: int, state=None) -> Outcome:
+        state = self.tx.init(params) if state is None else state
+        for _ in range(steps):
+            outcome = self(params, state, data)
+            params, state = outcome.params, outcome.state
+        return outcome
+
+
+@functools.cache
+def trainer(name: str, objective: Callable = logistic) -> Trainer:
+    return Trainer(name, objective)
+
+
+def x64_for(dtype: str):
+    return jax.enable_x64(dtype == "float64")
+
+
+def vdot(a, b) -> float:
+    products = jax.tree.map(lambda x, y: np.vdot(np.float64(x), np.float64(y)), a, b)
+    return sum(jax.tree.leaves(products))
+
+
+def leaves_of(state) -> list[np.ndarray]:
+    """The leaves as NumPy arrays, random keys by their bits."""
+
+    def bits(x):
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return [bits(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def assert_identical(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(leaves_of(a), leaves_of(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def assert_close(a, b, rtol=1e-4, atol=1e-5):
+    chex.assert_trees_all_close(a, b, rtol=rtol, atol=atol)
+
+
+def memory(state) -> list:
+    """What a rejected step must leave alone: everything but the counts and the trust."""
+    kept = []
+
+    def look(node):
+        if isinstance(node, so.CurvatureState):
+            kept.append((node.curvature, node.solver))
+            return True
+        if hasattr(node, "learning_rate"):
+            kept.append(node)
+            return True
+        return False
+
+    jax.tree.leaves(state, is_leaf=look)
+    return kept
+
+
+def signature(tree):
+    """Structure, shapes, dtypes and weak types."""
+    return jax.tree.structure(tree), [
+        (x.shape, x.dtype, getattr(x, "weak_type", False)) for x in jax.tree.leaves(tree)
+    ]
+
+
+def diagnostics(state) -> dict[str, Any]:
+    return {key: value.item() for key, value in so.diagnostics(state).items()}
+
+
+# ---------------------------------------------------------------------------------------------
+# The interface
+
+
+@rows()
+def test_a_method_is_a_gradient_transformation_with_extra_args(name):
+    assert isinstance(METHODS[name].make(), optax.GradientTransformationExtraArgs)
+
+
+@rows()
+def test_unknown_keywords_are_ignored(name):
+    tx, params = METHODS[name].make(), logistic_start()
+
+    def update(params, **extra):
+        f = logistic(batch())
+        return tx.update(jax.grad(f)(params), tx.init(params), params, value_fn=f, **extra)
+
+    plain = jax.make_jaxpr(update)(params)
+    with_more = jax.make_jaxpr(functools.partial(update, loss=1.0, tags=("a",)))(params)
+    assert len(plain.eqns) == len(with_more.eqns)
+
+
+@rows()
+def test_a_missing_params_gives_an_error_that_shows_the_call(name):
+    tx, params = METHODS[name].make(), logistic_start()
+    with pytest.raises(ValueError, match=r"needs params.*opt\.update\(grad, state, params, value="):
+        tx.update(params, tx.init(params), value_fn=logistic(batch()))
+
+
+@rows()
+def test_a_missing_value_fn_gives_an_error_that_shows_the_call(name):
+    tx, params = METHODS[name].make(), logistic_start()
+    with pytest.raises(ValueError, match=r"needs value_fn.*opt\.update\(grad, state, params, value="):
+        tx.update(params, tx.init(params), params)
+
+
+@rows(lambda method: not method.plain)
+def test_a_plain_function_as_value_fn_gives_an_error_that_shows_compose(name):
+    tx, params = METHODS[name].make(), logistic_start()
+    with pytest.raises(TypeError, match=r"compose\(loss, model\)"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p["w"] ** 2))
+
+
+@rows(lambda method: method.plain)
+def test_a_plain_function_serves_as_value_fn(name):
+    tx, params = METHODS[name].make(), logistic_start()
+
+    def update(params):
+        f = lambda p: jnp.sum(p["w"] ** 2) + p["b"] ** 4
+        return tx.update(jax.grad(f)(params), tx.init(params), params, value_fn=f)
+
+    updates, _ = jax.eval_shape(update, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+
+
+@rows()
+@pytest.mark.parametrize("leaf", [jnp.ones(2, complex), jnp.ones(2, int)], ids=["complex", "int"])
+def test_parameters_that_are_not_real_are_refused_by_name(name, leaf):
+    tx, params = METHODS[name].make(), {"b": jnp.zeros(()), "w": leaf}
+    with pytest.raises(TypeError, match=r"params\['w'\] (is complex|has dtype int)"):
+        tx.init(params)
+
+
+# ---------------------------------------------------------------------------------------------
+# Shapes, dtypes and state
+
+
+@rows()
+def test_init_works_on_shapes_alone(name):
+    tx, params = METHODS[name].make(), logistic_start()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    assert_identical(tx.init(shapes), tx.init(params))
+    assert signature(jax.eval_shape(tx.init, shapes)) == signature(tx.init(params))
+
+
+def dtype_cases(test):
+    """Every dtype with x64 as it needs; and float32 parameters where x64 is on for others."""
+    cases = ["float16", "bfloat16", "float32", "float64", "float32 under x64"]
+    return pytest.mark.parametrize("case", cases)(test)
+
+
+@rows()
+@dtype_cases
+def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
+    dtype = case.split()[0]
+    if dtype not in METHODS[name].dtypes:
+        pytest.skip("the method does not support this dtype")
+    with jax.enable_x64("64" in case and case != "float32"):
+        tx, params, data = METHODS[name].make(), logistic_start(dtype), batch(dtype)
+        step = training_step(tx)
+        state = tx.init(params)
+        first = jax.eval_shape(step, params, state, data)
+        assert signature(first.state) == signature(state)
+        assert signature(first.updates) == signature(first.grads)
+        assert signature(first.grads) == signature(params)
+
+        def body(carry):
+            return step(*carry, data)[:2]
+
+        carry = (params, state)
+        loops = (
+            lambda c: jax.lax.scan(lambda c, _: (body(c), None), c, length=2)[0],
+            lambda c: jax.lax.while_loop(lambda c: c[0]["b"] < 0, body, c),
+            lambda c: jax.lax.cond(c[0]["b"] < 0, body, lambda c: c, c),
+        )
+        for loop in loops:
+            assert signature(jax.eval_shape(loop, carry)) == signature(carry)
+
+
+@rows()
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_it_descends_in_every_dtype(name, dtype):
+    if dtype not in METHODS[name].dtypes:
+        pytest.skip("the method does not support this dtype")
+    with x64_for(dtype):
+        step, params, data = trainer(name), logistic_start(dtype), batch(dtype)
+        first = step(params, step.tx.init(params), data)
+        assert vdot(first.updates, first.grads) < 0
+        assert {x.dtype for x in jax.tree.leaves(first.params)} == {jnp.dtype(dtype)}
+        later = step.run(first.params, data, 3, first.state)
+        assert later.value < first.value
+        assert not np.isnan(_join(later.params)).any()
+
+
+@rows()
+def test_states_hold_arrays_and_keys_alone(name):
+    outcome = trainer(name).run(logistic_start(), batch(), 1)
+    for state in (trainer(name).tx.init(logistic_start()), outcome.state):
+        leaves = jax.tree.leaves(state)
+        assert leaves and all(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
+@rows()
+def test_any_number_of_calls_takes_one_trace(name):
+    step = trainer(name)
+    step.run(logistic_start(), batch(), 1)
+    traces = step.traces
+    step.run(logistic_start(), batch(), 3)
+    assert step.traces == traces
+
+
+# ---------------------------------------------------------------------------------------------
+# JAX transformations
+
+
+@rows()
+def test_parameters_and_state_can_be_donated(name):
+    step, params = trainer(name), logistic_start()
+    state = step.tx.init(params)
+    kept = step(params, state, batch())
+    donated = step.donating(params, state, batch())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+    assert_identical(donated, kept)
+
+
+@rows()
+def test_training_under_scan_and_vmap_equals_the_python_loop(name):
+    step = training_step(trainer(name).tx)
+
+    def train(params, data):
+        def body(carry, _):
+            outcome = step(*carry, data)
+            return (outcome.params, outcome.state), outcome.value
+
+        return jax.lax.scan(body, (params, step_init(params)), length=3)
+
+    step_init = trainer(name).tx.init
+    starts = {"b": jnp.array([0.0, 0.3]), "w": jnp.array([[0.0, 0.0], [0.2, -0.1]])}
+    (params, state), values = jit(jax.vmap(train, in_axes=(0, None)))(starts, batch())
+    for i in range(2):
+        pick = functools.partial(jax.tree.map, lambda x: x[i])  # noqa: B023
+        alone = trainer(name).run(pick(starts), batch(), 3)
+        assert_close(pick(params), alone.params)
+        assert_close(values[i, -1], alone.value)
+        assert diagnostics(pick(state))["steps"] == 3
+
+
+# ---------------------------------------------------------------------------------------------
+# Optax's wrappers
+
+
+def first_update(tx) -> Outcome:
+    return jit(training_step(tx))(logistic_start(), tx.init(logistic_start()), batch())
+
+
+def injected(name):
+    """The method with its options as hyperparameters; static are those that give shapes."""
+    factory = METHODS[name].factory
+    static = {"max_cg_steps"} & set(inspect.signature(factory).parameters)
+    return optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
+
+
+@rows()
+def test_options_can_be_injected_as_hyperparameters(name):
+    tx = injected(name)
+    outcome = first_update(tx)
+    assert set(METHODS[name].options) <= set(outcome.state.hyperparams)
+    assert signature(outcome.state) == signature(tx.init(logistic_start()))
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    assert_close(outcome.updates, expected.updates)
+    assert diagnostics(outcome.state)["steps"] == 1
+
+
+LIVE = [(name, option) for name, method in METHODS.items() for option in method.live]
+
+
+def another(name, option) -> float:
+    """Another value of an option than the table's."""
+    return 2 * METHODS[name].options[option] + 1.0
+
+
+@functools.cache
+def update_with_another(name, option):
+    """The first update with the other value, computed without any schedule or injection."""
+    return first_update(METHODS[name].make(**{option: another(name, option)})).updates
+
+
+@pytest.mark.parametrize(("name", "option"), LIVE, scope="module")
+def test_a_schedule_gives_each_step_its_own_value(name, option):
+    method = METHODS[name]
+    schedule = lambda n: jnp.where(n < 1, method.options[option], another(name, option))
+    tx = method.make(**{option: schedule})
+    step = jit(training_step(tx))
+    first = step(logistic_start(), tx.init(logistic_start()), batch())
+    second = step(logistic_start(), first.state, batch())
+    assert_close(first.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
+    assert_close(second.updates, update_with_another(name, option))
+    assert abs(vdot(second.updates, second.grads) - vdot(first.updates, first.grads)) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "option"), LIVE, scope="module")
+def test_a_changed_hyperparameter_holds_from_the_next_update_on(name, option):
+    tx = injected(name)
+    state = tx.init(logistic_start())
+    state.hyperparams[option] = jnp.asarray(another(name, option))
+    updates = jit(training_step(tx))(logistic_start(), state, batch()).updates
+    assert_close(updates, update_with_another(name, option))
+
+
+@rows()
+def test_multi_steps_applies_the_average_once(name):
+    tx = optax.MultiSteps(trainer(name).tx, every_k_schedule=2)
+    step = jit(training_step(tx))
+    start = tx.init(logistic_start())
+    first = step(logistic_start(), start, batch())
+    assert vdot(first.updates, first.updates) == 0
+    assert signature(first.state) == signature(start)
+    assert diagnostics(first.state)["steps"] == 0
+    second = step(first.params, first.state, batch())
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    assert_close(second.updates, expected.updates)
+    assert diagnostics(second.state)["steps"] == 1
+
+
+@rows()
+def test_apply_if_finite_passes_updates_through(name):
+    tx = optax.apply_if_finite(trainer(name).tx, max_consecutive_errors=2)
+    outcome = first_update(tx)
+    assert_close(outcome.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
+    assert diagnostics(outcome.state)["steps"] == 1
+
+
+@rows()
+def test_in_a_named_chain_it_descends_along_clipped_gradients(name):
+    links = ("clip", optax.clip_by_global_norm(1e-2)), ("method", trainer(name).tx)
+    tx = optax.named_chain(*links)
+    outcome = first_update(tx)
+    assert vdot(outcome.updates, outcome.grads) < 0
+    np.testing.assert_equal(diagnostics(outcome.state["method"]), diagnostics(outcome.state))
+
+
+def frozen_bias(tx, how: str):
+    """``tx`` on the weights alone, by one of Optax's two ways."""
+    if how == "masked":
+        freeze = optax.masked(optax.set_to_zero(), {"b": True, "w": False})
+        return optax.chain(optax.masked(tx, {"b": False, "w": True}), freeze)
+    return optax.partition({"train": tx, "hold": optax.set_to_zero()}, {"b": "hold", "w": "train"})
+
+
+HELD = {"b": jnp.array(0.1, jnp.float32), "w": jnp.zeros(2)}
+
+
+@functools.cache
+def update_of_the_weights_alone(name):
+    def weights_alone(data):
+        whole = logistic(data)
+        return so.compose(whole.loss, lambda w: whole.model({"b": HELD["b"], "w": w}))
+
+    step = jit(training_step(trainer(name).tx, weights_alone))
+    return step(HELD["w"], trainer(name).tx.init(HELD["w"]), batch()).updates
+
+
+@rows()
+@pytest.mark.parametrize("how", ["masked", "partition"])
+def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
+    tx, params = frozen_bias(trainer(name).tx, how), HELD
+
+    @jit
+    def both(params, state):
+        objective = logistic(batch())
+        value, grads = jax.value_and_grad(objective)(params)
+        restricted = so.restrict(objective, params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=restricted
+        )
+        return optax.apply_updates(params, updates), updates, state
+
+    moved, updates, state = both(params, tx.init(params))
+    assert_identical(moved["b"], params["b"])
+    assert signature(state) == signature(tx.init(params))
+
+    assert_close(updates["w"], update_of_the_weights_alone(name))
+
+
+@rows()
+def test_it_chains_with_the_line_search_of_optax(name):
+    search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
+    names = "value", "grad", "value_fn"
+    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, *names))
+
+    @jit
+    def update(data):
+        objective, params = logistic(data), logistic_start()
+        value, grads = jax.value_and_grad(objective)(params)
+        state = tx.init(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=objective, epoch=3
+        )
+        return updates, grads, objective(updates) - value
+
+    updates, grads, change = update(batch())
+    assert vdot(updates, grads) < 0 and change < 0
+    behind_a_wall, _, _ = update(batch(wall=1e-6))  # a closed loop hands a step of zeros over
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(behind_a_wall))
+
+
+@rows()
+def test_it_chains_with_the_zoom_line_search_of_optax(name):
+    search = optax.scale_by_zoom_linesearch(10, initial_guess_strategy="one")
+    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, "value", "grad", "value_fn"))
+    params = logistic_start()
+    outcome = jax.eval_shape(training_step(tx), params, tx.init(params), batch())
+    assert signature(outcome.updates) == signature(params)
+
+
+# ---------------------------------------------------------------------------------------------
+# Trees
+
+
+@rows()
+def test_the_shape_of_the_tree_does_not_change_the_step(name):
+    tree = {
+        "none": None,
+        "scalar": jnp.array(0.3, jnp.float32),
+        "nested": ((jnp.array([0.1, -0.2]),), [jnp.zeros((0, 2))]),
+        "matrix": jnp.array([[0.5], [0.4]]),
+    }
+
+    def updates_of(params):
+        step = training_step(trainer(name).tx, affine)
+        outcome = jit(lambda p, s: step(p, s, p))(params, trainer(name).tx.init(params))
+        assert signature(outcome.updates) == signature(params)
+        return _join(outcome.updates)
+
+    assert_close(updates_of(tree), updates_of(_join(tree)))
+
+
+@rows()
+def test_an_empty_tree_passes_through(name):
+    tx, nothing = METHODS[name].make(), {"a": None, "b": ()}
+    objective = so.compose(so.squared_error(jnp.zeros(1)), lambda p: jnp.ones(1))
+    updates, state = tx.update(nothing, tx.init(nothing), nothing, value_fn=objective)
+    assert updates == nothing
+    assert signature(state) == signature(tx.init(nothing))
+
+
+def modules():
+    """Parameters of each neural network library, and the function of them and an input."""
+    net = eqx.nn.Linear(2, 1, key=jax.random.key(0))
+    arrays, static = eqx.partition(net, eqx.is_inexact_array)
+    yield "equinox", arrays, lambda p, x: eqx.combine(p, static)(x)
+
+    linear = nn.Dense(1)
+    variables = linear.init(jax.random.key(0), jnp.zeros(2))
+    yield "linen", variables, linear.apply
+
+    graph, state = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
+    yield "nnx", state, lambda p, x: nnx.merge(graph, p)(x)
+
+
+@rows()
+def test_module_trees_are_parameters_like_any_others(name):
+    tx, data = trainer(name).tx, batch()
+    for library, params, apply in modules():
+        loss = so.sigmoid_cross_entropy(data["y"][:, None])
+        step = training_step(tx, lambda data: so.per_example(loss, apply, data["x"]))  # noqa: B023
+        state = tx.init(params)
+        outcome = jax.eval_shape(step, params, state, data)
+        assert signature(outcome.updates) == signature(params), library
+        assert signature(outcome.state) == signature(state), library
+
+
+# ---------------------------------------------------------------------------------------------
+# Saving
+
+
+def round_trip_by_pickle(state, path):
+    return pickle.loads(pickle.dumps(state))
+
+
+def round_trip_by_orbax(state, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "state", state)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path / "state", state)
+
+
+@rows()
+@pytest.mark.parametrize("round_trip", [round_trip_by_pickle, round_trip_by_orbax])
+def test_a_saved_and_loaded_state_takes_the_same_next_step(name, round_trip, tmp_path):
+    saved = trainer(name).run(logistic_start(), batch(), 2)
+    loaded = round_trip((saved.params, saved.state), tmp_path)
+    assert_identical(loaded, (saved.params, saved.state))
+    again = trainer(name)(*loaded, batch())
+    assert_identical(again, trainer(name)(saved.params, saved.state, batch()))
+
+
+# ---------------------------------------------------------------------------------------------
+# Devices
+
+
+@rows()
+def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    spread = NamedSharding(mesh, PartitionSpec("batch"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    data = {
+        key: jax.device_put(x, spread if x.ndim else everywhere) for key, x in batch().items()
+    }
+    params, state = jax.device_put(
+        (logistic_start(), trainer(name).tx.init(logistic_start())), everywhere
+    )
+    outcome = trainer(name)(params, state, data)
+    assert len(outcome.updates["w"].sharding.device_set) == 8
+    assert_close(outcome.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
+
+
+@rows(lambda method: method.matrix_free)
+def test_explicitly_sharded_parameters_keep_their_sharding(name):
+    tx = trainer(name).tx
+    data = jnp.linspace(0.5, 1.5, 16)
+    objective = lambda data: so.sum_of_squares(lambda p: jnp.exp(p["w"]) - data)
+    step = jit(training_step(tx, objective))
+    alone = step({"w": jnp.zeros(16)}, tx.init({"w": jnp.zeros(16)}), data)
+
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        sharding = NamedSharding(mesh, PartitionSpec("model"))
+        params = {"w": jax.device_put(jnp.zeros(16), sharding)}
+        outcome = step(params, tx.init(params), jax.device_put(data, sharding))
+    assert outcome.updates["w"].sharding == sharding
+    assert_close(np.asarray(outcome.updates["w"]), np.asarray(alone.updates["w"]))
+
+
+# ---------------------------------------------------------------------------------------------
+# Convergence
+
+
+def is_solved(name, objective, params, data, steps, solved: Callable[[Outcome], bool]) -> bool:
+    """Whether ``solved`` holds at the parameters after that many steps, and before all of them not."""
+    outcome = trainer(name, objective).run(params, data, 1)
+    assert not solved(outcome.grads)
+    outcome = trainer(name, objective).run(outcome.params, data, steps, outcome.state)
+    return solved(outcome.grads)
+
+
+def is_flat(grads) -> bool:
+    return vdot(grads, grads) < 1e-3**2
+
+
+@rows(lambda method: method.parabola)
+def test_it_solves_a_parabola_within_its_stated_steps(name):
+    start, theta = jnp.array([-1.0, 2.0]), (1.2, 0.0)
+    assert is_solved(name, valley, start, theta, METHODS[name].parabola, is_flat)
+
+
+@rows(lambda method: method.rosenbrock)
+def test_it_solves_rosenbrocks_valley_within_its_stated_steps(name):
+    start, theta = jnp.array([-1.2, 1.0]), (10.0, 1.0)
+    assert is_solved(name, valley, start, theta, METHODS[name].rosenbrock, is_flat)
+
+
+@rows(lambda method: method.logistic)
+def test_it_solves_a_logistic_regression_within_its_stated_steps(name):
+    start, data = logistic_start(), batch()
+    assert is_solved(name, logistic, start, data, METHODS[name].logistic, is_flat)
+
+
+# ---------------------------------------------------------------------------------------------
+# What can go wrong
+
+
+@rows()
+def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
+    step, params, theta = trainer(name, valley), jnp.array([0.0, 2.0]), (1.0, 2.0)
+    grad, hessian = jax.grad(valley(theta))(params), jax.hessian(valley(theta))(params)
+    assert grad @ hessian @ grad < -1
+    outcome = step(params, step.tx.init(params), theta)
+    report = diagnostics(outcome.state)
+    descends = vdot(outcome.updates, outcome.grads) < 0
+    rejected = vdot(outcome.updates, outcome.updates) == 0 and not report["accepted"]
+    assert descends or rejected
+    if METHODS[name].flags:
+        assert report["stopped"] in METHODS[name].flags
+
+
+@rows()
+def test_a_batch_of_nan_changes_neither_parameters_nor_memory(name):
+    step = trainer(name)
+    before = step.run(logistic_start(), batch(), 2)
+    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), batch())
+    outcome = step(before.params, before.state, broken)
+    assert np.isnan(outcome.value)
+    assert vdot(outcome.updates, outcome.updates) == 0
+    assert_identical(outcome.params, before.params)
+    assert_identical(memory(outcome.state), memory(before.state))
+    report, earlier = diagnostics(outcome.state), diagnostics(before.state)
+    assert not report["accepted"] and report["rejections"] == earlier["rejections"] + 1
+    assert report["stopped"] == Stop.NONFINITE
+
+    after = step.run(outcome.params, batch(), 3, outcome.state)
+    assert np.isfinite(after.value) and after.value < before.value
+
+
+@functools.cache
+def update_by_function_alone(name) -> Callable:
+    """``(grads, state) -> (updates, state)`` at the start, without ``value`` and ``grad``."""
+    update = trainer(name).tx.update
+    return jit(lambda g, state: update(g, state, logistic_start(), value_fn=logistic(batch())))
+
+
+@rows()
+def test_a_gradient_of_nan_alone_changes_nothing(name):
+    start = trainer(name).tx.init(logistic_start())
+    broken = {"b": jnp.array(jnp.nan, jnp.float32), "w": jnp.ones(2)}
+    updates, state = update_by_function_alone(name)(broken, start)
+    assert vdot(updates, updates) == 0
+    assert_identical(memory(state), memory(start))
+    assert not diagnostics(state)["accepted"]
+
+
+@rows()
+def test_a_value_that_is_not_passed_is_computed(name):
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    start = trainer(name).tx.init(logistic_start())
+    updates, _ = update_by_function_alone(name)(expected.grads, start)
+    assert_close(updates, expected.updates)
+
+
+@rows(lambda method: method.closed_loop)
+def test_a_step_to_nan_is_rejected_and_the_next_one_is_shorter(name):
+    step, data = trainer(name), batch(wall=1e-3)
+    outcome = step(logistic_start(), step.tx.init(logistic_start()), data)
+    assert not diagnostics(outcome.state)["accepted"]
+    assert vdot(outcome.updates, outcome.updates) == 0
+    assert_identical(memory(outcome.state), memory(step.tx.init(logistic_start())))
+    # It goes on until a step ends this side of the wall, and that one goes downhill.
+    for _ in range(30):
+        outcome = step(outcome.params, outcome.state, data)
+        if diagnostics(outcome.state)["accepted"]:
+            break
+    assert vdot(outcome.updates, outcome.grads) < 0
+    assert 0 < vdot(outcome.updates, outcome.updates) <= 1e-3
+
+
+@rows(lambda method: not method.closed_loop and "learning_rate" not in method.options)
+def test_a_line_search_stays_on_this_side_of_nan(name):
+    step, data = trainer(name), batch(wall=1e-3)
+    outcome = step(logistic_start(), step.tx.init(logistic_start()), data)
+    assert np.isfinite(logistic(data)(outcome.params))
+    assert vdot(outcome.updates, outcome.grads) < 0
+
+
+@rows(lambda method: method.closed_loop)
+def test_the_gain_compares_values_of_the_very_objective_it_was_given(name):
+    step, data = trainer(name), batch()
+    outcome = step(logistic_start(), step.tx.init(logistic_start()), data)
+    report = diagnostics(outcome.state)
+    actual = logistic(data)(outcome.params) - outcome.value
+    np.testing.assert_allclose(report["gain"], actual / report["predicted"], rtol=1e-2)

@@ -1,0 +1,212 @@
+"""The policies: their numbers by hand, and what they do with a trial that is not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from secondorder import trust
+from secondorder.trust import Trial
+
+PARAMS = jnp.zeros(2)
+
+
+def trial(gain=1.0, length=1.0, boundary=False, finite=True) -> Trial:
+    return Trial(
+        gain=lambda: jnp.asarray(gain, jnp.float32),
+        predicted=jnp.asarray(-1.0),
+        length=jnp.asarray(length, jnp.float32),
+        boundary=jnp.asarray(boundary),
+        finite=jnp.asarray(finite),
+    )
+
+
+def after(policy, *trials):
+    state = policy.init(PARAMS)
+    for each in trials:
+        state = policy.update(each, state)
+    return state
+
+
+def scales(policy, *trials) -> list[float]:
+    return [float(after(policy, *trials[:i]).scale) for i in range(1, len(trials) + 1)]
+
+
+NO = -np.inf  # the gain of a trial whose value is NaN or infinite
+
+# Fixed
+
+
+def never():
+    raise AssertionError("an open-loop policy asked for the gain")
+
+
+def test_fixed_takes_every_finite_step_without_an_evaluation():
+    free = trial()._replace(gain=never)
+    state = after(trust.fixed(0.5), free, free)
+    assert state.scale == 0.5 and state.accepted and np.isnan(state.gain) and state.count == 2
+
+
+def test_fixed_refuses_a_step_that_is_not_finite_and_goes_on():
+    state = after(trust.fixed(0.5), trial(finite=False)._replace(gain=never))
+    assert not state.accepted and state.scale == 0.5
+    assert trust.fixed(0.5).update(trial(), state).accepted
+
+
+def test_fixed_reads_a_schedule_by_the_count_of_updates():
+    policy = trust.fixed(lambda count: 1.0 / (1 + count))
+    state, seen = policy.init(PARAMS), []
+    for _ in range(4):
+        seen.append(float(policy.scale(state)))
+        state = policy.update(trial(), state)
+    np.testing.assert_allclose(seen, [1, 1 / 2, 1 / 3, 1 / 4], rtol=1e-6)
+
+
+# Damping, by Nielsen
+
+
+@pytest.mark.parametrize(
+    ("gain", "factor"),
+    [(1.0, 1 / 3), (0.9, 0.488), (0.75, 0.875), (0.5, 1.0), (0.25, 1.125), (0.01, 1.941192)],
+)
+def test_nielsen_eases_the_damping_smoothly_with_the_gain(gain, factor):
+    state = after(trust.damping(1.0), trial(gain))
+    np.testing.assert_allclose(state.scale, factor, rtol=1e-6)
+    assert state.accepted and state.factor == 2
+    np.testing.assert_allclose(state.gain, gain)
+
+
+def test_nielsen_never_eases_by_more_than_three_however_large_the_gain():
+    np.testing.assert_allclose(after(trust.damping(1.0), trial(40.0)).scale, 1 / 3, rtol=1e-6)
+
+
+def test_nielsen_raises_the_damping_ever_faster_while_steps_are_rejected():
+    bad = trial(-0.1)
+    assert scales(trust.damping(1.0), bad, bad, bad, bad) == [2, 8, 64, 1024]
+    assert not after(trust.damping(1.0), bad).accepted
+    # and starts from 2 again after a success
+    state = after(trust.damping(1.0), bad, bad, trial(0.5), bad)
+    assert state.scale == 16 and state.factor == 4
+
+
+# Damping, by Martens
+
+
+@pytest.mark.parametrize(
+    ("gain", "factor"), [(1.0, 2 / 3), (0.76, 2 / 3), (0.5, 1.0), (0.24, 1.5), (0.01, 1.5)]
+)
+def test_martens_moves_the_damping_by_two_thirds(gain, factor):
+    state = after(trust.damping(1.0, adapt=trust.martens), trial(gain))
+    np.testing.assert_allclose(state.scale, factor, rtol=1e-6)
+    assert state.accepted
+
+
+def test_martens_raises_the_damping_fourfold_at_each_rejection():
+    bad = trial(-0.1)
+    assert scales(trust.damping(1.0, adapt=trust.martens), bad, bad, bad) == [4, 16, 64]
+
+
+# The radius
+
+
+def test_a_good_step_at_the_boundary_doubles_the_radius():
+    policy = trust.radius(1.0)
+    assert after(policy, trial(0.8, boundary=True)).scale == 2
+    assert after(policy, trial(0.8, boundary=False)).scale == 1
+    assert after(policy, trial(0.7, boundary=True)).scale == 1
+
+
+def test_the_radius_never_exceeds_its_maximum():
+    good = trial(1.0, boundary=True)
+    assert scales(trust.radius(1.0, maximum=3.0), good, good, good) == [2, 3, 3]
+
+
+def test_a_poor_step_leaves_a_quarter_of_its_length():
+    state = after(trust.radius(1.0), trial(0.2, length=0.8))
+    np.testing.assert_allclose(state.scale, 0.2)
+    assert state.accepted
+    state = after(trust.radius(1.0), trial(-1.0, length=0.8))
+    np.testing.assert_allclose(state.scale, 0.2)
+    assert not state.accepted
+
+
+def test_an_infinite_radius_shrinks_to_the_first_rejected_steps_length():
+    state = after(trust.radius(), trial(-1.0, length=8.0))
+    assert state.scale == 2 and not state.accepted
+    assert jnp.isinf(after(trust.radius(), trial(1.0, length=8.0)).scale)
+
+
+# What all closed loops share
+
+CLOSED = {
+    "nielsen": trust.damping(1.0),
+    "martens": trust.damping(1.0, adapt=trust.martens),
+    "radius": trust.radius(1.0),
+}
+closed = pytest.mark.parametrize("name", CLOSED)
+
+
+def strength(name, state) -> float:
+    """How strongly the state holds the next step back."""
+    return 1 / float(state.scale) if name == "radius" else float(state.scale)
+
+
+@closed
+def test_nearly_any_decrease_is_accepted_and_none_below(name):
+    assert after(CLOSED[name], trial(2e-4)).accepted
+    assert not after(CLOSED[name], trial(0.5e-4)).accepted
+    assert not after(CLOSED[name], trial(0.0)).accepted
+
+
+@closed
+@pytest.mark.parametrize("broken", [trial(NO), trial(1.0, finite=False)], ids=["value", "step"])
+def test_a_trial_that_is_not_finite_is_rejected_and_holds_the_next_step_back(name, broken):
+    policy = CLOSED[name]
+    state = after(policy, broken)
+    assert not state.accepted
+    assert strength(name, state) > strength(name, policy.init(PARAMS))
+
+
+@closed
+def test_a_step_of_infinite_or_unknown_length_leaves_a_finite_scale(name):
+    for length in (np.inf, np.nan):
+        state = after(CLOSED[name], trial(NO, length=length, finite=False))
+        assert np.isfinite(state.scale) and state.scale > 0 and not state.accepted
+    overflow = trial(NO, length=np.inf, finite=False)
+    assert np.isfinite(after(trust.radius(), overflow, overflow).scale)
+
+
+@closed
+def test_after_a_thousand_rejections_it_comes_back(name):
+    policy = CLOSED[name]
+    reject = jax.jit(lambda state: policy.update(trial(NO, length=state.scale), state))
+    accept = jax.jit(
+        lambda state: policy.update(trial(1.0, length=state.scale, boundary=True), state)
+    )
+    state = policy.init(PARAMS)
+    for _ in range(1000):
+        state = reject(state)
+    worst = strength(name, state)
+    assert np.isfinite(worst) and np.isfinite(state.factor)
+    for _ in range(300):
+        state = accept(state)
+    assert strength(name, state) < 1
+
+
+@closed
+def test_the_state_keeps_its_types(name):
+    policy = CLOSED[name]
+    state = policy.init(jnp.zeros(2, jnp.bfloat16))
+    assert {x.dtype for x in (state.scale, state.factor, state.gain)} == {jnp.dtype("float32")}
+    describe = lambda s: [(x.dtype, x.shape, x.weak_type) for x in s]
+    assert describe(policy.update(trial(), state)) == describe(state)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_first_scale_that_is_not_positive_is_refused_in_a_sentence(value):
+    with pytest.raises(ValueError, match=r"trust.damping got initial=.*pass a positive number"):
+        trust.damping(value)
+    with pytest.raises(ValueError, match=r"trust.radius got initial=.*pass a positive number"):
+        trust.radius(value)
+    with pytest.raises(ValueError, match=r"trust.radius got maximum="):
+        trust.radius(1.0, maximum=value)

@@ -8,6 +8,8 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from experiments.benchmarks import BENCHMARKS
+from experiments.benchmarks.tables import page, save
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
 from experiments.compare.tables import console
@@ -89,6 +91,9 @@ def show_list(options: List) -> int:
     print("Problems")
     for name, problem in PROBLEMS.items():
         print(f"  {name:30} {problem.title}")
+    print("\nBenchmarks")
+    for name in BENCHMARKS:
+        print(f"  {name}")
     print("\nOptimizers")
     for name, optimizer in OPTIMIZERS.items():
         tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
@@ -96,15 +101,35 @@ def show_list(options: List) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Measure one thing against its alternatives, in one run, and print the table."""
+
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+    """Which benchmark."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/bench")
+    """The folder for the page."""
+
+
+def bench(options: Bench) -> int:
+    (name,) = pick([options.name], BENCHMARKS, "benchmark")
+    text = page(name, BENCHMARKS[name]())
+    print(text)
+    print(f"Page: {save(text, options.out, name)}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
-        Compare | List,
+        Compare | Bench | List,
         args=arguments,
         prog="python -m experiments",
         description="Experiments with optimizers. Start with: python -m experiments compare",
     )
     try:
-        return compare(command) if isinstance(command, Compare) else show_list(command)
+        if isinstance(command, Compare):
+            return compare(command)
+        return bench(command) if isinstance(command, Bench) else show_list(command)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Every loss: its value by someone else's formula, its slope and curvature by finite differences."""
+"""Every loss: its value by another's formula, its slope and curvature by finite differences."""
 
 import functools
 
@@ -282,7 +282,7 @@ def test_no_examples_make_a_loss_of_zero():
         assert loss(jnp.zeros(shape)) == 0
 
 
-# ------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize("make", [so.squared_error, so.sigmoid_cross_entropy, so.poisson])
@@ -325,7 +325,9 @@ def test_targets_of_another_tree_are_refused():
 def test_labels_that_fit_no_logits_are_refused_with_what_would(labels):
     loss, z = so.softmax_cross_entropy(labels), jnp.ones((3, 4))
     for use in (lambda: loss(z), lambda: loss.curvature(z, z), lambda: loss.residual(z)):
-        with pytest.raises(ValueError, match=r"integer labels of shape \(3,\) or one-hot .*\(3, 4\)"):
+        with pytest.raises(
+            ValueError, match=r"integer labels of shape \(3,\) or one-hot .*\(3, 4\)"
+        ):
             use()
 
 

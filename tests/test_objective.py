@@ -39,9 +39,7 @@ def test_examples_may_be_trees_of_arrays_integers_and_keys():
 
     p = jnp.array([1.0, 10.0, 100.0])
     f = so.per_example(so.squared_error(jnp.zeros(3)), model, examples)
-    one_by_one = [
-        model(p, jax.tree.map(lambda leaf, n=n: leaf[n], examples)) for n in range(3)
-    ]
+    one_by_one = [model(p, jax.tree.map(lambda leaf, n=n: leaf[n], examples)) for n in range(3)]
     np.testing.assert_allclose(f.model(p), one_by_one, rtol=1e-6)
 
 

@@ -1,11 +1,10 @@
 """Dense Jacobians: which mode, in what chunks, and what knowing the examples apart is worth."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
 import secondorder as so
+from experiments.benchmarks.tables import Table
 from experiments.benchmarks.timing import Timing, race
 
 SHAPES = (
@@ -21,11 +20,9 @@ SHAPES = (
 CHUNKS = (None, 256, 64, 16)
 ROWS = 1000
 
-Table = tuple[str, Sequence[str], list[Sequence[str]]]
-
 
 def run() -> list[Table]:
-    """All tables: title, header, rows."""
+    """All tables."""
     return [crossover(), chunks(), examples()]
 
 
@@ -68,7 +65,7 @@ def crossover() -> Table:
         "memory",
         "auto / best",
     )
-    return "Forward or reverse (a tanh network of width 64)", header, rows
+    return Table("Forward or reverse (a tanh network of width 64)", header, rows)
 
 
 def chunks() -> Table:
@@ -90,8 +87,9 @@ def chunks() -> Table:
         (name, f"{t.temp_bytes / 1e6:.2f} MB", ratio(t.seconds, whole.seconds))
         for name, t in cost.items()
     ]
-    title = f"chunk_size bounds memory ({n} inputs and outputs, {width} hidden; the result is {4e-6 * n * n:.1f} MB)"
-    return title, ("chunk_size", "peak temporary memory", "time / all at once"), rows
+    size = 4e-6 * n * n
+    title = f"Chunks bound memory ({n} inputs and outputs, {width} hidden; result {size:.1f} MB)"
+    return Table(title, ("chunk_size", "peak temporary memory", "time / all at once"), rows)
 
 
 def examples() -> Table:
@@ -134,7 +132,7 @@ def examples() -> Table:
         for name, t in cost.items()
     ]
     title = f"The Jacobian of {ROWS} rows and {so.tree.size(params)} parameters"
-    return title, ("form", "time", "/ per_example", "peak temporary memory"), rows
+    return Table(title, ("form", "time", "/ per_example", "peak temporary memory"), rows)
 
 
 def ratio(a: float, b: float) -> str:

@@ -79,6 +79,20 @@ def test_only_an_operator_is_added():
         Diagonal(ENTRIES) + 1.0
 
 
+def test_identity_and_diagonal_solve_their_damped_systems():
+    for op in (Identity(), Diagonal(ENTRIES)):
+        x = jax.jit(lambda c, op=op: op.solve(V, c))(0.5)
+        np.testing.assert_allclose(oracles.flat(op.damped(0.5).mv(x)), oracles.flat(V), rtol=1e-6)
+
+
+def test_a_diagonal_solve_goes_by_magnitude_and_never_divides_by_nothing():
+    entries = {"a": jnp.array([-4.0, 0.0]), "b": jnp.array(2.0)}
+    x = Diagonal(entries).solve(V, 0.0)
+    assert x["a"][0] == V["a"][0] / 4 and x["b"] == V["b"] / 2
+    assert jnp.isfinite(x["a"][1]) and x["a"][1] > 1e5
+    assert jnp.all(jnp.isfinite(Diagonal(so.tree.zeros_like(V)).solve(V, 0.0)["a"]))
+
+
 def test_damping_may_be_traced():
     matrix = jax.jit(lambda c: so.dense(so.hessian(value, PARAMS).damped(c), PARAMS))(0.7)
     np.testing.assert_allclose(matrix, HESSIAN + 0.7 * np.eye(3), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Dense Jacobians in every mode against JAX's own, and what they cost, read off the compiled program."""
+"""Dense Jacobians in every mode against JAX's own, and what their compiled programs cost."""
 
 import functools
 
@@ -34,7 +34,11 @@ def trees_in_and_out(p):
     }
 
 
-POINT = {"x": jnp.array([1.0, -0.5, 2.0]), "deep": (jnp.array(0.7), jnp.ones((2, 3))), "absent": None}
+POINT = {
+    "x": jnp.array([1.0, -0.5, 2.0]),
+    "deep": (jnp.array(0.7), jnp.ones((2, 3))),
+    "absent": None,
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -119,7 +123,7 @@ def compiled(fn, *args):
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_a_chunk_bounds_the_memory_of_the_passes(mode):
-    # a loop of three steps over 4096 numbers, which XLA cannot fuse away: 64 passes carry 64 times that
+    # a loop of three steps over 4096 numbers, which XLA cannot fuse away; 64 passes carry 64 of it
     def fn(p):
         last, _ = jax.lax.scan(lambda h, _: (jnp.sin(h), None), jnp.tile(p, 64), length=3)
         return jnp.sum(last.reshape(64, 64), axis=0)

@@ -140,6 +140,8 @@ def private_uses(file: Path, public) -> list[str]:
             case ast.Attribute(value=ast.Attribute(value=ast.Name(id=name)), attr=attr):
                 if name in aliases and attr.startswith("_"):
                     used.append((node.lineno, attr))
+    # What every module has (`__file__`, `__version__`) is public.
+    used = [(line, name) for line, name in used if not name.endswith("__")]
     return [f"{file}:{line} uses {name}, which is not public" for line, name in sorted(used)]
 
 

@@ -2,6 +2,7 @@
 
 from secondorder import curvature, losses, operators, solvers, tree, trust
 from secondorder.curvature import exact
+from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
 from secondorder.loop import Evaluations, Status
 from secondorder.losses import (
@@ -96,8 +97,10 @@ __all__ = [
     "scale_by_curvature",
     # solving
     "Evaluations",
+    "Fit",
     "Solution",
     "Status",
+    "curve_fit",
     "least_squares",
     "minimize",
     # rooms

@@ -1,0 +1,198 @@
+"""Fit a curve and say how well the data determine it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.stats
+import optax
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import betainc
+
+from secondorder import tree
+from secondorder.minimize import Solution, least_squares
+from secondorder.operators.dense import unravel
+from secondorder.operators.jacobian import linearize
+from secondorder.tree import Params
+
+
+class Fit(NamedTuple):
+    """Fitted parameters and their uncertainty.
+
+    Attributes:
+      params: the parameters.
+      standard_errors: shaped like ``params``; infinite where the data do not determine one.
+      covariance: ``(n, n)``, in the order of ``jax.tree.leaves(params)``.
+      solution: the :class:`secondorder.Solution` of the fit.
+      determined: shaped like ``params``: false where the data leave open a parameter, or a
+        combination it is part of.
+      degrees_of_freedom: observations minus determined directions; infinite where ``sigma`` is
+        absolute.
+    """
+
+    params: Params
+    standard_errors: Params
+    covariance: jax.Array
+    solution: Solution
+    determined: Params
+    degrees_of_freedom: jax.Array
+
+    def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
+        """``params ± t · standard_errors``, lower and upper, by Student's t."""
+        t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
+        lower = jax.tree.map(lambda p, s: p - t * s, self.params, self.standard_errors)
+        return lower, jax.tree.map(lambda p, s: p + t * s, self.params, self.standard_errors)
+
+    def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
+        """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
+
+        Infinite where the curve there depends on what the data leave open.
+        """
+        rows = _jacobian(lambda p: model(p, x), self.params)
+        finite = jnp.all(jnp.isfinite(self.covariance))
+        covariance = jnp.where(finite, self.covariance, 0)
+        variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
+        errors = jnp.sqrt(jnp.maximum(variance, 0))
+        shape = jax.eval_shape(lambda p: model(p, x), self.params).shape
+        return jnp.where(finite, errors, jnp.inf).reshape(shape)
+
+
+def curve_fit(
+    model: Callable[[Params, Any], jax.Array],
+    x: Any,
+    y: jax.Array,
+    params: Params,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    sigma: jax.Array | None = None,
+    absolute_sigma: bool = False,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    bounds: tuple[Any, Any] | None = None,
+) -> Fit:
+    """Fit ``y ≈ model(params, x)`` by least squares, with SciPy's meaning of ``sigma``.
+
+    The covariance is ``s² (JᵀJ)⁻¹`` for the weighted Jacobian at the solution, with
+    ``s² = ‖r‖²/(m − n)`` unless ``absolute_sigma``. It is computed from singular values, whatever
+    the units; directions that the data leave open make the parameters in them ``inf``, and only
+    those.
+
+    Args:
+      model: ``(params, x) ↦`` predictions shaped like ``y``.
+      x: whatever the model takes.
+      y: observations.
+      params: the start, a pytree.
+      optimizer: see :func:`secondorder.least_squares`.
+      sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations.
+      absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than known up to a factor.
+      tol, max_steps, bounds: see :func:`secondorder.least_squares`.
+
+    Raises:
+      ValueError: predictions shaped unlike ``y``, or ``sigma`` of another shape.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.linspace(0.0, 2.0, 20)
+      >>> y = 3.0 * jnp.exp(-1.5 * x) + 0.01 * jnp.cos(40 * x)
+      >>> fit = so.curve_fit(lambda p, x: p["a"] * jnp.exp(-p["b"] * x), x, y, {"a": 1.0, "b": 1.0})
+      >>> bool(fit.solution.success), round(float(fit.params["a"]), 1)
+      (True, 3.0)
+    """
+    params = jax.tree.map(jnp.asarray, params)
+    y = jnp.asarray(y)
+    whiten = _whitening(sigma, y)
+
+    def residual(p: Params) -> jax.Array:
+        predicted = model(p, x)
+        if jnp.shape(predicted) != y.shape:
+            raise ValueError(
+                f"curve_fit needs predictions shaped like y, {y.shape}, but the model returned "
+                f"shape {jnp.shape(predicted)}."
+            )
+        return whiten(predicted - y)
+
+    solution = least_squares(
+        residual, params, optimizer, tol=tol, max_steps=max_steps, bounds=bounds
+    )
+    rows = _jacobian(residual, solution.params)
+    inverse, open_, rank = _inverse(rows)
+    freedom = (y.size - rank).astype(rows.dtype)
+    chi = 2 * solution.value.astype(rows.dtype)
+    unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
+    scale = jnp.ones_like(chi) if absolute_sigma else unknown
+    either = open_[:, None] | open_[None, :]
+    covariance = jnp.where(either, jnp.inf, scale * inverse)
+    errors = jnp.sqrt(jnp.diag(covariance))
+    like = solution.params
+    return Fit(
+        params=like,
+        standard_errors=tree.cast(unravel(errors, like), like),
+        covariance=covariance,
+        solution=solution,
+        determined=unravel(~open_, like),
+        degrees_of_freedom=jnp.full_like(freedom, jnp.inf) if absolute_sigma else freedom,
+    )
+
+
+def _jacobian(fn: Callable[[Params], jax.Array], params: Params) -> jax.Array:
+    columns = linearize(fn, params).dense()
+    return columns.reshape(-1, columns.shape[-1])
+
+
+def _inverse(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``(RᵀR)⁻¹`` on the determined directions, which parameters are open, and the rank."""
+    norms = jnp.linalg.norm(rows, axis=0)
+    scaling = jnp.where(norms > 0, norms, 1)
+    _, s, vt = jnp.linalg.svd(rows / scaling, full_matrices=True)
+    n = rows.shape[1]
+    s = jnp.concatenate([s, jnp.zeros(n - s.size, s.dtype)])
+    kept = s > max(rows.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    weights = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
+    half = (vt * weights[:, None]) / scaling
+    # A parameter is open where the null space has a part of it above rounding.
+    part = jnp.sqrt(jnp.sum(jnp.where(kept[:, None], 0, vt**2), axis=0))
+    open_ = part > jnp.sqrt(jnp.finfo(s.dtype).eps)
+    return jnp.matmul(half.T, half, precision="highest"), open_, jnp.sum(kept)
+
+
+def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """``r ↦ r/σ``, or ``L⁻¹ r`` for a covariance ``L Lᵀ``."""
+    if sigma is None:
+        return lambda r: r
+    sigma = jnp.asarray(sigma)
+    if sigma.shape in ((), y.shape):
+        return lambda r: r / sigma
+    if sigma.shape == (y.size, y.size):
+        factor = jnp.linalg.cholesky(sigma)
+        return lambda r: solve_triangular(factor, r.reshape(-1), lower=True)
+    raise ValueError(
+        f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "
+        f"deviations of shape {y.shape}, or a covariance of shape {(y.size, y.size)}."
+    )
+
+
+def student_quantile(probability: float, freedom: jax.Array) -> jax.Array:
+    """The quantile of Student's t above one half; of the normal distribution for infinite freedom.
+
+    By bisection of the distribution function, ``1 − ½ I(ν/(ν + t²); ν/2, ½)``.
+    """
+    nu = jnp.where(jnp.isfinite(freedom), jnp.maximum(freedom, 1e-3), 1.0)
+
+    def above(t: jax.Array) -> jax.Array:
+        return 1 - 0.5 * betainc(nu / 2, 0.5 * jnp.ones_like(nu), nu / (nu + t**2))
+
+    def halve(_, ends):
+        low, high = ends
+        middle = 0.5 * (low + high)
+        return (
+            jnp.where(above(middle) < probability, middle, low),
+            jnp.where(above(middle) < probability, high, middle),
+        )
+
+    start = (jnp.zeros_like(nu), jnp.full_like(nu, 1e4))
+    low, high = jax.lax.fori_loop(0, 80, halve, start)
+    normal = jax.scipy.stats.norm.ppf(probability).astype(nu.dtype)
+    return jnp.where(jnp.isfinite(freedom), 0.5 * (low + high), normal)

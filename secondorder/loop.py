@@ -188,7 +188,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
 
     def fresh():
         value, grad = jax.value_and_grad(fn)(loop.params)
-        return value.astype(loop.value.dtype), grad
+        return jnp.asarray(value, loop.value.dtype), grad
 
     if stored is None:
         known, kept = ~loop.moved, lambda: (loop.value, loop.grad)
@@ -204,6 +204,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
         value=value,
         grad=grad,
         grad_norm=tree.norm(grad).astype(loop.grad_norm.dtype),
+        moved=jnp.asarray(False),
         evaluations=loop.evaluations._replace(gradients=loop.evaluations.gradients + paid),
     )
 

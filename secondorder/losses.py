@@ -249,7 +249,11 @@ class Robust(Sum):
     """
 
     scale: float = 1.0
-    rho: Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]] = lambda s: (s, s, s)
+    rho: Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]] = lambda s: (
+        s,
+        jnp.ones_like(s),
+        jnp.zeros_like(s),
+    )
 
     def _rho(self, z):
         return self.rho((z / self.scale) ** 2)
@@ -278,7 +282,8 @@ class SoftmaxCrossEntropy(Loss):
         if labels.shape == z.shape and jnp.issubdtype(labels.dtype, jnp.floating):
             return labels.astype(z.dtype)
         if labels.shape == z.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
-            return jax.nn.one_hot(labels, z.shape[-1], dtype=z.dtype)
+            # one_hot counts the classes in the labels' own dtype, where uint8 begins again at 256
+            return jax.nn.one_hot(labels.astype(jnp.int32), z.shape[-1], dtype=z.dtype)
         if labels.shape == z.shape:
             return labels.astype(z.dtype)
         raise ValueError(
@@ -311,9 +316,12 @@ class SoftmaxCrossEntropy(Loss):
         z = self._logits(outputs)
         labels = jnp.asarray(self.labels)
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == z.shape[:-1]:
-            # gathering one logit per example needs no one-hot array of the outputs' size.
-            chosen = jnp.take_along_axis(z, labels[..., None], axis=-1)[..., 0]
-            return self.weight(outputs) * jnp.sum(jax.nn.logsumexp(z, axis=-1) - chosen)
+            # Comparing fuses into the sum: no one-hot array of the outputs' size, and no gather,
+            # which refuses logits sharded over the classes.
+            hit = labels[..., None] == jnp.arange(z.shape[-1])
+            chosen, known = jnp.sum(jnp.where(hit, z, 0), axis=-1), jnp.any(hit, axis=-1)
+            terms = jax.nn.logsumexp(z, axis=-1) - chosen
+            return self.weight(outputs) * jnp.sum(jnp.where(known, terms, jnp.nan))
         t = self._targets(z)
         return -self.weight(outputs) * jnp.sum(t * jax.nn.log_softmax(z, axis=-1))
 
@@ -432,7 +440,8 @@ def softmax_cross_entropy(labels: Any) -> Loss:
 
     Args:
       labels: integers of shape ``logits.shape[:-1]``, or one-hot (or soft) labels shaped like the
-        logits. Any other shape raises a ``ValueError``.
+        logits. Any other shape raises a ``ValueError``; a class that does not exist makes the loss
+        NaN.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

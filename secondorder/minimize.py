@@ -261,7 +261,7 @@ def _box(bounds: Any, params: Params) -> tuple[Params, Params] | None:
         raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
 
     def spread(bound: Any, name: str) -> Params:
-        if jnp.ndim(bound) == 0 and not isinstance(bound, (dict, list, tuple)):
+        if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
             return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), params)
         tree.check_match(bound, params, f"the {name} bound", "params")
         return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)

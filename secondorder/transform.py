@@ -156,7 +156,8 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.A
 
     Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
     the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The
-    slope at the trial rides on its evaluation as a forward derivative.
+    slope at the trial rides on its evaluation as a forward derivative. A step of nothing gains all
+    there is: where the gradient is zero, or the step rounds to it, a policy has nothing to correct.
     """
     direction = tree.cast(updates, params)
     trial = tree.add(params, direction)
@@ -168,8 +169,10 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.A
     change = new_value - value
     slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + new_slope)
     change = jnp.where(jnp.abs(change) <= noise.astype(dtype) * jnp.abs(value), slopes, change)
-    sound = jnp.isfinite(new_value) & jnp.isfinite(change) & (predicted < 0)
-    return jnp.where(sound, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
+    sound = jnp.isfinite(new_value) & jnp.isfinite(change)
+    gain = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
+    gain = jnp.where(tree.max_abs(updates) == 0, 1, gain)
+    return jnp.where(sound, gain, -jnp.inf)
 
 
 def _check_call(grads, params, value_fn) -> None:

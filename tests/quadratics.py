@@ -17,13 +17,11 @@ class Dense(NamedTuple):
     grad: Any
 
     def model(self) -> so.Quadratic:
-        return so.Quadratic(
-            self.grad, so.operators.Function(lambda v: self.matrix @ v, self.grad)
-        )
+        return so.Quadratic(self.grad, so.operators.Function(lambda v: self.matrix @ v, self.grad))
 
 
 class Rows(NamedTuple):
-    """The Gauss-Newton model of ``½‖R (p − at) + r‖²``; with another gradient where one is given."""
+    """The Gauss-Newton model of ``½‖R (p − at) + r‖²``; with another gradient where given."""
 
     rows: Any
     residual: Any

@@ -27,7 +27,6 @@ import secondorder as so
 from secondorder.solvers import Stop
 
 
-
 def quick_to_compile() -> dict[str, Any]:
     """XLA's options for programs that compile fast, as far as this version knows them."""
     options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -123,21 +122,21 @@ METHODS = {
     ),
     "trust_region_newton": Method(
         so.trust_region_newton, {"initial_radius": 10.0},
-        parabola=3, rosenbrock=50, logistic=6, flags=NEGATIVE, closed_loop=True, plain=True,
+        parabola=2, rosenbrock=36, logistic=6, flags=NEGATIVE, closed_loop=True, plain=True,
     ),
     "cubic_newton": Method(
         so.cubic_newton, {"initial_weight": 1.0},
-        parabola=8, rosenbrock=50, logistic=10, flags=NEGATIVE, closed_loop=True, plain=True,
+        parabola=6, rosenbrock=33, logistic=8, flags=NEGATIVE, closed_loop=True, plain=True,
     ),
-    "bfgs": Method(so.bfgs, parabola=12, rosenbrock=50, logistic=20, plain=True),
-    "lbfgs": Method(so.lbfgs, parabola=12, rosenbrock=50, logistic=20, plain=True),
+    "bfgs": Method(so.bfgs, parabola=6, rosenbrock=48, logistic=10, plain=True),
+    "lbfgs": Method(so.lbfgs, parabola=6, rosenbrock=47, logistic=9, plain=True),
     "sr1": Method(
         so.sr1, {"initial_radius": 10.0},
-        parabola=12, rosenbrock=90, logistic=20, closed_loop=True, plain=True,
+        parabola=6, rosenbrock=110, logistic=12, closed_loop=True, plain=True,
     ),
     "dogleg": Method(
         so.dogleg, {"initial_radius": 10.0},
-        parabola=3, rosenbrock=30, logistic=6, closed_loop=True,
+        parabola=2, rosenbrock=21, logistic=6, closed_loop=True,
     ),
     "gauss_newton": Method(so.gauss_newton, parabola=2, rosenbrock=16, logistic=6),
     "gauss_newton_of_a_fixed_rate": Method(
@@ -158,7 +157,7 @@ METHODS = {
     ),
     "sampled_natural_gradient": Method(
         sampled_natural_gradient, {"damping": 1e-1},
-        parabola=20, rosenbrock=80, logistic=25, closed_loop=True, matrix_free=True,
+        parabola=15, rosenbrock=70, logistic=16, closed_loop=True, matrix_free=True,
     ),
 }  # fmt: skip
 
@@ -200,15 +199,14 @@ def logistic_start(dtype="float32"):
 
 
 def valley(theta) -> so.Objective:
-    """Rosenbrock's valley for theta = (10, 1), a parabola for (1.2, 0); the minimum is at (1, theta[1])."""
+    """Rosenbrock's valley for theta = (10, 1), a parabola for (1.2, 0)."""
     steep, bend = theta
     return so.sum_of_squares(lambda p: jnp.stack([steep * (p[1] - bend * p[0] ** 2), 1 - p[0]]))
 
 
 def affine(params) -> so.Objective:
     """A least-squares problem on a tree of any shape; the same one for the same joined vector."""
-    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
-    features = jnp.sin(1.0 + jnp.arange(3 * flat.size)).reshape(3, -1)
+    features = jnp.sin(1.0 + jnp.arange(3 * so.tree.size(params))).reshape(3, -1)
     return so.compose(so.squared_error(jnp.array([1.0, -2.0, 0.5])), lambda p: features @ _join(p))
 
 
@@ -230,9 +228,7 @@ def training_step(tx, objective: Callable = logistic) -> Callable:
     def step(params, state, data):
         value_fn = objective(data)
         value, grads = jax.value_and_grad(value_fn)(params)
-        updates, state = tx.update(
-            grads, state, params, value=value, grad=grads, value_fn=value_fn
-        )
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         return Outcome(optax.apply_updates(params, updates), state, updates, grads, value)
 
     return step
@@ -266,10 +262,6 @@ class Trainer:
 @functools.cache
 def trainer(name: str, objective: Callable = logistic) -> Trainer:
     return Trainer(name, objective)
-
-
-def x64_for(dtype: str):
-    return jax.enable_x64(dtype == "float64")
 
 
 def vdot(a, b) -> float:
@@ -357,7 +349,9 @@ def test_a_missing_params_gives_an_error_that_shows_the_call(name):
 @rows()
 def test_a_missing_value_fn_gives_an_error_that_shows_the_call(name):
     tx, params = METHODS[name].make(), logistic_start()
-    with pytest.raises(ValueError, match=r"needs value_fn.*opt\.update\(grad, state, params, value="):
+    with pytest.raises(
+        ValueError, match=r"needs value_fn.*opt\.update\(grad, state, params, value="
+    ):
         tx.update(params, tx.init(params), params)
 
 
@@ -400,19 +394,16 @@ def test_init_works_on_shapes_alone(name):
     assert signature(jax.eval_shape(tx.init, shapes)) == signature(tx.init(params))
 
 
-def dtype_cases(test):
-    """Every dtype with x64 as it needs; and float32 parameters where x64 is on for others."""
-    cases = ["float16", "bfloat16", "float32", "float64", "float32 under x64"]
-    return pytest.mark.parametrize("case", cases)(test)
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
 
 @rows()
-@dtype_cases
+@pytest.mark.parametrize("case", [*DTYPES, "float32 under x64"])
 def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
     dtype = case.split()[0]
     if dtype not in METHODS[name].dtypes:
         pytest.skip("the method does not support this dtype")
-    with jax.enable_x64("64" in case and case != "float32"):
+    with jax.enable_x64("64" in case):
         tx, params, data = METHODS[name].make(), logistic_start(dtype), batch(dtype)
         step = jax.jit(training_step(tx))  # traced once, for all of the following
         state = tx.init(params)
@@ -435,11 +426,11 @@ def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case)
 
 
 @rows()
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_it_descends_in_every_dtype(name, dtype):
     if dtype not in METHODS[name].dtypes:
         pytest.skip("the method does not support this dtype")
-    with x64_for(dtype):
+    with jax.enable_x64(dtype == "float64"):
         step, params, data = trainer(name), logistic_start(dtype), batch(dtype)
         first = step(params, step.tx.init(params), data)
         assert vdot(first.updates, first.grads) < 0
@@ -489,9 +480,8 @@ def test_training_under_scan_and_vmap_equals_the_python_loop(name):
             outcome = step(*carry, data)
             return (outcome.params, outcome.state), outcome.value
 
-        return jax.lax.scan(body, (params, step_init(params)), length=3)
+        return jax.lax.scan(body, (params, trainer(name).tx.init(params)), length=3)
 
-    step_init = trainer(name).tx.init
     starts = {"b": jnp.array([0.0, 0.3]), "w": jnp.array([[0.0, 0.0], [0.2, -0.1]])}
     (params, state), values = jit(jax.vmap(train, in_axes=(0, None)))(starts, batch())
     for i in range(2):
@@ -635,15 +625,13 @@ def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, ho
     moved, updates, state = both(params, tx.init(params))
     assert_identical(moved["b"], params["b"])
     assert signature(state) == signature(tx.init(params))
-
     assert_close(updates["w"], update_of_the_weights_alone(name))
 
 
 @rows()
 def test_it_chains_with_the_line_search_of_optax(name):
     search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
-    names = "value", "grad", "value_fn"
-    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, *names))
+    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, "value", "grad", "value_fn"))
 
     @jit
     def update(data):
@@ -761,9 +749,7 @@ def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     spread = NamedSharding(mesh, PartitionSpec("batch"))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    data = {
-        key: jax.device_put(x, spread if x.ndim else everywhere) for key, x in batch().items()
-    }
+    data = {key: jax.device_put(x, spread if x.ndim else everywhere) for key, x in batch().items()}
     params, state = jax.device_put(
         (logistic_start(), trainer(name).tx.init(logistic_start())), everywhere
     )
@@ -793,34 +779,33 @@ def test_explicitly_sharded_parameters_keep_their_sharding(name):
 # Convergence
 
 
-def is_solved(name, objective, params, data, steps, solved: Callable[[Outcome], bool]) -> bool:
-    """Whether ``solved`` holds at the parameters after that many steps, and before all of them not."""
-    outcome = trainer(name, objective).run(params, data, 1)
-    assert not solved(outcome.grads)
-    outcome = trainer(name, objective).run(outcome.params, data, steps, outcome.state)
-    return solved(outcome.grads)
+def slope_after(steps: int, name, objective, params, data) -> float:
+    """The length of the gradient at the point that so many steps lead to."""
+    grads = trainer(name, objective).run(params, data, steps + 1).grads
+    return vdot(grads, grads) ** 0.5
 
 
-def is_flat(grads) -> bool:
-    return vdot(grads, grads) < 1e-3**2
+def assert_solved_within(steps: int, *problem):
+    assert slope_after(0, *problem) > 0.1
+    assert slope_after(steps, *problem) < 1e-3
 
 
 @rows(lambda method: method.parabola)
 def test_it_solves_a_parabola_within_its_stated_steps(name):
-    start, theta = jnp.array([-1.0, 2.0]), (1.2, 0.0)
-    assert is_solved(name, valley, start, theta, METHODS[name].parabola, is_flat)
+    problem = name, valley, jnp.array([-1.0, 2.0]), (1.2, 0.0)
+    assert_solved_within(METHODS[name].parabola, *problem)
 
 
 @rows(lambda method: method.rosenbrock)
 def test_it_solves_rosenbrocks_valley_within_its_stated_steps(name):
-    start, theta = jnp.array([-1.2, 1.0]), (10.0, 1.0)
-    assert is_solved(name, valley, start, theta, METHODS[name].rosenbrock, is_flat)
+    problem = name, valley, jnp.array([-1.2, 1.0]), (10.0, 1.0)
+    assert_solved_within(METHODS[name].rosenbrock, *problem)
 
 
 @rows(lambda method: method.logistic)
 def test_it_solves_a_logistic_regression_within_its_stated_steps(name):
-    start, data = logistic_start(), batch()
-    assert is_solved(name, logistic, start, data, METHODS[name].logistic, is_flat)
+    problem = name, logistic, logistic_start(), batch()
+    assert_solved_within(METHODS[name].logistic, *problem)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -250,9 +250,41 @@ def test_a_row_of_zero_labels_is_padding():
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "int32"])
 def test_integer_labels_come_in_any_width(dtype):
-    z = draw(3, 2, 200)
-    found = so.softmax_cross_entropy(np.array([127, 5], dtype))(z)
-    np.testing.assert_allclose(found, so.softmax_cross_entropy(np.array([127, 5]))(z))
+    z = draw(3, 2, 300)  # more classes than a byte can count
+    narrow = so.softmax_cross_entropy(np.array([127, 5], dtype))
+    wide = so.softmax_cross_entropy(np.eye(300)[[127, 5]])
+    parts = jax.jit(lambda z: [(loss(z), loss.residual(z)) for loss in (narrow, wide)])
+    for found, expected in zip(*parts(z), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 7])
+def test_a_class_that_does_not_exist_is_not_passed_over(label):
+    z = draw(4, 2, 3)
+    value = jax.jit(lambda labels: so.softmax_cross_entropy(labels)(z))
+    assert jnp.isnan(value(jnp.array([0, label]))) and jnp.isfinite(value(jnp.array([0, 2])))
+
+
+def test_an_impossible_class_does_no_harm():
+    z = jnp.array([[0.5, -jnp.inf, 1.0]])
+    loss = so.softmax_cross_entropy(jnp.array([0]))
+    without = so.softmax_cross_entropy(jnp.array([0]))(z[:, ::2])
+    value, slope = jax.jit(jax.value_and_grad(loss))(z)
+    np.testing.assert_allclose(value, without, rtol=1e-6)
+    assert jnp.all(jnp.isfinite(slope)) and slope[0, 1] == 0
+    assert jnp.all(jnp.isfinite(loss.curvature(z, jnp.ones_like(z))))
+
+
+def test_a_robust_loss_without_a_scale_or_a_shape_is_least_squares():
+    r = draw(5, 4)
+    for found, expected in zip(
+        *(
+            (f(r), jax.grad(f)(r), f.curvature(r, r))
+            for f in (so.losses.Robust(), so.losses.half_sum_of_squares())
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_mean_of_bfloat16_outputs_is_taken_in_float32():

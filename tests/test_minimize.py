@@ -118,7 +118,10 @@ def test_evaluations_are_counted_as_they_happen():
 
 def test_one_gradient_per_step_and_one_value_per_trial():
     solution = so.minimize(so.sum_of_squares(rosenbrock), jnp.array([-1.2, 1.0]), so.newton_cg())
-    assert int(solution.evaluations.gradients) == int(solution.steps) + 1
+    rejected = int(so.diagnostics(solution.state)["rejections"])
+    # A rejected step stays where it is, and so does its gradient.
+    assert rejected > 0
+    assert int(solution.evaluations.gradients) == int(solution.steps) - rejected + 1
     assert int(solution.evaluations.values) == int(solution.steps)
 
 
@@ -402,7 +405,7 @@ def test_history_holds_what_happened_as_far_as_it_has_room(x64):
     assert np.all(np.isfinite(long.history.value[:steps]))
     assert np.all(np.isnan(long.history.value[steps:]))
     np.testing.assert_array_equal(short.history.value, long.history.value[:3])
-    assert float(long.history.value[0]) == float(f(start))
+    np.testing.assert_allclose(float(long.history.value[0]), float(f(start)), rtol=1e-14)
     assert int(np.sum(~long.history.accepted[:steps])) == int(
         so.diagnostics(long.state)["rejections"]
     )

@@ -1,4 +1,4 @@
-"""The combinator: what reaches the solver, what a rejection leaves alone, and the gain near rounding."""
+"""The combinator: what reaches the solver, what a rejection leaves alone, and the gain."""
 
 import functools
 
@@ -94,7 +94,10 @@ def test_an_open_loop_policy_pays_for_no_evaluation_and_a_closed_one_for_one():
 
 
 def test_counts_add_up_over_the_updates():
-    tx, params = scale_by(so.exact(so.ggn), solvers.cg(3), trust.damping(1e-3)), jnp.array([-1.2, 1])
+    tx, params = (
+        scale_by(so.exact(so.ggn), solvers.cg(3), trust.damping(1e-3)),
+        jnp.array([-1.2, 1]),
+    )
     f = so.sum_of_squares(lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
     state, products, rejections = tx.init(params), 0, 0
     step = jax.jit(lambda p, s: tx.update(jax.grad(f)(p), s, p, value_fn=f))
@@ -309,9 +312,13 @@ def test_a_step_that_overflows_the_parameters_dtype_is_rejected():
 
 
 def test_a_solver_of_a_radius_with_a_policy_of_damping_is_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="The solver reads a radius, but the trust policy gives a d"):
+    with pytest.raises(
+        ValueError, match="The solver reads a radius, but the trust policy gives a d"
+    ):
         scale_by(solver=solvers.steihaug(), policy=trust.damping())
-    with pytest.raises(ValueError, match="The solver reads a damping, but the trust policy gives a r"):
+    with pytest.raises(
+        ValueError, match="The solver reads a damping, but the trust policy gives a r"
+    ):
         scale_by(solver=solvers.cg(), policy=trust.radius())
     for solver in (solvers.steihaug(), solvers.cg()):
         scale_by(solver=solver, policy=trust.fixed(1.0))
@@ -379,9 +386,7 @@ def test_diagnostics_of_a_foreign_state_are_refused_in_a_sentence():
 
 
 def test_every_state_of_a_partition_is_found():
-    tx = optax.partition(
-        {"a": so.newton_cg(), "b": so.levenberg_marquardt()}, {"u": "a", "v": "b"}
-    )
+    tx = optax.partition({"a": so.newton_cg(), "b": so.levenberg_marquardt()}, {"u": "a", "v": "b"})
     params = {"u": jnp.ones(2), "v": jnp.ones(3)}
     f = so.restrict(so.sum_of_squares(lambda p: jnp.concatenate([p["u"] - 2, p["v"] ** 2])), params)
     value, grad = jax.value_and_grad(f)(params)
@@ -415,6 +420,37 @@ def test_at_a_minimum_nothing_moves_and_nothing_is_nan(tx):
         assert report["predicted"] == report["length"] == 0 and not np.isnan(report["scale"])
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [so.levenberg_marquardt(), so.hessian_free(), so.newton_cg(1.0), so.dogleg(1.0)],
+    ids=["levenberg_marquardt", "hessian_free", "newton_cg", "dogleg"],
+)
+def test_a_rest_at_the_minimum_does_not_tie_the_next_steps_down(tx):
+    # The target stays until the gradient is exactly zero, and then moves on.
+    def objective(target):
+        return so.sum_of_squares(lambda p: jnp.stack([p[0] - target, 2 * (p[1] - target)]))
+
+    update = jax.jit(functools.partial(_at, tx, objective))
+    params, state = jnp.zeros(2), tx.init(jnp.zeros(2))
+    for target, steps in ((1.0, 60), (2.0, 12)):
+        for _ in range(steps):
+            updates, state = update(params, state, target)
+            params = params + updates
+        np.testing.assert_allclose(params, target, atol=1e-3)
+
+
+def test_after_many_batches_of_nan_levenberg_marquardt_comes_back():
+    tx = so.levenberg_marquardt()
+    objective = lambda target: so.sum_of_squares(lambda p: jnp.exp(p) - target)
+    update = jax.jit(functools.partial(_at, tx, objective))
+    params, state = jnp.zeros(2), tx.init(jnp.zeros(2))
+    for target, steps in ((jnp.nan, 60), (2.0, 120)):
+        for _ in range(steps):
+            updates, state = update(params, state, target)
+            params = params + updates
+    np.testing.assert_allclose(params, np.log(2), atol=1e-3)
+
+
 def test_one_objective_serves_value_products_and_trial():
     # Dropout with the key of this batch: another draw anywhere would show in the gain.
     x = jax.random.normal(jax.random.key(0), (8, 3))
@@ -425,7 +461,7 @@ def test_one_objective_serves_value_products_and_trial():
 
     tx = scale_by(so.exact(so.ggn), solvers.cg(), trust.damping(1e-6))
     params, state = jnp.zeros(3), tx.init(jnp.zeros(3))
-    update = jax.jit(functools.partial(_with_key, tx, objective))
+    update = jax.jit(functools.partial(_at, tx, objective))
     for i in range(5):
         updates, state = update(params, state, jax.random.key(i))
         params = params + updates
@@ -433,7 +469,8 @@ def test_one_objective_serves_value_products_and_trial():
         np.testing.assert_allclose(so.diagnostics(state)["gain"], 1, rtol=1e-3)
 
 
-def _with_key(tx, objective, params, state, key):
-    f = objective(key)
+def _at(tx, objective, params, state, data):
+    """An update of the objective that belongs to the data."""
+    f = objective(data)
     value, grad = jax.value_and_grad(f)(params)
     return tx.update(grad, state, params, value=value, grad=grad, value_fn=f)

@@ -39,9 +39,9 @@ def target_name(problem: Problem, target: float) -> str:
 
 
 def judged_target(results: Summarised) -> int:
-    """The tightest target that any optimizer reached."""
+    """The tightest target that any optimizer reached in most of its seeds."""
     for index in reversed(range(len(results.problem.targets))):
-        if any(row.reached[index].count for row in results.rows):
+        if any(math.isfinite(row.reached[index].step) for row in results.rows):
             return index
     return 0
 
@@ -120,7 +120,8 @@ def verdict(results: Summarised) -> list[str]:
     if not best["step"]:
         return ["No optimizer reached any target in at least half of its seeds."]
     sentences = [f"Fewest {UNITS[name]}: {_tied(best[name], index, name)}." for name in COSTS]
-    if baselines := _baseline_wins(best):
+    ours = any(not OPTIMIZERS[row.optimizer].baseline for row in results.rows)
+    if ours and (baselines := _baseline_wins(best)):
         sentences.append(f"{' and '.join(baselines)}: there a baseline is the better choice.")
     if lost := [
         label(row.optimizer) for row in results.rows if not math.isfinite(row.reached[index].step)
@@ -145,7 +146,7 @@ def _baseline_wins(best) -> list[str]:
     for name in COSTS:
         if OPTIMIZERS[best[name][0].optimizer].baseline:
             won.setdefault(label(best[name][0].optimizer), []).append(UNITS[name])
-    return [f"{who} wins in {' and in '.join(units)}" for who, units in won.items()]
+    return [f"{who} wins in {_listed(units)}" for who, units in won.items()]
 
 
 def _trade(by_steps: Sequence[Row], index: int) -> str:

@@ -15,7 +15,7 @@ def qr() -> Solver:
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
     residual (for other losses than least squares: the vector with ``S r = ∇ℓ``). λ is relative: 1
-    damps a column as strongly as its own norm; below the rounding level it is raised to it. A
+    damps a column as strongly as its own norm; it is kept within ``[ε, 1/ε]``. A
     rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
     With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
     norms, shaped like the parameters.
@@ -29,7 +29,9 @@ def qr() -> Solver:
     """
 
     def solve(rows: Rows, factors: tuple, damping: jax.Array) -> Answer:
-        weight = jnp.sqrt(jnp.maximum(damping, jnp.finfo(rows.a.dtype).eps))
+        # Beside a weight beyond 1/√ε the rounding of the factorisation would drown the rows.
+        eps = jnp.finfo(rows.a.dtype).eps
+        weight = jnp.sqrt(jnp.clip(damping, eps, 1 / eps))
         tall = rows.a.shape[0] >= rows.a.shape[1]
         y, singular = (_tall if tall else _wide)(rows.a, rows.r, rows.rest, weight)
         return Answer(y, jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value))

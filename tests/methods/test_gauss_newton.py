@@ -1,4 +1,4 @@
-"""Gauss-Newton: exact for linear models, Newton without second derivatives where residuals vanish."""
+"""Gauss-Newton: exact for linear models, and as fast as Newton where residuals vanish."""
 
 import jax
 import jax.numpy as jnp

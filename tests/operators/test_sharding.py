@@ -92,6 +92,20 @@ def test_a_per_example_objective_takes_a_sharded_batch(mesh):
         assert error < 1e-5, key
 
 
+def test_logits_may_be_sharded_over_the_classes(mesh):
+    alone = problems.draw(4, 8, 4), jnp.array([0, 3, 1, 2, 2, 0, 1, 3])
+    specs = P("data", "model"), P("data")
+    spread = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), alone, specs)
+
+    @jax.jit
+    def parts(z, labels):
+        loss = so.softmax_cross_entropy(labels)
+        return jax.value_and_grad(loss)(z), loss.curvature(z, z), loss.root(z, loss.residual(z))
+
+    for found, expected in zip(*map(jax.tree.leaves, (parts(*spread), parts(*alone))), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_the_vector_space_needs_no_gathering(mesh):
     _, (params, _, _) = place(mesh)
     local = jax.tree.map(lambda x: np.asarray(x), params)

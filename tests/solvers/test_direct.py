@@ -62,6 +62,16 @@ def test_a_shift_makes_any_other_matrix_give_a_descent_direction(name, dtype):
         assert step.stopped == Stop.SHIFTED
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_eigenvalue_of_rounding_size_is_never_divided_by(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        for seed in range(12):  # in about half of them rounding makes it positive
+            matrix = random_matrix([0.0, 2.0, 3.0], seed).astype(dtype)
+            step, _ = run(SOLVER, Dense(matrix, GRAD.astype(dtype)))
+            assert step.stopped == Stop.SHIFTED
+            assert step.length < 1e4
+
+
 @pytest.mark.parametrize("name", ["indefinite", "negative definite"])
 def test_the_shift_is_of_the_size_of_the_lowest_eigenvalue(x64, name):
     matrix = UNSAFE[name]
@@ -107,7 +117,9 @@ def test_the_reported_residual_and_prediction_are_the_true_ones(x64):
     step, _ = run(SOLVER, problem, damping)
     error = (matrix + damping * np.eye(3)) @ step.direction + GRAD
     assert step.residual < 1e-12
-    np.testing.assert_allclose(step.residual, np.linalg.norm(error) / np.linalg.norm(GRAD), atol=1e-14)
+    np.testing.assert_allclose(
+        step.residual, np.linalg.norm(error) / np.linalg.norm(GRAD), atol=1e-14
+    )
     np.testing.assert_allclose(step.predicted, problem.model()(step.direction), rtol=1e-12)
     np.testing.assert_allclose(step.length, np.linalg.norm(step.direction), rtol=1e-12)
     assert step.products == 3

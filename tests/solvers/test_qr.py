@@ -84,6 +84,16 @@ def test_at_condition_1e8_it_finds_the_step_that_the_normal_equations_lose(x64):
 
 
 @both
+def test_rounding_in_the_gradient_does_not_bring_back_the_squared_condition(x64, solver):
+    rows, residual = ill_conditioned()
+    exact, _ = run(solver, Rows(rows, residual))
+    grad = rows.T @ residual
+    noise = np.spacing(np.abs(rows).T @ np.abs(residual)) * np.array([2.0, -1.0, 3.0, -2.0])
+    rounded, _ = run(solver, Rows(rows, residual, grad + noise))
+    np.testing.assert_allclose(rounded.direction, exact.direction, rtol=1e-6)
+
+
+@both
 def test_at_condition_1e8_damped_it_agrees_to_1e_10_and_the_normal_equations_do_not(x64, solver):
     rows, residual = ill_conditioned()
     damping = 1e-10
@@ -93,6 +103,18 @@ def test_at_condition_1e8_damped_it_agrees_to_1e_10_and_the_normal_equations_do_
     matrix = rows.T @ rows + damping * np.diag(column_norms(rows) ** 2)
     normal = -np.linalg.solve(matrix, rows.T @ residual)
     assert np.abs(normal / expected - 1).max() > 1e-9
+
+
+@both
+@pytest.mark.parametrize("name", ["tall", "wide"])
+@pytest.mark.parametrize("damping", [1e7, 1e12, 1e19])
+def test_however_strong_the_damping_the_step_is_the_scaled_descent(name, damping, solver):
+    rows, residual = problem(name, np.float32)
+    step, _ = run(solver, Rows(rows, residual), damping)
+    descent = -(rows.T @ residual) / column_norms(rows) ** 2
+    unit = lambda x: x / np.linalg.norm(x)
+    np.testing.assert_allclose(unit(step.direction), unit(descent), atol=1e-2)
+    assert step.predicted < 0
 
 
 def test_of_many_solutions_svd_takes_the_shortest_in_scaled_coordinates(x64):
@@ -149,9 +171,7 @@ def test_rescaled_parameters_or_residuals_rescale_the_step_and_nothing_else(
         rows, residual = problem(name, dtype)
         first, _ = run(solver, Rows(rows, residual), damping)
         of_params, _ = run(solver, Rows((rows / units).astype(dtype), residual), damping)
-        small, large = [
-            run(solver, Rows(c * rows, c * residual), damping)[0] for c in (1e-6, 1e6)
-        ]
+        small, large = [run(solver, Rows(c * rows, c * residual), damping)[0] for c in (1e-6, 1e6)]
     expected = first.direction
     size = np.abs(expected).max()
     for step, unit, c in ((of_params, units, 1), (small, 1, 1e-6), (large, 1, 1e6)):

@@ -36,8 +36,11 @@ class Loss:
 
     Examples are independent: ``M`` is block-diagonal over the ``example_axes(z)`` leading axes of
     each output array, and ``weight(outputs)`` is the factor in front of the sum over examples
-    (``1/N`` for a mean, 1 for a sum).
+    (``1/N`` for a mean, 1 for a sum). ``least_squares`` says that ``‖residual‖²`` measures the
+    loss itself, not only its slope: for a likelihood that is surely wrong it has no bound.
     """
+
+    least_squares = False
 
     def __call__(self, outputs: Outputs) -> jax.Array:
         raise TypeError(f"{type(self).__name__} defines no value.")
@@ -172,6 +175,8 @@ class Elementwise(Loss):
 class SquaredError(Elementwise):
     """``½ (z − t)²``."""
 
+    least_squares = True
+
     def phi(self, z, t):
         return 0.5 * (z - t) ** 2
 
@@ -247,6 +252,8 @@ class Robust(Sum):
     negative (a residual that far is being ignored); there the second part is dropped, which leaves
     the weight ``ρ' > 0`` of iteratively reweighted least squares (Triggs et al. 2000, section 4.3).
     """
+
+    least_squares = True
 
     scale: float = 1.0
     rho: Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]] = lambda s: (

@@ -96,9 +96,9 @@ def minimize(
 
     Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
-    A solver that measures optimality itself takes its place: for a least-squares curvature solved
-    by ``qr`` or ``svd``, the largest cosine between the residual and a Jacobian column is at most
-    ``tol``, which no rescaling of parameters or residuals changes. With bounds, ``g`` is the
+    A solver that measures optimality itself takes its place: for a least-squares (or robust) loss
+    solved by ``qr`` or ``svd``, the largest cosine between the residual and a Jacobian column is
+    at most ``tol``, which no rescaling of parameters or residuals changes. With bounds, ``g`` is the
     gradient of the parameters that no bound holds back.
 
     Args:

@@ -332,6 +332,27 @@ def test_python_numbers_are_parameters_too():
     np.testing.assert_allclose(float(solution.params), 2.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax", "poisson"])
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "gauss_newton", "dogleg"])
+def test_a_likelihood_that_is_surely_wrong_is_not_called_optimal(loss, name, x64):
+    """There the residual of the local least-squares problem is enormous, and every cosine tiny."""
+    x, y = jnp.array([1.0, 0.5, -1.0]), jnp.array([1, 0, 0])  # no p separates them
+    if loss == "sigmoid":
+        f = so.compose(so.sigmoid_cross_entropy(y.astype(float)), lambda p: p * x)
+    elif loss == "softmax":
+        f = so.compose(
+            so.softmax_cross_entropy(y), lambda p: jnp.stack([jnp.zeros(3), p * x], axis=-1)
+        )
+    else:
+        f = so.compose(so.poisson(y.astype(float)), lambda p: p * x)
+    start = jnp.array(-60.0)
+    solution = so.minimize(f, start, getattr(so, name)(), max_steps=60)
+    if bool(solution.success):
+        assert float(solution.grad_norm) <= 1e-6
+    first = so.minimize(f, start, getattr(so, name)(), max_steps=1)
+    assert not bool(first.success)
+
+
 def test_every_status_is_a_sentence():
     for status in so.Status:
         assert status.sentence.endswith(".") and status.sentence[0].isupper()

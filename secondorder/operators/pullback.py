@@ -34,6 +34,11 @@ class Middle(Protocol):
     def residual(self) -> Any | None:
         """The ``r`` with ``S r`` the gradient with respect to the outputs; ``None`` if unknown."""
 
+    @property
+    def least_squares(self) -> bool:
+        """Whether ``½‖r‖²`` is what is minimised, so that angles to ``r`` measure optimality."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossCurvature:
@@ -50,6 +55,10 @@ class LossCurvature:
 
     def residual(self) -> Any:
         return self.loss.residual(self.outputs)
+
+    @property
+    def least_squares(self) -> bool:
+        return self.loss.least_squares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +98,10 @@ class OuterProducts:
 
     def residual(self) -> None:
         return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -32,7 +32,8 @@ class Rows(NamedTuple):
       rest: ``D⁻¹`` times the part of the gradient that ``Aᵀ r`` does not explain: what a clipping
         or a decay added before, or all of it where there is no residual.
       scaling: the diagonal of ``D``.
-      optimality: the largest cosine between residual and column.
+      optimality: the largest cosine between residual and column; infinity for a loss whose
+        residual is only its slope over the root of its curvature.
       passes: how many passes the dense Jacobian took.
     """
 
@@ -104,8 +105,8 @@ def _rows(name: str, quadratic: Quadratic, running: tree.Params) -> tuple[Rows, 
     largest = jnp.maximum(ravel(running), norms)
     scaling = jnp.where(largest > 0, largest, 1)
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
-    optimality = jnp.full((), jnp.inf, matrix.dtype)  # unknown without a residual
-    if residual is not None:
+    optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
+    if op.middle.least_squares:
         optimality = _largest_cosine(g, norms, r, ravel(op.jacobian.params))
     rest = _unexplained(g, matrix, r)
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)

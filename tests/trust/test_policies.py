@@ -136,12 +136,30 @@ def test_an_infinite_radius_shrinks_to_the_first_rejected_steps_length():
     assert jnp.isinf(after(trust.radius(), trial(1.0, length=8.0)).scale)
 
 
+# The weight of a cubic term
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, 0.25), (0.91, 0.25), (0.5, 1.0), (0.2, 2.0)])
+def test_the_cubic_weight_moves_with_the_gain(gain, factor):
+    state = after(trust.cubic(1.0), trial(gain))
+    assert state.scale == factor and state.accepted
+
+
+def test_a_rejection_raises_the_cubic_weight_fourfold_and_to_where_it_matters():
+    assert scales(trust.cubic(1.0), trial(-1.0), trial(-1.0)) == [4, 16]
+    # From 0 the first rejection takes the problem's own unit, |m(d)| / ‖d‖³ = 1/8.
+    assert scales(trust.cubic(0.0), trial(-1.0, length=2.0)) == [0.125]
+    with pytest.raises(ValueError, match=r"trust.cubic got initial=-1"):
+        trust.cubic(-1.0)
+
+
 # What all closed loops share
 
 CLOSED = {
     "nielsen": trust.damping(1.0),
     "martens": trust.damping(1.0, adapt=trust.martens),
     "radius": trust.radius(1.0),
+    "cubic": trust.cubic(1.0),
 }
 closed = pytest.mark.parametrize("name", CLOSED)
 

@@ -98,8 +98,8 @@ def minimize(
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
     A solver that measures optimality itself takes its place: for a least-squares (or robust) loss
     solved by ``qr`` or ``svd``, the largest cosine between the residual and a Jacobian column is
-    at most ``tol``, which no rescaling of parameters or residuals changes. With bounds, ``g`` is the
-    gradient of the parameters that no bound holds back.
+    at most ``tol``, which no rescaling of parameters or residuals changes. With bounds, ``g`` is
+    the gradient of the parameters that no bound holds back.
 
     Args:
       value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.

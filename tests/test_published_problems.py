@@ -13,6 +13,7 @@ def test_least_squares_ends_converged_at_a_published_minimum(name, x64):
     problem = MGH[name]
     solution = so.least_squares(problem.residual, jnp.asarray(problem.start, jnp.float64))
     reached = 2 * float(solution.value)
-    near = [abs(reached - f) <= 1e-6 * f if f > 0 else reached <= 1e-12 for f in problem.minima]
+    # A minimum of 4.7e-10 counts as reached within what a minimum of zero allows.
+    near = [abs(reached - f) <= 1e-6 * f + 1e-12 for f in problem.minima]
     assert any(near), f"f = {reached}, the published minima are {problem.minima}"
     assert bool(solution.success), solution.message

@@ -223,7 +223,9 @@ def test_optimality_is_the_largest_cosine_between_residual_and_columns(x64, solv
     np.testing.assert_allclose(step.optimality, cosines.max(), rtol=1e-10)
     fitted = residual - rows @ np.linalg.lstsq(rows, residual)[0]
     step, _ = run(solver, Rows(rows, fitted))
-    assert step.optimality < 1e-14
+    # What was fitted keeps κ‖r‖/‖fitted‖ roundings of `lstsq`; 100 leave room for any LAPACK.
+    rounding = np.finfo(float).eps * np.linalg.norm(residual) / np.linalg.norm(fitted)
+    assert step.optimality < 100 * np.linalg.cond(rows) * rounding
     step, _ = run(solver, Rows(rows, np.zeros(6)))
     assert step.optimality == 0 and not step.direction.any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
-from secondorder.objective import Objective, Stationary, held
+from secondorder.objective import Known, Objective, Stationary, held
+from secondorder.operators.dense import ravel
+from secondorder.operators.jacobian import linearize
 from secondorder.solvers.base import Prepared
-from secondorder.transform import find_linesearches, find_states
+from secondorder.transform import find_linesearches, find_states, takes_jacobian, undone
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
@@ -79,19 +82,20 @@ class History(NamedTuple):
 class Loop(NamedTuple):
     """What the loop carries, all of it: a solve goes on from here bit for bit."""
 
-    params: Params
+    params: Params  # where to go on; at the end the last finite point
     state: Any
-    value: jax.Array
+    last: Params  # the last point known to be finite
+    value: jax.Array  # there, as are the next two
     grad_norm: jax.Array
     grad: Params
+    model: tuple[Any, Any] | None  # its outputs and Jacobian, where the optimizer takes one
     moved: jax.Array  # whether value and gradient must be evaluated anew
-    last: tuple[Params, jax.Array, jax.Array]  # the last point known to be finite
     first_size: jax.Array  # |f| at the start
     steepest: jax.Array  # the largest scaled gradient seen
     still: jax.Array  # updates in a row that changed nothing
     promised: jax.Array  # the largest decrease predicted in them
     steps: jax.Array
-    evaluations: Evaluations
+    paid: jax.Array  # the four counts of Evaluations
     history: History | None
     status: jax.Array
 
@@ -122,20 +126,25 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     nan = lambda *shape, dtype=dtype: jnp.full(shape, jnp.nan, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
     state = jax.tree.map(settled, problem.optimizer.init(params))
+    model = None
+    if takes_jacobian(state) and isinstance(problem.fn, Objective):
+        shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
+        model = tree.zeros_like(shapes)
     return Loop(
         params=params,
         state=_primed(state, problem, params),
+        last=params,
         value=nan(dtype=value_dtype),
         grad_norm=nan(),
         grad=tree.zeros_like(params),
+        model=model,
         moved=jnp.asarray(True),
-        last=(params, nan(dtype=value_dtype), nan()),
         first_size=nan(),
         steepest=jnp.zeros((), dtype),
         still=count(),
         promised=jnp.zeros((), dtype),
         steps=count(),
-        evaluations=Evaluations(count(), count(), count(), count()),
+        paid=jnp.zeros(4, jnp.int32),
         history=None
         if history == 0
         else History(
@@ -148,23 +157,34 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
 def run(problem: Problem, start: Loop) -> Loop:
     """The loop. Its body evaluates first and tests, then updates: one gradient per step."""
 
-    def body(loop: Loop) -> Loop:
-        loop = _evaluate(problem.fn, loop)
-        free = free_params(loop.params, loop.grad, problem.box)
+    def body(packed):
+        loop = _evaluate(problem.fn, unpack(packed))
         grad, fn = loop.grad, problem.fn
+        columns = None if loop.model is None else loop.model[1]
         if problem.box is not None:
+            free = free_params(loop.params, grad, problem.box)
             grad, fn = tree.only(free, grad), held(fn, free, problem.box)
+            columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
         loop = _test(loop, grad, problem)
 
-        def update(loop: Loop) -> Loop:
+        def update(packed):
+            loop = unpack(packed)
+            known = fn
+            if loop.model is not None:
+                model = Known(fn.model, loop.params, loop.model[0], columns)
+                known = dataclasses.replace(fn, model=model)
             updates, state = problem.optimizer.update(
-                grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=fn
+                grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=known
             )
-            return _advance(loop, updates, state, problem)
+            return pack(_advance(loop, updates, state, problem))
 
-        return jax.lax.cond(loop.status == Status.RUNNING.value, update, lambda loop: loop, loop)
+        running = loop.status == Status.RUNNING.value
+        return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
 
-    return jax.lax.while_loop(lambda loop: loop.status == Status.RUNNING.value, body, start)
+    # A kernel is compiled and launched for every array that leaves a branch: scalars leave as one.
+    pack, unpack = tree.packing(start)
+    is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
+    return unpack(jax.lax.while_loop(is_running, body, pack(start)))
 
 
 def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
@@ -182,31 +202,62 @@ def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None)
 def _evaluate(fn: Callable, loop: Loop) -> Loop:
     """Value and gradient at the loop's parameters, unless they are known.
 
-    They are after a rejected step, and after a line search that ended here and kept them.
+    They are after a rejected step, and after a line search that ended here and kept them (unless
+    the optimizer takes a Jacobian, which then has to be evaluated anyway).
     """
-    stored = _stored(loop.state, loop.params)
+    stored = _stored(loop.state, loop.params) if loop.model is None else None
 
     def fresh():
-        value, grad = jax.value_and_grad(fn)(loop.params)
-        return jnp.asarray(value, loop.value.dtype), grad
+        value, grad, model = _value_grad_model(fn, loop.params, loop.model is not None)
+        return jnp.asarray(value, loop.value.dtype), grad, model
 
     if stored is None:
-        known, kept = ~loop.moved, lambda: (loop.value, loop.grad)
+        known, kept = ~loop.moved, lambda: (loop.value, loop.grad, loop.model)
     else:
         known = jnp.isfinite(stored.value)
         kept = lambda: (
             stored.value.astype(loop.value.dtype),
             tree.cast(stored.grad, loop.params),
+            None,
         )
-    value, grad = jax.lax.cond(known, kept, fresh)
-    paid = jnp.where(known, 0, 1).astype(jnp.int32)
-    return loop._replace(
-        value=value,
-        grad=grad,
-        grad_norm=tree.norm(grad).astype(loop.grad_norm.dtype),
-        moved=jnp.asarray(False),
-        evaluations=loop.evaluations._replace(gradients=loop.evaluations.gradients + paid),
+    value, grad, model = jax.lax.cond(known, kept, fresh)
+    norm = tree.norm(grad).astype(loop.grad_norm.dtype)
+    # A first point that is not finite has no earlier one to fall back on.
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    sound = finite | (loop.steps == 0)
+    here = tree.where(
+        sound,
+        (loop.params, value, norm, grad),
+        (loop.last, loop.value, loop.grad_norm, loop.grad),
     )
+    status = jnp.where(finite, loop.status, Status.NONFINITE.value)
+    params, value, norm, grad = here
+    gradients = jnp.where(known, 0, 1).astype(jnp.int32)
+    return loop._replace(
+        params=params,
+        last=params,
+        value=value,
+        grad_norm=norm,
+        grad=grad,
+        model=model,
+        moved=jnp.asarray(False),
+        paid=loop.paid.at[Evaluations._fields.index("gradients")].add(gradients),
+        status=status.astype(jnp.int32),
+    )
+
+
+def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
+    """``f``, its gradient, and the model's outputs and Jacobian where asked for.
+
+    Through the Jacobian the gradient is a product, and the model is differentiated once, not twice.
+    """
+    if not jacobian:
+        return *jax.value_and_grad(fn)(params), None
+    at = linearize(fn.model, params)
+    columns = at.dense()
+    value, slope = jax.value_and_grad(fn.loss)(at.outputs)
+    known = linearize(Known(fn.model, params, at.outputs, columns), params)
+    return value, known.mvt(slope), (at.outputs, columns)
 
 
 def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
@@ -221,7 +272,6 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
     converged = (slope == 0) | ((slope <= problem.tol * yardstick) & ~_measured(loop.state))
-    finite = jnp.isfinite(loop.value) & jnp.isfinite(loop.grad_norm)
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
     status = jnp.where(loop.still >= PATIENCE, _stuck(loop.state), status)
@@ -230,21 +280,9 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     spent = (loop.still >= 2) & (loop.promised <= rounding)
     status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
     status = jnp.where(converged, Status.CONVERGED.value, status)
-    status = jnp.where(finite, status, Status.NONFINITE.value).astype(jnp.int32)
-
-    here = (loop.params, loop.value, loop.grad_norm)
-    first_point = loop.steps == 0
-    last = tree.where(finite | first_point, here, loop.last)
-    params, value, norm = last
-    return loop._replace(
-        params=params,
-        value=value,
-        grad_norm=norm,
-        last=last,
-        first_size=first,
-        steepest=steepest,
-        status=status,
-    )
+    nonfinite = Status.NONFINITE.value
+    status = jnp.where(loop.status == nonfinite, nonfinite, status).astype(jnp.int32)
+    return loop._replace(first_size=first, steepest=steepest, status=status)
 
 
 def _measured(state: Any) -> jax.Array:
@@ -266,32 +304,30 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
     dtype = loop.promised.dtype
     optimal, accepted = jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.nan, dtype)
-    paid = loop.evaluations
+    values, gradients, jacobians, products = 0, 0, 0, 0
     if ours:
         report, trust = ours[-1].report, ours[-1].trust
         optimal, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(report.predicted).astype(dtype), trust.scale.astype(dtype)
-        asked = jnp.where(jnp.isnan(trust.gain), 0, 1).astype(jnp.int32)
-        paid = paid._replace(
-            values=paid.values + asked,
-            jacobians=paid.jacobians + report.jacobians,
-            products=paid.products + jnp.where(report.jacobians > 0, 0, report.products),
-        )
+        values = jnp.where(jnp.isnan(trust.gain), 0, 1)
+        jacobians, products = report.jacobians, report.products
+        products = jnp.where(jacobians > 0, 0, products)
     if searches:
-        searched = searches[-1].info.num_linesearch_steps.astype(jnp.int32)
-        paid = paid._replace(gradients=paid.gradients + searched)
+        gradients = searches[-1].info.num_linesearch_steps
+    paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
 
     params = optax.apply_updates(loop.params, updates)
     if problem.box is not None:
         params = jax.tree.map(jnp.clip, params, *problem.box)
     params = tree.where(optimal, loop.params, params)
     eps = jnp.finfo(tree.dtype(loop.params)).eps
-    quiet = jax.tree.map(
-        lambda new, x: jnp.all(jnp.abs(new - x) <= eps * jnp.abs(x)), params, loop.params
+    # How far the parameters have moved: 0 nowhere, 1 within rounding, 2 farther; NaN is far.
+    beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
+    far = jax.tree.map(
+        lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, loop.params
     )
-    same = jax.tree.map(lambda new, x: jnp.all(new == x), params, loop.params)
-    still = jnp.all(jnp.asarray(jax.tree.leaves(quiet), bool))
-    moved = ~jnp.all(jnp.asarray(jax.tree.leaves(same), bool))
+    distance = tree.max_abs(far)
+    still, moved = distance <= 1, distance >= 1
 
     history = loop.history
     if history is not None:  # beyond the room there is, records are dropped
@@ -302,12 +338,12 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         jax.debug.callback(problem.callback, loop.steps, loop.value, loop.grad_norm)
     return loop._replace(
         params=params,
-        state=tree.where(optimal, loop.state, jax.tree.map(settled, state)),
+        state=undone(optimal, loop.state, jax.tree.map(settled, state)),
         moved=moved,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
-        evaluations=paid,
+        paid=loop.paid + paid,
         history=tree.where(optimal, loop.history, history),
         status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
     )

@@ -161,7 +161,7 @@ def minimize(
         value=value,
         grad_norm=end.grad_norm if box is None else tree.norm(tree.only(free, end.grad)),
         steps=end.steps,
-        evaluations=end.evaluations,
+        evaluations=Evaluations(*end.paid),
         status=end.status,
         success=end.status == Status.CONVERGED.value,
         projected=jnp.any(jnp.asarray(moved, bool)),

@@ -14,6 +14,7 @@ from secondorder.curvature.base import Curvature
 from secondorder.objective import is_stationary
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Solver, Step, roll_back
+from secondorder.solvers.rows import RowsState
 from secondorder.tree import Params
 from secondorder.trust.base import Trial, Trust, TrustState
 
@@ -232,6 +233,28 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         found["learning_rate"] = search.learning_rate
         found["linesearch_steps"] = search.info.num_linesearch_steps
     return found
+
+
+def takes_jacobian(state: Any) -> bool:
+    """Whether a method inside an Optax state forms a dense Jacobian at every point."""
+    return any(isinstance(ours.solver, RowsState) for ours in find_states(state))
+
+
+def undone(where: jax.Array, old: Any, new: Any) -> Any:
+    """The Optax state ``new``, or, where so, as if the update that led to it had not been made.
+
+    What it learnt of its point, the report and a solver's factors, stays: that is still true.
+    """
+
+    is_ours = lambda x: isinstance(x, CurvatureState)
+
+    def known(old: Any, new: Any) -> Any:
+        if not is_ours(new):
+            return old
+        return old._replace(report=new.report, solver=roll_back(old.solver, new.solver))
+
+    old = jax.tree.map(known, old, new, is_leaf=is_ours)
+    return jax.tree.map(lambda a, b: b if a is b else jnp.where(where, a, b), old, new)
 
 
 def find_states(state: Any) -> list[CurvatureState]:

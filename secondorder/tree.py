@@ -8,6 +8,7 @@ whatever the leaves are stored in: a dot product of bfloat16 gradients keeps its
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -90,6 +91,41 @@ def negative(x: Params) -> Params:
 def where(condition: chex.Array, x: Params, y: Params) -> Params:
     """``x`` where the scalar ``condition`` holds, else ``y``: also for whole states."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """``pack, unpack``: from a tree like ``example`` to one whose scalars share an array, and back.
+
+    One array per dtype, booleans among the int32; keys and arrays with axes stay as they are.
+    """
+    leaves, structure = jax.tree.flatten(example)
+    kinds: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        dtype = jnp.int32 if leaf.dtype in (jnp.bool_, jnp.int32) else leaf.dtype
+        if leaf.shape == () and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            kinds.setdefault(dtype, []).append(i)
+    packed = {i for places in kinds.values() for i in places}
+
+    def pack(tree: Any) -> Any:
+        found = jax.tree.leaves(tree)
+        rest = [leaf for i, leaf in enumerate(found) if i not in packed]
+        stacks = []
+        for kind, places in kinds.items():
+            slot = jax.lax.broadcasted_iota(jnp.int32, (len(places),), 0)
+            stack = jnp.zeros(len(places), kind)
+            for k, i in enumerate(places):
+                stack = jnp.where(slot == k, found[i].astype(kind), stack)
+            stacks.append(stack)
+        return rest, stacks
+
+    def unpack(parts: Any) -> Any:
+        rest, stacks = parts
+        found = dict(zip((i for i in range(len(leaves)) if i not in packed), rest, strict=True))
+        for places, stack in zip(kinds.values(), stacks, strict=True):
+            found |= {i: stack[k].astype(leaves[i].dtype) for k, i in enumerate(places)}
+        return jax.tree.unflatten(structure, [found[i] for i in range(len(leaves))])
+
+    return pack, unpack
 
 
 def only(mask: Params, x: Params) -> Params:

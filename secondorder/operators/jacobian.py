@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.objective import BatchedModel
-from secondorder.operators.dense import join, over_basis
+from secondorder.objective import BatchedModel, Known
+from secondorder.operators.dense import join, over_basis, ravel
 from secondorder.tree import Params
 
 MODES = ("auto", "forward", "reverse")
@@ -122,6 +122,7 @@ class Jacobian:
       fn, params: the function and the point.
       outputs: ``fn(params)``.
       mv: ``params``-shaped ``v`` ↦ outputs-shaped ``J v``.
+      known: ``J`` itself as :meth:`dense` returns it, where it is at hand.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -134,6 +135,7 @@ class Jacobian:
     params: Params
     outputs: Any
     mv: Callable[[Params], Any]
+    known: Any = None
 
     @functools.cached_property
     def _transpose(self) -> Callable:
@@ -164,6 +166,8 @@ class Jacobian:
 
     def dense(self) -> Any:
         """``J`` as the outputs' tree of arrays ``(*output.shape, n)``, in at least float32."""
+        if self.known is not None:
+            return self.known
         if isinstance(self.fn, BatchedModel):
             fn, params = self.fn, self.params
             one = lambda example: linearize(lambda p: fn.model(p, example), params).dense()
@@ -186,5 +190,20 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
     driven from the host; linearising here, once, serves both.
     """
     tree.check_real(params)
+    if isinstance(fn, Known):
+        if fn.is_at(params):
+            return _tabulated(fn)
+        fn = fn.model
     outputs, mv = jax.linearize(fn, params)
     return Jacobian(fn, params, outputs, mv)
+
+
+def _tabulated(fn: Known) -> Jacobian:
+    """The Jacobian whose columns are at hand: its products differentiate nothing."""
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+    def mv(v: Params) -> Any:
+        flat = ravel(v)
+        return jax.tree.map(lambda c, z: product(c, flat).astype(z.dtype), fn.columns, fn.outputs)
+
+    return Jacobian(fn.model, fn.params, fn.outputs, mv, fn.columns)

@@ -6,6 +6,7 @@ from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.qr import qr
+from secondorder.solvers.region import qr_region
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
 from secondorder.solvers.steihaug import steihaug
 from secondorder.solvers.svd import dogleg, svd, svd_region
@@ -25,6 +26,7 @@ __all__ = [
     "gltr",
     "krylov_cubic",
     "qr",
+    "qr_region",
     "relative_progress",
     "relative_residual",
     "steihaug",

@@ -99,6 +99,7 @@ def prepared(
     prepare: Callable[[Quadratic, Any], tuple[Any, Any]],
     solve: Callable[[Quadratic, Any, jax.Array], Step],
     remember: Callable[[Params], Any] = lambda params: (),
+    state_type: type[Prepared] = Prepared,
     **options: Any,
 ) -> Solver:
     """A solver in two halves: a factorisation per point, a solution per scalar.
@@ -107,6 +108,7 @@ def prepared(
       prepare: ``(quadratic, memory) -> (factors, memory)``, the expensive half.
       solve: ``(quadratic, factors, scale) -> Step``.
       remember: ``params -> memory``, the initial memory.
+      state_type: of its state.
       options: further fields of :class:`Solver`.
     """
 
@@ -123,14 +125,14 @@ def prepared(
             products=jnp.where(paid, step.products, 0),
             jacobians=jnp.where(paid, step.jacobians, 0),
         )
-        return step, Prepared(memory, None if quadratic.again is None else kept)
+        return step, state_type(memory, None if quadratic.again is None else kept)
 
-    return Solver(lambda params: Prepared(remember(params), None), update, **options)
+    return Solver(lambda params: state_type(remember(params), None), update, **options)
 
 
 def roll_back(old: Any, new: Any) -> Any:
     """The solver's state after a rejection: the old one, but factors of this point are kept."""
-    return Prepared(old.memory, new.factors) if isinstance(new, Prepared) else old
+    return old._replace(factors=new.factors) if isinstance(new, Prepared) else old
 
 
 def make_step(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from secondorder.solvers.base import Solver, Stop
-from secondorder.solvers.rows import Answer, Rows, on_rows
+from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, on_rows
 
 
 def qr() -> Solver:
@@ -28,41 +27,14 @@ def qr() -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.damping(1e-3))
     """
 
-    def solve(rows: Rows, factors: tuple, damping: jax.Array) -> Answer:
+    def solve(triangle: Triangle, factors: tuple, damping: jax.Array) -> Answer:
         # Beside a weight beyond 1/√ε the rounding of the factorisation would drown the rows.
-        eps = jnp.finfo(rows.a.dtype).eps
-        weight = jnp.sqrt(jnp.clip(damping, eps, 1 / eps))
-        tall = rows.a.shape[0] >= rows.a.shape[1]
-        y, singular = (_tall if tall else _wide)(rows.a, rows.r, rows.rest, weight)
-        return Answer(y, jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value))
+        eps = jnp.finfo(damping.dtype).eps
+        upper, q = damped(triangle, jnp.clip(damping, eps, 1 / eps))
+        z = back_substituted(upper, q, triangle.rest)
+        return Answer(z, jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value))
 
-    return on_rows("qr", lambda rows: (), solve)
-
-
-def _tall(a, r, rest, weight):
-    """``min ½‖[a; w I] y + [r; 0]‖² + rest·y`` from the R-factor of ``[a r; w I 0]``."""
-    m, n = a.shape
-    stacked = jnp.concatenate(
-        [
-            jnp.concatenate([a, r[:, None]], axis=1),
-            jnp.concatenate([weight * jnp.eye(n, dtype=a.dtype), jnp.zeros((n, 1), a.dtype)], 1),
-        ]
-    )
-    factor = jnp.linalg.qr(stacked, mode="r")
-    upper, rotated = factor[:n, :n], factor[:n, n]
-    y = -solve_triangular(upper, rotated)
-    y = y - solve_triangular(upper, solve_triangular(upper, rest, trans=1))
-    return y, _is_singular(upper)
-
-
-def _wide(a, r, rest, weight):
-    """The same minimum from ``[aᵀ; w I] = Q U``: ``y = −Q₁ U⁻ᵀ r``, then the part for ``rest``."""
-    m, n = a.shape
-    q, upper = jnp.linalg.qr(jnp.concatenate([a.T, weight * jnp.eye(m, dtype=a.dtype)]))
-    q1 = q[:n]
-    y = -q1 @ solve_triangular(upper, r, trans=1)
-    # (aᵀa + w² I)⁻¹ = (I − Q₁Q₁ᵀ)/w², the projection off the rows
-    return y - (rest - q1 @ (q1.T @ rest)) / weight**2, _is_singular(upper)
+    return on_rows("qr", lambda triangle: (), solve)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the least-squares solvers share: the rows ``R`` with ``B = RᵀR``, in Moré's scaling.
+"""What the least-squares solvers share: the rows ``R`` with ``B = RᵀR``, scaled and triangular.
 
 Squaring the Jacobian squares its condition number, and with it goes half of the digits. ``RᵀR`` is
 therefore never formed. With ``D`` the largest norm each column of ``R`` has had so far (Moré 1978,
@@ -13,44 +13,60 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.pullback import Pullback
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, prepared
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Rows(NamedTuple):
-    """The local least-squares problem ``½‖A y + r‖² + rest·y``, ``y = D d``.
+class Triangle(NamedTuple):
+    """The local least-squares problem after one orthogonal factorisation.
+
+    ``½‖A y + r‖² + rest·y`` is ``½‖U z + q‖² + rest·z`` and a constant, with ``y = basis z``; of
+    the size of the parameters, however many rows there are.
 
     Attributes:
-      a: ``A``, ``(k, n)``, columns of norm at most one.
-      r: the residual ``(k,)``; zero where the curvature knows none.
-      rest: ``D⁻¹`` times the part of the gradient that ``Aᵀ r`` does not explain: what a clipping
-        or a decay added before, or all of it where there is no residual.
-      scaling: the diagonal of ``D``.
-      optimality: the largest cosine between residual and column; infinity for a loss whose
-        residual is only its slope over the root of its curvature.
-      passes: how many passes the dense Jacobian took.
+      upper: ``U``, ``(k, k)``, upper triangular, ``k`` the lesser of rows and parameters.
+      q: the rotated residual, ``(k,)``; zero where the curvature knows none.
+      rest: the part of the gradient that ``Uᵀ q`` does not explain, ``(k,)``: what a clipping or a
+        decay added before, or all of it where there is no residual.
+      basis: ``(n, k)`` orthonormal where there are fewer rows than parameters, else ``None``: no y
+        outside it changes the rows.
+      outside: the part of the gradient outside the basis, ``(n,)``, which damping alone answers.
     """
 
-    a: jax.Array
-    r: jax.Array
+    upper: jax.Array
+    q: jax.Array
     rest: jax.Array
+    basis: jax.Array | None
+    outside: jax.Array | None
+
+
+class Point(NamedTuple):
+    """What a row solver keeps of a point: its triangle, its own factors, and what it reports."""
+
+    triangle: Triangle
+    factors: Any
     scaling: jax.Array
     optimality: jax.Array
     passes: jax.Array
 
 
 class Answer(NamedTuple):
-    """What a row solver finds: ``y``, why it stopped, and whether the step ends at a radius."""
+    """What a row solver finds: ``z``, why it stopped, and whether the step ends at a radius."""
 
-    y: jax.Array
+    z: jax.Array
     stopped: Any
     boundary: Any = False
+
+
+class RowsState(Prepared):
+    """The state of a solver that always takes a dense Jacobian, which a caller may have at hand."""
 
 
 def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "damping") -> Solver:
@@ -58,42 +74,46 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
 
     Args:
       name: for the error that refuses a curvature without rows.
-      factorise: ``Rows -> factors``, once per point.
-      solve: ``(Rows, factors, scale) -> Answer``, once per trial.
+      factorise: ``Triangle -> factors``, once per point.
+      solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
     """
 
     def prepare(quadratic: Quadratic, memory):
-        rows, memory = _rows(name, quadratic, memory)
-        return (rows, factorise(rows)), memory
+        return _point(name, factorise, quadratic, memory)
 
-    def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
-        rows, factored = factors
-        found = solve(rows, factored, scale.astype(rows.a.dtype))
-        change = jnp.matmul(rows.a, found.y, precision=HIGHEST)
-        step = found.y / rows.scaling
+    def answer(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
+        triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
+        z, stopped, boundary = solve(triangle, point.factors, scale)
+        change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
         # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
-        predicted = jnp.dot(change, rows.r + 0.5 * change) + jnp.dot(rows.rest, found.y)
-        sound = jnp.all(jnp.isfinite(step)) & jnp.isfinite(predicted)
+        predicted = jnp.dot(change, triangle.q + 0.5 * change) + jnp.dot(triangle.rest, z)
+        y = z
+        if triangle.basis is not None:
+            y = jnp.matmul(triangle.basis, z, precision=HIGHEST)
+            if reads == "damping":
+                y = y - triangle.outside / jnp.where(scale > 0, scale, jnp.inf)
+                predicted = predicted + jnp.dot(triangle.outside, y)
+        sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
         like = quadratic.grad
         return make_step(
-            tree.cast(unravel(step, like), like),
+            tree.cast(unravel(y / point.scaling, like), like),
             predicted,
-            length=jnp.linalg.norm(found.y),
-            boundary=found.boundary,
-            products=rows.passes,
+            length=jnp.linalg.norm(y),
+            boundary=boundary,
+            products=point.passes,
             jacobians=1,
-            optimality=rows.optimality,
-            stopped=jnp.where(sound, found.stopped, Stop.NONFINITE.value),
+            optimality=point.optimality,
+            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         )
 
     def remember(params):
         return tree.accumulator(tree.zeros_like(params))
 
-    return prepared(prepare, answer, remember, reads=reads, measures=True)
+    return prepared(prepare, answer, remember, RowsState, reads=reads, measures=True)
 
 
-def _rows(name: str, quadratic: Quadratic, running: tree.Params) -> tuple[Rows, tree.Params]:
+def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.Params):
     op, g = quadratic.curvature, ravel(quadratic.grad)
     if not isinstance(op, Pullback):
         raise TypeError(
@@ -108,10 +128,42 @@ def _rows(name: str, quadratic: Quadratic, running: tree.Params) -> tuple[Rows, 
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
         optimality = _largest_cosine(g, norms, r, ravel(op.jacobian.params))
-    rest = _unexplained(g, matrix, r)
+    triangle = _reduce(matrix / scaling, r, _unexplained(g, matrix, r) / scaling)
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
-    rows = Rows(matrix / scaling, r, rest / scaling, scaling, optimality, passes)
-    return rows, tree.cast(unravel(largest, running), running)
+    point = Point(triangle, factorise(triangle), scaling, optimality, passes)
+    return point, tree.cast(unravel(largest, running), running)
+
+
+def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
+    basis = outside = None
+    if a.shape[0] < a.shape[1]:
+        basis, upper = jnp.linalg.qr(a.T)
+        a, whole = upper.T, rest
+        rest = jnp.matmul(basis.T, whole, precision=HIGHEST)
+        outside = whole - jnp.matmul(basis, rest, precision=HIGHEST)
+    return Triangle(*triangular(a, r), rest, basis, outside)
+
+
+def triangular(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``U`` and ``q`` with ``‖a z + r‖² = ‖U z + q‖²`` and a constant, by QR of ``[a r]``."""
+    k = a.shape[1]
+    factor = jnp.linalg.qr(jnp.concatenate([a, r[:, None]], axis=1), mode="r")
+    return factor[:k, :k], factor[:k, k]
+
+
+def damped(triangle: Triangle, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``U_λ`` and ``q_λ``: the triangle of ``[U; √λ I]`` with ``[q; 0]``."""
+    k = triangle.q.size
+    eye = jnp.sqrt(damping) * jnp.eye(k, dtype=triangle.q.dtype)
+    return triangular(jnp.concatenate([triangle.upper, eye]), jnp.pad(triangle.q, (0, k)))
+
+
+def back_substituted(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
+    """The minimiser ``−U⁻¹(q + U⁻ᵀ rest)``."""
+    # There is a rest only where something has altered the gradient.
+    transposed = lambda: solve_triangular(upper, rest, trans=1)
+    more = jax.lax.cond(jnp.any(rest != 0), transposed, lambda: jnp.zeros_like(rest))
+    return -solve_triangular(upper, q + more)
 
 
 def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Least squares in the singular basis of the Jacobian: undamped, in a region, along a dogleg.
 
-``A = U diag(s) Vᵀ`` answers for every scalar at once, so a rejected step costs O(n²). Singular
-values below ``max(k, n) ε`` of the largest count as zero and their directions get no step, so of
+Singular values answer for every scalar at once, so a rejected step costs O(n²). Those
+below ``k ε`` of the largest count as zero and their directions get no step, so of
 many solutions it is the shortest.
 """
 
@@ -15,16 +15,16 @@ import jax.numpy as jnp
 
 from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Stop
-from secondorder.solvers.rows import HIGHEST, Answer, Rows, on_rows
+from secondorder.solvers.rows import HIGHEST, Answer, Triangle, on_rows
 
 
 class Singular(NamedTuple):
-    """``A`` in its singular basis.
+    """``U`` in its singular basis.
 
     Attributes:
       s: singular values in *ascending* order, those below rounding set to zero.
       vt: the right vectors as rows, in that order.
-      c: the gradient's coefficients, ``s (Uᵀr) + Vᵀ rest``; zero where s is.
+      c: the gradient's coefficients, of ``Uᵀq + rest``; zero where s is.
     """
 
     s: jax.Array
@@ -32,31 +32,33 @@ class Singular(NamedTuple):
     c: jax.Array
 
 
-def _factorise(rows: Rows) -> Singular:
+def _factorise(triangle: Triangle) -> Singular:
     # LAPACK may not return from a matrix with NaN; a NaN in s marks the failure instead.
-    sound = jnp.all(jnp.isfinite(rows.a)) & jnp.all(jnp.isfinite(rows.r))
-    u, s, vt = jnp.linalg.svd(jnp.where(sound, rows.a, 0), full_matrices=False)
-    limit = max(rows.a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    upper, q, rest = triangle[:3]
+    sound = jnp.all(jnp.isfinite(upper)) & jnp.all(jnp.isfinite(q))
+    u, s, vt = jnp.linalg.svd(jnp.where(sound, upper, 0))
+    limit = s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
     kept = s > limit
-    c = s * jnp.matmul(u.T, rows.r, precision=HIGHEST)
-    c = c + jnp.matmul(vt, rows.rest, precision=HIGHEST)
+    c = s * jnp.matmul(u.T, q, precision=HIGHEST)
+    c = c + jnp.matmul(vt, rest, precision=HIGHEST)
     s, c = jnp.where(kept, s, 0), jnp.where(kept, c, 0)
     return Singular(jnp.where(sound, s, jnp.nan)[::-1], vt[::-1], c[::-1])
 
 
 def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
-    """A row solver from ``solve(s, c, scale) -> (z, boundary)``."""
+    """A row solver from ``solve(s, c, scale) -> (coefficients, boundary)``."""
 
-    def answer(rows: Rows, basis: Singular, scale: jax.Array) -> Answer:
-        z, boundary = solve(basis.s, basis.c, scale)
-        deficient = ~jnp.all(basis.s > 0) | (basis.s.size < rows.a.shape[1])
+    def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
+        coefficients, boundary = solve(basis.s, basis.c, scale)
+        deficient = ~jnp.all(basis.s > 0) | (triangle.basis is not None)
         stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
         stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
-        y = jnp.matmul(basis.vt.T, z, precision=HIGHEST)
-        if reads == "damping":  # the part of the gradient outside the rows, which damping answers
-            off = rows.rest - basis.vt.T @ (basis.vt @ rows.rest)
-            y = y - off / jnp.where(scale > 0, scale, jnp.inf)
-        return Answer(y, stopped, boundary)
+        z = jnp.matmul(basis.vt.T, coefficients, precision=HIGHEST)
+        if reads == "damping":  # the rest off the kept directions, which damping alone answers
+            kept = jnp.where((basis.s > 0)[:, None], basis.vt, 0)
+            off = triangle.rest - kept.T @ (kept @ triangle.rest)
+            z = z - off / jnp.where(scale > 0, scale, jnp.inf)
+        return Answer(z, stopped, boundary)
 
     return on_rows(name, _factorise, answer, reads)
 

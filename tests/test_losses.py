@@ -1,6 +1,7 @@
 """Every loss: its value by another's formula, its slope and curvature by finite differences."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,23 @@ CASES = {
     "soft_l1": (so.soft_l1(2.0), Z, np.sum(4 * (np.sqrt(1 + (Z / 2) ** 2) - 1))),
     "cauchy": (so.cauchy(6.0), Z, np.sum(18 * np.log1p((Z / 6) ** 2))),
     "arctan": (so.arctan(6.0), Z, np.sum(18 * np.arctan((Z / 6) ** 2))),
+    "a total": (
+        so.losses.total(so.poisson(COUNTS), so.losses.half_sum_of_squares()),
+        (Z, {"a": T, "b": Z[:2, 0], "c": None}),
+        np.mean(np.sum(np.exp(Z) - COUNTS * Z, -1)) + np.sum(T**2) / 2 + np.sum(Z[:2, 0] ** 2) / 2,
+    ),
+    "a total in a total": (
+        so.losses.total(
+            so.softmax_cross_entropy(LABELS),
+            so.losses.total(lambda z: jnp.sum(jnp.cosh(z)), so.squared_error(T)),
+        ),
+        [Z, (T[0], Z)],
+        lambda: (
+            np.mean(optax.softmax_cross_entropy_with_integer_labels(Z, LABELS))
+            + np.sum(np.cosh(T[0]))
+            + np.mean(np.sum((Z - T) ** 2, -1)) / 2
+        ),
+    ),
     "a plain function": (AnyLoss(coupled), {"a": Z[:2, :2], "b": Z[2]}, None),
 }
 LIKELIHOODS = [
@@ -95,6 +113,7 @@ LIKELIHOODS = [
     "softmax with integers",
     "softmax of a sequence",
     "half_sum_of_squares",
+    "a total",
 ]
 
 
@@ -165,6 +184,54 @@ def test_examples_and_leaves_are_drawn_independently():
     z = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((2, 3))}
     v = so.squared_error(z).sample(jax.random.key(0), z)
     assert len(np.unique(oracles.flat(v))) == 12
+
+
+# ----------------------------------------------------------------------------------- sums of losses
+
+
+def test_the_terms_of_a_total_are_drawn_independently():
+    z = (jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+    loss = so.losses.total(so.squared_error(z[0]), so.squared_error(z[1]))
+    assert len(np.unique(oracles.flat(loss.sample(jax.random.key(0), z)))) == 12
+
+
+def test_a_total_measures_least_squares_where_all_of_its_terms_do():
+    squares, odds = so.losses.half_sum_of_squares(), so.sigmoid_cross_entropy(jnp.zeros(2))
+    assert so.losses.total(squares, so.huber(), so.squared_error(jnp.zeros(2))).least_squares
+    assert not so.losses.total(squares, odds).least_squares
+
+
+def test_a_total_keeps_the_kind_of_tuple_it_is_given():
+    class Named(NamedTuple):
+        fit: Any
+        prior: Any
+
+    z = Named(jnp.ones(2), jnp.ones(3))
+    loss = so.losses.total(so.squared_error(jnp.zeros(2)), so.losses.half_sum_of_squares())
+    for found in (loss.curvature(z, z), loss.residual(z), loss.sample(jax.random.key(0), z)):
+        assert jax.tree.structure(found) == jax.tree.structure(z)
+
+
+@pytest.mark.parametrize("z", [jnp.ones(2), (jnp.ones(2),), {"a": jnp.ones(2), "b": jnp.ones(2)}])
+def test_outputs_that_are_no_tuple_of_as_many_are_refused(z):
+    squares = so.losses.half_sum_of_squares()
+    loss = so.losses.total(squares, squares)
+    for use in (lambda: loss(z), lambda: loss.curvature(z, z), lambda: loss.residual(z)):
+        with pytest.raises(ValueError, match="total of 2 losses needs .* a tuple of 2 outputs"):
+            use()
+    with pytest.raises(ValueError, match="at least one loss"):
+        so.losses.total()
+
+
+def test_a_total_has_no_examples_and_says_so():
+    z = (jnp.ones(2), jnp.ones(3))
+    loss = so.losses.total(so.losses.half_sum_of_squares(), so.soft_l1())
+    with pytest.raises(TypeError, match="no examples of its own"):
+        loss.weight(z)
+    with pytest.raises(TypeError, match="no examples of its own"):
+        loss.example_axes(z[0])
+    with pytest.raises(TypeError, match="not the negative log-likelihood"):
+        loss.sample(jax.random.key(0), z)
 
 
 # ------------------------------------------------------------------------------------ robust losses

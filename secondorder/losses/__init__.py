@@ -10,7 +10,8 @@ output curvature ``M = ∇²ℓ(z)``. The losses here know it in closed form, th
 ==================  ==================================================  ======================
 
 and ``residual``, the ``r`` with ``S r = ∇ℓ(z)``, which turns any of them into a local
-least-squares problem. Any other callable goes through :class:`AnyLoss`, by autodiff.
+least-squares problem. :func:`total` adds losses of several outputs, such as a penalty. Any other
+callable goes through :class:`AnyLoss`, by autodiff.
 """
 
 from secondorder.losses.base import Loss, Outputs, count_examples
@@ -29,6 +30,7 @@ from secondorder.losses.elementwise import (
 from secondorder.losses.generic import GENERIC_ROOT_LIMIT, AnyLoss, as_loss
 from secondorder.losses.robust import Robust, arctan, cauchy, huber, soft_l1
 from secondorder.losses.softmax import SoftmaxCrossEntropy, softmax_cross_entropy
+from secondorder.losses.sums import Total, total
 
 __all__ = [
     "GENERIC_ROOT_LIMIT",
@@ -43,6 +45,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SquaredError",
     "Sum",
+    "Total",
     "arctan",
     "as_loss",
     "cauchy",
@@ -54,4 +57,5 @@ __all__ = [
     "soft_l1",
     "softmax_cross_entropy",
     "squared_error",
+    "total",
 ]

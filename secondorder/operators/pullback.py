@@ -105,6 +105,39 @@ class OuterProducts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """The outer products of a total of losses, term by term: each has examples of its own."""
+
+    blocks: tuple[OuterProducts | Blocks, ...]
+    loss: losses.Total
+
+    def _each(self, name: str, u: Any) -> Any:
+        pairs = zip(self.blocks, self.loss.split(u), strict=True)
+        return self.loss.join([getattr(block, name)(x) for block, x in pairs], u)
+
+    def mv(self, u: Any) -> Any:
+        return self._each("mv", u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._each("root_transpose", u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+def _outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:
+    if isinstance(loss, losses.Total):
+        parts = zip(loss.split(scores), loss.terms, loss.split(outputs), strict=True)
+        return Blocks(tuple(_outer_products(*part) for part in parts), loss)
+    losses.count_examples(outputs)
+    return OuterProducts(scores, loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pullback(Operator):
     """``B = Jᵀ M J`` as an operator on the parameters."""
 
@@ -214,10 +247,9 @@ def fisher(
     jax.eval_shape(draw, jax.random.key(0))  # refuses a loss without targets, for free
     if key is None:
         return Pullback(at, LossCurvature(loss, at.outputs))
-    losses.count_examples(at.outputs)
     # A key is folded per sample, so that more samples extend the draw instead of replacing it.
     scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
-    return Pullback(at, OuterProducts(scores, loss))
+    return Pullback(at, _outer_products(scores, loss, at.outputs))
 
 
 def empirical_fisher(objective: Objective, params: Params) -> Operator:

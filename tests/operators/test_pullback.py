@@ -12,7 +12,11 @@ import pytest
 import secondorder as so
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-NO_EXAMPLES = {"residual_tree", "plain_loss"}  # for these an empirical Fisher means nothing
+NO_EXAMPLES = {
+    "residual_tree",
+    "plain_loss",
+    "penalised",
+}  # for these an empirical Fisher means nothing
 
 
 def arithmetic(dtype):
@@ -95,6 +99,31 @@ def test_both_forms_of_an_objective_give_the_same_numbers(name, x64):
 
 
 # ------------------------------------------------------------------------------- the sampled Fisher
+
+
+def test_the_sampled_fisher_of_a_total_is_that_of_its_terms():
+    # Their examples differ in number and in how many axes count them.
+    x, labels = problems.draw(40, 2, 3, 2), jnp.array([[0, 1, 1], [1, 0, 1]])
+    loss = so.losses.total(so.softmax_cross_entropy(labels), so.losses.half_sum_of_squares())
+    objective = so.compose(loss, lambda p: (x @ p["w"], 0.5 * p["w"]))
+    params, seeds = {"w": problems.draw(41, 2, 2)}, 1000
+
+    @jax.jit
+    def draws(params):
+        draw = lambda key: so.fisher(objective, params, key, samples=2)
+        dense = lambda key: so.dense(draw(key), params)
+        factor = draw(jax.random.key(3)).factor()
+        one = factor.T @ factor, dense(jax.random.key(3))
+        return jax.lax.map(dense, jax.random.split(jax.random.key(0), seeds)), one
+
+    drawn, (squared, one) = draws(params)
+    assert oracles.relative_error(squared, one) < 1e-5
+    exact = np.asarray(so.dense(so.fisher(objective, params), params), np.float64)
+    bar = np.std(drawn, axis=0) / np.sqrt(seeds)
+    assert np.all(np.abs(np.mean(drawn, axis=0) - exact) < 5 * bar + 1e-6)
+    assert np.all(np.diag(bar) < 0.1 * np.diag(exact))
+    with pytest.raises(TypeError, match="no examples of its own"):
+        so.empirical_fisher(objective, params)
 
 
 @pytest.mark.parametrize("name", ["logistic", "poisson", "sequences", "two_heads"])

@@ -272,6 +272,20 @@ def test_robust_curvature_is_exact_near_zero_and_positive_far_out(name, x64):
     assert weight[-1] < 0.01 * weight[0]  # an outlier pulls less
 
 
+# Where the docstring of Robust says that the correction ends, in units of the scale.
+REACH = {"huber": 1.0, "soft_l1": 3.0, "cauchy": (0.9 / 1.1) ** 0.5, "arctan": (0.9 / 3.1) ** 0.25}
+
+
+@pytest.mark.parametrize("name", RHO)
+def test_the_second_order_weight_is_dropped_where_the_docstring_says(name, x64):
+    loss, scale = RHO[name](2.0), 2.0
+    r = scale * REACH[name] * jnp.array([1 - 1e-6, 1 + 1e-6])
+    bend, second = loss.curvature(r, jnp.ones(2)), jax.vmap(jax.grad(jax.grad(loss)))(r)
+    weight = jax.grad(loss)(r) / r
+    np.testing.assert_allclose(bend, [second[0], weight[1]], rtol=1e-10)
+    assert weight[1] > second[1] + 0.05  # else the line above could not tell them apart
+
+
 # -------------------------------------------------------------------------- hopeless and odd inputs
 
 SATURATED = {
@@ -332,14 +346,43 @@ def test_a_class_that_does_not_exist_is_not_passed_over(label):
     assert jnp.isnan(value(jnp.array([0, label]))) and jnp.isfinite(value(jnp.array([0, 2])))
 
 
-def test_an_impossible_class_does_no_harm():
+@pytest.mark.parametrize("labels", ["integer", "one-hot"])
+def test_an_impossible_class_does_no_harm(labels):
+    z = jnp.array([[0.5, -jnp.inf, 1.0], [0.2, 0.3, -jnp.inf]])
+    classes = jnp.array([0, 1])
+    loss = so.softmax_cross_entropy(classes if labels == "integer" else jnp.eye(3)[classes])
+    possible = (jnp.array([0, 0, 1, 1]), jnp.array([0, 2, 0, 1]))
+    within = lambda x: x[possible].reshape(2, 2)
+    without = so.softmax_cross_entropy(classes)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def parts(loss, z):
+        r = loss.residual(z)
+        u = jnp.arange(1.0, 1.0 + z.size).reshape(z.shape)
+        products = [p(z, u) for p in (loss.curvature, loss.root, loss.root_transpose)]
+        curved = jnp.diagonal(jax.hessian(loss)(z).reshape(z.size, -1)).reshape(z.shape)
+        return loss(z), jax.grad(loss)(z), r, loss.root(z, r), curved, products
+
+    value, slope, r, through_root, curved, products = parts(loss, z)
+    expected, its_slope, its_r, _, its_curved, _ = parts(without, within(z))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for found, exact in ((slope, its_slope), (r, its_r), (curved, its_curved)):
+        np.testing.assert_allclose(within(found), exact, rtol=1e-5, atol=1e-7)
+        assert found[0, 1] == found[1, 2] == 0
+    np.testing.assert_allclose(through_root, slope, atol=1e-6)
+    assert all(np.all(np.isfinite(x)) for x in products)
+
+
+def test_a_label_on_an_impossible_class_is_infinitely_wrong():
     z = jnp.array([[0.5, -jnp.inf, 1.0]])
-    loss = so.softmax_cross_entropy(jnp.array([0]))
-    without = so.softmax_cross_entropy(jnp.array([0]))(z[:, ::2])
-    value, slope = jax.jit(jax.value_and_grad(loss))(z)
-    np.testing.assert_allclose(value, without, rtol=1e-6)
-    assert jnp.all(jnp.isfinite(slope)) and slope[0, 1] == 0
-    assert jnp.all(jnp.isfinite(loss.curvature(z, jnp.ones_like(z))))
+    for labels in (jnp.array([1]), jnp.array([[0.0, 1.0, 0.0]])):
+        assert so.softmax_cross_entropy(labels)(z) == jnp.inf
+
+
+def test_the_slope_in_a_label_of_zero_is_minus_its_log_probability():
+    z, t = draw(6, 1, 3), jnp.array([[0.0, 1.0, 0.0]])
+    slope = jax.grad(lambda t: so.softmax_cross_entropy(t)(z))(t)
+    np.testing.assert_allclose(slope, -jax.nn.log_softmax(z), rtol=1e-6)
 
 
 def test_a_robust_loss_without_a_scale_or_a_shape_is_least_squares():

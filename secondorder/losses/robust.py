@@ -16,9 +16,18 @@ from secondorder.losses.elementwise import Sum
 class Robust(Sum):
     """``½ c² Σ ρ((rᵢ/c)²)``, SciPy's convention, from ``ρ`` and its first two derivatives.
 
-    The curvature of one term is ``ρ' + 2 s ρ''`` with ``s = (r/c)²``. Beyond the scale it turns
-    negative (a residual that far is being ignored); there the second part is dropped, which leaves
-    the weight ``ρ' > 0`` of iteratively reweighted least squares (Triggs et al. 2000, section 4.3).
+    The curvature of one term is ``ρ' + 2 s ρ''`` with ``s = (r/c)²``. It falls beyond the scale,
+    and turns negative where a residual that far is being ignored. From where it is less than a
+    tenth of ``ρ'`` the second part is dropped, which leaves the weight ``ρ' > 0`` of iteratively
+    reweighted least squares (Triggs et al. 2000, section 4.3). In ``root``, ``residual`` and
+    ``curvature`` alike, that happens beyond ``|r| =``
+
+    =========  =========================================================
+    huber      ``δ``, where the slope becomes constant
+    soft_l1    ``3c``, though its true curvature is positive everywhere
+    cauchy     ``0.905 c``
+    arctan     ``0.734 c``
+    =========  =========================================================
     """
 
     least_squares = True
@@ -68,6 +77,9 @@ def huber(delta: float = 1.0) -> Loss:
 
 def soft_l1(c: float = 1.0) -> Loss:
     """``c²(√(1 + (r/c)²) − 1)``, a smooth absolute value; summed over residuals.
+
+    Its curvature ``(1 + (r/c)²)^(-3/2)`` is used up to ``|r| = 3c``, where it is a tenth of the
+    weight ``(1 + (r/c)²)^(-1/2)`` that takes its place beyond: see :class:`Robust`.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -65,7 +65,11 @@ class SoftmaxCrossEntropy(Loss):
             terms = jax.nn.logsumexp(z, axis=-1) - chosen
             return self.weight(outputs) * jnp.sum(jnp.where(known, terms, jnp.nan))
         t = self._targets(z)
-        return -self.weight(outputs) * jnp.sum(t * jax.nn.log_softmax(z, axis=-1))
+        log_p = jax.nn.log_softmax(z, axis=-1)
+        # A class without a label may be impossible: 0 · log 0 is 0. Other classes keep log p as the
+        # slope in their labels, even where those are 0.
+        log_p = jnp.where((t == 0) & jnp.isneginf(log_p), 0, log_p)
+        return -self.weight(outputs) * jnp.sum(t * log_p)
 
     def curvature(self, outputs, v):
         # M = w · mass · (diag(p) − p pᵀ) for each example
@@ -110,7 +114,7 @@ def softmax_cross_entropy(labels: Any) -> Loss:
     Args:
       labels: integers of shape ``logits.shape[:-1]``, or one-hot (or soft) labels shaped like the
         logits. Any other shape raises a ``ValueError``; a class that does not exist makes the loss
-        NaN.
+        NaN. A logit of −∞ is a class that cannot be; it costs nothing where its label is 0.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

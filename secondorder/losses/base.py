@@ -26,7 +26,7 @@ class Loss:
         raise TypeError(f"{type(self).__name__} defines no value.")
 
     def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
-        """``M v``, the product with the loss's (positive semi-definite) output curvature."""
+        """``M v``; positive semi-definite, but for an :class:`AnyLoss` that is not convex."""
         raise TypeError(f"{type(self).__name__} defines no curvature product.")
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:

@@ -20,7 +20,14 @@ class AnyLoss(Loss):
     """The generic route: any scalar function of the outputs, its curvature by autodiff.
 
     Products cost about two passes through the loss. ``root`` and ``residual`` take a dense
-    eigendecomposition of ``M`` (eigenvalues below 0 clipped to 0), so they serve small outputs.
+    eigendecomposition of ``M``, so they serve small outputs.
+
+    Where ``fn`` is not convex, ``curvature`` is ``M`` itself, indefinite, and ``S Sᵀ`` its upward
+    part ``M₊`` (eigenvalues below 0 raised to 0). They differ on purpose: an indefinite matrix has
+    no root, and its upward part no product without a root. The solvers expect it so: those that
+    work by products (``cg``, ``direct``) recognise negative curvature and say so; those that work
+    on rows (``qr``, ``svd``) solve the convex model of ``M₊`` and the whole gradient. The robust
+    losses drop their negative part in both, since each of their terms shows its own.
     """
 
     fn: Callable[[Outputs], jax.Array]

@@ -157,7 +157,10 @@ class Pullback(Operator):
         return _contract(_rows(columns), _rows(middle))
 
     def factor(self) -> jax.Array:
-        """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``."""
+        """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``.
+
+        A plain loss that is not convex has it for the upward part of ``M`` (``losses.AnyLoss``).
+        """
         columns = self.jacobian.dense()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
@@ -182,7 +185,8 @@ def ggn(objective: Objective, params: Params) -> Operator:
 
     ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a
     likelihood loss of natural parameters it is the Fisher matrix (Schraudolph 2002; Martens 2020).
-    Scaling (mean or sum over examples) is the loss's.
+    Scaling (mean or sum over examples) is the loss's. It is positive semi-definite, unless the loss
+    is a plain function that is not convex: then products are of ``∇²ℓ`` as it is.
 
     Raises:
       TypeError: a plain function instead of an objective; integer or complex parameters.

@@ -356,6 +356,55 @@ def test_a_plain_loss_has_no_empirical_fisher():
         so.empirical_fisher(problem.objective, problem.params)
 
 
+def bending_down(z):
+    """A plain loss of a tree that couples its outputs and is not convex."""
+    return jnp.sum(jnp.cos(z["a"])) + z["a"][0] * z["b"] ** 2 - 0.3 * z["b"] * jnp.sum(z["a"])
+
+
+def test_a_plain_loss_that_is_not_convex_has_its_own_products_and_rows_of_its_upward_part(x64):
+    params = problems.draw(42, 3, dtype=jnp.float64)
+    a = problems.draw(43, 3, 3, dtype=jnp.float64)
+    model = lambda p: {"a": a @ jnp.sin(p), "b": p[0] * p[1]}
+    objective = so.compose(bending_down, model)
+    m = np.asarray(oracles.hessian(bending_down, model(params)))
+    w, v = np.linalg.eigh(m)
+    assert w[0] < -0.1 and w[-1] > 0.1
+    j = np.asarray(oracles.jacobian(model, params))
+    upward = j.T @ (v * np.maximum(w, 0)) @ v.T @ j
+
+    @jax.jit
+    def found(params):
+        op = so.ggn(objective, params)
+        rows, residual = op.factor(), op.residual()
+        return so.dense(op, params), oracles.matrix(op.mv, params), rows.T @ rows, rows, residual
+
+    dense, products, squared, rows, residual = found(params)
+    for matrix, exact in ((dense, j.T @ m @ j), (products, j.T @ m @ j), (squared, upward)):
+        assert oracles.relative_error(matrix, exact) < 1e-10
+    slope = oracles.flat(jax.grad(bending_down)(model(params)))
+    reached = j.T @ (v * (w > 0)) @ v.T @ slope  # the part of the gradient that rows can explain
+    np.testing.assert_allclose(rows.T @ residual, reached, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["direct", "cg", "qr", "svd"])
+def test_every_solver_goes_downhill_on_a_loss_that_is_not_convex(x64, name):
+    objective = so.compose(bending_down, lambda p: {"a": p[:3], "b": p[3]})
+    solver = getattr(so.solvers, name)()
+    shown = {"direct": so.solvers.Stop.SHIFTED, "cg": so.solvers.Stop.NEGATIVE_CURVATURE}
+
+    @jax.jit
+    def step(params):
+        model = so.Quadratic(jax.grad(objective)(params), so.ggn(objective, params))
+        return solver.update(model, solver.init(params), jnp.asarray(1e-2))[0], model.grad
+
+    for seed in range(5):
+        params = problems.draw(seed, 4, dtype=jnp.float64)
+        assert np.linalg.eigvalsh(jax.hessian(objective)(params))[0] < 0
+        found, grad = step(params)
+        assert found.direction @ grad < 0 and found.predicted < 0
+        assert name not in shown or found.stopped == shown[name]
+
+
 def test_outputs_without_a_common_leading_axis_have_no_examples():
     problem = problems.residual_tree()
     with pytest.raises(ValueError, match="counted along the leading axis"):

@@ -55,6 +55,12 @@ def opened(
 
 def _opened_loss(loss: Callable, outputs: Any) -> tuple[Callable, Any]:
     """A loss of the library is opened by its fields, so that it still knows its curvature."""
+    if isinstance(loss, losses.Total):
+        parts = [_opened_loss(*pair) for pair in zip(loss.terms, loss.split(outputs), strict=True)]
+        builds, thetas = zip(*parts, strict=True)
+        return lambda t: losses.total(
+            *(build(x) for build, x in zip(builds, t, strict=True))
+        ), thetas
     if not isinstance(loss, losses.Loss) or isinstance(loss, losses.AnyLoss):
         fn = loss.fn if isinstance(loss, losses.AnyLoss) else loss
         opened_fn, theta = jax.closure_convert(fn, outputs)

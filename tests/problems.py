@@ -240,6 +240,26 @@ def robust(loss: so.losses.Loss, rho: Callable, scale: float, dtype: Any = jnp.f
     )
 
 
+def penalised(dtype: Any = jnp.float32) -> Problem:
+    """:func:`logistic` with an L2 penalty, as a total of losses: outputs ``(logits, weights)``."""
+    x = draw(0, 6, 3, dtype=dtype)
+    labels = array([0, 1, 1, 0, 1, 0], dtype)
+    loss = so.losses.total(so.sigmoid_cross_entropy(labels), so.losses.half_sum_of_squares())
+
+    def term(z, n):
+        logits, scaled = z
+        fit = jnp.mean(jnp.log(1 + jnp.exp(logits)) - labels * logits)
+        return fit + 0.5 * (scaled["w"] @ scaled["w"] + scaled["b"] ** 2)
+
+    return Problem(
+        objective=so.compose(
+            loss, lambda p: (x @ p["w"] + p["b"], jax.tree.map(lambda leaf: 0.5 * leaf, p))
+        ),
+        params={"w": draw(1, 3, dtype=dtype, scale=0.5), "b": array(0.2, dtype)},
+        term=term,
+    )
+
+
 def plain_loss(dtype: Any = jnp.float32) -> Problem:
     """A convex loss that the library does not know, and which couples all outputs."""
 
@@ -325,6 +345,7 @@ SPLIT = {  # every loss and every shape of parameters and outputs; all have a mo
         residual_tree,
         soft_l1_fit,
         cauchy_fit,
+        penalised,
         plain_loss,
     )
 }

@@ -102,3 +102,22 @@ def test_a_large_tangent_system_is_solved_without_its_matrix(x64):
 def test_where_it_started_does_not_matter(x64):
     solve = lambda start: so.minimize(lambda p: jnp.sum((p - 1.0) ** 2), start).params
     np.testing.assert_array_equal(jax.jacrev(solve)(jnp.array([3.0, 4.0])), np.zeros((2, 2)))
+
+
+def test_the_strength_of_a_penalty_and_the_targets_of_a_total_are_differentiated(x64):
+    x, y = jnp.array([[1.0, 0.5], [0.3, -1.0], [0.7, 2.0]]), jnp.array([1.0, -0.5, 2.0])
+
+    def fit(y, strength):
+        loss = so.losses.total(so.squared_error(y), so.losses.half_sum_of_squares())
+        objective = so.compose(loss, lambda p: (x @ p, jnp.sqrt(strength) * p))
+        return so.minimize(objective, jnp.zeros(2), so.levenberg_marquardt()).params
+
+    # (xᵀx/3 + λ) p = xᵀy/3
+    expected = lambda y, strength: jnp.linalg.solve(
+        x.T @ x / 3 + strength * jnp.eye(2), x.T @ y / 3
+    )
+    np.testing.assert_allclose(fit(y, 0.2), expected(y, 0.2), rtol=1e-8)
+    for found, exact in zip(
+        *(jax.jacobian(f, (0, 1))(y, 0.2) for f in (fit, expected)), strict=True
+    ):
+        np.testing.assert_allclose(found, exact, rtol=1e-7)

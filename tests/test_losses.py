@@ -1,6 +1,7 @@
 """Every loss: its value by another's formula, its slope and curvature by finite differences."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,23 @@ CASES = {
     "soft_l1": (so.soft_l1(2.0), Z, np.sum(4 * (np.sqrt(1 + (Z / 2) ** 2) - 1))),
     "cauchy": (so.cauchy(6.0), Z, np.sum(18 * np.log1p((Z / 6) ** 2))),
     "arctan": (so.arctan(6.0), Z, np.sum(18 * np.arctan((Z / 6) ** 2))),
+    "a total": (
+        so.losses.total(so.poisson(COUNTS), so.losses.half_sum_of_squares()),
+        (Z, {"a": T, "b": Z[:2, 0], "c": None}),
+        np.mean(np.sum(np.exp(Z) - COUNTS * Z, -1)) + np.sum(T**2) / 2 + np.sum(Z[:2, 0] ** 2) / 2,
+    ),
+    "a total in a total": (
+        so.losses.total(
+            so.softmax_cross_entropy(LABELS),
+            so.losses.total(lambda z: jnp.sum(jnp.cosh(z)), so.squared_error(T)),
+        ),
+        [Z, (T[0], Z)],
+        lambda: (
+            np.mean(optax.softmax_cross_entropy_with_integer_labels(Z, LABELS))
+            + np.sum(np.cosh(T[0]))
+            + np.mean(np.sum((Z - T) ** 2, -1)) / 2
+        ),
+    ),
     "a plain function": (AnyLoss(coupled), {"a": Z[:2, :2], "b": Z[2]}, None),
 }
 LIKELIHOODS = [
@@ -95,6 +113,7 @@ LIKELIHOODS = [
     "softmax with integers",
     "softmax of a sequence",
     "half_sum_of_squares",
+    "a total",
 ]
 
 
@@ -167,6 +186,54 @@ def test_examples_and_leaves_are_drawn_independently():
     assert len(np.unique(oracles.flat(v))) == 12
 
 
+# ----------------------------------------------------------------------------------- sums of losses
+
+
+def test_the_terms_of_a_total_are_drawn_independently():
+    z = (jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+    loss = so.losses.total(so.squared_error(z[0]), so.squared_error(z[1]))
+    assert len(np.unique(oracles.flat(loss.sample(jax.random.key(0), z)))) == 12
+
+
+def test_a_total_measures_least_squares_where_all_of_its_terms_do():
+    squares, odds = so.losses.half_sum_of_squares(), so.sigmoid_cross_entropy(jnp.zeros(2))
+    assert so.losses.total(squares, so.huber(), so.squared_error(jnp.zeros(2))).least_squares
+    assert not so.losses.total(squares, odds).least_squares
+
+
+def test_a_total_keeps_the_kind_of_tuple_it_is_given():
+    class Named(NamedTuple):
+        fit: Any
+        prior: Any
+
+    z = Named(jnp.ones(2), jnp.ones(3))
+    loss = so.losses.total(so.squared_error(jnp.zeros(2)), so.losses.half_sum_of_squares())
+    for found in (loss.curvature(z, z), loss.residual(z), loss.sample(jax.random.key(0), z)):
+        assert jax.tree.structure(found) == jax.tree.structure(z)
+
+
+@pytest.mark.parametrize("z", [jnp.ones(2), (jnp.ones(2),), {"a": jnp.ones(2), "b": jnp.ones(2)}])
+def test_outputs_that_are_no_tuple_of_as_many_are_refused(z):
+    squares = so.losses.half_sum_of_squares()
+    loss = so.losses.total(squares, squares)
+    for use in (lambda: loss(z), lambda: loss.curvature(z, z), lambda: loss.residual(z)):
+        with pytest.raises(ValueError, match="total of 2 losses needs .* a tuple of 2 outputs"):
+            use()
+    with pytest.raises(ValueError, match="at least one loss"):
+        so.losses.total()
+
+
+def test_a_total_has_no_examples_and_says_so():
+    z = (jnp.ones(2), jnp.ones(3))
+    loss = so.losses.total(so.losses.half_sum_of_squares(), so.soft_l1())
+    with pytest.raises(TypeError, match="no examples of its own"):
+        loss.weight(z)
+    with pytest.raises(TypeError, match="no examples of its own"):
+        loss.example_axes(z[0])
+    with pytest.raises(TypeError, match="not the negative log-likelihood"):
+        loss.sample(jax.random.key(0), z)
+
+
 # ------------------------------------------------------------------------------------ robust losses
 
 
@@ -203,6 +270,20 @@ def test_robust_curvature_is_exact_near_zero_and_positive_far_out(name, x64):
     assert np.all(reweighted | (second > 0))  # where the loss bends down, the weight takes over
     assert np.all(np.abs(slope / bend) <= 10 * np.abs(r))  # no step leaps far beyond the residual
     assert weight[-1] < 0.01 * weight[0]  # an outlier pulls less
+
+
+# Where the docstring of Robust says that the correction ends, in units of the scale.
+REACH = {"huber": 1.0, "soft_l1": 3.0, "cauchy": (0.9 / 1.1) ** 0.5, "arctan": (0.9 / 3.1) ** 0.25}
+
+
+@pytest.mark.parametrize("name", RHO)
+def test_the_second_order_weight_is_dropped_where_the_docstring_says(name, x64):
+    loss, scale = RHO[name](2.0), 2.0
+    r = scale * REACH[name] * jnp.array([1 - 1e-6, 1 + 1e-6])
+    bend, second = loss.curvature(r, jnp.ones(2)), jax.vmap(jax.grad(jax.grad(loss)))(r)
+    weight = jax.grad(loss)(r) / r
+    np.testing.assert_allclose(bend, [second[0], weight[1]], rtol=1e-10)
+    assert weight[1] > second[1] + 0.05  # else the line above could not tell them apart
 
 
 # -------------------------------------------------------------------------- hopeless and odd inputs
@@ -265,14 +346,43 @@ def test_a_class_that_does_not_exist_is_not_passed_over(label):
     assert jnp.isnan(value(jnp.array([0, label]))) and jnp.isfinite(value(jnp.array([0, 2])))
 
 
-def test_an_impossible_class_does_no_harm():
+@pytest.mark.parametrize("labels", ["integer", "one-hot"])
+def test_an_impossible_class_does_no_harm(labels):
+    z = jnp.array([[0.5, -jnp.inf, 1.0], [0.2, 0.3, -jnp.inf]])
+    classes = jnp.array([0, 1])
+    loss = so.softmax_cross_entropy(classes if labels == "integer" else jnp.eye(3)[classes])
+    possible = (jnp.array([0, 0, 1, 1]), jnp.array([0, 2, 0, 1]))
+    within = lambda x: x[possible].reshape(2, 2)
+    without = so.softmax_cross_entropy(classes)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def parts(loss, z):
+        r = loss.residual(z)
+        u = jnp.arange(1.0, 1.0 + z.size).reshape(z.shape)
+        products = [p(z, u) for p in (loss.curvature, loss.root, loss.root_transpose)]
+        curved = jnp.diagonal(jax.hessian(loss)(z).reshape(z.size, -1)).reshape(z.shape)
+        return loss(z), jax.grad(loss)(z), r, loss.root(z, r), curved, products
+
+    value, slope, r, through_root, curved, products = parts(loss, z)
+    expected, its_slope, its_r, _, its_curved, _ = parts(without, within(z))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for found, exact in ((slope, its_slope), (r, its_r), (curved, its_curved)):
+        np.testing.assert_allclose(within(found), exact, rtol=1e-5, atol=1e-7)
+        assert found[0, 1] == found[1, 2] == 0
+    np.testing.assert_allclose(through_root, slope, atol=1e-6)
+    assert all(np.all(np.isfinite(x)) for x in products)
+
+
+def test_a_label_on_an_impossible_class_is_infinitely_wrong():
     z = jnp.array([[0.5, -jnp.inf, 1.0]])
-    loss = so.softmax_cross_entropy(jnp.array([0]))
-    without = so.softmax_cross_entropy(jnp.array([0]))(z[:, ::2])
-    value, slope = jax.jit(jax.value_and_grad(loss))(z)
-    np.testing.assert_allclose(value, without, rtol=1e-6)
-    assert jnp.all(jnp.isfinite(slope)) and slope[0, 1] == 0
-    assert jnp.all(jnp.isfinite(loss.curvature(z, jnp.ones_like(z))))
+    for labels in (jnp.array([1]), jnp.array([[0.0, 1.0, 0.0]])):
+        assert so.softmax_cross_entropy(labels)(z) == jnp.inf
+
+
+def test_the_slope_in_a_label_of_zero_is_minus_its_log_probability():
+    z, t = draw(6, 1, 3), jnp.array([[0.0, 1.0, 0.0]])
+    slope = jax.grad(lambda t: so.softmax_cross_entropy(t)(z))(t)
+    np.testing.assert_allclose(slope, -jax.nn.log_softmax(z), rtol=1e-6)
 
 
 def test_a_robust_loss_without_a_scale_or_a_shape_is_least_squares():

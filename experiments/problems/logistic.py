@@ -1,11 +1,12 @@
 """Binary logistic regression with an L2 penalty: smooth, strongly convex, 31 parameters."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 import secondorder as so
-from experiments.penalty import Penalised
 from experiments.problem import Problem, split
 
 PENALTY = 1e-3
@@ -36,8 +37,14 @@ def logits(params, inputs):
 
 def objective(batch):
     # The model hands the weights through to the loss: so the Gauss-Newton matrix holds the penalty.
-    loss = Penalised(so.sigmoid_cross_entropy(batch["targets"]), PENALTY)
-    return so.compose(loss, lambda params: (logits(params, batch["inputs"]), params["weights"]))
+    loss = so.losses.total(
+        so.sigmoid_cross_entropy(batch["targets"]), so.losses.half_sum_of_squares()
+    )
+
+    def outputs(params):
+        return logits(params, batch["inputs"]), math.sqrt(PENALTY) * params["weights"]
+
+    return so.compose(loss, outputs)
 
 
 def metrics(params, data):

@@ -1,13 +1,13 @@
 """Softmax regression with an L2 penalty: convex, 650 parameters, ten classes."""
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
 
 import secondorder as so
-from experiments.penalty import Penalised
 from experiments.problem import Problem, split
 
 PENALTY = 1e-3
@@ -45,8 +45,14 @@ def logits(params, inputs):
 def objective(batch):
     # Softmax does not notice a constant added to all logits; penalising the intercept too removes
     # that flat direction and leaves one minimiser.
-    loss = Penalised(so.softmax_cross_entropy(batch["labels"]), PENALTY)
-    return so.compose(loss, lambda params: (logits(params, batch["inputs"]), params))
+    loss = so.losses.total(
+        so.softmax_cross_entropy(batch["labels"]), so.losses.half_sum_of_squares()
+    )
+
+    def outputs(params):
+        return logits(params, batch["inputs"]), so.tree.scale(math.sqrt(PENALTY), params)
+
+    return so.compose(loss, outputs)
 
 
 def metrics(params, data):

@@ -1,11 +1,12 @@
 """A small tanh network on the digits: not convex, several seeds."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import secondorder as so
-from experiments.penalty import Penalised
 from experiments.problem import Problem
 from experiments.problems.softmax import CLASSES, load_images
 
@@ -40,8 +41,14 @@ def logits(params, inputs):
 
 
 def objective(batch):
-    loss = Penalised(so.softmax_cross_entropy(batch["labels"]), PENALTY)
-    return so.compose(loss, lambda params: (logits(params, batch["inputs"]), params))
+    loss = so.losses.total(
+        so.softmax_cross_entropy(batch["labels"]), so.losses.half_sum_of_squares()
+    )
+
+    def outputs(params):
+        return logits(params, batch["inputs"]), so.tree.scale(math.sqrt(PENALTY), params)
+
+    return so.compose(loss, outputs)
 
 
 def metrics(params, data):

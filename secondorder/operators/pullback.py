@@ -105,6 +105,39 @@ class OuterProducts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """The outer products of a total of losses, term by term: each has examples of its own."""
+
+    blocks: tuple[OuterProducts | Blocks, ...]
+    loss: losses.Total
+
+    def _each(self, name: str, u: Any) -> Any:
+        pairs = zip(self.blocks, self.loss.split(u), strict=True)
+        return self.loss.join([getattr(block, name)(x) for block, x in pairs], u)
+
+    def mv(self, u: Any) -> Any:
+        return self._each("mv", u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._each("root_transpose", u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+def _outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:
+    if isinstance(loss, losses.Total):
+        parts = zip(loss.split(scores), loss.terms, loss.split(outputs), strict=True)
+        return Blocks(tuple(_outer_products(*part) for part in parts), loss)
+    losses.count_examples(outputs)
+    return OuterProducts(scores, loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pullback(Operator):
     """``B = Jᵀ M J`` as an operator on the parameters."""
 
@@ -124,7 +157,10 @@ class Pullback(Operator):
         return _contract(_rows(columns), _rows(middle))
 
     def factor(self) -> jax.Array:
-        """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``."""
+        """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``.
+
+        A plain loss that is not convex has it for the upward part of ``M`` (``losses.AnyLoss``).
+        """
         columns = self.jacobian.dense()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
@@ -149,7 +185,8 @@ def ggn(objective: Objective, params: Params) -> Operator:
 
     ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a
     likelihood loss of natural parameters it is the Fisher matrix (Schraudolph 2002; Martens 2020).
-    Scaling (mean or sum over examples) is the loss's.
+    Scaling (mean or sum over examples) is the loss's. It is positive semi-definite, unless the loss
+    is a plain function that is not convex: then products are of ``∇²ℓ`` as it is.
 
     Raises:
       TypeError: a plain function instead of an objective; integer or complex parameters.
@@ -214,10 +251,9 @@ def fisher(
     jax.eval_shape(draw, jax.random.key(0))  # refuses a loss without targets, for free
     if key is None:
         return Pullback(at, LossCurvature(loss, at.outputs))
-    losses.count_examples(at.outputs)
     # A key is folded per sample, so that more samples extend the draw instead of replacing it.
     scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
-    return Pullback(at, OuterProducts(scores, loss))
+    return Pullback(at, _outer_products(scores, loss, at.outputs))
 
 
 def empirical_fisher(objective: Objective, params: Params) -> Operator:

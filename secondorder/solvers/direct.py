@@ -11,55 +11,84 @@ from secondorder.operators.dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Solver, Step, Stop, make_step
 
-MAX_SHIFTS = 60  # growing fourfold from 1e-3 of the matrix, far past any eigenvalue
+MAX_SHIFTS = 30  # growing fourfold from 1e-3; in the scaled coordinates no eigenvalue is below −n
 
 
 def safe_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Cholesky factor of ``A + τ I`` with the first of a growing series of τ ≥ 0 that is safe.
+    """The Cholesky factor of ``A + τ D`` with the first of a growing series of τ ≥ 0 that is safe.
 
     Safe means that the factorisation exists and no pivot fell below the rounding level of its own
-    diagonal entry; both are unchanged by rescaling the coordinates. τ = 0 is tried first (Nocedal
-    and Wright 2006, algorithm 3.3).
+    diagonal entry. τ = 0 is tried first (Nocedal and Wright 2006, algorithm 3.3). ``D`` is
+    :func:`shift_scaling`, so rescaling the coordinates, ``A → SAS``, rescales the shift alike,
+    ``τD → S(τD)S``, and changes nothing else.
 
     Returns:
-      The lower factor (NaN for a matrix that is not finite) and τ.
+      The lower factor (NaN for a matrix that is not finite) and the diagonal of ``τ D``.
     """
     n = matrix.shape[0]
     diagonal = jnp.diag(matrix)
-    eps = jnp.finfo(matrix.dtype).eps
-    size = jnp.max(jnp.abs(matrix), initial=0)
-    unit = 1e-3 * jnp.where(size > 0, size, 1)
-    lowest = jnp.min(diagonal, initial=jnp.inf)
-    first = jnp.where(lowest > 0, 0, unit - jnp.minimum(lowest, 0)).astype(matrix.dtype)
+    scaling = shift_scaling(matrix)
+    eps, unit = jnp.finfo(matrix.dtype).eps, 1e-3
+    lowest = jnp.min(diagonal / scaling, initial=jnp.inf)
+    first = jnp.where(lowest > 0, 0, unit - lowest).astype(matrix.dtype)
 
     def attempt(shift):
-        factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(n, dtype=matrix.dtype))
+        factor = jnp.linalg.cholesky(matrix + jnp.diag(shift * scaling))
         pivots = jnp.diag(factor) ** 2
         # NaN pivots compare false, so a failed factorisation is never safe.
-        return factor, jnp.all(pivots > n * eps * (jnp.abs(diagonal) + shift))
+        return factor, jnp.all(pivots > n * eps * (jnp.abs(diagonal) + shift * scaling))
 
     def grow(carry):
         shift, tries, _, _ = carry
         shift = jnp.maximum(4 * shift, unit)
         return (shift, tries + 1, *attempt(shift))
 
+    sound = jnp.all(jnp.isfinite(matrix))
+
     def unsafe(carry):
         _, tries, _, safe = carry
-        return ~safe & (tries < MAX_SHIFTS) & jnp.isfinite(size)
+        return ~safe & (tries < MAX_SHIFTS) & sound
 
     shift, _, factor, _ = jax.lax.while_loop(
         unsafe, grow, (first, jnp.zeros((), jnp.int32), *attempt(first))
     )
-    return factor, shift
+    return factor, shift * scaling
+
+
+def shift_scaling(matrix: jax.Array) -> jax.Array:
+    """The diagonal of a ``D`` that measures every coordinate in the matrix's own units.
+
+    ``Dᵢ = √bᵢ maxⱼ |Aᵢⱼ| / √bⱼ``, with ``bᵢ = |Aᵢᵢ|`` where that is not zero. Then
+
+    * ``A → SAS`` gives ``D → S²D``, exactly for powers of two;
+    * ``|Aᵢⱼ|² ≤ Dᵢ Dⱼ``: no entry of ``D^(-½) A D^(-½)`` exceeds one, and no eigenvalue n;
+    * ``D`` is the diagonal of ``A`` where that is positive semi-definite.
+
+    Where ``Aᵢᵢ = 0``, the other rows say what ``i`` is measured in: ``bᵢ = maxⱼ Aᵢⱼ² / |Aⱼⱼ|`` over
+    ``Aⱼⱼ ≠ 0``. A coordinate that they say nothing of either has no units of its own (``[[0, 1],
+    [1, 0]]`` is the same for any ``S = diag(s, 1/s)``): ``bᵢ = maxⱼ |Aᵢⱼ|``, or the largest entry
+    of all where the row is zero, or one.
+    """
+    entries = jnp.abs(matrix)
+    own = jnp.diag(entries)
+    root = jnp.sqrt(jnp.where(own > 0, own, 1))
+    of_others = jnp.max(jnp.where(own > 0, entries / root, 0), axis=1, initial=0)
+    # √b throughout: a square would leave the range of float32 where A does not.
+    row, largest = jnp.max(entries, axis=1, initial=0), jnp.max(entries, initial=0)
+    unknown = jnp.sqrt(jnp.where(row > 0, row, jnp.where(largest > 0, largest, 1)))
+    root = jnp.where(own > 0, root, jnp.where(of_others > 0, of_others, unknown))
+    reach = jnp.max(entries / root, axis=1, initial=0)
+    return root * jnp.where(reach > 0, reach, root)
 
 
 def direct() -> Solver:
-    """``d = −(B + (λ + τ) I)⁻¹ g`` by Cholesky, with the smallest tried shift τ ≥ 0 that is safe.
+    """``d = −(B + λI + τD)⁻¹ g`` by Cholesky, with the smallest tried shift τ ≥ 0 that is safe.
 
     For problems whose matrix fits in memory: forms ``B`` (n products, or the Jacobian where the
     curvature is ``Jᵀ M J``) and factors it, O(n³). An indefinite or singular ``B`` is shifted until
     it is safely positive definite, so the step is always a descent direction; the step reports
-    ``Stop.SHIFTED``.
+    ``Stop.SHIFTED``. The shift is in each parameter's own units (:func:`shift_scaling`), so
+    rescaling the parameters rescales the step; λ, which the user sets, is absolute.
 
     Example:
       >>> import secondorder as so
@@ -74,10 +103,10 @@ def direct() -> Solver:
         step = -cho_solve((factor, True), g)
         high = jax.lax.Precision.HIGHEST
         product = jnp.matmul(matrix, step, precision=high)
-        error = product + (damping + shift) * step + g
+        error = product + (damping.astype(matrix.dtype) + shift) * step + g
         predicted = jnp.dot(g + 0.5 * product, step, precision=high)
         size = jnp.linalg.norm(g)
-        stopped = jnp.where(shift > 0, Stop.SHIFTED.value, Stop.SOLVED.value)
+        stopped = jnp.where(jnp.any(shift > 0), Stop.SHIFTED.value, Stop.SOLVED.value)
         stopped = jnp.where(jnp.all(jnp.isfinite(step)), stopped, Stop.NONFINITE.value)
         direction = tree.cast(unravel(step, like), like)
         return make_step(

@@ -12,7 +12,11 @@ import pytest
 import secondorder as so
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-NO_EXAMPLES = {"residual_tree", "plain_loss"}  # for these an empirical Fisher means nothing
+NO_EXAMPLES = {
+    "residual_tree",
+    "plain_loss",
+    "penalised",
+}  # for these an empirical Fisher means nothing
 
 
 def arithmetic(dtype):
@@ -95,6 +99,31 @@ def test_both_forms_of_an_objective_give_the_same_numbers(name, x64):
 
 
 # ------------------------------------------------------------------------------- the sampled Fisher
+
+
+def test_the_sampled_fisher_of_a_total_is_that_of_its_terms():
+    # Their examples differ in number and in how many axes count them.
+    x, labels = problems.draw(40, 2, 3, 2), jnp.array([[0, 1, 1], [1, 0, 1]])
+    loss = so.losses.total(so.softmax_cross_entropy(labels), so.losses.half_sum_of_squares())
+    objective = so.compose(loss, lambda p: (x @ p["w"], 0.5 * p["w"]))
+    params, seeds = {"w": problems.draw(41, 2, 2)}, 1000
+
+    @jax.jit
+    def draws(params):
+        draw = lambda key: so.fisher(objective, params, key, samples=2)
+        dense = lambda key: so.dense(draw(key), params)
+        factor = draw(jax.random.key(3)).factor()
+        one = factor.T @ factor, dense(jax.random.key(3))
+        return jax.lax.map(dense, jax.random.split(jax.random.key(0), seeds)), one
+
+    drawn, (squared, one) = draws(params)
+    assert oracles.relative_error(squared, one) < 1e-5
+    exact = np.asarray(so.dense(so.fisher(objective, params), params), np.float64)
+    bar = np.std(drawn, axis=0) / np.sqrt(seeds)
+    assert np.all(np.abs(np.mean(drawn, axis=0) - exact) < 5 * bar + 1e-6)
+    assert np.all(np.diag(bar) < 0.1 * np.diag(exact))
+    with pytest.raises(TypeError, match="no examples of its own"):
+        so.empirical_fisher(objective, params)
 
 
 @pytest.mark.parametrize("name", ["logistic", "poisson", "sequences", "two_heads"])
@@ -325,6 +354,55 @@ def test_a_plain_loss_has_no_empirical_fisher():
     problem = problems.plain_loss()
     with pytest.raises(TypeError, match="terms for single examples are not known"):
         so.empirical_fisher(problem.objective, problem.params)
+
+
+def bending_down(z):
+    """A plain loss of a tree that couples its outputs and is not convex."""
+    return jnp.sum(jnp.cos(z["a"])) + z["a"][0] * z["b"] ** 2 - 0.3 * z["b"] * jnp.sum(z["a"])
+
+
+def test_a_plain_loss_that_is_not_convex_has_its_own_products_and_rows_of_its_upward_part(x64):
+    params = problems.draw(42, 3, dtype=jnp.float64)
+    a = problems.draw(43, 3, 3, dtype=jnp.float64)
+    model = lambda p: {"a": a @ jnp.sin(p), "b": p[0] * p[1]}
+    objective = so.compose(bending_down, model)
+    m = np.asarray(oracles.hessian(bending_down, model(params)))
+    w, v = np.linalg.eigh(m)
+    assert w[0] < -0.1 and w[-1] > 0.1
+    j = np.asarray(oracles.jacobian(model, params))
+    upward = j.T @ (v * np.maximum(w, 0)) @ v.T @ j
+
+    @jax.jit
+    def found(params):
+        op = so.ggn(objective, params)
+        rows, residual = op.factor(), op.residual()
+        return so.dense(op, params), oracles.matrix(op.mv, params), rows.T @ rows, rows, residual
+
+    dense, products, squared, rows, residual = found(params)
+    for matrix, exact in ((dense, j.T @ m @ j), (products, j.T @ m @ j), (squared, upward)):
+        assert oracles.relative_error(matrix, exact) < 1e-10
+    slope = oracles.flat(jax.grad(bending_down)(model(params)))
+    reached = j.T @ (v * (w > 0)) @ v.T @ slope  # the part of the gradient that rows can explain
+    np.testing.assert_allclose(rows.T @ residual, reached, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["direct", "cg", "qr", "svd"])
+def test_every_solver_goes_downhill_on_a_loss_that_is_not_convex(x64, name):
+    objective = so.compose(bending_down, lambda p: {"a": p[:3], "b": p[3]})
+    solver = getattr(so.solvers, name)()
+    shown = {"direct": so.solvers.Stop.SHIFTED, "cg": so.solvers.Stop.NEGATIVE_CURVATURE}
+
+    @jax.jit
+    def step(params):
+        model = so.Quadratic(jax.grad(objective)(params), so.ggn(objective, params))
+        return solver.update(model, solver.init(params), jnp.asarray(1e-2))[0], model.grad
+
+    for seed in range(5):
+        params = problems.draw(seed, 4, dtype=jnp.float64)
+        assert np.linalg.eigvalsh(jax.hessian(objective)(params))[0] < 0
+        found, grad = step(params)
+        assert found.direction @ grad < 0 and found.predicted < 0
+        assert name not in shown or found.stopped == shown[name]
 
 
 def test_outputs_without_a_common_leading_axis_have_no_examples():

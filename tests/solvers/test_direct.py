@@ -8,8 +8,10 @@ from quadratics import Dense, random_matrix, run
 
 import secondorder as so
 from secondorder.solvers import Stop, direct
+from secondorder.solvers.direct import safe_cholesky
 
 SOLVER = direct()
+FACTORISE = jax.jit(safe_cholesky)
 GRAD = np.array([1.0, -2.0, 0.5])
 
 
@@ -69,18 +71,76 @@ def test_an_eigenvalue_of_rounding_size_is_never_divided_by(dtype):
             matrix = random_matrix([0.0, 2.0, 3.0], seed).astype(dtype)
             step, _ = run(SOLVER, Dense(matrix, GRAD.astype(dtype)))
             assert step.stopped == Stop.SHIFTED
-            assert step.length < 1e4
+            units = np.sqrt(np.diag(matrix))  # what is left of the eigenvalue is the shift's 1e-3
+            assert np.linalg.norm(units * step.direction) <= 1.01e3 * np.linalg.norm(GRAD / units)
+
+
+def units_of(matrix):
+    """``Dᵢ = √|Aᵢᵢ| maxⱼ |Aᵢⱼ| / √|Aⱼⱼ|``, entry by entry, for a matrix without zeros on it."""
+    bend = np.abs(np.diag(matrix))
+    count = range(len(bend))
+    return np.array(
+        [max(abs(matrix[i, j]) * (bend[i] / bend[j]) ** 0.5 for j in count) for i in count]
+    )
 
 
 @pytest.mark.parametrize("name", ["indefinite", "negative definite"])
-def test_the_shift_is_of_the_size_of_the_lowest_eigenvalue(x64, name):
+def test_the_shift_is_of_the_size_of_the_lowest_eigenvalue_in_the_matrixs_own_units(x64, name):
     matrix = UNSAFE[name]
     step, _ = run(SOLVER, Dense(matrix, GRAD))
-    d = np.asarray(step.direction)
-    shift = -(GRAD + matrix @ d) @ d / (d @ d)
-    np.testing.assert_allclose((matrix + shift * np.eye(3)) @ d, -GRAD, rtol=1e-8)
-    lowest = np.linalg.eigvalsh(matrix)[0]
+    d, units = np.asarray(step.direction), units_of(matrix)
+    shift = -(GRAD + matrix @ d) @ d / (d @ (units * d))
+    np.testing.assert_allclose((matrix + shift * np.diag(units)) @ d, -GRAD, rtol=1e-8)
+    lowest = np.linalg.eigvalsh(matrix / np.sqrt(np.outer(units, units)))[0]
     assert 0 < lowest + shift < 3 * abs(lowest) + 1e-2
+
+
+def test_the_shift_of_a_semidefinite_matrix_is_a_fraction_of_its_diagonal(x64):
+    matrix = np.outer([1.0, 1e-3, 1e3], [1.0, 1e-3, 1e3])
+    _, shift = FACTORISE(matrix)
+    np.testing.assert_allclose(shift / np.diag(matrix), 1e-3, rtol=1e-12)
+
+
+ZEROS = np.array(  # 0 has no curvature but is coupled to one that has, 3 is coupled to 0 alone
+    [[0.0, 2, 0, 0.5, 0], [2, 1, 3, 0, 0], [0, 3, -1, 0, 0], [0.5, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+)
+COUPLED = ZEROS[:3, :3]  # every unit is known from the matrix
+
+
+WITH_UNITS = {k: m for k, m in UNSAFE.items() if m.any()} | {"with a zero diagonal": COUPLED}
+
+
+@pytest.mark.parametrize("exponent", [20, -20])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", WITH_UNITS)
+def test_rescaling_the_coordinates_rescales_the_shifted_step(name, dtype, exponent):
+    with jax.enable_x64(dtype == "float64"):
+        matrix, grad = WITH_UNITS[name].astype(dtype), GRAD.astype(dtype)
+        # 10^±6 as powers of two, so that not even the rounding differs.
+        scale = np.array([2.0**exponent, 1, 2.0**-exponent], dtype)
+        rescaled = matrix * np.outer(scale, scale)
+        (factor, shift), (its_factor, its_shift) = map(FACTORISE, (matrix, rescaled))
+        np.testing.assert_array_equal(its_factor, factor * scale[:, None])
+        np.testing.assert_array_equal(its_shift, shift * scale**2)
+        step, _ = run(SOLVER, Dense(matrix, grad))
+        moved, _ = run(SOLVER, Dense(rescaled, grad * scale))
+        np.testing.assert_allclose(moved.direction * scale, step.direction, rtol=1e-6)
+        assert moved.stopped == step.stopped == Stop.SHIFTED
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rounding", [0.0, 1e-17, -1e-17])
+def test_rows_without_curvature_of_their_own_are_shifted_by_what_they_are_coupled_to(
+    dtype, rounding
+):
+    with jax.enable_x64(dtype == "float64"):
+        matrix = jnp.asarray(ZEROS + rounding * np.eye(5), dtype)
+        factor, shift = map(np.asarray, FACTORISE(matrix))
+        assert np.all(np.isfinite(factor)) and np.all(shift > 0)
+        shifted = factor @ factor.T
+        tolerance = 1e2 * np.finfo(dtype).eps * np.sqrt(np.outer(shift, shift))
+        assert np.all(np.abs(shifted - matrix - np.diag(shift)) <= tolerance)
+        assert np.linalg.eigvalsh(shifted / np.sqrt(np.outer(shift, shift)))[0] > 0
 
 
 def test_rescaling_the_coordinates_shifts_nothing_and_rescales_the_step():

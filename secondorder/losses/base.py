@@ -1,0 +1,79 @@
+"""What a loss knows of its own curvature, and how its examples are counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Outputs = Any  # a pytree of arrays
+
+
+class Loss:
+    """The interface: ``loss(outputs) -> scalar`` and its curvature with respect to the outputs.
+
+    Examples are independent: ``M`` is block-diagonal over the ``example_axes(z)`` leading axes of
+    each output array, and ``weight(outputs)`` is the factor in front of the sum over examples
+    (``1/N`` for a mean, 1 for a sum). ``least_squares`` says that ``‖residual‖²`` measures the
+    loss itself, not only its slope: for a likelihood that is surely wrong it has no bound.
+    """
+
+    least_squares = False
+
+    def __call__(self, outputs: Outputs) -> jax.Array:
+        raise TypeError(f"{type(self).__name__} defines no value.")
+
+    def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
+        """``M v``; positive semi-definite, but for an :class:`AnyLoss` that is not convex."""
+        raise TypeError(f"{type(self).__name__} defines no curvature product.")
+
+    def root(self, outputs: Outputs, u: Outputs) -> Outputs:
+        """``S u`` with ``S Sᵀ = M``; ``u`` is shaped like the outputs."""
+        raise TypeError(f"{type(self).__name__} defines no root of its curvature.")
+
+    def root_transpose(self, outputs: Outputs, v: Outputs) -> Outputs:
+        """``Sᵀ v``."""
+        (u,) = jax.linear_transpose(lambda u: self.root(outputs, u), v)(v)
+        return u
+
+    def residual(self, outputs: Outputs) -> Outputs:
+        """The ``r`` with ``S r = ∇ℓ(z)``, so that locally ``ℓ`` is ``½‖r + Sᵀ dz‖²`` + constant."""
+        raise TypeError(f"{type(self).__name__} defines no residual.")
+
+    def sample(self, key: jax.Array, outputs: Outputs) -> Outputs:
+        """A random ``v`` with ``E[v vᵀ] = M``: the score of a target drawn from the model."""
+        raise TypeError(
+            f"{self!r} is not the negative log-likelihood of a model, so it has no targets to "
+            "sample and no Fisher matrix. Use ggn(objective, params), or one of squared_error, "
+            "softmax_cross_entropy, sigmoid_cross_entropy, poisson as the loss."
+        )
+
+    def weight(self, outputs: Outputs) -> float:
+        """The factor in front of the sum over examples."""
+        raise TypeError(
+            f"{self!r} is a plain function of the outputs, so its terms for single examples are "
+            "not known. Use one of the library's losses, such as squared_error(targets)."
+        )
+
+    def example_axes(self, output: jax.Array) -> int:
+        """How many leading axes of an output array count examples."""
+        return min(1, output.ndim)
+
+
+def count_examples(outputs: Outputs) -> int:
+    """The number of examples: the leading axis of the outputs (1 for scalar outputs).
+
+    Raises:
+      ValueError: the outputs have different leading axes.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
+    leading = {shape[:1] for shape in shapes}
+    if len(leading) > 1:
+        raise ValueError(
+            "Examples are counted along the leading axis of the model's outputs, which must be one "
+            f"length, but the outputs have the shapes {shapes}. For residuals that belong to no "
+            "examples, use sum_of_squares(residual) with hessian or ggn."
+        )
+    return math.prod(leading.pop()) if leading else 1

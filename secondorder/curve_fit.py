@@ -18,7 +18,7 @@ from secondorder.loop import Status
 from secondorder.minimize import Solution, least_squares
 from secondorder.operators.dense import unravel
 from secondorder.operators.jacobian import linearize
-from secondorder.projection import separate, without_linear
+from secondorder.projection import frame, separate, without_linear
 from secondorder.tree import Params
 
 
@@ -150,7 +150,10 @@ def curve_fit(
         like = parts.whole(solution.params)
         solution = _truthful(solution, parts.bent(like))
     rows = _jacobian(residual, like)
-    inverse, open_, rank = _inverse(rows)
+    u, m = frame(rows)
+    inverse = jnp.matmul(m, m.T, precision="highest")
+    rank = jnp.sum(jnp.any(u != 0, axis=0))
+    open_ = _open(jax.lax.stop_gradient(rows))
     freedom = (y.size - rank).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
@@ -180,20 +183,14 @@ def _jacobian(fn: Callable[[Params], jax.Array], params: Params) -> jax.Array:
     return columns.reshape(-1, columns.shape[-1])
 
 
-def _inverse(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``(RᵀR)⁻¹`` on the determined directions, which parameters are open, and the rank."""
+def _open(rows: jax.Array) -> jax.Array:
+    """Which parameters the rows leave open: the null space has a part of them above rounding."""
     norms = jnp.linalg.norm(rows, axis=0)
-    scaling = jnp.where(norms > 0, norms, 1)
-    _, s, vt = jnp.linalg.svd(rows / scaling, full_matrices=True)
-    n = rows.shape[1]
-    s = jnp.concatenate([s, jnp.zeros(n - s.size, s.dtype)])
+    _, s, vt = jnp.linalg.svd(rows / jnp.where(norms > 0, norms, 1), full_matrices=True)
+    s = jnp.concatenate([s, jnp.zeros(rows.shape[1] - s.size, s.dtype)])
     kept = s > max(rows.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    weights = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    half = (vt * weights[:, None]) / scaling
-    # A parameter is open where the null space has a part of it above rounding.
     part = jnp.sqrt(jnp.sum(jnp.where(kept[:, None], 0, vt**2), axis=0))
-    open_ = part > jnp.sqrt(jnp.finfo(s.dtype).eps)
-    return jnp.matmul(half.T, half, precision="highest"), open_, jnp.sum(kept)
+    return part > jnp.sqrt(jnp.finfo(s.dtype).eps)
 
 
 def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:

@@ -221,7 +221,7 @@ def _spread(mask: Any, params: Params) -> Params:
         if not isinstance(flag, bool | np.bool_):
             raise ValueError(
                 f"separable{jax.tree_util.keystr(path)} must be True or False, but it is "
-                f"{flag!r}. A leaf is linear as a whole: split it in two where only a part of it is."
+                f"{flag!r}. A leaf is linear as a whole: split one that is so only in part."
             )
     return spread
 

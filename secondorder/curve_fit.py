@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
 from secondorder import tree
+from secondorder.loop import Status
 from secondorder.minimize import Solution, least_squares
 from secondorder.operators.dense import unravel
 from secondorder.operators.jacobian import linearize
+from secondorder.projection import frame, separate, without_linear
 from secondorder.tree import Params
 
 
@@ -72,6 +75,7 @@ def curve_fit(
     tol: float | None = None,
     max_steps: int = 1000,
     bounds: tuple[Any, Any] | None = None,
+    separable: Any = None,
 ) -> Fit:
     """Fit ``y ≈ model(params, x)`` by least squares, with SciPy's meaning of ``sigma``.
 
@@ -89,17 +93,37 @@ def curve_fit(
       sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations.
       absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than known up to a factor.
       tol, max_steps, bounds: see :func:`secondorder.least_squares`.
+      separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
+        for leaves in which the model is affine. They are solved for at every step, and only the
+        others are searched: the same answer in fewer steps and from worse starts. A linear leaf
+        needs no good start; what the data leave open of it stays where it starts. ``Fit.solution``
+        tells of the search: its parameters have ``optax.MaskedNode()`` for linear leaves, and its
+        gradient is the full one, which has no part along them. With nothing left to search no step
+        is taken; with nothing linear the fit is the ordinary one. A leaf in which the model is not
+        affine is refused, or where that shows only in the fit or under ``jit``, the status is
+        ``NOT_AFFINE``.
 
     Raises:
-      ValueError: predictions shaped unlike ``y``, or ``sigma`` of another shape.
+      ValueError: predictions shaped unlike ``y``, ``sigma`` of another shape; ``separable`` unlike
+        ``params`` or not true of the model, or bounds on linear leaves.
 
     Example:
-      >>> import jax.numpy as jnp, secondorder as so
+      >>> import jax, jax.numpy as jnp, secondorder as so
       >>> x = jnp.linspace(0.0, 2.0, 20)
       >>> y = 3.0 * jnp.exp(-1.5 * x) + 0.01 * jnp.cos(40 * x)
       >>> fit = so.curve_fit(lambda p, x: p["a"] * jnp.exp(-p["b"] * x), x, y, {"a": 1.0, "b": 1.0})
       >>> bool(fit.solution.success), round(float(fit.params["a"]), 1)
       (True, 3.0)
+
+      The amplitude is linear, so only the rate is searched for:
+
+      >>> curve = lambda p, x: p["a"] * jnp.exp(-p["b"] * x)
+      >>> start = {"a": 1.0, "b": 1.0}
+      >>> same = so.curve_fit(curve, x, y, start, separable={"a": True, "b": False})
+      >>> round(float(same.params["a"]), 1), len(jax.tree.leaves(same.solution.params))
+      (3.0, 1)
+
+    Source: Golub and Pereyra (1973) for ``separable``.
     """
     params = jax.tree.map(jnp.asarray, params)
     y = jnp.asarray(y)
@@ -114,11 +138,22 @@ def curve_fit(
             )
         return whiten(predicted - y)
 
-    solution = least_squares(
-        residual, params, optimizer, tol=tol, max_steps=max_steps, bounds=bounds
-    )
-    rows = _jacobian(residual, solution.params)
-    inverse, open_, rank = _inverse(rows)
+    options: dict[str, Any] = {"tol": tol, "max_steps": max_steps}
+    parts = None if separable is None else separate(residual, params, separable)
+    if parts is None:
+        solution = least_squares(residual, params, optimizer, bounds=bounds, **options)
+        like = solution.params
+    else:
+        bounds = without_linear(bounds, parts, params)
+        start = parts.searched
+        solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
+        like = parts.whole(solution.params)
+        solution = _truthful(solution, parts.bent(like))
+    rows = _jacobian(residual, like)
+    u, m = frame(rows)
+    inverse = jnp.matmul(m, m.T, precision="highest")
+    rank = jnp.sum(jnp.any(u != 0, axis=0))
+    open_ = _open(jax.lax.stop_gradient(rows))
     freedom = (y.size - rank).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
@@ -126,7 +161,6 @@ def curve_fit(
     either = open_[:, None] | open_[None, :]
     covariance = jnp.where(either, jnp.inf, scale * inverse)
     errors = jnp.sqrt(jnp.diag(covariance))
-    like = solution.params
     return Fit(
         params=like,
         standard_errors=tree.cast(unravel(errors, like), like),
@@ -137,25 +171,26 @@ def curve_fit(
     )
 
 
+def _truthful(solution: Solution, bent: Params) -> Solution:
+    """The solution of a separable fit, a failure where the model is not affine after all."""
+    is_bent = jnp.any(jnp.stack([jnp.any(flag) for flag in jax.tree.leaves(bent)]))
+    status = jnp.where(is_bent, Status.NOT_AFFINE.value, solution.status)
+    return dataclasses.replace(solution, status=status, success=solution.success & ~is_bent)
+
+
 def _jacobian(fn: Callable[[Params], jax.Array], params: Params) -> jax.Array:
     columns = linearize(fn, params).dense()
     return columns.reshape(-1, columns.shape[-1])
 
 
-def _inverse(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``(RᵀR)⁻¹`` on the determined directions, which parameters are open, and the rank."""
+def _open(rows: jax.Array) -> jax.Array:
+    """Which parameters the rows leave open: the null space has a part of them above rounding."""
     norms = jnp.linalg.norm(rows, axis=0)
-    scaling = jnp.where(norms > 0, norms, 1)
-    _, s, vt = jnp.linalg.svd(rows / scaling, full_matrices=True)
-    n = rows.shape[1]
-    s = jnp.concatenate([s, jnp.zeros(n - s.size, s.dtype)])
+    _, s, vt = jnp.linalg.svd(rows / jnp.where(norms > 0, norms, 1), full_matrices=True)
+    s = jnp.concatenate([s, jnp.zeros(rows.shape[1] - s.size, s.dtype)])
     kept = s > max(rows.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    weights = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    half = (vt * weights[:, None]) / scaling
-    # A parameter is open where the null space has a part of it above rounding.
     part = jnp.sqrt(jnp.sum(jnp.where(kept[:, None], 0, vt**2), axis=0))
-    open_ = part > jnp.sqrt(jnp.finfo(s.dtype).eps)
-    return jnp.matmul(half.T, half, precision="highest"), open_, jnp.sum(kept)
+    return part > jnp.sqrt(jnp.finfo(s.dtype).eps)
 
 
 def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:

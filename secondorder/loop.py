@@ -46,6 +46,7 @@ class Status(enum.IntEnum):
         6,
         "The objective or its gradient became NaN or infinite; see the last finite point.",
     )
+    NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
 
 
 class Evaluations(NamedTuple):

@@ -143,7 +143,14 @@ METHODS = {
         so.gauss_newton, {"learning_rate": 1.0}, live=("learning_rate",),
         parabola=2, rosenbrock=3, logistic=6,
     ),
+    "hybrid_newton": Method(
+        so.hybrid_newton, {"initial_radius": 10.0},
+        parabola=2, rosenbrock=36, logistic=6, flags=NEGATIVE, closed_loop=True,
+    ),
     "levenberg_marquardt": Method(
+        so.levenberg_marquardt, parabola=2, rosenbrock=7, logistic=6, closed_loop=True
+    ),
+    "levenberg_marquardt_of_a_given_damping": Method(
         so.levenberg_marquardt, {"damping": 1e-3},
         parabola=3, rosenbrock=22, logistic=6, closed_loop=True,
     ),

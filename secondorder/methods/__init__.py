@@ -6,6 +6,7 @@ from secondorder.methods.dogleg import dogleg
 from secondorder.methods.gauss_newton import gauss_newton
 from secondorder.methods.gradient_descent import gradient_descent
 from secondorder.methods.hessian_free import hessian_free
+from secondorder.methods.hybrid_newton import hybrid_newton
 from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton import newton
@@ -22,6 +23,7 @@ __all__ = [
     "gauss_newton",
     "gradient_descent",
     "hessian_free",
+    "hybrid_newton",
     "levenberg_marquardt",
     "newton",
     "newton_cg",

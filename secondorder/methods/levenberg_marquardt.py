@@ -9,19 +9,27 @@ import optax
 from secondorder import trust
 from secondorder.curvature import exact
 from secondorder.operators import ggn
-from secondorder.solvers import qr
+from secondorder.solvers import qr, qr_region
 from secondorder.transform import scale_by_curvature
 
 
-def levenberg_marquardt(damping: Any = 1e-3) -> optax.GradientTransformationExtraArgs:
-    """``d = argmin ½‖J d + r‖² + ½ λ ‖D d‖²``, λ adapted by the gain ratio.
+def levenberg_marquardt(
+    damping: Any = None, *, acceleration: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    """``d = argmin ½‖J d + r‖² + ½ λ ‖D d‖²``, with λ ≥ 0 as large as trust demands.
 
     ``D`` is Moré's scaling (the running column norms of the Jacobian), so the units of parameters
-    and residuals do not matter and λ has none. Steps that do not decrease the objective, or that
-    reach NaN, are rejected: parameters stay, λ rises.
+    and residuals do not matter and λ has none. By default λ keeps the step within a trust region,
+    ``‖D d‖ ≤ Δ``, and is zero where the whole Gauss-Newton step is: of the two the more robust.
+    Given a ``damping``, λ itself moves by the gain ratio, for half of the linear algebra. Steps
+    that do not decrease the objective, or that reach NaN, are rejected: parameters stay, λ rises.
 
     Args:
-      damping: the first λ, relative: 1 damps a parameter as strongly as its own column.
+      damping: ``None`` for the trust region, or the first λ, relative: 1 damps a parameter as
+        strongly as its own column.
+      acceleration: whether to bend the step as the residuals bend along it, where that is safe, for
+        one second derivative of the model along the step: a few steps instead of dozens along a
+        curved valley. Least-squares and robust losses alone; others ignore it.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -29,6 +37,9 @@ def levenberg_marquardt(damping: Any = 1e-3) -> optax.GradientTransformationExtr
       >>> so.least_squares(r, jnp.array([-1.2, 1.0]), so.levenberg_marquardt()).params.round(3)
       Array([1., 1.], dtype=float32)
 
-    Source: Moré (1978) for scaling and solution; Nielsen (1999) for λ.
+    Source: Moré (1978) for scaling and region; Nielsen (1999) for a λ that is given; Transtrum and
+    Sethna (2012) for the acceleration.
     """
-    return scale_by_curvature(exact(ggn), qr(), trust.damping(damping))
+    if damping is None:
+        return scale_by_curvature(exact(ggn), qr_region(acceleration), trust.radius())
+    return scale_by_curvature(exact(ggn), qr(acceleration), trust.damping(damping))

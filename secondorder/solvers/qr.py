@@ -9,7 +9,7 @@ from secondorder.solvers.base import Solver, Stop
 from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, on_rows
 
 
-def qr() -> Solver:
+def qr(acceleration: bool = False) -> Solver:
     """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
@@ -18,6 +18,11 @@ def qr() -> Solver:
     rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
     With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
     norms, shaped like the parameters.
+
+    Args:
+      acceleration: whether a least-squares (or robust) loss adds the geodesic acceleration to the
+        step where it is safe, for one second derivative of the model along the step (Transtrum and
+        Sethna 2012).
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -32,9 +37,10 @@ def qr() -> Solver:
         eps = jnp.finfo(damping.dtype).eps
         upper, q = damped(triangle, jnp.clip(damping, eps, 1 / eps))
         z = back_substituted(upper, q, triangle.rest)
-        return Answer(z, jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value))
+        stopped = jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value)
+        return Answer(z, stopped, upper=upper)
 
-    return on_rows("qr", lambda triangle: (), solve)
+    return on_rows("qr", lambda triangle: (), solve, acceleration=acceleration)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

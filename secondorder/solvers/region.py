@@ -13,14 +13,17 @@ MAX_ITERATIONS = 10  # two or three are usual
 CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary
 
 
-def qr_region() -> Solver:
+def qr_region(acceleration: bool = False) -> Solver:
     """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
 
     One QR factorisation per point; each trial then finds the multiplier λ with
     ``‖y(λ)‖ ≈ Δ`` by Newton's iteration on ``1/‖y(λ)‖``, each step of it a QR factorisation of
     ``[U; √λ I]``, of the size of the parameters alone. Of a rank-deficient ``R`` the undamped step
-    is that of ``λ = ε``, reported as ``Stop.SINGULAR``; :func:`secondorder.solvers.svd_region`
+    is that of ``λ = ε^¾``, reported as ``Stop.SINGULAR``; :func:`secondorder.solvers.svd_region`
     is exact there, at several times the cost.
+
+    Args:
+      acceleration: as in :func:`secondorder.solvers.qr`.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -31,7 +34,7 @@ def qr_region() -> Solver:
 
     Source: Moré (1978), sections 3 and 5.
     """
-    return on_rows("qr_region", lambda triangle: (), _solve, "radius")
+    return on_rows("qr_region", lambda triangle: (), _solve, "radius", acceleration)
 
 
 def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
@@ -41,7 +44,8 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
     pivots = jnp.abs(jnp.diag(upper))
     singular = jnp.min(pivots, initial=jnp.inf) <= 1e2 * k * eps * jnp.max(pivots, initial=0)
 
-    least = jnp.where(singular, eps, 0).astype(q.dtype)
+    # Far above the rounding that stands for zero among singular values, squared or not.
+    least = jnp.where(singular, eps**0.75, 0).astype(q.dtype)
 
     def refine(carry):
         lam, factor, z, count = carry
@@ -64,7 +68,8 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
         back_substituted(upper, q, rest),
         jnp.zeros((), jnp.int32),
     )
-    lam, _, z, _ = jax.lax.while_loop(far, refine, start)
+    lam, factor, z, _ = jax.lax.while_loop(far, refine, start)
     boundary = lam > least
     stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
-    return Answer(z, jnp.where(boundary, Stop.BOUNDARY.value, stopped), boundary)
+    stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
+    return Answer(z, stopped, boundary, factor)

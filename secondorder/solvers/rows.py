@@ -58,18 +58,32 @@ class Point(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a row solver finds: ``z``, why it stopped, and whether the step ends at a radius."""
+    """What a row solver finds.
+
+    Attributes:
+      z: the step.
+      stopped: why it stopped.
+      boundary: whether the step ends at a radius.
+      upper: ``U_λ``, the triangle of ``[U; √λ I]`` for the λ of the step, where there is one.
+    """
 
     z: jax.Array
     stopped: Any
     boundary: Any = False
+    upper: jax.Array | None = None
 
 
 class RowsState(Prepared):
     """The state of a solver that always takes a dense Jacobian, which a caller may have at hand."""
 
 
-def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "damping") -> Solver:
+def on_rows(
+    name: str,
+    factorise: Callable,
+    solve: Callable,
+    reads: str = "damping",
+    acceleration: bool = False,
+) -> Solver:
     """A solver in Moré's scaled coordinates.
 
     Args:
@@ -77,6 +91,7 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
       factorise: ``Triangle -> factors``, once per point.
       solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
+      acceleration: whether to follow the curve that the step begins; see :func:`_accelerated`.
     """
 
     def prepare(quadratic: Quadratic, memory):
@@ -84,7 +99,7 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
 
     def answer(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
         triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
-        z, stopped, boundary = solve(triangle, point.factors, scale)
+        z, stopped, boundary, upper = solve(triangle, point.factors, scale)
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
         # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
         predicted = jnp.dot(change, triangle.q + 0.5 * change) + jnp.dot(triangle.rest, z)
@@ -95,11 +110,13 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
                 y = y - triangle.outside / jnp.where(scale > 0, scale, jnp.inf)
                 predicted = predicted + jnp.dot(triangle.outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
-        like = quadratic.grad
+        length, like = jnp.linalg.norm(y), quadratic.grad
+        if acceleration and quadratic.curvature.middle.least_squares:
+            y = _accelerated(y, quadratic.curvature, point, upper)
         return make_step(
             tree.cast(unravel(y / point.scaling, like), like),
             predicted,
-            length=jnp.linalg.norm(y),
+            length=length,
             boundary=boundary,
             products=point.passes,
             jacobians=1,
@@ -111,6 +128,28 @@ def on_rows(name: str, factorise: Callable, solve: Callable, reads: str = "dampi
         return tree.accumulator(tree.zeros_like(params))
 
     return prepared(prepare, answer, remember, RowsState, reads=reads, measures=True)
+
+
+def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> jax.Array:
+    """``y + ½ a``: the step bent as the model bends along it, or ``y`` where that is much.
+
+    ``a = argmin ½‖A a + r″‖² + ½ λ‖a‖²`` with ``r″`` the second derivative of the outputs along
+    ``y``, under the loss's curvature; kept where ``‖a‖ ≤ ¾ ‖y‖``
+    (Transtrum and Sethna 2012, equations 9 and 15).
+    """
+    fn, params = op.jacobian.fn, op.jacobian.params
+    along = tree.cast(unravel(y / point.scaling, params), params)
+    slope = lambda p: jax.jvp(fn, (p,), (along,))[1]
+    bend = jax.jvp(slope, (params,), (along,))[1]
+    push = ravel(op.jacobian.mvt(op.middle.mv(bend))) / point.scaling
+    basis = point.triangle.basis
+    if basis is not None:
+        push = jnp.matmul(basis.T, push, precision=HIGHEST)
+    a = back_substituted(upper, jnp.zeros_like(push), push)
+    if basis is not None:
+        a = jnp.matmul(basis, a, precision=HIGHEST)
+    # A comparison with NaN is false, so a bend that is not finite bends nothing.
+    return jnp.where(jnp.linalg.norm(a) <= 0.75 * jnp.linalg.norm(y), y + 0.5 * a, y)
 
 
 def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.Params):

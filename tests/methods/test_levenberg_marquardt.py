@@ -39,8 +39,17 @@ def run(tx, residual, p, count):
     return np.stack(points), reports
 
 
+METHODS = {
+    "region": lambda: so.levenberg_marquardt(),
+    "damping": lambda: so.levenberg_marquardt(1e-3),
+    "region, straight": lambda: so.levenberg_marquardt(acceleration=False),
+    "damping, straight": lambda: so.levenberg_marquardt(1e-3, acceleration=False),
+}
+each = pytest.mark.parametrize("method", METHODS)
+
+
 def test_the_first_step_solves_the_damped_problem(x64):
-    points, _ = run(so.levenberg_marquardt(0.5), decay, START, 1)
+    points, _ = run(so.levenberg_marquardt(0.5, acceleration=False), decay, START, 1)
     jacobian, residual = jax.jacobian(decay)(START), decay(START)
     scaling = np.diag(np.linalg.norm(jacobian, axis=0))
     stacked = np.concatenate([jacobian, np.sqrt(0.5) * scaling])
@@ -53,10 +62,11 @@ def test_the_first_step_solves_the_damped_problem(x64):
     [[1e-6, 1.0, 1e6], [1e6, 1e-6, 1.0], [1e6, 1e6, 1e6], [1e-6, 1e-6, 1e-6]],
     ids=str,
 )
-def test_rescaling_the_parameters_changes_nothing(x64, units):
+@each
+def test_rescaling_the_parameters_changes_nothing(x64, method, units):
     units = np.array(units)
-    points, reports = run(so.levenberg_marquardt(), decay, START, 8)
-    rescaled, others = run(so.levenberg_marquardt(), lambda q: decay(q / units), START * units, 8)
+    points, reports = run(METHODS[method](), decay, START, 8)
+    rescaled, others = run(METHODS[method](), lambda q: decay(q / units), START * units, 8)
     np.testing.assert_allclose(rescaled / units, points, rtol=1e-6, atol=1e-9)
     for a, b in zip(reports, others, strict=True):
         np.testing.assert_allclose(a["scale"], b["scale"], rtol=1e-5)
@@ -64,12 +74,14 @@ def test_rescaling_the_parameters_changes_nothing(x64, units):
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
-def test_rescaling_the_residuals_changes_nothing(x64, unit):
-    points, reports = run(so.levenberg_marquardt(), decay, START, 8)
-    rescaled, others = run(so.levenberg_marquardt(), lambda p: unit * decay(p), START, 8)
+@each
+def test_rescaling_the_residuals_changes_nothing(x64, method, unit):
+    points, reports = run(METHODS[method](), decay, START, 8)
+    rescaled, others = run(METHODS[method](), lambda p: unit * decay(p), START, 8)
     np.testing.assert_allclose(rescaled, points, rtol=1e-6)
+    of_scale = unit if method.startswith("region") else 1  # Δ bounds ‖D d‖, a change of residuals
     for a, b in zip(reports, others, strict=True):
-        np.testing.assert_allclose(a["scale"], b["scale"], rtol=1e-5)
+        np.testing.assert_allclose(a["scale"] * of_scale, b["scale"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
@@ -82,7 +94,9 @@ def test_in_float32_the_units_change_the_last_digits_alone(unit):
 
 
 def test_the_damping_follows_nielsens_rule(x64):
-    points, reports = run(so.levenberg_marquardt(1e-3), rosenbrock, [-1.2, 1.0], 25)
+    points, reports = run(
+        so.levenberg_marquardt(1e-3, acceleration=False), rosenbrock, [-1.2, 1.0], 25
+    )
     damping, factor = 1e-3, 2.0
     for report in reports:
         if report["accepted"]:
@@ -95,7 +109,9 @@ def test_the_damping_follows_nielsens_rule(x64):
 
 
 def test_no_step_goes_up_and_a_rejected_one_does_not_move(x64):
-    points, reports = run(so.levenberg_marquardt(1e-3), rosenbrock, [-1.2, 1.0], 25)
+    points, reports = run(
+        so.levenberg_marquardt(1e-3, acceleration=False), rosenbrock, [-1.2, 1.0], 25
+    )
     values = [float(so.sum_of_squares(rosenbrock)(p)) for p in points]
     for i, report in enumerate(reports):
         assert (values[i + 1] < values[i]) == report["accepted"] or values[i] < 1e-20
@@ -104,31 +120,82 @@ def test_no_step_goes_up_and_a_rejected_one_does_not_move(x64):
 
 def test_residuals_that_become_nan_are_stepped_around(x64):
     wall = lambda p: jnp.log(p) - 1.0  # NaN for p < 0, where a full step would end
-    points, reports = run(so.levenberg_marquardt(1e-9), wall, [20.0], 30)
+    points, reports = run(so.levenberg_marquardt(1e-9, acceleration=False), wall, [20.0], 30)
     assert not reports[0]["accepted"]
     np.testing.assert_allclose(points[-1], np.e, rtol=1e-9)
 
 
-def test_two_parameters_that_do_the_same_share_the_step(x64):
-    points, _ = run(so.levenberg_marquardt(), lambda p: decay(p[:3]) + p[3], [*START, 0.0], 10)
+@pytest.mark.parametrize(("damping", "rtol"), [(1e-3, 1e-6), (None, 1e-3)])
+def test_two_parameters_that_do_the_same_share_the_step(x64, damping, rtol):
+    points, _ = run(
+        so.levenberg_marquardt(damping), lambda p: decay(p[:3]) + p[3], [*START, 0.0], 10
+    )
     moved = points[-1] - points[0]
-    np.testing.assert_allclose(moved[3], moved[2], rtol=1e-6)
+    np.testing.assert_allclose(moved[3], moved[2], rtol=rtol)
     assert np.isfinite(points).all()
 
 
 def test_a_wide_problem_is_solved_by_a_short_step(x64):
     features = np.random.default_rng(0).normal(size=(3, 10))
     residual = lambda p: features @ p - np.ones(3)
-    points, _ = run(so.levenberg_marquardt(1e-3), residual, np.zeros(10), 12)
+    points, _ = run(so.levenberg_marquardt(1e-3, acceleration=False), residual, np.zeros(10), 12)
     np.testing.assert_allclose(residual(points[-1]), 0, atol=1e-9)
     scaling = np.linalg.norm(features, axis=0)
     shortest = np.linalg.pinv(features / scaling) @ np.ones(3) / scaling
     np.testing.assert_allclose(points[-1], shortest, atol=1e-9)
 
 
-def test_an_exact_fit_is_reached_to_the_last_digits(x64):
+@each
+def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
     # Where residuals vanish the damping must vanish with them, or convergence is linear.
     exact = lambda p: p[0] * jnp.exp(-p[1] * X) + p[2] - (2 * np.exp(-0.8 * X) + 0.3)
-    points, reports = run(so.levenberg_marquardt(), exact, START, 16)
+    points, reports = run(METHODS[method](), exact, START, 16)
     np.testing.assert_allclose(points[-1], [2.0, 0.8, 0.3], rtol=1e-13)
-    assert min(report["scale"] for report in reports) < 1e-7
+    if method.startswith("damping"):
+        assert min(report["scale"] for report in reports) < 1e-7
+
+
+def test_the_acceleration_is_half_the_second_derivative_of_the_curve_the_step_begins(x64):
+    start = np.array([2.0, 0.7, 0.35])
+    straight, _ = run(so.levenberg_marquardt(0.5, acceleration=False), decay, start, 1)
+    bent, _ = run(so.levenberg_marquardt(0.5), decay, start, 1)
+    y = straight[1] - start
+    jacobian = jax.jacobian(decay)(start)
+    second = jnp.einsum("ijk,j,k->i", jax.hessian(decay)(start), y, y)
+    scaling = np.diag(np.linalg.norm(jacobian, axis=0))
+    stacked = np.concatenate([jacobian, np.sqrt(0.5) * scaling])
+    a = np.linalg.lstsq(stacked, -np.concatenate([second, np.zeros(3)]))[0]
+    assert np.linalg.norm(scaling @ a) < 0.75 * np.linalg.norm(scaling @ y)
+    assert np.linalg.norm(a) > 1e-3 * np.linalg.norm(y)
+    np.testing.assert_allclose(bent[1] - start, y + a / 2, rtol=1e-8)
+
+
+def test_where_the_bend_is_as_long_as_the_step_the_step_stays_straight(x64):
+    steep = lambda p: jnp.stack([jnp.exp(10 * p[0]) - 1, p[0] - 5])
+    straight, _ = run(so.levenberg_marquardt(acceleration=False), steep, [0.3], 1)
+    bent, _ = run(so.levenberg_marquardt(), steep, [0.3], 1)
+    np.testing.assert_array_equal(bent, straight)
+    no_number = lambda p: jnp.stack([jnp.sqrt(jnp.abs(p[0])) + 1, p[0] - 5])  # r″ = ∞ at 0
+    points, _ = run(so.levenberg_marquardt(), no_number, [0.0], 3)
+    assert np.all(np.isfinite(points))
+
+
+def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
+    steps = {}
+    for acceleration in (False, True):
+        method = so.levenberg_marquardt(acceleration=acceleration)
+        solution = so.least_squares(rosenbrock, jnp.array([-120.0, 100.0]), method)
+        assert bool(solution.success)
+        steps[acceleration] = int(solution.steps)
+    assert steps[True] < 0.5 * steps[False]
+
+
+def test_losses_other_than_least_squares_ignore_the_acceleration(x64):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)))
+    objective = so.compose(so.poisson(jnp.arange(20.0) % 4), lambda p: jnp.sin(x @ p))
+    taken = []
+    for acceleration in (False, True):
+        tx, p = so.levenberg_marquardt(acceleration=acceleration), jnp.full(3, 0.3)
+        value, grad = jax.value_and_grad(objective)(p)
+        taken.append(tx.update(grad, tx.init(p), p, value=value, grad=grad, value_fn=objective)[0])
+    np.testing.assert_array_equal(*taken)

@@ -1,0 +1,73 @@
+"""Gauss-Newton while the objective falls fast, the Hessian once it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.curvature.base import Curvature
+from secondorder.operators.base import Operator
+from secondorder.operators.hessian import hessian
+from secondorder.operators.pullback import ggn
+from secondorder.tree import Params
+
+FAST = 0.2  # a step that takes away this part of the objective is Gauss-Newton's to go on from
+
+
+class HybridState(NamedTuple):
+    """What :func:`hybrid` remembers: the objective at the last point, and what it took there."""
+
+    value: jax.Array
+    newton: jax.Array
+
+
+def hybrid() -> Curvature:
+    """``JᵀMJ`` after a step that lowered ``f`` by a fifth or more, else ``∇²f``.
+
+    Gauss-Newton leaves out ``Σ rᵢ ∇²rᵢ``. Where the residuals vanish, f falls by a large factor at
+    every step and nothing is missed; where they stay large, it stalls at a linear rate, and the
+    Hessian is worth its price. One evaluation of ``f`` per update is added.
+
+    Raises:
+      TypeError: a plain function instead of an objective.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.curvature.hybrid(), so.solvers.exact_region(), so.trust.radius())
+
+    Source: Fletcher and Xu (1987), with the Hessian in place of BFGS.
+    """
+
+    def init(params: Params) -> HybridState:
+        return HybridState(jnp.full((), jnp.inf, tree.dtype(params)), jnp.asarray(False))
+
+    def update(grads, state: HybridState, params: Params, value_fn):
+        del grads
+        gauss_newton = ggn(value_fn, params)  # first: it refuses a plain function
+        value = jnp.asarray(value_fn(params), state.value.dtype)
+        newton = state.value - value < FAST * state.value
+        return Either(newton, hessian(value_fn, params), gauss_newton), HybridState(value, newton)
+
+    return Curvature(init, update)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Either(Operator):
+    """``A`` where the flag is set, else ``B``; only the one is computed."""
+
+    flag: jax.Array
+    first: Operator
+    second: Operator
+
+    def mv(self, v: Params) -> Params:
+        return jax.lax.cond(self.flag, self.first.mv, self.second.mv, v)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jax.lax.cond(
+            self.flag, lambda: self.first.matrix(like), lambda: self.second.matrix(like)
+        )

@@ -1,0 +1,36 @@
+"""Gauss-Newton that becomes Newton where the residuals stay large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from secondorder.curvature import hybrid
+from secondorder.solvers import exact_region
+from secondorder.transform import scale_by_curvature
+from secondorder.trust import radius
+
+
+def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
+    """``d = argmin g·d + ½ d·B d`` over ``‖d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
+
+    Gauss-Newton's as long as each step takes away a fifth of the objective, the Hessian otherwise:
+    for least squares whose residuals do not vanish, where Gauss-Newton alone needs hundreds of
+    steps. Both are formed densely, O(n³) a step; not for parameters of very different size, for
+    which there is :func:`secondorder.levenberg_marquardt`.
+
+    Args:
+      initial_radius: the first Δ; infinity takes it from the first step.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> t = jnp.arange(1.0, 5.0)
+      >>> r = lambda p: jnp.exp(p * t) - jnp.array([2.0, 4.0, 6.0, 20.0])
+      >>> bool(so.least_squares(r, jnp.array([0.5]), so.hybrid_newton()).success)
+      True
+
+    Source: Fletcher and Xu (1987); Moré and Sorensen (1983).
+    """
+    return scale_by_curvature(hybrid(), exact_region(), radius(initial_radius))

@@ -1,0 +1,60 @@
+"""Gauss-Newton where the residuals vanish, Newton where they do not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+
+
+def brown_dennis(p):
+    """Twenty residuals that cannot vanish: ½ Σ r² = 42911.1 at the minimum."""
+    t = jnp.arange(1.0, 21.0) / 5
+    first = p[0] + t * p[1] - jnp.exp(t)
+    return first**2 + (p[2] + p[3] * jnp.sin(t) - jnp.cos(t)) ** 2
+
+
+def rosenbrock(p):
+    return jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+
+
+def test_residuals_that_stay_large_are_met_with_the_hessian(x64):
+    start = jnp.array([25.0, 5.0, -5.0, -1.0])
+    hybrid = so.least_squares(brown_dennis, start, so.hybrid_newton())
+    assert bool(hybrid.success)
+    np.testing.assert_allclose(hybrid.value, 85822.20162635628 / 2, rtol=1e-10)
+    assert int(hybrid.steps) <= 20
+    gauss_newton = so.least_squares(brown_dennis, start, so.levenberg_marquardt())
+    assert int(gauss_newton.steps) > 5 * int(hybrid.steps)
+
+
+def taken(residual, p, count):
+    """The matrices of the first steps, and whether they are the Hessian."""
+    f = so.sum_of_squares(residual)
+    curvature = so.curvature.hybrid()
+    state, flags = curvature.init(p), []
+    for _ in range(count):
+        grad = jax.grad(f)(p)
+        operator, state = curvature.update(grad, state, p, f)
+        matrix = so.dense(operator, p)
+        choice = so.hessian if bool(state.newton) else so.ggn
+        np.testing.assert_allclose(matrix, so.dense(choice(f, p), p), rtol=1e-12)
+        np.testing.assert_allclose(operator.mv(p), matrix @ p, rtol=1e-9)
+        flags.append(bool(state.newton))
+        p = p - np.linalg.solve(matrix, grad)
+    return flags
+
+
+def test_it_begins_with_gauss_newton_and_keeps_it_while_the_objective_falls_by_a_fifth(x64):
+    assert taken(rosenbrock, jnp.array([0.9, 0.8]), 2) == [False, False]
+
+
+def test_it_takes_the_hessian_after_a_step_that_gained_little(x64):
+    stuck = lambda p: jnp.stack([p[0] - 1, p[0] + 1])  # the first step takes away 14 %
+    assert taken(stuck, jnp.array([0.4]), 3) == [False, True, True]
+
+
+def test_a_plain_function_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="loss and model"):
+        so.minimize(lambda p: jnp.sum(p**2), jnp.ones(2), so.hybrid_newton())

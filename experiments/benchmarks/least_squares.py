@@ -1,0 +1,98 @@
+"""Nonlinear least squares: this library against its peers, on the problems of the textbooks."""
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks import batch, judge, summary
+from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Start, compete
+from experiments.benchmarks.programs import STEPS, needs_optimistix
+from experiments.benchmarks.solvers import LEAST_SQUARES
+from experiments.benchmarks.tables import Report, Request
+from experiments.errors import pick
+from experiments.figures.profiles import profile_figure
+from experiments.testset import MGH, TestProblem
+
+FACTORS = (1, 10, 100)
+UNIT = "evaluations"
+SCALE = 1e6
+#: The first parameter's unit, and that of all residuals; the units of the parameters alternate.
+RESCALED = {"x first up": (SCALE, SCALE), "x first down": (1 / SCALE, 1 / SCALE)}
+
+WORDS = (
+    f"""{len(MGH)} problems of Moré, Garbow and Hillstrom from 1, 10 and 100 times their standard
+start. Nothing is tuned: every solver runs at its defaults for at most {STEPS} steps (SciPy:
+evaluations). Tolerances: ours √ε (1.5e-8 in float64, 3.5e-4 in float32); the others, rtol and atol
+or ftol, xtol and gtol, {judge.FLOAT64.tolerance:g} in float64 and {judge.FLOAT32.tolerance:g} in
+float32. SciPy runs with `x_scale='jac'` and gets compiled residuals and Jacobians; `optax.lbfgs`
+minimises half the sum of squares in a loop with our test of the gradient.""",
+    f"""**Solved**: f = Σr², computed in float64 at the returned parameters, is right to 6 digits
+(float32: 4) of a published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ f*, 10⁻²ᵈ): where
+f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neither right to
+{judge.FLOAT64.claimed} digits (float32: {judge.FLOAT32.claimed}) nor stationary, that is, SciPy's
+`lm` or `trf` at 1e-15 in float64 goes on from there to a value that differs by more. **Unlisted**:
+the claim is true, but of a stationary point that is no published minimum. Digits, iterations and
+evaluations are medians over what a solver solved. **Evaluations** are of the residual; a Jacobian
+counts n, a gradient one more than its value. **Rescaled**: parameters alternately in units of 1e6
+and 1e-6 and residuals times 1e6; then all the other way round.""",
+)
+
+
+def rescaled(problem: TestProblem, factor: float, variant: str) -> Start:
+    """A start for z, where ``params = units * z`` and residuals are ``weight`` times larger."""
+    start = np.array(problem.start)
+    x = factor * start if start.any() else np.full_like(start, 0 if factor == 1 else factor)
+    first, weight = RESCALED.get(variant, (1.0, 1.0))
+    units = np.where(np.arange(problem.n) % 2 == 0, first, 1 / first)
+    label = f"×{factor}"
+    return Start(variant, label, x / units, (units, np.array(weight)), lambda z: units * z)
+
+
+def case(problem: TestProblem, variants) -> Case:
+    residual = problem.residual
+    return Case(
+        name=problem.name,
+        function=lambda z, units, weight: weight * residual(units * z),
+        starts=[rescaled(problem, factor, v) for v in variants for factor in FACTORS],
+        minima=problem.minima,
+        value=lambda params: jnp.sum(residual(params) ** 2),
+        polished=judge.polish_residual(residual),
+    )
+
+
+def run(request: Request) -> Report:
+    """All runs, judged and timed."""
+    problems = [MGH[name] for name in pick(request.problems, MGH, "problem")]
+    solvers = {n: LEAST_SQUARES[n] for n in pick(request.solvers, LEAST_SQUARES, "solver")}
+    needs_optimistix(solvers)
+    variants = (GIVEN,) if request.quick else (GIVEN, *RESCALED)
+    repetitions = 1 if request.quick else REPETITIONS
+    total = len(problems) * len(solvers) * (1 if request.quick else 2)
+    with tqdm(total=total, bar_format=BAR) as bar:
+        show = bar.write if request.lines else lambda line: None
+        cases = [case(problem, variants) for problem in problems]
+        double = compete(cases, solvers, judge.FLOAT64, repetitions, bar, show)
+        single = []
+        if not request.quick:
+            cases = [case(problem, (GIVEN,)) for problem in problems]
+            single = compete(cases, solvers, judge.FLOAT32, 0, bar, show)
+    given = [run for run in double if run.variant == GIVEN]
+    moved = [run for run in double if run.variant != GIVEN]
+    tables = [summary.results("float64", given, solvers, UNIT)]
+    if moved:
+        tables.append(summary.results("float64, rescaled both ways", moved, solvers, UNIT))
+    if single:
+        tables.append(summary.results("float32", single, solvers, UNIT))
+    tables.append(summary.times(given, solvers))
+    if not (request.quick or request.solvers or request.problems):
+        tables += batch.run()
+    tables.append(summary.missed([*double, *single], solvers))
+    figure = profile_figure(
+        "Least squares: Moré, Garbow and Hillstrom from three starts",
+        given,
+        solvers,
+        "Residual evaluations / (n + 1), derivatives counted as such",
+        lambda run: run.cost / (run.n + 1),
+    )
+    sentence = "Performance profile of warm time and data profile of evaluations, float64."
+    return Report(tables, WORDS, {"least_squares.png": (sentence, figure)})

@@ -9,7 +9,7 @@ stationary where an independent solver, starting from it in float64, finds nothi
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -81,6 +81,8 @@ def polish_residual(residual: Callable) -> Value:
 
     r, jacobian = jax.jit(residual), jax.jit(jax.jacfwd(residual))
 
+    slopes: Any = lambda x: np.asarray(jacobian(x))
+
     def polished(params: np.ndarray) -> float:
         found = [np.inf]
         for method in ("lm", "trf"):
@@ -88,7 +90,7 @@ def polish_residual(residual: Callable) -> Value:
                 end = optimize.least_squares(
                     lambda x: np.asarray(r(x)),
                     params,
-                    jac=lambda x: np.asarray(jacobian(x)),
+                    jac=slopes,
                     method=method,
                     x_scale="jac",
                     ftol=1e-15,

@@ -1,5 +1,9 @@
 """Nonlinear least squares: this library against its peers, on the problems of the textbooks."""
 
+from collections.abc import Sequence
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -11,7 +15,7 @@ from experiments.benchmarks.solvers import LEAST_SQUARES
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
-from experiments.testset import MGH, TestProblem
+from experiments.testset import MGH, TestProblem, starts
 
 FACTORS = (1, 10, 100)
 UNIT = "evaluations"
@@ -38,22 +42,28 @@ and 1e-6 and residuals times 1e6; then all the other way round.""",
 )
 
 
-def rescaled(problem: TestProblem, factor: float, variant: str) -> Start:
-    """A start for z, where ``params = units * z`` and residuals are ``weight`` times larger."""
-    start = np.array(problem.start)
-    x = factor * start if start.any() else np.full_like(start, 0 if factor == 1 else factor)
-    first, weight = RESCALED.get(variant, (1.0, 1.0))
-    units = np.where(np.arange(problem.n) % 2 == 0, first, 1 / first)
-    label = f"×{factor}"
-    return Start(variant, label, x / units, (units, np.array(weight)), lambda z: units * z)
+def points(problem: TestProblem) -> list[np.ndarray]:
+    """The starts of ``testset.starts``, in float64 whatever the switch says."""
+    with jax.enable_x64(True):
+        return [np.asarray(start) for start in starts(problem, FACTORS)]
 
 
-def case(problem: TestProblem, variants) -> Case:
+def case(problem: TestProblem, variants: Sequence[str]) -> Case:
+    """The problem for z, where ``params = units * z`` and residuals are ``weight`` times larger."""
     residual = problem.residual
+    begins = []
+    for variant in variants:
+        first, weight = RESCALED.get(variant, (1.0, 1.0))
+        units = np.where(np.arange(problem.n) % 2 == 0, first, 1 / first)
+        extra, back = (units, np.array(weight)), partial(np.multiply, units)
+        begins += [
+            Start(variant, f"×{factor}", x / units, extra, back)
+            for factor, x in zip(FACTORS, points(problem), strict=True)
+        ]
     return Case(
         name=problem.name,
         function=lambda z, units, weight: weight * residual(units * z),
-        starts=[rescaled(problem, factor, v) for v in variants for factor in FACTORS],
+        starts=begins,
         minima=problem.minima,
         value=lambda params: jnp.sum(residual(params) ** 2),
         polished=judge.polish_residual(residual),

@@ -1,5 +1,6 @@
 """Unconstrained minimisation: this library against its peers, on the problems of the textbooks."""
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -10,7 +11,7 @@ from experiments.benchmarks.solvers import MINIMIZE
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
-from experiments.testset import CLASSICAL, MGH, Classical, TestProblem
+from experiments.testset import CLASSICAL, MGH, Classical, TestProblem, starts
 
 FACTORS = (1, 10)
 UNIT = "gradient-equivalents"
@@ -18,12 +19,12 @@ UNIT = "gradient-equivalents"
 
 def of_squares(problem: TestProblem) -> Case:
     """A sum of squares, as a plain function."""
-    start = np.array(problem.start)
-    tenfold = 10 * start if start.any() else np.full_like(start, 10)
+    with jax.enable_x64(True):
+        points = [np.asarray(start) for start in starts(problem, FACTORS)]
     return Case(
         name=problem.name,
         function=problem.function,
-        starts=[Start(GIVEN, f"×{k}", x) for k, x in zip(FACTORS, (start, tenfold), strict=True)],
+        starts=[Start(GIVEN, f"×{k}", x) for k, x in zip(FACTORS, points, strict=True)],
         minima=problem.minima,
         value=problem.function,
         polished=judge.polish_residual(problem.residual),

@@ -146,7 +146,7 @@ def of_optax(optimizer: Callable, objective: Callable[[Callable], Callable], gra
             done = slope <= tol * yardstick
             updates, new = method.update(grad, state, params, value=value, grad=grad, value_fn=fn)
             searched = optax.tree.get(new, "num_linesearch_steps").astype(trials.dtype)
-            params = jnp.where(done, params, optax.apply_updates(params, updates))
+            params = jnp.where(done, params, params + updates)
             steps, trials = steps + ~done, trials + jnp.where(done, 0, searched)
             return params, new, steps, trials, first, steepest, done
 

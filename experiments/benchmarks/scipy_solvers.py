@@ -21,10 +21,11 @@ def least_squares(method: str) -> Prepare:
         dtype, tolerance = np.dtype(precision.name), precision.tolerance
 
         def run(x: Any, *extra: Any) -> Any:
+            slopes: Any = lambda z: np.asarray(jacobian(z.astype(dtype), *extra), float)
             return optimize.least_squares(
                 lambda z: np.asarray(r(z.astype(dtype), *extra), float),
                 np.asarray(x, float),
-                jac=lambda z: np.asarray(jacobian(z.astype(dtype), *extra), float),
+                jac=slopes,
                 method=method,
                 x_scale="jac",
                 ftol=tolerance,

@@ -74,7 +74,7 @@ LEAST_SQUARES: dict[str, Solver] = {
         (0, (5, 1.5)),
     ),
     "optax-lbfgs": Solver(
-        "Optax lbfgs", of_optax(optax.lbfgs, _half_square, 2), "#F0E442", (0, (1.5, 1))
+        "Optax lbfgs", of_optax(optax.lbfgs, _half_square, 2), "#5D3A9B", (0, (1.5, 1))
     ),
     "scipy-lm": Solver("SciPy lm", scipy.least_squares("lm"), "#009E73", (0, (4, 1, 1, 1))),
     "scipy-trf": Solver("SciPy trf", scipy.least_squares("trf"), "#CC79A7", (0, (4, 1, 1, 1))),

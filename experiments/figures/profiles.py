@@ -60,4 +60,4 @@ def _draw(
             linestyle=solver.dashes,
             label=solver.label,
         )
-    axes.set(xscale="log", xlim=(start, end), ylim=(0, 1))
+    axes.set(xscale="log", xlim=(start, end), ylim=(0, 1.02))

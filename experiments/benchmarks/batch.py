@@ -38,17 +38,25 @@ def problems():
 
 
 def solvers():
-    """By label: a solve of one fit."""
+    """By label: a solve of one fit, to its parameters and how many steps it took."""
     optx = optimistix()
 
     def of_ours(method):
-        return lambda r, x: so.least_squares(r, x, method(), max_steps=STEPS).params
+        def solve(residual, x):
+            end = so.least_squares(residual, x, method(), max_steps=STEPS)
+            return end.params, end.steps
+
+        return solve
 
     def of_theirs(kind):
         solver = getattr(optx, kind)(rtol=TOLERANCE, atol=TOLERANCE)
-        return lambda r, x: (
-            optx.least_squares(lambda p, args: r(p), solver, x, max_steps=STEPS, throw=False).value
-        )
+
+        def solve(residual, x):
+            fn = lambda p, args: residual(p)
+            end = optx.least_squares(fn, solver, x, max_steps=STEPS, throw=False)
+            return end.value, end.stats["num_steps"]
+
+        return solve
 
     return {
         "levenberg_marquardt": of_ours(so.levenberg_marquardt),
@@ -70,8 +78,8 @@ def _table(title, residual, starts, data) -> Table:
     cost = race(programs, 5)
     square = jax.jit(jax.vmap(lambda p, d: jnp.sum(residual(p, d) ** 2)))
     values = {
-        name: np.nan_to_num(np.asarray(square(jax.jit(fn)(*inputs), data)), nan=np.inf)
-        for name, (fn, inputs) in programs.items()
+        name: np.nan_to_num(np.asarray(square(timing.output[0], data)), nan=np.inf)
+        for name, timing in cost.items()
     }
     least = np.min(list(values.values()), axis=0)
     own = cost["levenberg_marquardt"]
@@ -81,9 +89,19 @@ def _table(title, residual, starts, data) -> Table:
             f"{np.mean(values[name] <= np.maximum(least * (1 + 1e-6), 1e-12)):.1%}",
             f"{1e3 * timing.seconds:.3g}",
             f"{timing.seconds / own.seconds:.3g}×",
+            f"{np.median(timing.output[1]):.0f}",
+            f"{np.max(timing.output[1])}",
             f"{timing.compile_seconds:.2f}",
         )
         for name, timing in cost.items()
     ]
-    header = ("solver", "solved", "ms for all", "time / levenberg_marquardt", "s to compile")
+    header = (
+        "solver",
+        "solved",
+        "ms for all",
+        "time / levenberg_marquardt",
+        "median steps",
+        "most steps",
+        "s to compile",
+    )
     return Table(f"Under one vmap: {title}", header, rows)

@@ -38,7 +38,8 @@ f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neith
 the claim is true, but of a stationary point that is no published minimum. Digits, iterations and
 evaluations are medians over what a solver solved. **Evaluations** are of the residual; a Jacobian
 counts n, a gradient one more than its value. **Rescaled**: parameters alternately in units of 1e6
-and 1e-6 and residuals times 1e6; then all the other way round.""",
+and 1e-6 and residuals times 1e6; then all the other way round. **Under one vmap**, a fit is solved
+where f is within a relative 1e-6 of the least that any of the solvers reaches.""",
 )
 
 

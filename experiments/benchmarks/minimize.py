@@ -64,7 +64,8 @@ f ≤ 10⁻²ᵈ. **False**: success is claimed at a point neither right to {jud
 nor stationary, that is, SciPy (`lm` and `trf` on the residuals, `trust-exact` and `BFGS` on the
 other functions) at 1e-15 goes on from there to a value that differs by more. **Unlisted**: the
 claim is true, but of a stationary point that is no published minimum: Rastrigin, Levy and Ackley
-have many. Digits, iterations and cost are medians over what a solver solved.
+have many, and McCormick falls without end outside its customary box. Digits, iterations and cost
+are medians over what a solver solved.
 **Gradient-equivalents** are those of `experiments/cost.py`: a gradient with its value 1, a Hessian
 product 2, a dense Hessian 2n.""",
 )

@@ -1,6 +1,6 @@
 """Nonlinear least squares: this library against its peers, on the problems of the textbooks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks import batch, judge, summary
-from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Start, compete
+from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.programs import STEPS, needs_optimistix
-from experiments.benchmarks.solvers import LEAST_SQUARES
-from experiments.benchmarks.tables import Report, Request
+from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
+from experiments.benchmarks.tables import Report, Request, Table
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
 from experiments.testset import MGH, TestProblem, starts
@@ -87,17 +87,25 @@ def run(request: Request) -> Report:
         if not request.quick:
             cases = [case(problem, (GIVEN,)) for problem in problems]
             single = compete(cases, solvers, judge.FLOAT32, 0, bar, show)
+    whole = not (request.quick or request.solvers or request.problems)
+    return report([*double, *single], solvers, batch.run() if whole else [])
+
+
+def report(runs: Sequence[Run], solvers: Mapping[str, Solver], batches: Sequence[Table]) -> Report:
+    """The page of all runs."""
+    double = [run for run in runs if run.precision == judge.FLOAT64]
     given = [run for run in double if run.variant == GIVEN]
-    moved = [run for run in double if run.variant != GIVEN]
-    tables = [summary.results("float64", given, solvers, UNIT)]
-    if moved:
-        tables.append(summary.results("float64, rescaled both ways", moved, solvers, UNIT))
-    if single:
-        tables.append(summary.results("float32", single, solvers, UNIT))
-    tables.append(summary.times(given, solvers))
-    if not (request.quick or request.solvers or request.problems):
-        tables += batch.run()
-    tables.append(summary.missed([*double, *single], solvers))
+    titled = {
+        "float64": given,
+        "float64, rescaled both ways": [run for run in double if run.variant != GIVEN],
+        "float32": [run for run in runs if run.precision == judge.FLOAT32],
+    }
+    tables = [
+        *(summary.results(title, group, solvers, UNIT) for title, group in titled.items() if group),
+        summary.times(given, solvers),
+        *batches,
+        summary.missed(runs, solvers),
+    ]
     figure = profile_figure(
         "Least squares: Moré, Garbow and Hillstrom from three starts",
         given,

@@ -1,13 +1,15 @@
 """Unconstrained minimisation: this library against its peers, on the problems of the textbooks."""
 
+from collections.abc import Mapping, Sequence
+
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks import judge, summary
-from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Start, compete
+from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.programs import STEPS, needs_optimistix
-from experiments.benchmarks.solvers import MINIMIZE
+from experiments.benchmarks.solvers import MINIMIZE, Solver
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
@@ -80,6 +82,11 @@ def run(request: Request) -> Report:
         show = bar.write if request.lines else lambda line: None
         repetitions = 1 if request.quick else REPETITIONS
         runs = compete(cases, solvers, judge.FLOAT64, repetitions, bar, show)
+    return report(runs, solvers)
+
+
+def report(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> Report:
+    """The page of all runs."""
     tables = [
         summary.results("float64", runs, solvers, UNIT),
         summary.times(runs, solvers),

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,8 @@ class Case:
     """Of the parameters of the problem itself: what is to be least."""
     polished: Callable[[np.ndarray], float]
     """The value that an independent solver reaches from a point; see ``judge``."""
+    settled: Callable[[np.ndarray], float]
+    """The value at the stationary point beside a point, if there is one; see ``judge``."""
 
 
 class Run(NamedTuple):
@@ -130,7 +133,12 @@ def _contest(case, solvers, precision, repetitions, bar, show) -> list[Run]:
             with jax.enable_x64(True):
                 found = float(value(params))
                 judged = verdict(
-                    end.claimed, found, case.minima, lambda at=params: case.polished(at), precision
+                    end.claimed,
+                    found,
+                    case.minima,
+                    partial(case.polished, params),
+                    partial(case.settled, params),
+                    precision,
                 )
             run = Run(
                 problem=case.name,

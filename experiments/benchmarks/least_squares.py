@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -34,9 +33,10 @@ minimises half the sum of squares in a loop with our test of the gradient.""",
 (float32: 4) of a published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ f*, 10⁻²ᵈ): where
 f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neither right to
 {judge.FLOAT64.claimed} digits (float32: {judge.FLOAT32.claimed}) nor stationary, that is, SciPy's
-`lm` or `trf` at 1e-15 in float64 goes on from there to a value that differs by more. **Unlisted**:
-the claim is true, but of a stationary point that is no published minimum. Digits, iterations and
-evaluations are medians over what a solver solved. **Evaluations** are of the residual; a Jacobian
+`lm` or `trf` at 1e-15 in float64 goes on from there to a value that differs by more, and there is
+no saddle beside it either. **Unlisted**: the claim is true, but of a saddle or of another
+stationary point that is no published minimum. Digits, iterations and evaluations are medians over
+what a solver solved. **Evaluations** are of the residual; a Jacobian
 counts n, a gradient one more than its value. **Rescaled**: parameters alternately in units of 1e6
 and 1e-6 and residuals times 1e6; then all the other way round. **Under one vmap**, a fit is solved
 where f is within a relative 1e-6 of the least that any of the solvers reaches.""",
@@ -66,8 +66,9 @@ def case(problem: TestProblem, variants: Sequence[str]) -> Case:
         function=lambda z, units, weight: weight * residual(units * z),
         starts=begins,
         minima=problem.minima,
-        value=lambda params: jnp.sum(residual(params) ** 2),
+        value=problem.function,
         polished=judge.polish_residual(residual),
+        settled=judge.settle(problem.function),
     )
 
 

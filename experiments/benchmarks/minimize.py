@@ -30,6 +30,7 @@ def of_squares(problem: TestProblem) -> Case:
         minima=problem.minima,
         value=problem.function,
         polished=judge.polish_residual(problem.residual),
+        settled=judge.settle(problem.function),
     )
 
 
@@ -42,6 +43,7 @@ def of_function(problem: Classical) -> Case:
         minima=tuple(minimum.value for minimum in problem.minima),
         value=problem.function,
         polished=judge.polish_function(problem.function),
+        settled=judge.settle(problem.function),
     )
 
 
@@ -64,8 +66,9 @@ compiled values, gradients and Hessians.""",
 published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ |f*|, 10⁻²ᵈ): where f* is zero,
 f ≤ 10⁻²ᵈ. **False**: success is claimed at a point neither right to {judge.FLOAT64.claimed} digits
 nor stationary, that is, SciPy (`lm` and `trf` on the residuals, `trust-exact` and `BFGS` on the
-other functions) at 1e-15 goes on from there to a value that differs by more. **Unlisted**: the
-claim is true, but of a stationary point that is no published minimum: Rastrigin, Levy and Ackley
+other functions) at 1e-15 goes on from there to a value that differs by more, and there is no saddle
+beside it either. **Unlisted**: the claim is true, but of a saddle or of another stationary point
+that is no published minimum: Rastrigin, Levy and Ackley
 have many, and McCormick falls without end outside its customary box. Digits, iterations and cost
 are medians over what a solver solved.
 **Gradient-equivalents** are those of `experiments/cost.py`: a gradient with its value 1, a Hessian

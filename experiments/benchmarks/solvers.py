@@ -43,12 +43,19 @@ def _gradients(paid: so.Evaluations, n: int) -> Any:
     return TRIAL * paid.values + GRADIENT * paid.gradients + HESSIAN_PRODUCT * paid.products
 
 
+def _gradients_alone(paid: so.Evaluations, n: int) -> Any:
+    """Of a quasi-Newton method: products with its memory evaluate nothing."""
+    del n
+    return TRIAL * paid.values + GRADIENT * paid.gradients
+
+
 def _half_square(residual):
     return lambda params: jnp.sum(residual(params) ** 2) / 2
 
 
 _fit = partial(ours, so.least_squares, cost=_residuals)
 _ours = partial(ours, so.minimize, cost=_gradients)
+_secant = partial(ours, so.minimize, cost=_gradients_alone)
 _by_jacobian = lambda steps, accepted, n: steps + n * accepted
 
 # Colours are Okabe and Ito's; ours are drawn solid, peers dashed.
@@ -85,9 +92,9 @@ MINIMIZE: dict[str, Solver] = {
     "newton": Solver("newton", _ours(so.newton), "#0072B2"),
     "cubic-newton": Solver("cubic_newton", _ours(so.cubic_newton), "#D55E00"),
     "newton-cg": Solver("newton_cg", _ours(so.newton_cg), "#CC79A7"),
-    "bfgs": Solver("bfgs", _ours(so.bfgs), "#009E73"),
-    "lbfgs": Solver("lbfgs", _ours(so.lbfgs), "#56B4E9"),
-    "sr1": Solver("sr1", _ours(so.sr1), "#E69F00"),
+    "bfgs": Solver("bfgs", _secant(so.bfgs), "#009E73"),
+    "lbfgs": Solver("lbfgs", _secant(so.lbfgs), "#56B4E9"),
+    "sr1": Solver("sr1", _secant(so.sr1), "#E69F00"),
     "optimistix-bfgs": Solver(
         "Optimistix BFGS",
         of_optimistix(

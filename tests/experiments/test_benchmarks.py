@@ -56,7 +56,12 @@ def judged(precision=FLOAT64, claimed=True, minima=WOOD.minima, at=(1.0, 1.0, 1.
     """The verdict on a point of Wood's function, whose minimum is at ones."""
     point = np.array(at)
     return verdict(
-        claimed, float(WOOD.value(point)), minima, lambda: WOOD.polished(point), precision
+        claimed,
+        float(WOOD.value(point)),
+        minima,
+        lambda: WOOD.polished(point),
+        lambda: WOOD.settled(point),
+        precision,
     )
 
 
@@ -69,6 +74,8 @@ def test_a_claim_is_false_unless_the_point_is_right_or_stationary(precision):
     assert judged(precision, at=(np.nan,) * 4) == FALSE
     assert judged(precision, at=(-3.0, -1.0, -3.0, -1.0), claimed=False) == UNCLAIMED
     assert judged(precision, minima=(7.0,)) == ELSEWHERE  # stationary, whatever the list says
+    assert judged(precision, at=(-0.968, 0.947, -0.97, 0.951)) == ELSEWHERE  # a saddle, f = 7.877
+    assert judged(precision, at=(-0.968, 0.947, -1.07, 0.951)) == FALSE
 
 
 @pytest.mark.usefixtures("x64")

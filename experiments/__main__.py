@@ -9,7 +9,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import page, save
+from experiments.benchmarks.tables import Request, page, save
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
 from experiments.compare.tables import console
@@ -107,15 +107,29 @@ class Bench:
 
     name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
     """Which benchmark."""
+    problems: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")] = ()
+    """Which problems; all of them if none is named."""
+    solvers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    """Which solvers, the first being what times are relative to; all of them if none is named."""
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only the problems as given, in float64."""
+    lines: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print every run as it ends."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/bench")
-    """The folder for the page."""
+    """The folder for the page; its figures go to `images` beside it."""
 
 
 def bench(options: Bench) -> int:
     (name,) = pick([options.name], BENCHMARKS, "benchmark")
-    text = page(name, BENCHMARKS[name]())
+    request = Request(options.problems, options.solvers, options.quick, options.lines)
+    report = BENCHMARKS[name](request)
+    file = name.replace("-", "_")
+    named = ((" --problems ", options.problems), (" --solvers ", options.solvers))
+    chosen = "".join(flag + " ".join(given) for flag, given in named if given)
+    command = f"python -m experiments bench {file}{chosen}{' --quick' * options.quick}"
+    text = page(command, file, report)
     print(text)
-    print(f"Page: {save(text, options.out, name)}")
+    print(f"Page: {save(text, options.out, file, report)}")
     return 0
 
 

@@ -1,5 +1,12 @@
-"""Benchmarks: one file each, a function that measures and returns tables."""
+"""Benchmarks: one file each, a function that measures and returns a report."""
 
-from experiments.benchmarks import jacobian
+from collections.abc import Callable
 
-BENCHMARKS = {"jacobian": jacobian.run}
+from experiments.benchmarks import jacobian, least_squares, minimize
+from experiments.benchmarks.tables import Report, Request
+
+BENCHMARKS: dict[str, Callable[[Request], Report]] = {
+    "jacobian": jacobian.run,
+    "least-squares": least_squares.run,
+    "minimize": minimize.run,
+}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import secondorder as so
-from experiments.benchmarks.tables import Table
+from experiments.benchmarks.tables import Report, Request, Table
 from experiments.benchmarks.timing import Timing, race
 
 SHAPES = (
@@ -21,9 +21,10 @@ CHUNKS = (None, 256, 64, 16)
 ROWS = 1000
 
 
-def run() -> list[Table]:
+def run(request: Request) -> Report:
     """All tables."""
-    return [crossover(), chunks(), examples()]
+    del request  # there is nothing to choose
+    return Report([crossover(), chunks(), examples()])
 
 
 def network(inputs: int, outputs: int, width: int = 64):

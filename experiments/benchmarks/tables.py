@@ -1,7 +1,8 @@
-"""Tables of a benchmark as Markdown, with the command and the versions that made them."""
+"""A benchmark's page in Markdown, with the command and the versions that made it."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,23 +28,54 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def page(name: str, tables: Sequence[Table]) -> str:
+@dataclass(frozen=True)
+class Request:
+    """What to run of a benchmark."""
+
+    problems: Sequence[str] = ()
+    """By name; none for all."""
+    solvers: Sequence[str] = ()
+    """By name; none for all."""
+    quick: bool = False
+    """Whether to leave out what takes long."""
+    lines: bool = False
+    """Whether to print each run."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found."""
+
+    tables: Sequence[Table]
+    words: Sequence[str] = ()
+    """Paragraphs before the tables: what was measured, and how."""
+    figures: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
+    """By name of the file: a sentence and the PNG."""
+
+
+def page(command: str, name: str, report: Report) -> str:
     """A page that says how it was made."""
     versions = (
-        f"`python -m experiments bench {name}`; secondorder {so.__version__}, JAX "
+        f"`{command}`; secondorder {so.__version__}, JAX "
         f"{jax.__version__}, Python {platform.python_version()}, on "
         f"{jax.devices()[0].platform.upper()}. Ratios are of medians of interleaved repetitions, "
         "compilation apart."
     )
-    return "\n\n".join([f"# Benchmark: {name}", versions, *(t.markdown() for t in tables)]) + "\n"
+    pictures = [f"![{words}](../images/{file})" for file, (words, _) in report.figures.items()]
+    parts = [f"# Benchmark: {name}", versions, *report.words, *pictures]
+    return "\n\n".join([*parts, *(t.markdown() for t in report.tables)]) + "\n"
 
 
-def save(text: str, folder: Path, name: str) -> Path:
-    """The page as a file, or a sentence where the folder cannot be written."""
+def save(text: str, folder: Path, name: str, report: Report) -> Path:
+    """The page as a file, its figures in ``../images``; or a sentence where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.md"
         file.write_text(text)
+        for picture, (_, content) in report.figures.items():
+            images = folder.parent / "images"
+            images.mkdir(exist_ok=True)
+            (images / picture).write_bytes(content)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be written ({error.strerror}).") from error
     return file

@@ -15,11 +15,13 @@ class Timing(NamedTuple):
       seconds: the median of the warm repetitions.
       compile_seconds: tracing and compiling, once.
       temp_bytes: peak temporary memory, as the compiler planned it.
+      output: what it returned.
     """
 
     seconds: float
     compile_seconds: float
     temp_bytes: int
+    output: Any
 
 
 def race(programs: Mapping[str, tuple[Callable, tuple]], repetitions: int = 9) -> dict[str, Timing]:
@@ -28,12 +30,12 @@ def race(programs: Mapping[str, tuple[Callable, tuple]], repetitions: int = 9) -
     The machine's load drifts; interleaved rounds let it drift for everyone alike.
     """
     compiled: dict[str, tuple[Any, tuple]] = {}
-    compile_seconds = {}
+    compile_seconds, outputs = {}, {}
     for name, (function, arguments) in programs.items():
         start = time.perf_counter()
         compiled[name] = (jax.jit(function).lower(*arguments).compile(), arguments)
         compile_seconds[name] = time.perf_counter() - start
-        jax.block_until_ready(compiled[name][0](*arguments))
+        outputs[name] = jax.block_until_ready(compiled[name][0](*arguments))
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repetitions):
         for name, (program, arguments) in compiled.items():
@@ -45,6 +47,7 @@ def race(programs: Mapping[str, tuple[Callable, tuple]], repetitions: int = 9) -
             statistics.median(seconds[name]),
             compile_seconds[name],
             compiled[name][0].memory_analysis().temp_size_in_bytes,
+            outputs[name],
         )
         for name in programs
     }

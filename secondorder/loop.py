@@ -20,6 +20,7 @@ from secondorder.transform import find_linesearches, find_states, takes_jacobian
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
+REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
 
 
 class Status(enum.IntEnum):
@@ -171,7 +172,7 @@ def run(problem: Problem, start: Loop) -> Loop:
         def update(packed):
             loop = unpack(packed)
             known = fn
-            if loop.model is not None:
+            if loop.model is not None and isinstance(fn, Objective):
                 model = Known(fn.model, loop.params, loop.model[0], columns)
                 known = dataclasses.replace(fn, model=model)
             updates, state = problem.optimizer.update(
@@ -275,7 +276,8 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     converged = (slope == 0) | ((slope <= problem.tol * yardstick) & ~_measured(loop.state))
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
-    status = jnp.where(loop.still >= PATIENCE, _stuck(loop.state), status)
+    patience, stuck = _patience(loop.state)
+    status = jnp.where(loop.still >= patience, stuck, status)
     # The first idle update counts: after rejections a step is short because damping made it so.
     rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
     spent = (loop.still >= 2) & (loop.promised <= rounding)
@@ -292,11 +294,16 @@ def _measured(state: Any) -> jax.Array:
     return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
 
 
-def _stuck(state: Any) -> jax.Array:
-    """Many updates changed nothing: a trust policy refused them, or an optimizer stopped moving."""
+def _patience(state: Any) -> tuple[jax.Array, jax.Array]:
+    """How many idle updates to bear, and what more of them mean.
+
+    A trust policy refused them, and each refusal shortens the next trial; or an optimizer has
+    stopped moving.
+    """
     ours = find_states(state)
     asked = ~jnp.isnan(ours[-1].trust.gain) if ours else jnp.asarray(False)
-    return jnp.where(asked, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
+    stuck = jnp.where(asked, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
+    return jnp.where(asked, REJECTIONS, PATIENCE), stuck
 
 
 def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:

@@ -14,7 +14,7 @@ def qr(acceleration: bool = False) -> Solver:
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
     residual (for other losses than least squares: the vector with ``S r = ∇ℓ``). λ is relative: 1
-    damps a column as strongly as its own norm; it is kept within ``[ε, 1/ε]``. A
+    damps a column as strongly as its own norm; it is kept within ``[ε‖U‖², 1/ε]``. A
     rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
     With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
     norms, shaped like the parameters.
@@ -35,7 +35,9 @@ def qr(acceleration: bool = False) -> Solver:
     def solve(triangle: Triangle, factors: tuple, damping: jax.Array) -> Answer:
         # Beside a weight beyond 1/√ε the rounding of the factorisation would drown the rows.
         eps = jnp.finfo(damping.dtype).eps
-        upper, q = damped(triangle, jnp.clip(damping, eps, 1 / eps))
+        size = jnp.max(jnp.abs(jnp.diag(triangle.upper)), initial=0) ** 2
+        floor = eps * jnp.where(size > 0, size, 1)
+        upper, q = damped(triangle, jnp.clip(damping, floor, 1 / eps))
         z = back_substituted(upper, q, triangle.rest)
         stopped = jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value)
         return Answer(z, stopped, upper=upper)

@@ -24,6 +24,18 @@ from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, pr
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+class Span(NamedTuple):
+    """What fewer rows than parameters see.
+
+    Attributes:
+      basis: ``(n, k)``, orthonormal: no y outside it changes the rows.
+      outside: the part of the gradient outside it, ``(n,)``, which damping alone answers.
+    """
+
+    basis: jax.Array
+    outside: jax.Array
+
+
 class Triangle(NamedTuple):
     """The local least-squares problem after one orthogonal factorisation.
 
@@ -35,16 +47,13 @@ class Triangle(NamedTuple):
       q: the rotated residual, ``(k,)``; zero where the curvature knows none.
       rest: the part of the gradient that ``Uᵀ q`` does not explain, ``(k,)``: what a clipping or a
         decay added before, or all of it where there is no residual.
-      basis: ``(n, k)`` orthonormal where there are fewer rows than parameters, else ``None``: no y
-        outside it changes the rows.
-      outside: the part of the gradient outside the basis, ``(n,)``, which damping alone answers.
+      span: where there are fewer rows than parameters; else ``None``, and ``y = z``.
     """
 
     upper: jax.Array
     q: jax.Array
     rest: jax.Array
-    basis: jax.Array | None
-    outside: jax.Array | None
+    span: Span | None
 
 
 class Point(NamedTuple):
@@ -104,15 +113,16 @@ def on_rows(
         # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
         predicted = jnp.dot(change, triangle.q + 0.5 * change) + jnp.dot(triangle.rest, z)
         y = z
-        if triangle.basis is not None:
-            y = jnp.matmul(triangle.basis, z, precision=HIGHEST)
+        if triangle.span is not None:
+            basis, outside = triangle.span
+            y = jnp.matmul(basis, z, precision=HIGHEST)
             if reads == "damping":
-                y = y - triangle.outside / jnp.where(scale > 0, scale, jnp.inf)
-                predicted = predicted + jnp.dot(triangle.outside, y)
+                y = y - outside / jnp.where(scale > 0, scale, jnp.inf)
+                predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
-        length, like = jnp.linalg.norm(y), quadratic.grad
-        if acceleration and quadratic.curvature.middle.least_squares:
-            y = _accelerated(y, quadratic.curvature, point, upper)
+        length, like, op = jnp.linalg.norm(y), quadratic.grad, quadratic.curvature
+        if acceleration and isinstance(op, Pullback) and op.middle.least_squares:
+            y = _accelerated(y, op, point, upper)
         return make_step(
             tree.cast(unravel(y / point.scaling, like), like),
             predicted,
@@ -142,12 +152,12 @@ def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> 
     slope = lambda p: jax.jvp(fn, (p,), (along,))[1]
     bend = jax.jvp(slope, (params,), (along,))[1]
     push = ravel(op.jacobian.mvt(op.middle.mv(bend))) / point.scaling
-    basis = point.triangle.basis
-    if basis is not None:
-        push = jnp.matmul(basis.T, push, precision=HIGHEST)
+    span = point.triangle.span
+    if span is not None:
+        push = jnp.matmul(span.basis.T, push, precision=HIGHEST)
     a = back_substituted(upper, jnp.zeros_like(push), push)
-    if basis is not None:
-        a = jnp.matmul(basis, a, precision=HIGHEST)
+    if span is not None:
+        a = jnp.matmul(span.basis, a, precision=HIGHEST)
     # A comparison with NaN is false, so a bend that is not finite bends nothing.
     return jnp.where(jnp.linalg.norm(a) <= 0.75 * jnp.linalg.norm(y), y + 0.5 * a, y)
 
@@ -174,13 +184,13 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
 
 
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
-    basis = outside = None
+    span = None
     if a.shape[0] < a.shape[1]:
         basis, upper = jnp.linalg.qr(a.T)
         a, whole = upper.T, rest
         rest = jnp.matmul(basis.T, whole, precision=HIGHEST)
-        outside = whole - jnp.matmul(basis, rest, precision=HIGHEST)
-    return Triangle(*triangular(a, r), rest, basis, outside)
+        span = Span(basis, whole - jnp.matmul(basis, rest, precision=HIGHEST))
+    return Triangle(*triangular(a, r), rest, span)
 
 
 def triangular(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:

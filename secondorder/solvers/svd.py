@@ -50,7 +50,7 @@ def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
 
     def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
         coefficients, boundary = solve(basis.s, basis.c, scale)
-        deficient = ~jnp.all(basis.s > 0) | (triangle.basis is not None)
+        deficient = ~jnp.all(basis.s > 0) | (triangle.span is not None)
         stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
         stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
         z = jnp.matmul(basis.vt.T, coefficients, precision=HIGHEST)

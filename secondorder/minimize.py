@@ -97,8 +97,9 @@ def minimize(
     Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
     A solver that measures optimality itself takes its place: for a least-squares (or robust) loss
-    solved by ``qr`` or ``svd``, the largest cosine between the residual and a Jacobian column is
-    at most ``tol``, which no rescaling of parameters or residuals changes. With bounds, ``g`` is
+    solved on its rows, the cosine between the residual and the span of the Jacobian's columns is at
+    most ``10 tol`` (or that with every single column ``tol/30``, where the Jacobian is singular at
+    the solution), which no rescaling of parameters or residuals changes. With bounds, ``g`` is
     the gradient of the parameters that no bound holds back.
 
     Args:
@@ -183,14 +184,14 @@ def least_squares(
     history: int = 0,
     callback: Callable[[Any, Any, Any], None] | None = None,
 ) -> Solution:
-    """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt.
+    """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
 
     Args:
       residual: ``params ↦`` vector (or pytree of arrays) of residuals.
       params: the start, or a :class:`Solution` to go on from; see :func:`minimize`.
       optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
-      tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian columns.
+      tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
       max_steps: at most this many updates in all, rejected ones included.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.

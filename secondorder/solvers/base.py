@@ -47,7 +47,7 @@ class Step(NamedTuple):
       jacobians: dense Jacobians formed (their passes are counted in ``products``).
       residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖``; NaN where not computed.
       optimality: the scaled first-order measure at the current parameters, where the solver knows
-        one (the largest cosine between the residual and a Jacobian column); infinity where it does
+        one (from cosines between the residual and the Jacobian's columns); infinity where it does
         not, NaN before the first step.
       stopped: a :class:`Stop`.
     """

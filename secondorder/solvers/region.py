@@ -19,8 +19,8 @@ def qr_region(acceleration: bool = False) -> Solver:
     One QR factorisation per point; each trial then finds the multiplier λ with
     ``‖y(λ)‖ ≈ Δ`` by Newton's iteration on ``1/‖y(λ)‖``, each step of it a QR factorisation of
     ``[U; √λ I]``, of the size of the parameters alone. Of a rank-deficient ``R`` the undamped step
-    is that of ``λ = ε^¾ ‖U‖²``, reported as ``Stop.SINGULAR``; :func:`secondorder.solvers.svd_region`
-    is exact there, at several times the cost.
+    is that of ``λ = ε^¾ ‖U‖²``, reported as ``Stop.SINGULAR``;
+    :func:`secondorder.solvers.svd_region` is exact there, at several times the cost.
 
     Args:
       acceleration: as in :func:`secondorder.solvers.qr`.
@@ -46,7 +46,8 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
     singular = jnp.min(pivots, initial=jnp.inf) <= 1e2 * k * eps * largest
     # Far above the rounding that stands for zero among singular values, squared or not. Of the rows
     # as they are now: the scaling may be that of much larger ones, long left behind.
-    least = jnp.where(singular, eps**0.75 * largest**2, 0).astype(q.dtype)
+    size = jnp.where(largest > 0, largest, 1)
+    least = jnp.where(singular, eps**0.75 * size**2, 0).astype(q.dtype)
 
     def refine(carry):
         lam, factor, z, count = carry

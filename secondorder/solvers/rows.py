@@ -171,16 +171,18 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
         )
     matrix, residual = op.factor(), op.residual()
     norms = jnp.linalg.norm(matrix, axis=0)
-    largest = jnp.maximum(ravel(running), norms)
-    scaling = jnp.where(largest > 0, largest, 1)
+    scales = jnp.maximum(ravel(running), norms)
+    scaling = jnp.where(scales > 0, scales, 1)
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
+    triangle = _reduce(matrix / scaling, r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
-        optimality = _largest_cosine(g, norms, r, ravel(op.jacobian.params))
-    triangle = _reduce(matrix / scaling, r, _unexplained(g, matrix, r) / scaling)
+        optimality = _optimality(
+            triangle, jnp.where(g == 0, 0, g / norms), r, norms * ravel(op.jacobian.params)
+        )
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     point = Point(triangle, factorise(triangle), scaling, optimality, passes)
-    return point, tree.cast(unravel(largest, running), running)
+    return point, tree.cast(unravel(scales, running), running)
 
 
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
@@ -209,10 +211,14 @@ def damped(triangle: Triangle, damping: jax.Array) -> tuple[jax.Array, jax.Array
 
 def back_substituted(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
     """The minimiser ``−U⁻¹(q + U⁻ᵀ rest)``."""
+    return -solve_triangular(upper, _with_rest(upper, q, rest))
+
+
+def _with_rest(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
     # There is a rest only where something has altered the gradient.
-    transposed = lambda: solve_triangular(upper, rest, trans=1)
-    more = jax.lax.cond(jnp.any(rest != 0), transposed, lambda: jnp.zeros_like(rest))
-    return -solve_triangular(upper, q + more)
+    return jax.lax.cond(
+        jnp.any(rest != 0), lambda: q + solve_triangular(upper, rest, trans=1), lambda: q
+    )
 
 
 def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
@@ -225,13 +231,28 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(rest) <= 1e2 * jnp.finfo(r.dtype).eps * size, 0, rest)
 
 
-def _largest_cosine(g, norms, r, x) -> jax.Array:
-    """``maxⱼ |Rⱼ·r| / (‖Rⱼ‖ (‖r‖ + noise))``: MINPACK's first-order measure, free of every unit.
+def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array):
+    """How far the residual is from being orthogonal to the columns: two cosines, free of units.
 
-    The noise is ``10 √ε`` of what the parameters themselves contribute to the residuals,
-    ``‖(‖Rⱼ‖ xⱼ)‖``. Where the residuals vanish at the solution the bare cosine stays of size one
-    until it is rounding; against this, ``≤ √ε`` means that rounding the parameters moves r as far.
+    The cosine with their *span*, ``‖q‖ / (‖r‖ + noise)``: its square is the part of f that
+    Gauss-Newton could still take away, the relative offset of Bates and Watts (1981), so a tenth of
+    it is enough. Where the Jacobian is singular at the solution it never becomes small; then the
+    largest cosine with a *single* column (MINPACK's measure) has to, thirtyfold.
+
+    Two roundings stand in the way. A component of ``q`` belongs to a direction that is known to
+    ``ε/pivot`` alone, the pivot being the sine between its column and those before it; only what
+    exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
+    stays of size one until it is rounding; against a noise of ``√ε`` of what the parameters
+    themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
     """
-    noise = 10 * jnp.sqrt(jnp.finfo(r.dtype).eps) * jnp.linalg.norm(norms * x)
-    scale = jnp.linalg.norm(r) + noise
-    return jnp.max(jnp.where(g == 0, 0, jnp.abs(g) / norms / scale), initial=0)
+    size = jnp.linalg.norm(r)
+    eps = jnp.finfo(size.dtype).eps
+    size_and_noise = size + jnp.sqrt(eps) * jnp.linalg.norm(shares)
+    upper, q = triangle.upper, _with_rest(*triangle[:3])
+    pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
+    floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
+    span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
+    single = jnp.max(jnp.abs(slopes), initial=0)
+    # The span holds every column, also one that roundings hide from its triangle.
+    least = jnp.minimum(0.1 * jnp.maximum(span, single), 30 * single)
+    return jnp.where(least == 0, 0, least / size_and_noise)

@@ -216,11 +216,15 @@ def test_the_scaling_is_the_largest_norm_each_column_has_had(x64, solver):
 
 
 @both
-def test_optimality_is_the_largest_cosine_between_residual_and_columns(x64, solver):
+def test_optimality_is_a_tenth_of_the_cosine_with_the_span_of_the_columns(x64, solver):
     rows, residual = problem("tall")
-    cosines = np.abs(rows.T @ residual) / column_norms(rows) / np.linalg.norm(residual)
+    q = np.linalg.qr(rows)[0].T @ residual
     step, _ = run(solver, Rows(rows, residual))
-    np.testing.assert_allclose(step.optimality, cosines.max(), rtol=1e-10)
+    cosine = np.linalg.norm(q) / np.linalg.norm(residual)
+    np.testing.assert_allclose(step.optimality, 0.1 * cosine, rtol=1e-10)
+    mixed = rows @ np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [3, 0, 0, 1.0]])
+    other, _ = run(solver, Rows(mixed, residual))
+    np.testing.assert_allclose(other.optimality, step.optimality, rtol=1e-10)
     fitted = residual - rows @ np.linalg.lstsq(rows, residual)[0]
     step, _ = run(solver, Rows(rows, fitted))
     # What was fitted keeps κ‖r‖/‖fitted‖ roundings of `lstsq`; 100 leave room for any LAPACK.
@@ -228,6 +232,25 @@ def test_optimality_is_the_largest_cosine_between_residual_and_columns(x64, solv
     assert step.optimality < 100 * np.linalg.cond(rows) * rounding
     step, _ = run(solver, Rows(rows, np.zeros(6)))
     assert step.optimality == 0 and not step.direction.any()
+
+
+@both
+def test_with_a_singular_jacobian_thirty_times_the_largest_cosine_is_enough(x64, solver):
+    # The columns differ by 1e-9 in a direction in which all of the residual lies.
+    rows = np.array([[1.0, 1.0], [0.0, 1e-9], [0.0, 0.0]])
+    residual = np.array([0.0, 1.0, 1.0])
+    step, _ = run(solver, Rows(rows, residual))
+    np.testing.assert_allclose(step.optimality, 30 * 1e-9 / np.sqrt(2), rtol=1e-6)
+
+
+@both
+def test_a_column_behind_columns_of_zeros_is_not_forgotten(x64, solver):
+    rows = np.zeros((6, 4))
+    rows[:, 0], rows[1, 3] = [1, 0, 0, 0, 0, 0], 1e-3
+    residual = np.array([0, 0.3, 1, 0, 0, 0.0])
+    step, _ = run(solver, Rows(rows, residual))
+    cosine = 0.3 / np.linalg.norm(residual)
+    np.testing.assert_allclose(step.optimality, 0.1 * cosine, rtol=1e-6)
 
 
 @both

@@ -74,12 +74,11 @@ def running(
         # What is not finite must reach the step, which is then refused and the memory rolled back:
         # a curvature of infinity alone would pass for a step of zero.
         sound = tree.all_finite(averages)
-        averages = jax.tree.map(lambda x: jnp.where(sound, x, jnp.nan), averages)
-        before = averages, state.frame
+        before = jax.tree.map(lambda x: jnp.where(sound, x, jnp.nan), (averages, state.frame))
         after = before
         if structure.refresh is not None:
             again, first = structure.refresh, state.count == 0
-            renew = lambda: again(grads, averages, state.frame, first)
+            renew = lambda: again(grads, *before, first)
             after = _at(state.count, refresh, renew, lambda: before)
         operator = structure.operator(grads, *(before if structure.behind else after))
         return operator, Running(*after, state.count + 1, samples, state.key)

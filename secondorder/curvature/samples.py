@@ -80,8 +80,8 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
         del grads
         objective = as_objective(value_fn, user)
         outputs, pull = jax.vjp(objective.model, params)
-        u = cotangent(losses.as_loss(objective.loss), outputs, key)
-        return _twice(pull(tree.cast(u, outputs))[0])
+        u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
+        return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
 
     return Estimate(draw)
 

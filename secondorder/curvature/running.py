@@ -74,14 +74,15 @@ def running(
         # What is not finite must reach the step, which is then refused and the memory rolled back:
         # a curvature of infinity alone would pass for a step of zero.
         sound = tree.all_finite(averages)
-        before = jax.tree.map(lambda x: jnp.where(sound, x, jnp.nan), (averages, state.frame))
-        after = before
-        if structure.refresh is not None:
-            again, first = structure.refresh, state.count == 0
-            renew = lambda: again(grads, *before, first)
+        marked = lambda memory: jax.tree.map(lambda x: jnp.where(sound, x, jnp.nan), memory)
+        before = marked(averages), marked(state.frame)
+        after, again = before, structure.refresh
+        if again is not None:
+            renew = lambda: again(grads, before[0], before[1], state.count == 0)
             after = _at(state.count, refresh, renew, lambda: before)
-        operator = structure.operator(grads, *(before if structure.behind else after))
-        return operator, Running(*after, state.count + 1, samples, state.key)
+        seen = before if structure.behind else after
+        operator = structure.operator(grads, seen[0], seen[1])
+        return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
 
     return Curvature(init, update, needs_value_fn=estimate.needs_value_fn)
 

@@ -117,7 +117,8 @@ def scale_by_curvature(
         step = _within_box(step, Quadratic(g, operator), params, value_fn)
         taken = tree.cast(step.direction, grads)
 
-        finite = tree.all_finite(g) & tree.all_finite(taken)
+        # A memory of infinity alone would pass for a step of zero, and stay one for ever.
+        finite = tree.all_finite(g) & tree.all_finite((taken, _numbers(curvature_state)))
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
         trust_state = trust.update(trial, state.trust)
@@ -175,6 +176,11 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.A
     gain = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
     gain = jnp.where(tree.max_abs(updates) == 0, 1, gain)
     return jnp.where(sound, gain, -jnp.inf)
+
+
+def _numbers(state: Any) -> list[jax.Array]:
+    """The floating-point leaves of a state."""
+    return [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 def _check_call(grads, params, value_fn, needs_value_fn: bool) -> None:

@@ -71,15 +71,11 @@ def running(
             return mean, state.samples + 1
 
         averages, samples = _at(state.count, every, learn, lambda: (state.averages, state.samples))
-        # What is not finite must reach the step, which is then refused and the memory rolled back:
-        # a curvature of infinity alone would pass for a step of zero.
-        sound = tree.all_finite(averages)
-        marked = lambda memory: jax.tree.map(lambda x: jnp.where(sound, x, jnp.nan), memory)
-        before = marked(averages), marked(state.frame)
-        after, again = before, structure.refresh
-        if again is not None:
-            renew = lambda: again(grads, before[0], before[1], state.count == 0)
-            after = _at(state.count, refresh, renew, lambda: before)
+        before = after = averages, state.frame
+        renew = structure.refresh
+        if renew is not None:
+            new = lambda: renew(grads, averages, state.frame, state.count == 0)
+            after = _at(state.count, refresh, new, lambda: before)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])
         return operator, Running(after[0], after[1], state.count + 1, samples, state.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -131,25 +132,33 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         return AxisEigen(axes, bases, jax.tree.map(entries, like, averages))
 
     def refresh(like: Params, averages: Any, bases: Any, first: jax.Array) -> tuple[Any, Any]:
-        def leaf(x, mean, old):
+        def leaf(way, x, mean, old):
             layout, squares, new = axes.of(x), mean.squares, []
             factors = ax.separated(layout, mean.grams)
             for axis, (gram, q) in enumerate(zip(factors, old, strict=True), start=1):
                 if gram is None:
                     new.append(None)
                     continue
-                basis, order = jax.lax.cond(first, _first_basis, ax.next_basis, gram, q)
+                basis, order = way(gram, q)
                 # The squares move with their eigenvectors.
                 order = ax.along(order, axis, len(old))
                 squares = jnp.take_along_axis(squares, order, axis=axis)
                 new.append(_sound(basis, q))
             return mean._replace(squares=squares), tuple(new)
 
-        both = jax.tree.map(leaf, like, averages, bases)
-        pick = lambda i: jax.tree.map(lambda x, pair: pair[i], like, both)
-        return pick(0), pick(1)
+        def renew(way):
+            both = jax.tree.map(functools.partial(leaf, way), like, averages, bases)
+            pick = lambda i: jax.tree.map(lambda x, pair: pair[i], like, both)
+            return pick(0), pick(1)
+
+        return _first_or_next(first, renew)
 
     return Structure(_start(axes, lambda layout: True), measure, operator, refresh, behind=True)
+
+
+def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
+    """``renew(way)`` with bases by ``eigh``, or by one step from the ones before."""
+    return jax.lax.cond(first, lambda: renew(_first_basis), lambda: renew(ax.next_basis))
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -225,16 +234,13 @@ def axis_eigen(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
     axes = Axes() if axes is None else axes
 
     def refresh(like: Params, averages: Any, bases: Any, first: jax.Array) -> tuple[Any, Any]:
-        def leaf(x, mean, old):
-            def basis(gram, q):
-                if gram is None:
-                    return None
-                return _sound(jax.lax.cond(first, _first_basis, ax.next_basis, gram, q)[0], q)
-
+        def leaf(way, x, mean, old):
             factors = ax.separated(axes.of(x), mean.grams)
-            return tuple(basis(g, q) for g, q in zip(factors, old, strict=True))
+            pairs = zip(factors, old, strict=True)
+            return tuple(None if g is None else _sound(way(g, q)[0], q) for g, q in pairs)
 
-        return averages, jax.tree.map(leaf, like, averages, bases)
+        renew = lambda way: jax.tree.map(functools.partial(leaf, way), like, averages, bases)
+        return averages, _first_or_next(first, renew)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(x, mean, q):

@@ -94,3 +94,15 @@ def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structur
     kept = lambda s: jax.tree.leaves((s.curvature.averages, s.curvature.frame, s.curvature.count))
     for a, b in zip(kept(state), kept(after), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_policy_that_evaluates_still_needs_the_objective():
+    curvature, params = running(gradient(), DIAGONAL, 0.9), {"w": jnp.ones(2)}
+    closed = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.damping())
+    with pytest.raises(ValueError, match="needs value_fn"):
+        closed.update(params, closed.init(params), params)
+    with pytest.raises(TypeError, match="must be a function"):
+        closed.update(params, closed.init(params), params, value_fn=3.0)
+    f = lambda p: jnp.sum(p["w"] ** 2)
+    updates, state = closed.update(params, closed.init(params), params, value_fn=f)
+    assert so.diagnostics(state)["accepted"] and np.all(updates["w"] < 0)

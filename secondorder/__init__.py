@@ -1,7 +1,7 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
 from secondorder import curvature, losses, operators, solvers, tree, trust
-from secondorder.curvature import exact
+from secondorder.curvature import exact, running
 from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
 from secondorder.loop import Evaluations, Status
@@ -16,6 +16,7 @@ from secondorder.losses import (
     squared_error,
 )
 from secondorder.methods import (
+    adahessian,
     bfgs,
     cubic_newton,
     dogleg,
@@ -27,6 +28,9 @@ from secondorder.methods import (
     levenberg_marquardt,
     newton,
     newton_cg,
+    shampoo,
+    soap,
+    sophia,
     sr1,
     trust_region_newton,
 )
@@ -78,6 +82,10 @@ __all__ = [
     "ggn",
     "hessian",
     # methods
+    "adahessian",
+    "shampoo",
+    "soap",
+    "sophia",
     "sr1",
     "lbfgs",
     "dogleg",
@@ -96,6 +104,7 @@ __all__ = [
     "diagnostics",
     "exact",
     "only_extra_args",
+    "running",
     "scale_by_curvature",
     # solving
     "Evaluations",

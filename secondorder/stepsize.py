@@ -12,19 +12,36 @@ from secondorder import tree
 
 
 def step_along(
-    direction: optax.GradientTransformation, learning_rate: Any, *, first_guess: str = "one"
+    direction: optax.GradientTransformation,
+    learning_rate: Any,
+    *,
+    weight_decay: Any = None,
+    first_guess: str = "one",
 ) -> optax.GradientTransformationExtraArgs:
     """``direction`` times a learning rate (or schedule), or, where ``None``, line-searched.
 
     Args:
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
+      weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
       first_guess: the line search's first trial, ``"one"`` for directions that know their length
         (Newton), ``"keep"`` for those that do not (the gradient): the last step size.
     """
+    links = [direction] if weight_decay is None else [direction, _decayed(weight_decay)]
     if learning_rate is None:
-        return optax.chain(direction, zoom(first_guess))
-    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate, flip_sign=False))
+        return optax.chain(*links, zoom(first_guess))
+    return optax.chain(*links, optax.scale_by_learning_rate(learning_rate, flip_sign=False))
+
+
+def _decayed(weight_decay: Any) -> optax.GradientTransformation:
+    """Decay apart from the curvature; a step of nothing, of a rejection, stays one."""
+
+    def update(updates, state, params=None):
+        moved = tree.max_abs(updates) > 0
+        pull = lambda d, x: jnp.where(moved, d - jnp.asarray(weight_decay, d.dtype) * x, d)
+        return jax.tree.map(lambda d, x: pull(d, x).astype(d.dtype), updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransformationExtraArgs:

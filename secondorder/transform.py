@@ -50,7 +50,8 @@ def scale_by_curvature(
     update of zeros with the memories rolled back.
 
     ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
-    spares a closed-loop policy one evaluation, ``grad`` and unknown keywords are ignored.
+    spares a closed-loop policy one evaluation, ``grad`` and unknown keywords are ignored. Where the
+    curvature is of gradients alone and the policy open-loop, ``value_fn`` may be left out.
 
     Args:
       curvature: WHAT, e.g. ``exact(hessian)``.
@@ -104,7 +105,7 @@ def scale_by_curvature(
     ):
         del grad, unused
         grads = updates
-        _check_call(grads, params, value_fn)
+        _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not jax.tree.leaves(params):
             return grads, state
         g = tree.accumulator(grads)
@@ -116,7 +117,8 @@ def scale_by_curvature(
         step = _within_box(step, Quadratic(g, operator), params, value_fn)
         taken = tree.cast(step.direction, grads)
 
-        finite = tree.all_finite(g) & tree.all_finite(taken)
+        # A memory of infinity alone would pass for a step of zero, and stay one for ever.
+        finite = tree.all_finite(g) & tree.all_finite((taken, _numbers(curvature_state)))
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
         trust_state = trust.update(trial, state.trust)
@@ -176,16 +178,21 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.A
     return jnp.where(sound, gain, -jnp.inf)
 
 
-def _check_call(grads, params, value_fn) -> None:
+def _numbers(state: Any) -> list[jax.Array]:
+    """The floating-point leaves of a state."""
+    return [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def _check_call(grads, params, value_fn, needs_value_fn: bool) -> None:
     call = "opt.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)"
     if params is None:
         raise ValueError(f"update needs params, to know where the curvature is. Write {call}.")
-    if value_fn is None:
+    if value_fn is None and needs_value_fn:
         raise ValueError(
             f"update needs value_fn, the objective as a function of params, to take its curvature. "
             f"Write {call}; secondorder.compose(loss, model) makes one."
         )
-    if not callable(value_fn):
+    if value_fn is not None and not callable(value_fn):
         raise TypeError(
             f"value_fn must be a function of params, but is {value_fn!r}. Write {call}."
         )

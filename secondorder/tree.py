@@ -93,6 +93,44 @@ def where(condition: chex.Array, x: Params, y: Params) -> Params:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
+def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: bool = True) -> Any:
+    """The exponential moving average ``mean`` after one more value, in the dtypes of ``mean``.
+
+    ``debias`` divides by ``1 − decayⁿ``, so that the weights of all values sum to one from the
+    first on: the same as ``mean + w (new − mean)`` with ``w = (1 − decay) / (1 − decayⁿ)``. Without
+    it, the mean starts from the zeros it was given. A decay of 1 gives the sum.
+
+    Args:
+      count: how many values went into ``mean``.
+    """
+
+    def leaf(a: jax.Array, x: jax.Array) -> jax.Array:
+        rate = jnp.asarray(decay, a.dtype)
+        w = 1 - rate
+        if debias:
+            mass = 1 - rate ** (count + 1).astype(a.dtype)
+            w = w / jnp.where(mass > 0, mass, 1)
+        total = rate == 1
+        return jnp.where(total, 1, 1 - w) * a + jnp.where(total, 1, w) * jnp.asarray(x, a.dtype)
+
+    return jax.tree.map(leaf, mean, new)
+
+
+def gathered(x: jax.Array) -> jax.Array:
+    """``x`` whole on every device, where it is explicitly sharded; as it is, otherwise."""
+    sharding = jax.typeof(x).sharding
+    if sharding.mesh.empty:
+        return x
+    whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
+    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, whole))
+
+
+def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """``x`` sharded as ``like`` is, where that is explicit; as it is, otherwise."""
+    sharding = jax.typeof(like).sharding
+    return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
+
+
 def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """``pack, unpack``: from a tree like ``example`` to one whose scalars share an array, and back.
 

@@ -3,6 +3,45 @@
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
+from secondorder.curvature.running import Running, running
+from secondorder.curvature.samples import (
+    Estimate,
+    Sample,
+    fisher_sample,
+    ggn_sample,
+    gradient,
+    hutchinson,
+    per_example,
+)
 from secondorder.curvature.secant import bfgs, lbfgs, sr1
+from secondorder.curvature.structures import (
+    Structure,
+    axis_basis,
+    axis_eigen,
+    axis_roots,
+    diagonal,
+)
 
-__all__ = ["Curvature", "bfgs", "exact", "hybrid", "identity", "lbfgs", "sr1"]
+__all__ = [
+    "Curvature",
+    "Estimate",
+    "Running",
+    "Sample",
+    "Structure",
+    "axis_basis",
+    "axis_eigen",
+    "axis_roots",
+    "bfgs",
+    "diagonal",
+    "exact",
+    "fisher_sample",
+    "ggn_sample",
+    "gradient",
+    "hutchinson",
+    "hybrid",
+    "identity",
+    "lbfgs",
+    "per_example",
+    "running",
+    "sr1",
+]

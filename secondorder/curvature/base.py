@@ -15,7 +15,9 @@ class Curvature(NamedTuple):
     Attributes:
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(grads, state, params, value_fn) -> (Operator, state)``.
+      needs_value_fn: whether ``update`` looks at the objective, or at gradients alone.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Params, Any, Params, Callable], tuple[Operator, Any]]
+    needs_value_fn: bool = True

@@ -1,5 +1,6 @@
 """The named methods: each an answer to what, how, and how far."""
 
+from secondorder.methods.adahessian import adahessian
 from secondorder.methods.bfgs import bfgs
 from secondorder.methods.cubic_newton import cubic_newton
 from secondorder.methods.dogleg import dogleg
@@ -11,10 +12,17 @@ from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton import newton
 from secondorder.methods.newton_cg import newton_cg
+from secondorder.methods.shampoo import shampoo
+from secondorder.methods.soap import soap
+from secondorder.methods.sophia import sophia
 from secondorder.methods.sr1 import sr1
 from secondorder.methods.trust_region_newton import trust_region_newton
 
 __all__ = [
+    "adahessian",
+    "shampoo",
+    "soap",
+    "sophia",
     "sr1",
     "lbfgs",
     "dogleg",

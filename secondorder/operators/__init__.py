@@ -1,17 +1,23 @@
 """Symmetric maps on the space of parameters: one structure per file."""
 
+from secondorder.operators.axes import Axes, AxisEigen, AxisRoots
 from secondorder.operators.base import Diagonal, Function, Identity, Operator, Scaled, Sum
 from secondorder.operators.dense import dense
+from secondorder.operators.diagonal import PositiveDiagonal
 from secondorder.operators.hessian import hessian, hvp
 from secondorder.operators.jacobian import Jacobian, jacobian, linearize
 from secondorder.operators.pullback import Pullback, empirical_fisher, fisher, ggn, ggnvp
 
 __all__ = [
+    "Axes",
+    "AxisEigen",
+    "AxisRoots",
     "Diagonal",
     "Function",
     "Identity",
     "Jacobian",
     "Operator",
+    "PositiveDiagonal",
     "Pullback",
     "Scaled",
     "Sum",

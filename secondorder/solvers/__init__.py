@@ -1,9 +1,12 @@
 """HOW the quadratic model is minimised."""
 
+from secondorder.solvers.averaged import averaged
 from secondorder.solvers.base import Solver, Step, Stop
 from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
+from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
+from secondorder.solvers.grafted import grafted
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.qr import qr
 from secondorder.solvers.region import qr_region
@@ -16,7 +19,9 @@ __all__ = [
     "Solver",
     "Step",
     "Stop",
+    "averaged",
     "cg",
+    "clipped",
     "closed_form",
     "direct",
     "dogleg",
@@ -24,6 +29,7 @@ __all__ = [
     "exact_cubic",
     "exact_region",
     "gltr",
+    "grafted",
     "krylov_cubic",
     "qr",
     "qr_region",

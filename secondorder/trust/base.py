@@ -58,9 +58,11 @@ class Trust(NamedTuple):
       gives: what its scalar means: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
       scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy asks its
         schedule or (injected) hyperparameter anew, rather than the state for an older answer.
+      evaluates: whether it asks for the gain, which takes the objective.
     """
 
     init: Callable[[Params], TrustState]
     update: Callable[[Trial, TrustState], TrustState]
     gives: str
     scale: Callable[[TrustState], jax.Array] = lambda state: state.scale
+    evaluates: bool = True

@@ -54,7 +54,8 @@ def fixed(scale: Any = 0.0) -> Trust:
     def now(state: TrustState) -> jax.Array:
         return jnp.asarray(at(state.count), state.scale.dtype)
 
-    return Trust(lambda params: _state(at(jnp.zeros((), jnp.int32)), params), update, "any", now)
+    start = lambda params: _state(at(jnp.zeros((), jnp.int32)), params)
+    return Trust(start, update, "any", now, evaluates=False)
 
 
 def nielsen(damping, factor, gain, accepted):

@@ -1,0 +1,90 @@
+"""Curvature remembered: a running average of what samples tell, and what is derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.curvature.base import Curvature
+from secondorder.curvature.samples import Estimate
+from secondorder.curvature.structures import Structure
+
+
+class Running(NamedTuple):
+    """The memory of :func:`running`.
+
+    Attributes:
+      averages, frame: of the :class:`Structure`.
+      count: updates so far.
+      samples: how many of them took a sample.
+      key: of the random draws, one folded from it per update.
+    """
+
+    averages: Any
+    frame: Any
+    count: jax.Array
+    samples: jax.Array
+    key: jax.Array
+
+
+def running(
+    estimate: Estimate,
+    structure: Structure,
+    decay: Any,
+    every: Any = 1,
+    refresh: Any = 1,
+    *,
+    debias: bool = True,
+    seed: int = 0,
+) -> Curvature:
+    """An exponential moving average of sampled curvature, in a structure.
+
+    Args:
+      estimate: what is sampled, such as ``curvature.fisher_sample()``.
+      structure: how it is summarised, such as ``curvature.diagonal()``.
+      decay: of the average, per sample; 1 sums instead.
+      every: a sample is taken at the first update and each ``every`` updates after it.
+      refresh: likewise for the expensive part of a structure, such as an eigenbasis.
+      debias: whether the average is of the samples alone, or also of the zeros it starts from.
+      seed: of the random draws.
+
+    Example:
+      >>> import secondorder as so
+      >>> diagonal = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), 0.99, every=10)
+      >>> tx = so.scale_by_curvature(diagonal, so.solvers.closed_form(), so.trust.fixed(1e-3))
+    """
+
+    def init(params: tree.Params) -> Running:
+        none = lambda: jnp.zeros((), jnp.int32)
+        return Running(*structure.init(params), none(), none(), jax.random.key(seed))
+
+    def update(grads, state: Running, params, value_fn):
+        def learn():
+            key = jax.random.fold_in(state.key, state.count)
+            sample = estimate.draw(grads, params, value_fn, key)
+            new = structure.measure(sample, state.frame)
+            mean = tree.running_mean(state.averages, new, decay, state.samples, debias)
+            return mean, state.samples + 1
+
+        averages, samples = _at(state.count, every, learn, lambda: (state.averages, state.samples))
+        before = after = averages, state.frame
+        renew = structure.refresh
+        if renew is not None:
+            new = lambda: renew(grads, averages, state.frame, state.count == 0)
+            after = _at(state.count, refresh, new, lambda: before)
+        seen = before if structure.behind else after
+        operator = structure.operator(grads, seen[0], seen[1])
+        return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
+
+    return Curvature(init, update, needs_value_fn=estimate.needs_value_fn)
+
+
+def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:
+    """``then()`` at each ``every``-th count from the first on; else ``otherwise()``, for free."""
+    if isinstance(every, int) and every == 1:
+        return then()
+    return jax.lax.cond(count % every == 0, then, otherwise)

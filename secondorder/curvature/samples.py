@@ -1,0 +1,132 @@
+"""Vectors whose outer products are a curvature in expectation: ``E[v wᵀ] = B``.
+
+=================  ==============================  =========================================
+``gradient``       ``v = w = g``                   second moment of the (batch) gradient
+``fisher_sample``  ``v = w = Jᵀ s``                Fisher: ``s`` the scores of drawn targets
+``ggn_sample``     ``v = w = Jᵀ S u``, u = ±1      Gauss-Newton: ``S Sᵀ`` the loss's curvature
+``per_example``    ``v = w = Σₙ ±gₙ √w``           empirical Fisher
+``hutchinson``     ``v = z = ±1``, ``w = H z``     Hessian
+=================  ==============================  =========================================
+
+A draw is one backward pass over the whole batch (Hutchinson: one Hessian product): random signs
+make the terms between examples, and between outputs, vanish in expectation. No matrix of outputs by
+outputs is formed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import losses, tree
+from secondorder.objective import as_objective
+from secondorder.operators.hessian import hvp
+from secondorder.tree import Params
+
+
+class Sample(NamedTuple):
+    """Two vectors, in at least float32, with ``E[left rightᵀ] = B``; often the same one."""
+
+    left: Params
+    right: Params
+
+
+class Estimate(NamedTuple):
+    """Where samples come from.
+
+    Attributes:
+      draw: ``(grads, params, value_fn, key) -> Sample``.
+      needs_value_fn: whether it looks at the objective, or at the gradient alone.
+    """
+
+    draw: Callable[[Params, Params, Any, jax.Array], Sample]
+    needs_value_fn: bool = True
+
+
+def _twice(v: Params) -> Sample:
+    v = tree.accumulator(v)
+    return Sample(v, v)
+
+
+def _signs(key: jax.Array, like: Params) -> Params:
+    """±1 shaped like a tree, in at least float32; a key is folded per leaf."""
+    leaves, structure = jax.tree.flatten(tree.accumulator(like))
+
+    def draw(i: int, leaf: jax.Array) -> jax.Array:
+        signs = jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
+        return signs * jnp.ones_like(leaf)  # which is sharded as the leaf is
+
+    return jax.tree.unflatten(structure, [draw(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def gradient() -> Estimate:
+    """``v = g``, the gradient that the optimizer is given; needs no objective.
+
+    Example:
+      >>> import secondorder as so
+      >>> adam_like = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.999)
+    """
+    return Estimate(lambda grads, params, value_fn, key: _twice(grads), needs_value_fn=False)
+
+
+def _pulled_back(user: str, cotangent: Callable) -> Estimate:
+    """``v = Jᵀ cotangent(loss, outputs, key)``."""
+
+    def draw(grads, params, value_fn, key):
+        del grads
+        objective = as_objective(value_fn, user)
+        outputs, pull = jax.vjp(objective.model, params)
+        u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
+        return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
+
+    return Estimate(draw)
+
+
+def ggn_sample() -> Estimate:
+    """``v = Jᵀ S u`` with random signs ``u``: any loss, through its closed-form root ``S``.
+
+    A plain function as loss takes the dense root of its output curvature, for small outputs.
+    """
+    draw = lambda loss, outputs, key: loss.root(outputs, _signs(key, outputs))
+    return _pulled_back("ggn_sample", draw)
+
+
+def fisher_sample() -> Estimate:
+    """``v = Jᵀ s``: the gradient for targets drawn from the model, times √N for a mean over N.
+
+    What Liu et al. (2023) call Gauss-Newton-Bartlett is its square, ``N ĝ ∘ ĝ``.
+    """
+    return _pulled_back("fisher_sample", lambda loss, outputs, key: loss.sample(key, outputs))
+
+
+def per_example() -> Estimate:
+    """``v = √w Σₙ ±gₙ`` over the gradients ``gₙ`` of single examples: the empirical Fisher."""
+
+    def draw(loss, outputs, key):
+        root_w = math.sqrt(loss.weight(outputs))
+        losses.count_examples(outputs)
+        slope = jax.grad(loss)(tree.accumulator(outputs))
+        first = jax.tree.leaves(slope)[0]
+        signs = jax.random.rademacher(key, first.shape[: loss.example_axes(first)], first.dtype)
+        one = lambda s: s * signs.reshape(signs.shape + (1,) * (s.ndim - signs.ndim)) / root_w
+        return jax.tree.map(one, slope)
+
+    return _pulled_back("per_example", draw)
+
+
+def hutchinson() -> Estimate:
+    """``z`` and ``H z`` with random signs z: ``E[z ∘ H z]`` is the Hessian's diagonal.
+
+    Source: Hutchinson (1989); Bekas, Kokiopoulou and Saad (2007).
+    """
+
+    def draw(grads, params, value_fn, key):
+        del grads
+        z = _signs(key, params)
+        return Sample(z, hvp(value_fn, params, z))
+
+    return Estimate(draw)

@@ -1,0 +1,45 @@
+"""SOAP: Adam in the eigenbasis of Shampoo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from secondorder.curvature import axis_basis, gradient, running
+from secondorder.operators import Axes
+from secondorder.solvers import averaged, closed_form
+from secondorder.stepsize import step_along
+from secondorder.transform import scale_by_curvature
+from secondorder.trust import fixed
+
+
+def soap(
+    learning_rate: Any = 3e-3,
+    b1: Any = 0.95,
+    b2: Any = 0.95,
+    eps: Any = 1e-8,
+    precondition_frequency: Any = 10,
+    max_precond_dim: int = 10000,
+    weight_decay: Any = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
+
+    ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``. The second moment is counted in
+    them at every step. The first step, before there are any, is Adam's. Needs gradients alone:
+    ``value_fn`` may be left out.
+
+    Args:
+      learning_rate: α or a schedule.
+      b1, b2: decays of the first and second moment; ``b2`` also of the matrices.
+      eps: ε.
+      precondition_frequency: f, steps from one basis to the next.
+      max_precond_dim: longer axes are left as they are; vectors are, too.
+      weight_decay: decoupled: the parameters shrink by α times it a step.
+
+    Source: Vyas et al. (2024), algorithms 3 and 4.
+    """
+    structure = axis_basis(Axes(max_size=max_precond_dim))
+    curvature = running(gradient(), structure, b2, refresh=precondition_frequency)
+    direction = scale_by_curvature(curvature, averaged(closed_form(), b1), fixed(eps))
+    return step_along(direction, learning_rate, weight_decay=weight_decay)

@@ -1,0 +1,50 @@
+"""Sophia: momentum over a diagonal curvature that is sampled now and then, clipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from secondorder.curvature import Estimate, diagonal, fisher_sample, running
+from secondorder.solvers import averaged, clipped
+from secondorder.stepsize import step_along
+from secondorder.transform import scale_by_curvature
+from secondorder.trust import fixed
+
+
+def sophia(
+    learning_rate: Any = 1e-3,
+    b1: Any = 0.96,
+    b2: Any = 0.99,
+    gamma: Any = 0.05,
+    eps: Any = 1e-12,
+    k: Any = 10,
+    weight_decay: Any = 0.0,
+    estimator: Estimate | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """``d = −α clip(m / max(γ h, ε), 1)``, ``h`` the running diagonal of the Fisher, each k steps.
+
+    Args:
+      learning_rate: α or a schedule.
+      b1, b2: decays of ``m``, per step, and of ``h``, per sample; neither is corrected for bias.
+      gamma: γ; the paper takes 0.05, and 0.01 with ``hutchinson()``.
+      eps: ε.
+      k: steps from one sample of the curvature to the next.
+      weight_decay: λ, decoupled: the parameters shrink by αλ a step.
+      estimator: ``curvature.fisher_sample()`` (default: Sophia-G; needs an objective and a
+        likelihood as loss), ``ggn_sample()`` for other losses, or ``hutchinson()`` (Sophia-H).
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> hessian_diagonal = so.sophia(gamma=0.01, estimator=so.curvature.hutchinson())
+
+    Source: Liu et al. (2023), algorithms 1 to 3.
+    """
+    wide = lambda x, h: jnp.asarray(x, h.dtype)
+    floored = diagonal(lambda h: jnp.maximum(wide(gamma, h) * h, wide(eps, h)))
+    source = fisher_sample() if estimator is None else estimator
+    curvature = running(source, floored, b2, every=k, debias=False)
+    direction = scale_by_curvature(curvature, averaged(clipped(), b1, debias=False), fixed(1.0))
+    return step_along(direction, learning_rate, weight_decay=weight_decay)

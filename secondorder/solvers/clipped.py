@@ -1,0 +1,41 @@
+"""A diagonal model in a box around the parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers.base import Solver, Step, Stop, make_step
+
+
+def clipped() -> Solver:
+    """``d = clip(−B⁻¹ g, −Δ, Δ)``, coordinate by coordinate.
+
+    For a positive diagonal ``B`` that is the minimum of the model over ``|dᵢ| ≤ Δ``: a trust region
+    in the largest norm. Where the curvature is small against the gradient, a step of length Δ.
+
+    Raises:
+      TypeError: a curvature without a closed-form inverse.
+    """
+
+    def update(quadratic: Quadratic, state, radius: jax.Array) -> tuple[Step, tuple]:
+        solve = getattr(quadratic.curvature, "solve", None)
+        if solve is None:
+            raise TypeError(
+                f"The clipped() solver needs a curvature that knows its inverse, but got "
+                f"{type(quadratic.curvature).__name__}. Use running(..., diagonal()) or steihaug()."
+            )
+        free = tree.negative(solve(quadratic.grad, 0.0))
+        inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
+        step = jax.tree.map(inside, free)
+        boundary = tree.max_abs(free) > radius
+        stopped = jnp.where(boundary, Stop.BOUNDARY.value, Stop.SOLVED.value)
+        stopped = jnp.where(tree.all_finite(step), stopped, Stop.NONFINITE.value)
+        length = tree.max_abs(step)
+        return make_step(
+            step, quadratic(step), length=length, boundary=boundary, stopped=stopped
+        ), state
+
+    return Solver(init=lambda params: (), update=update, reads="radius")

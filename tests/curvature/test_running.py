@@ -1,0 +1,108 @@
+"""Running averages of samples: their weights, their schedule, and what is not finite."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+from secondorder.curvature import axis_basis, axis_eigen, axis_roots, diagonal, gradient, running
+
+G = [1.0, 5.0, 2.0, 7.0, 3.0, 4.0, 6.0]
+SQUARES = np.square(G)
+DIAGONAL = diagonal(lambda x: x)
+
+
+def averages(curvature, grads=G):
+    """The average after each update, from one compiled update."""
+    update = jax.jit(lambda g, s: curvature.update({"w": g}, s, None, None)[1])
+    state, seen = curvature.init({"w": jnp.zeros(1)}), []
+    for g in grads:
+        state = update(jnp.full(1, g), state)
+        seen.append(float(state.averages["w"][0]))
+    assert update._cache_size() == 1
+    return np.asarray(seen)
+
+
+def test_the_corrected_average_weighs_all_samples_to_one():
+    powers = 0.7 ** np.arange(len(G))
+    expected = [
+        np.sum(powers[: n + 1][::-1] * SQUARES[: n + 1]) / powers[: n + 1].sum()
+        for n in range(len(G))
+    ]
+    np.testing.assert_allclose(averages(running(gradient(), DIAGONAL, 0.7)), expected, rtol=1e-5)
+
+
+def test_without_correction_it_starts_from_zero():
+    found = averages(running(gradient(), DIAGONAL, 0.7, debias=False))
+    expected, mean = [], 0.0
+    for s in SQUARES:
+        mean = 0.7 * mean + 0.3 * s
+        expected.append(mean)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("debias", [True, False])
+def test_a_decay_of_one_sums(debias):
+    found = averages(running(gradient(), DIAGONAL, 1.0, debias=debias))
+    np.testing.assert_allclose(found, np.cumsum(SQUARES), rtol=1e-6)
+
+
+def test_samples_are_taken_at_the_first_update_and_each_so_many_after_it():
+    found = averages(running(gradient(), DIAGONAL, 1.0, every=3))
+    taken = [SQUARES[0]] * 3 + [SQUARES[0] + SQUARES[3]] * 3 + [SQUARES[[0, 3, 6]].sum()]
+    np.testing.assert_allclose(found, taken, rtol=1e-6)
+
+
+@pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
+def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structure):
+    grads = [jax.random.normal(jax.random.key(i), (3, 4)) for i in range(7)]
+    curvature = running(gradient(), structure(), 0.9, refresh=3)
+    update = jax.jit(lambda g, s: curvature.update({"w": g}, s, None, None)[1])
+    state, frames = curvature.init({"w": grads[0]}), []
+    for g in grads:
+        state = update(g, state)
+        frames.append(np.asarray(state.frame["w"][0]))
+    renewed = [True] + [not np.array_equal(a, b) for a, b in itertools.pairwise(frames)]
+    assert renewed == [True, False, False, True, False, False, True]
+    assert update._cache_size() == 1
+
+
+def test_each_update_draws_anew_and_a_saved_state_draws_the_same():
+    f = so.compose(so.sigmoid_cross_entropy(jnp.ones(50)), lambda p: p["w"] * jnp.ones(50))
+    curvature = running(so.curvature.fisher_sample(), DIAGONAL, 0.0)
+    params = {"w": jnp.ones(1)}
+    first, state = curvature.update(params, curvature.init(params), params, f)
+    second, _ = curvature.update(params, state, params, f)
+    again, _ = curvature.update(params, state, params, f)
+    assert first.entries["w"] != second.entries["w"] == again.entries["w"]
+
+
+@pytest.mark.parametrize("structure", [DIAGONAL, axis_basis(), axis_roots(), axis_eigen()])
+def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structure):
+    curvature = running(gradient(), structure, 0.9)
+    tx = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.fixed(1e-8))
+    params = {"w": jnp.ones((3, 2))}
+    state = tx.init(params)
+    _, state = tx.update({"w": jnp.ones((3, 2))}, state, params)
+    huge = {"w": jnp.full((3, 2), 1e30)}  # finite, but its square is not
+    updates, after = tx.update(huge, state, params)
+    assert np.all(updates["w"] == 0)
+    assert not so.diagnostics(after)["accepted"]
+    kept = lambda s: jax.tree.leaves((s.curvature.averages, s.curvature.frame, s.curvature.count))
+    for a, b in zip(kept(state), kept(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_policy_that_evaluates_still_needs_the_objective():
+    curvature, params = running(gradient(), DIAGONAL, 0.9), {"w": jnp.ones(2)}
+    closed = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.damping())
+    with pytest.raises(ValueError, match="needs value_fn"):
+        closed.update(params, closed.init(params), params)
+    with pytest.raises(TypeError, match="must be a function"):
+        closed.update(params, closed.init(params), params, value_fn=3.0)
+    f = lambda p: jnp.sum(p["w"] ** 2)
+    updates, state = closed.update(params, closed.init(params), params, value_fn=f)
+    assert so.diagnostics(state)["accepted"] and np.all(updates["w"] < 0)

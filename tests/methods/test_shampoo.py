@@ -1,0 +1,120 @@
+"""Shampoo: the published steps, from fixed gradients; blocks, and bases that follow."""
+
+import numpy as np
+import optax
+import pytest
+from training import fixed_gradients, jit, steps_along
+
+import secondorder as so
+
+
+def power(matrix, p):
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(np.maximum(values, 0) ** p) @ vectors.T
+
+
+def precondition(gram, g, eps, sides):
+    """``⊗ (ε I + Gᵢ)^(-1/2k) g``; for a vector, its diagonal."""
+    if not any(sides):
+        return g / np.sqrt(gram + eps)
+    for i, side in enumerate(sides):
+        if side:
+            root = power(gram[i] + eps * np.eye(len(gram[i])), -1 / (2 * sum(sides)))
+            g = np.moveaxis(np.tensordot(root, g, axes=(1, i)), 0, i)
+    return g
+
+
+def reference(w, grads, *, lr, b1, b2, eps, graft, sides=None, every=1, refresh=1):
+    """Gupta et al. (2018), algorithm 2, and Anil et al. (2020), algorithm I, in NumPy."""
+    w, rank = w.copy(), w.ndim
+    sides = [rank > 1] * rank if sides is None else sides
+    gram = [np.zeros((d, d)) for d in w.shape] if any(sides) else np.zeros_like(w)
+    d, m, p = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    keep, add = (1, 1) if b2 == 1 else (b2, 1 - b2)
+    for t, g in enumerate(grads):
+        if t % every == 0:
+            if any(sides):
+                for i in range(rank):
+                    others = [j for j in range(rank) if j != i]
+                    gram[i] = keep * gram[i] + add * np.tensordot(g, g, axes=(others, others))
+            else:
+                gram = keep * gram + add * g * g
+        if t % refresh == 0 or not any(sides):
+            stale = [x.copy() for x in gram] if any(sides) else gram
+        d = d + g * g
+        p = b1 * p + (1 - b1) * precondition(stale, g, eps, sides)
+        m = b1 * m + (1 - b1) * {"adagrad": g / np.sqrt(d), "sgd": g, None: 0}[graft]
+        length = 1 if graft is None else np.linalg.norm(m) / np.linalg.norm(p)
+        w = w - lr * length * p
+        yield w
+
+
+GRAFTS = {"sgd": optax.identity(), None: None}
+SHAPES = {"matrix": (4, 6), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"b1": 0.0, "b2": 1.0, "eps": 1e-2, "graft": None},  # as first published
+        {"b1": 0.9, "b2": 1.0, "eps": 1e-3, "graft": "adagrad"},
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-3, "graft": "sgd", "every": 2, "refresh": 4},
+    ],
+)
+def test_it_takes_the_steps_of_the_published_algorithm(settings):
+    params, grads = fixed_gradients(SHAPES, 9)
+    ours = {"refresh": 1} | settings
+    if settings["graft"] in GRAFTS:
+        ours["graft"] = GRAFTS[settings["graft"]]
+    else:
+        del ours["graft"]
+    found = list(steps_along(so.shampoo(0.1, **ours), params, grads))
+    for name in SHAPES:
+        expected = reference(params[name], [g[name] for g in grads], lr=0.1, **settings)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a[name], b, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_each_block_of_a_large_axis_is_a_matrix_of_its_own():
+    params, grads = fixed_gradients({"w": (7, 4)}, 5)
+    settings = {"b1": 0.0, "b2": 1.0, "eps": 1e-2, "graft": None}
+    found = list(steps_along(so.shampoo(0.1, block_size=4, refresh=1, **settings), params, grads))
+    for rows in (slice(0, 4), slice(4, 7)):  # even blocks of at most 4; the last one is padded
+        part = [g["w"][rows] for g in grads]
+        expected = reference(params["w"][rows], part, lr=0.1, **settings)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a["w"][rows], b, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("block_size", [None, 3])
+def test_with_bases_by_eigh_the_eigen_variant_takes_the_steps_of_the_root_variant(block_size):
+    params, grads = fixed_gradients(SHAPES, 1)
+    steps = [
+        list(steps_along(so.shampoo(eigen=eigen, block_size=block_size), params, grads))
+        for eigen in (False, True)
+    ]
+    for name in SHAPES:
+        np.testing.assert_allclose(steps[0][0][name], steps[1][0][name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_bases_of_the_eigen_variant_follow_the_matrices():
+    rng = np.random.default_rng(0)
+    spread = np.geomspace(1, 30, 5)[:, None]
+    grads = [{"w": spread * rng.normal(size=(5, 6))} for _ in range(60)]
+    tx, params = so.shampoo(eigen=True, refresh=1, b2=0.99), {"w": np.zeros((5, 6))}
+    state, update = tx.init(params), jit(tx.update)
+    for g in grads:
+        _, state = update(g, state, params)
+    gram, basis = (
+        state[0].curvature.averages["w"].grams[0][0],
+        state[0].curvature.frame["w"][0][0],
+    )
+    inside = np.asarray(basis.T @ gram @ basis)
+    scale = np.sqrt(np.diag(inside))
+    off = np.abs(inside / np.outer(scale, scale) - np.eye(5))
+    assert off.max() < 0.05
+    np.testing.assert_allclose(np.asarray(basis.T @ basis), np.eye(5), atol=1e-12)

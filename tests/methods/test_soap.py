@@ -1,0 +1,112 @@
+"""SOAP: the published steps, from fixed gradients; and what makes them right."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training import fixed_gradients, jit, steps_along
+
+import secondorder as so
+
+
+def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
+    """Vyas et al. (2024), algorithms 3 and 4, in NumPy: a loop over explicit matrices.
+
+    As in their implementation: the first basis is by ``eigh``, after the first gradient;
+    moments are corrected for bias; before a QR step the columns, and the second moments, are
+    put in order.
+    """
+    w, rank = w.copy(), w.ndim
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    gram = [np.zeros((d, d)) for d in w.shape]
+    q = [np.eye(d) for d in w.shape]
+    sided = [i for i in range(rank) if sides[i]]
+
+    def rotate(x, matrices):
+        for i in sided:
+            x = np.moveaxis(np.tensordot(matrices[i], x, axes=(1, i)), 0, i)
+        return x
+
+    for t, g in enumerate(grads, start=1):
+        back = [a.T for a in q]
+        g_in = rotate(g, back)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g_in**2
+        m_hat = rotate(m, back) / (1 - b1**t)
+        n = rotate(m_hat / (np.sqrt(v / (1 - b2**t)) + eps), q)
+        w = w - lr * (n + weight_decay * w)
+        yield w
+        for i in sided:
+            others = [j for j in range(rank) if j != i]
+            gram[i] = b2 * gram[i] + (1 - b2) * np.tensordot(g, g, axes=(others, others))
+            if t == 1:
+                q[i] = np.linalg.eigh(gram[i])[1][:, ::-1]
+            elif (t - 1) % f == 0:
+                order = np.argsort(-np.diag(q[i].T @ gram[i] @ q[i]), kind="stable")
+                v = np.take(v, order, axis=i)
+                q[i] = np.linalg.qr(gram[i] @ q[i][:, order])[0]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("f", "max_dim", "weight_decay"), [(1, 100, 0.0), (3, 100, 0.1), (2, 5, 0.0), (2, 1, 0.0)]
+)
+def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay):
+    # The first Grams have full rank: vectors of a null space are the eigensolver's own choice.
+    shapes = {"matrix": (5, 5), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
+    params, grads = fixed_gradients(shapes, 9)
+    settings = {"b1": 0.9, "b2": 0.8, "eps": 1e-8, "weight_decay": weight_decay}
+    tx = so.soap(0.1, precondition_frequency=f, max_precond_dim=max_dim, **settings)
+    found = list(steps_along(tx, params, grads))
+    for name, shape in shapes.items():
+        sides = [len(shape) > 1 and d <= max_dim for d in shape]
+        expected = reference(
+            params[name], [g[name] for g in grads], lr=0.1, f=f, sides=sides, **settings
+        )
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours[name], theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_without_any_matrix_it_is_adam():
+    params, grads = fixed_gradients({"vector": (5,)}, 6)
+    params, grads = jax.tree.map(jnp.float32, (params, grads))
+    ours = steps_along(so.soap(0.1, 0.9, 0.99), params, grads)
+    adam = steps_along(optax.adam(0.1, 0.9, 0.99), params, grads)
+    for a, b in zip(ours, adam, strict=True):
+        np.testing.assert_allclose(a["vector"], b["vector"], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_second_moment_is_updated_at_every_step_not_only_when_the_basis_is():
+    params, grads = fixed_gradients({"w": (3, 3)}, 4)
+    tx = so.soap(precondition_frequency=1000)
+    state, params = tx.init(params), jax.tree.map(jnp.asarray, params)
+    seen, update = [], jit(tx.update)
+    for g in grads:
+        _, state = update(g, state, params)
+        seen.append(state[0].curvature)
+    for a, b in itertools.pairwise(seen[1:]):
+        assert np.all(a.averages["w"].squares != b.averages["w"].squares)
+        np.testing.assert_array_equal(a.frame["w"][0], b.frame["w"][0])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_rotation_of_the_layer_rotates_the_steps():
+    rng = np.random.default_rng(0)
+    p, r = (np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2))
+    params, grads = fixed_gradients({"w": (4, 4)}, 8)
+    turn = lambda x: {"w": p @ x["w"] @ r}
+
+    def late_steps(params, grads):
+        # The first step is Adam's, in the coordinates of the layer, and its moments fade with b2.
+        tx = so.soap(0.1, b2=0.01, precondition_frequency=1)
+        found = [params, *steps_along(tx, params, grads)]
+        return [np.asarray(b["w"] - a["w"]) for a, b in itertools.pairwise(found)][-2:]
+
+    ours = late_steps(params, grads)
+    turned = late_steps(turn(params), [turn(g) for g in grads])
+    for a, b in zip(ours, turned, strict=True):
+        np.testing.assert_allclose(p @ a @ r, b, rtol=1e-5, atol=1e-5)

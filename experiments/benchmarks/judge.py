@@ -31,7 +31,7 @@ class Precision(NamedTuple):
       name: of the dtype.
       digits: a problem is solved from here on.
       claimed: a claim of success is right from here on.
-      tolerance: of every tolerance of the peers; ours is the default, the root of epsilon.
+      tolerance: every solver's.
     """
 
     name: str

@@ -25,10 +25,9 @@ RESCALED = {"x first up": (SCALE, SCALE), "x first down": (1 / SCALE, 1 / SCALE)
 WORDS = (
     f"""{len(MGH)} problems of Moré, Garbow and Hillstrom from 1, 10 and 100 times their standard
 start. Nothing is tuned: every solver runs at its defaults for at most {STEPS} steps (SciPy:
-evaluations). Tolerances: ours √ε (1.5e-8 in float64, 3.5e-4 in float32); the others, rtol and atol
-or ftol, xtol and gtol, {judge.FLOAT64.tolerance:g} in float64 and {judge.FLOAT32.tolerance:g} in
-float32. SciPy runs with `x_scale='jac'` and gets compiled residuals and Jacobians; `optax.lbfgs`
-minimises half the sum of squares in a loop with our test of the gradient.""",
+evaluations). Every tolerance (tol; rtol and atol; ftol, xtol and gtol) is
+{judge.FLOAT64.tolerance:g} in float64 and {judge.FLOAT32.tolerance:g} in float32. SciPy runs with
+`x_scale='jac'` and gets compiled residuals and Jacobians; `optax.lbfgs` minimises half the sum of squares in a loop with our test of the gradient.""",
     f"""**Solved**: f = Σr², computed in float64 at the returned parameters, is right to 6 digits
 (float32: 4) of a published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ f*, 10⁻²ᵈ): where
 f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neither right to
@@ -36,8 +35,8 @@ f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neith
 `lm` or `trf` at 1e-15 in float64 goes on from there to a value that differs by more, and there is
 no saddle beside it either. **Unlisted**: the claim is true, but of a saddle or of another
 stationary point that is no published minimum. Digits, iterations and evaluations are medians over
-what a solver solved. **Evaluations** are of the residual; a Jacobian
-counts n, a gradient one more than its value. **Rescaled**: parameters alternately in units of 1e6
+what a solver solved. **Evaluations** are of the residual; a tangent or a cotangent counts as one
+more, so a Jacobian counts n. **Rescaled**: parameters alternately in units of 1e6
 and 1e-6 and residuals times 1e6; then all the other way round. **Under one vmap**, a fit is solved
 where f is within a relative 1e-6 of the least that any of the solvers reaches.""",
 )

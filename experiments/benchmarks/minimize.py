@@ -58,9 +58,9 @@ CASES = problems()
 WORDS = (
     f"""The {len(MGH)} problems of Moré, Garbow and Hillstrom as plain functions f = Σr², from 1 and
 10 times their standard start, and {len(CASES) - len(MGH)} classical functions of two parameters;
-float64. Nothing is tuned: every solver runs at its defaults for at most {STEPS} steps. Tolerances:
-ours √ε = 1.5e-8; Optimistix rtol = atol = {judge.FLOAT64.tolerance:g}, SciPy gtol =
-{judge.FLOAT64.tolerance:g}; `optax.lbfgs` runs in a loop with our test of the gradient. SciPy gets
+float64. Nothing is tuned: every solver runs at its defaults for at most {STEPS} steps, and every
+tolerance (tol; rtol and atol; gtol) is {judge.FLOAT64.tolerance:g}; `optax.lbfgs` runs in a loop
+with our test of the gradient. SciPy gets
 compiled values, gradients and Hessians.""",
     f"""**Solved**: f, computed in float64 at the returned parameters, is right to 6 digits of a
 published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ |f*|, 10⁻²ᵈ): where f* is zero,

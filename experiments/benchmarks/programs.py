@@ -74,11 +74,10 @@ def traced(solve: Callable, name_of: Callable[[int], str] = str) -> Prepare:
 
 
 def ours(solve: Callable, optimizer: Callable, cost: Callable[[so.Evaluations, int], Any]):
-    """A method of this library, at its defaults; ``cost`` of its evaluations and the size."""
+    """A method of this library; ``cost`` of its evaluations and the size."""
 
     def solved(function: Callable, x: Any, precision: Precision) -> Ended:
-        del precision  # the default tolerance is the root of epsilon
-        end = solve(function, x, optimizer(), max_steps=STEPS)
+        end = solve(function, x, optimizer(), tol=precision.tolerance, max_steps=STEPS)
         price = cost(end.evaluations, x.size)
         return Ended(end.params, end.success, end.status, end.steps, price)
 
@@ -126,8 +125,7 @@ def of_optax(optimizer: Callable, objective: Callable[[Callable], Callable], gra
     """
 
     def solved(function: Callable, x: Any, precision: Precision) -> Ended:
-        del precision
-        tol = float(jnp.finfo(x.dtype).eps) ** 0.5
+        tol = precision.tolerance
         fn, method = objective(function), optimizer()
         value_and_grad = optax.value_and_grad_from_state(fn)
 

@@ -29,7 +29,8 @@ class Structure(NamedTuple):
       measure: ``(sample, frame) -> `` what one sample tells, shaped like the averages.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
       refresh: ``(like, averages, frame, first) -> (averages, frame)``; ``None`` without a frame.
-      behind: whether this step's operator is in the frame of before its refresh.
+      behind: whether this step's operator is in the frame of before its refresh; then the first
+        sample is counted anew in the first frame.
     """
 
     init: Callable[[Params], tuple[Any, Any]]

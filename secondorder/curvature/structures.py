@@ -159,7 +159,9 @@ def axis_basis(axes: Axes | None = None) -> Structure:
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
     """``renew(way)`` with bases by ``eigh``, or by one step from the ones before."""
-    return jax.lax.cond(first, lambda: renew(_first_basis), lambda: renew(ax.next_basis))
+    # A branch per matrix: in one branch for all, XLA on the CPU runs the factorisations at once, and
+    # the threads of LAPACK fight for the cores (measured: 15 s instead of 0.3 s).
+    return renew(lambda gram, q: jax.lax.cond(first, _first_basis, ax.next_basis, gram, q))
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -63,19 +63,25 @@ def running(
         return Running(*structure.init(params), none(), none(), jax.random.key(seed))
 
     def update(grads, state: Running, params, value_fn):
-        def learn():
+        def learn(frame):
             key = jax.random.fold_in(state.key, state.count)
             sample = estimate.draw(grads, params, value_fn, key)
-            new = structure.measure(sample, state.frame)
-            mean = tree.running_mean(state.averages, new, decay, state.samples, debias)
-            return mean, state.samples + 1
+            new = structure.measure(sample, frame)
+            return tree.running_mean(state.averages, new, decay, state.samples, debias)
 
-        averages, samples = _at(state.count, every, learn, lambda: (state.averages, state.samples))
+        def renewed():
+            first = state.count == 0
+            averages, frame = renew(grads, *before, first)
+            if structure.behind:  # what was counted in no frame yet is counted anew in the first
+                averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
+            return averages, frame
+
+        both = lambda: (learn(state.frame), state.samples + 1)
+        averages, samples = _at(state.count, every, both, lambda: (state.averages, state.samples))
         before = after = averages, state.frame
-        renew = structure.refresh
+        renew: Any = structure.refresh
         if renew is not None:
-            new = lambda: renew(grads, averages, state.frame, state.count == 0)
-            after = _at(state.count, refresh, new, lambda: before)
+            after = _at(state.count, refresh, renewed, lambda: before)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])
         return operator, Running(after[0], after[1], state.count + 1, samples, state.key)

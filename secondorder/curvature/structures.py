@@ -29,7 +29,8 @@ class Structure(NamedTuple):
       measure: ``(sample, frame) -> `` what one sample tells, shaped like the averages.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
       refresh: ``(like, averages, frame, first) -> (averages, frame)``; ``None`` without a frame.
-      behind: whether this step's operator is in the frame of before its refresh.
+      behind: whether this step's operator is in the frame of before its refresh; then the first
+        sample is counted anew in the first frame.
     """
 
     init: Callable[[Params], tuple[Any, Any]]
@@ -158,7 +159,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
     """``renew(way)`` with bases by ``eigh``, or by one step from the ones before."""
-    return jax.lax.cond(first, lambda: renew(_first_basis), lambda: renew(ax.next_basis))
+    return renew(lambda gram, q: jax.lax.cond(first, _first_basis, ax.next_basis, gram, q))
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -15,9 +15,9 @@ import secondorder as so
 def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
     """Vyas et al. (2024), algorithms 3 and 4, in NumPy: a loop over explicit matrices.
 
-    As in their implementation: the first basis is by ``eigh``, after the first gradient;
-    moments are corrected for bias; before a QR step the columns, and the second moments, are
-    put in order.
+    As in their implementation: the first basis is by ``eigh``, after the first gradient, whose
+    squares are then counted in it (theirs leaves out that gradient, and the step); moments are
+    corrected for bias; before a QR step the columns, and the second moments, are put in order.
     """
     w, rank = w.copy(), w.ndim
     m, v = np.zeros_like(w), np.zeros_like(w)
@@ -44,6 +44,7 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
             gram[i] = b2 * gram[i] + (1 - b2) * np.tensordot(g, g, axes=(others, others))
             if t == 1:
                 q[i] = np.linalg.eigh(gram[i])[1][:, ::-1]
+                v = (1 - b2) * rotate(g, [a.T for a in q]) ** 2
             elif (t - 1) % f == 0:
                 order = np.argsort(-np.diag(q[i].T @ gram[i] @ q[i]), kind="stable")
                 v = np.take(v, order, axis=i)

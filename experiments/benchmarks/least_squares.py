@@ -27,7 +27,8 @@ WORDS = (
 start. Nothing is tuned: every solver runs at its defaults for at most {STEPS} steps (SciPy:
 evaluations). Every tolerance (tol; rtol and atol; ftol, xtol and gtol) is
 {judge.FLOAT64.tolerance:g} in float64 and {judge.FLOAT32.tolerance:g} in float32. SciPy runs with
-`x_scale='jac'` and gets compiled residuals and Jacobians; `optax.lbfgs` minimises half the sum of squares in a loop with our test of the gradient.""",
+`x_scale='jac'` and gets compiled residuals and Jacobians; `optax.lbfgs`
+minimises half the sum of squares in a loop with our test of the gradient.""",
     f"""**Solved**: f = Σr², computed in float64 at the returned parameters, is right to 6 digits
 (float32: 4) of a published minimum f*. Right to d digits is |f - f*| ≤ max(10⁻ᵈ f*, 10⁻²ᵈ): where
 f* is zero, ‖r‖ ≤ 10⁻ᵈ. **False**: success is claimed at a point neither right to

@@ -158,7 +158,7 @@ METHODS = {
     ),
     "hybrid_newton": Method(
         so.hybrid_newton, {"initial_radius": 10.0},
-        parabola=2, rosenbrock=36, logistic=6, flags=NEGATIVE, closed_loop=True,
+        parabola=2, rosenbrock=36, logistic=6, closed_loop=True,
     ),
     "levenberg_marquardt": Method(
         so.levenberg_marquardt, parabola=2, rosenbrock=7, logistic=6, closed_loop=True

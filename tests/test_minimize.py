@@ -249,7 +249,8 @@ def test_least_squares_is_the_same_after_rescaling_parameters_and_residuals(
 
 
 def test_a_rank_deficient_least_squares_problem_ends_finite_and_converged(x64):
-    for optimizer in (so.levenberg_marquardt(), so.gauss_newton()):
+    # The region answers a singular Jacobian with a little damping; singular values need none.
+    for optimizer, rtol in ((so.levenberg_marquardt(), 1e-3), (so.gauss_newton(), 1e-6)):
         solution = so.least_squares(
             lambda p: jnp.stack([p[0] + p[1] - 1, 2 * (p[0] + p[1]) - 1, p[0] + p[1]]),
             jnp.zeros(2),
@@ -257,7 +258,7 @@ def test_a_rank_deficient_least_squares_problem_ends_finite_and_converged(x64):
         )
         assert int(solution.status) == so.Status.CONVERGED
         # The shortest of all solutions: the sum is 3/6, shared equally.
-        np.testing.assert_allclose(np.asarray(solution.params), 0.25, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(solution.params), 0.25, rtol=rtol)
 
 
 def test_more_parameters_than_residuals_are_solved_to_zero_residual(x64):
@@ -411,9 +412,9 @@ def test_bad_bounds_are_answered_in_a_sentence():
 def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
     f = so.sum_of_squares(rosenbrock)
     whole = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
-    part = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=7)
+    part = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=4)
     rest = so.minimize(f, part, OPTIMIZERS[name])
-    assert int(part.steps) == 7 and int(rest.steps) == int(whole.steps)
+    assert int(part.steps) == 4 and int(rest.steps) == int(whole.steps)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -442,10 +443,17 @@ def test_the_callback_sees_every_update():
     assert [steps for steps, _, _ in sorted(seen)] == list(range(int(solution.steps)))
 
 
-@pytest.mark.parametrize("name", ["levenberg_marquardt", "trust_region_newton", "cubic_newton"])
+UNHURRIED = {  # enough for a dozen steps and a rejection among them
+    "levenberg_marquardt": lambda: so.levenberg_marquardt(1e-3, acceleration=False),
+    "trust_region_newton": so.trust_region_newton,
+    "cubic_newton": so.cubic_newton,
+}
+
+
+@pytest.mark.parametrize("name", UNHURRIED)
 def test_factors_kept_across_a_rejection_change_no_step(name, x64):
     """The solve in minimize, against a plain Optax loop that factorises at every update."""
-    opt, f = getattr(so, name)(), so.sum_of_squares(rosenbrock)
+    opt, f = UNHURRIED[name](), so.sum_of_squares(rosenbrock)
     params, kept = (
         jnp.array([-1.2, 1.0]),
         so.minimize(f, jnp.array([-1.2, 1.0]), opt, max_steps=12, history=12),

@@ -386,7 +386,9 @@ def test_diagnostics_of_a_foreign_state_are_refused_in_a_sentence():
 
 
 def test_every_state_of_a_partition_is_found():
-    tx = optax.partition({"a": so.newton_cg(), "b": so.levenberg_marquardt()}, {"u": "a", "v": "b"})
+    tx = optax.partition(
+        {"a": so.newton_cg(), "b": so.levenberg_marquardt(0.1)}, {"u": "a", "v": "b"}
+    )
     params = {"u": jnp.ones(2), "v": jnp.ones(3)}
     f = so.restrict(so.sum_of_squares(lambda p: jnp.concatenate([p["u"] - 2, p["v"] ** 2])), params)
     value, grad = jax.value_and_grad(f)(params)

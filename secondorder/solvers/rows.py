@@ -237,22 +237,22 @@ def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax
     The cosine with their *span*, ``‖q‖ / (‖r‖ + noise)``: its square is the part of f that
     Gauss-Newton could still take away, the relative offset of Bates and Watts (1981), so a tenth of
     it is enough. Where the Jacobian is singular at the solution it never becomes small; then the
-    largest cosine with a *single* column (MINPACK's measure) has to, thirtyfold.
+    largest cosine with a *single* column (MINPACK's measure) has to, fivefold.
 
     Two roundings stand in the way. A component of ``q`` belongs to a direction that is known to
     ``ε/pivot`` alone, the pivot being the sine between its column and those before it; only what
     exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
-    stays of size one until it is rounding; against a noise of ``√ε`` of what the parameters
+    stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
     themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
-    size_and_noise = size + jnp.sqrt(eps) * jnp.linalg.norm(shares)
+    size_and_noise = size + jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
     floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
     span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
     single = jnp.max(jnp.abs(slopes), initial=0)
     # The span holds every column, also one that roundings hide from its triangle.
-    least = jnp.minimum(0.1 * jnp.maximum(span, single), 30 * single)
+    least = jnp.minimum(0.1 * jnp.maximum(span, single), 5 * single)
     return jnp.where(least == 0, 0, least / size_and_noise)

@@ -235,12 +235,12 @@ def test_optimality_is_a_tenth_of_the_cosine_with_the_span_of_the_columns(x64, s
 
 
 @both
-def test_with_a_singular_jacobian_thirty_times_the_largest_cosine_is_enough(x64, solver):
+def test_with_a_singular_jacobian_five_times_the_largest_cosine_is_enough(x64, solver):
     # The columns differ by 1e-9 in a direction in which all of the residual lies.
     rows = np.array([[1.0, 1.0], [0.0, 1e-9], [0.0, 0.0]])
     residual = np.array([0.0, 1.0, 1.0])
     step, _ = run(solver, Rows(rows, residual))
-    np.testing.assert_allclose(step.optimality, 30 * 1e-9 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(step.optimality, 5 * 1e-9 / np.sqrt(2), rtol=1e-6)
 
 
 @both

@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from experiments.records import Store
 from experiments.summary import Row, add_measure, best_value, summarise
 from experiments.tuning import Tuning
 
+COMPILED_AT_ONCE = 2
 REFERENCE = "newton"  # finds f* of a convex problem where it is not known beforehand
 
 
@@ -40,18 +42,27 @@ class Results:
 
 
 class Bench:
-    """One problem; what it needs is loaded and compiled at first use, each optimizer once."""
+    """One problem; what it needs is loaded and compiled before the first clock starts."""
 
     def __init__(self, problem: Problem, bar: tqdm):
         self.problem, self.bar = problem, bar
         self.setting: Setting | None = None
         self.prepared: dict[str, Prepared] = {}
 
-    def prepare(self, optimizer: Optimizer) -> Prepared:
+    def prepare(self, optimizers: Sequence[Optimizer]) -> None:
+        """Compiles several side by side: one compilation keeps little more than one core busy."""
+        if not optimizers:
+            return
+        self.bar.set_description_str(f"{self.problem.name} · compiling")
+        self.setting = setting = self.setting or engine.set_up(self.problem)
+        # The outer numerics holds what is set for the whole process while the threads come and go.
+        with engine.numerics(self.problem), ThreadPoolExecutor(COMPILED_AT_ONCE) as pool:
+            prepared = pool.map(lambda optimizer: engine.prepare(setting, optimizer), optimizers)
+            self.prepared |= {each.optimizer.name: each for each in prepared}
+
+    def of(self, optimizer: Optimizer) -> Prepared:
         if optimizer.name not in self.prepared:
-            self.bar.set_description_str(f"{self.problem.name} · {optimizer.name} · compiling")
-            self.setting = self.setting or engine.set_up(self.problem)
-            self.prepared[optimizer.name] = engine.prepare(self.setting, optimizer)
+            self.prepare([optimizer])
         return self.prepared[optimizer.name]
 
 
@@ -68,6 +79,7 @@ class Comparison:
             results = Results(problem)
             self.results.append(results)
             bench = Bench(problem, self.bar)
+            bench.prepare([each for each in self.plan.optimizers if self._lacks(problem, each)])
             for optimizer in self.plan.optimizers:
                 self._run_optimizer(bench, optimizer, results)
             if problem.measure == "suboptimality" and problem.optimum is None:
@@ -75,7 +87,7 @@ class Comparison:
 
     def _run_optimizer(self, bench: Bench, optimizer: Optimizer, results: Results) -> None:
         problem, steps = bench.problem, self.plan.steps_of(bench.problem, optimizer)
-        settings = self._settings(problem, optimizer, steps)
+        settings = self._settings(problem, optimizer)
         chosen: dict[str, float] = {}
         if optimizer.search:
             found = self._tune(bench, optimizer, steps, settings)
@@ -84,7 +96,7 @@ class Comparison:
         for seed in self.plan.seeds_of(problem):
             finished = self.store.load_run(problem.name, optimizer.name, seed, settings)
             if finished is None:
-                prepared = bench.prepare(optimizer)
+                prepared = bench.of(optimizer)
                 with self._unit(f"{problem.name} · {optimizer.name} · seed {seed}") as on_step:
                     finished = engine.run(prepared, seed, steps, chosen, on_step=on_step)
                 self.store.save_run(finished, settings)
@@ -98,7 +110,7 @@ class Comparison:
         problem = bench.problem
         found = self.store.load_tuning(problem.name, optimizer.name, settings)
         if found is None:
-            prepared = bench.prepare(optimizer)
+            prepared = bench.of(optimizer)
             self.bar.set_description_str(f"{problem.name} · {optimizer.name} · tuning")
             found = tuning.tune(
                 prepared,
@@ -116,19 +128,30 @@ class Comparison:
             return None
         problem, optimizer = bench.problem, OPTIMIZERS[REFERENCE]
         steps = problem.steps[optimizer.step_class]
-        settings = self._settings(problem, optimizer, steps) | {"for": "reference"}
+        settings = self._settings(problem, optimizer) | {"steps": steps, "for": "reference"}
         found = self.store.load_run(problem.name, "reference", 0, settings)
         if found is None:
-            found = engine.run(bench.prepare(optimizer), 0, steps)
+            found = engine.run(bench.of(optimizer), 0, steps)
             self.store.save_run(dataclasses.replace(found, optimizer="reference"), settings)
         return best_value(problem, [found])
 
-    def _settings(self, problem: Problem, optimizer: Optimizer, steps: int) -> dict[str, Any]:
+    def _lacks(self, problem: Problem, optimizer: Optimizer) -> bool:
+        """Whether anything of it is still to be run."""
+        settings = self._settings(problem, optimizer)
+        untuned = bool(optimizer.search) and (
+            self.store.load_tuning(problem.name, optimizer.name, settings) is None
+        )
+        return untuned or any(
+            self.store.load_run(problem.name, optimizer.name, seed, settings) is None
+            for seed in self.plan.seeds_of(problem)
+        )
+
+    def _settings(self, problem: Problem, optimizer: Optimizer) -> dict[str, Any]:
         """A finished run is used again where all of this is unchanged."""
         return {
             "problem": problem.name,
             "optimizer": optimizer.name,
-            "steps": steps,
+            "steps": self.plan.steps_of(problem, optimizer),
             "source": self.source,
             "versions": versions(),
         }

@@ -98,8 +98,8 @@ def minimize(
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
     A solver that measures optimality itself takes its place: for a least-squares (or robust) loss
     solved on its rows, the cosine between the residual and the span of the Jacobian's columns is at
-    most ``10 tol`` (or that with every single column ``tol/5``, where the Jacobian is singular at
-    the solution), which no rescaling of parameters or residuals changes. With bounds, ``g`` is
+    most ``tol`` (or that with every single column ``tol/5``, where the Jacobian is singular at the
+    solution), which no rescaling of parameters or residuals changes. With bounds, ``g`` is
     the gradient of the parameters that no bound holds back.
 
     Args:

@@ -42,6 +42,11 @@ def _accelerated(paid: so.Evaluations, n: int) -> Any:
     return _residuals(paid, n) + 3 * paid.values
 
 
+def _hybrid(paid: so.Evaluations, n: int) -> Any:
+    """As if every point had its Hessian, too: n products of two gradients, a value to choose."""
+    return _accelerated(paid, n) + paid.jacobians * (1 + 4 * n)
+
+
 def _gradients(paid: so.Evaluations, n: int) -> Any:
     del n
     return TRIAL * paid.values + GRADIENT * paid.gradients + HESSIAN_PRODUCT * paid.products
@@ -68,6 +73,9 @@ LEAST_SQUARES: dict[str, Solver] = {
         "levenberg_marquardt",
         ours(so.least_squares, so.levenberg_marquardt, cost=_accelerated),
         "#000000",
+    ),
+    "hybrid-newton": Solver(
+        "hybrid_newton", ours(so.least_squares, so.hybrid_newton, cost=_hybrid), "#E69F00"
     ),
     "dogleg": Solver("dogleg", _fit(so.dogleg), "#D55E00"),
     "optimistix-lm": Solver(

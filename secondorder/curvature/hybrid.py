@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -10,12 +9,12 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.curvature.base import Curvature
-from secondorder.operators.base import Operator
+from secondorder.operators.either import Either
 from secondorder.operators.hessian import hessian
 from secondorder.operators.pullback import ggn
 from secondorder.tree import Params
 
-FAST = 0.2  # a step that takes away this part of the objective is Gauss-Newton's to go on from
+FAST = 0.5  # a step that takes away this part of the objective is Gauss-Newton's to go on from
 
 
 class HybridState(NamedTuple):
@@ -26,7 +25,7 @@ class HybridState(NamedTuple):
 
 
 def hybrid() -> Curvature:
-    """``JᵀMJ`` after a step that lowered ``f`` by a fifth or more, else ``∇²f``.
+    """``JᵀMJ`` after a step that took away half of ``f`` or more, else ``∇²f``.
 
     Gauss-Newton leaves out ``Σ rᵢ ∇²rᵢ``. Where the residuals vanish, f falls by a large factor at
     every step and nothing is missed; where they stay large, it stalls at a linear rate, and the
@@ -38,7 +37,7 @@ def hybrid() -> Curvature:
     Example:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(
-      ...     so.curvature.hybrid(), so.solvers.exact_region(), so.trust.radius())
+      ...     so.curvature.hybrid(), so.solvers.hybrid_region(), so.trust.radius())
 
     Source: Fletcher and Xu (1987), with the Hessian in place of BFGS.
     """
@@ -54,20 +53,3 @@ def hybrid() -> Curvature:
         return Either(newton, hessian(value_fn, params), gauss_newton), HybridState(value, newton)
 
     return Curvature(init, update)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Either(Operator):
-    """``A`` where the flag is set, else ``B``; only the one is computed."""
-
-    flag: jax.Array
-    first: Operator
-    second: Operator
-
-    def mv(self, v: Params) -> Params:
-        return jax.lax.cond(self.flag, self.first.mv, self.second.mv, v)
-
-    def matrix(self, like: Params) -> jax.Array:
-        return jax.lax.cond(
-            self.flag, lambda: self.first.matrix(like), lambda: self.second.matrix(like)
-        )

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 import optax
 
 from secondorder.curvature import hybrid
-from secondorder.solvers import exact_region
+from secondorder.solvers import hybrid_region
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import radius
 
 
 def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
-    """``d = argmin g·d + ½ d·B d`` over ``‖d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
+    """``d = argmin g·d + ½ d·B d`` over ``‖D d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
 
-    Gauss-Newton's as long as each step takes away a fifth of the objective, the Hessian otherwise:
-    for least squares whose residuals do not vanish, where Gauss-Newton alone needs hundreds of
-    steps. Both are formed densely, O(n³) a step; not for parameters of very different size, for
-    which there is :func:`secondorder.levenberg_marquardt`.
+    Gauss-Newton's, by QR and with geodesic acceleration, as long as each step takes away half of
+    the objective; the Hessian otherwise, and where the point may be a saddle: for least squares
+    whose residuals do not vanish or whose start is far away, where Gauss-Newton alone needs
+    hundreds of steps. ``D`` is Moré's scaling, so rescaling parameters or residuals changes
+    nothing. Both matrices are dense, O(n³) a step, and two to compile.
 
     Args:
       initial_radius: the first Δ; infinity takes it from the first step.
@@ -33,4 +34,4 @@ def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformation
 
     Source: Fletcher and Xu (1987); Moré and Sorensen (1983).
     """
-    return scale_by_curvature(hybrid(), exact_region(), radius(initial_radius))
+    return scale_by_curvature(hybrid(), hybrid_region(acceleration=True), radius(initial_radius))

@@ -7,6 +7,7 @@ from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
 from secondorder.solvers.grafted import grafted
+from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.qr import qr
 from secondorder.solvers.region import qr_region
@@ -30,6 +31,7 @@ __all__ = [
     "exact_region",
     "gltr",
     "grafted",
+    "hybrid_region",
     "krylov_cubic",
     "qr",
     "qr_region",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder.solvers.base import Solver, Stop
-from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, on_rows
+from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, no_factors, on_rows
 
 
 def qr(acceleration: bool = False) -> Solver:
@@ -42,7 +42,7 @@ def qr(acceleration: bool = False) -> Solver:
         stopped = jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value)
         return Answer(z, stopped, upper=upper)
 
-    return on_rows("qr", lambda triangle: (), solve, acceleration=acceleration)
+    return on_rows("qr", no_factors, solve, acceleration=acceleration)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from secondorder.solvers.base import Solver, Stop
-from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, on_rows
+from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, no_factors, on_rows
 
 MAX_ITERATIONS = 10  # two or three are usual
 CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary
@@ -34,10 +34,11 @@ def qr_region(acceleration: bool = False) -> Solver:
 
     Source: Moré (1978), sections 3 and 5.
     """
-    return on_rows("qr_region", lambda triangle: (), _solve, "radius", acceleration)
+    return on_rows("qr_region", no_factors, in_region, "radius", acceleration)
 
 
-def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
+def in_region(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
+    """The step of :func:`qr_region`."""
     upper, q, rest = triangle[:3]
     k = q.size
     eps = jnp.finfo(q.dtype).eps

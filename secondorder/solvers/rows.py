@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
+from secondorder.operators.base import Operator
 from secondorder.operators.dense import ravel, unravel
+from secondorder.operators.either import Either
 from secondorder.operators.pullback import Pullback
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, prepared
@@ -74,12 +76,16 @@ class Answer(NamedTuple):
       stopped: why it stopped.
       boundary: whether the step ends at a radius.
       upper: ``U_λ``, the triangle of ``[U; √λ I]`` for the λ of the step, where there is one.
+      bent: ``½ z·(B − UᵀU) z``, where the model is not of the rows alone.
+      saddle: whether the curvature is negative somewhere, so that no angle proves a minimum.
     """
 
     z: jax.Array
     stopped: Any
     boundary: Any = False
     upper: jax.Array | None = None
+    bent: Any = 0.0
+    saddle: Any = False
 
 
 class RowsState(Prepared):
@@ -97,7 +103,7 @@ def on_rows(
 
     Args:
       name: for the error that refuses a curvature without rows.
-      factorise: ``Triangle -> factors``, once per point.
+      factorise: ``(Triangle, Operator, scaling, optimality) -> factors``, once per point.
       solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
       acceleration: whether to follow the curve that the step begins; see :func:`_accelerated`.
@@ -106,13 +112,14 @@ def on_rows(
     def prepare(quadratic: Quadratic, memory):
         return _point(name, factorise, quadratic, memory)
 
-    def answer(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
+    def step(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
         triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
-        z, stopped, boundary, upper = solve(triangle, point.factors, scale)
+        answer = solve(triangle, point.factors, scale)
+        y = z = answer.z
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
         # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
         predicted = jnp.dot(change, triangle.q + 0.5 * change) + jnp.dot(triangle.rest, z)
-        y = z
+        predicted = predicted + answer.bent
         if triangle.span is not None:
             basis, outside = triangle.span
             y = jnp.matmul(basis, z, precision=HIGHEST)
@@ -120,24 +127,34 @@ def on_rows(
                 y = y - outside / jnp.where(scale > 0, scale, jnp.inf)
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
-        length, like, op = jnp.linalg.norm(y), quadratic.grad, quadratic.curvature
+        length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
         if acceleration and isinstance(op, Pullback) and op.middle.least_squares:
-            y = _accelerated(y, op, point, upper)
+            y = _accelerated(y, op, point, answer.upper)
         return make_step(
             tree.cast(unravel(y / point.scaling, like), like),
             predicted,
             length=length,
-            boundary=boundary,
+            boundary=answer.boundary,
             products=point.passes,
             jacobians=1,
-            optimality=point.optimality,
-            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
+            optimality=jnp.where(answer.saddle, 1, point.optimality),
+            stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
         )
 
     def remember(params):
         return tree.accumulator(tree.zeros_like(params))
 
-    return prepared(prepare, answer, remember, RowsState, reads=reads, measures=True)
+    return prepared(prepare, step, remember, RowsState, reads=reads, measures=True)
+
+
+def no_factors(*ignored: Any) -> tuple:
+    """For a solver that factorises anew at every trial."""
+    del ignored
+    return ()
+
+
+def _rows_of(op: Operator) -> Operator:
+    return op.second if isinstance(op, Either) else op
 
 
 def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> jax.Array:
@@ -163,7 +180,7 @@ def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> 
 
 
 def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.Params):
-    op, g = quadratic.curvature, ravel(quadratic.grad)
+    op, g = _rows_of(quadratic.curvature), ravel(quadratic.grad)
     if not isinstance(op, Pullback):
         raise TypeError(
             f"The {name}() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
@@ -178,10 +195,11 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
         optimality = _optimality(
-            triangle, jnp.where(g == 0, 0, g / norms), r, norms * ravel(op.jacobian.params)
+            triangle, _quotient(g, norms), r, scaling * ravel(op.jacobian.params)
         )
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
-    point = Point(triangle, factorise(triangle), scaling, optimality, passes)
+    factors = factorise(triangle, quadratic.curvature, scaling, optimality)
+    point = Point(triangle, factors, scaling, optimality, passes)
     return point, tree.cast(unravel(scales, running), running)
 
 
@@ -231,28 +249,39 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(rest) <= 1e2 * jnp.finfo(r.dtype).eps * size, 0, rest)
 
 
-def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array):
+def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, at: jax.Array):
     """How far the residual is from being orthogonal to the columns: two cosines, free of units.
 
-    The cosine with their *span*, ``‖q‖ / (‖r‖ + noise)``: its square is the part of f that
-    Gauss-Newton could still take away, the relative offset of Bates and Watts (1981), so a tenth of
-    it is enough. Where the Jacobian is singular at the solution it never becomes small; then the
-    largest cosine with a *single* column (MINPACK's measure) has to, fivefold.
+    The cosine with their *span*, ``‖q‖ / ‖r‖``: its square is the part of f that Gauss-Newton could
+    still take away, the relative offset of Bates and Watts (1981). Where the Jacobian is singular
+    at the solution it never becomes small; then the largest cosine with a *single* column
+    (MINPACK's measure) has to, fivefold.
 
     Two roundings stand in the way. A component of ``q`` belongs to a direction that is known to
     ``ε/pivot`` alone, the pivot being the sine between its column and those before it; only what
     exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
-    stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
-    themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
+    stays of size one until it is rounding: so ``√(kε)`` of what the parameters themselves
+    (``at``, scaled) contribute to each component stands beside ``‖r‖``. Then ``≤ √ε`` means that
+    rounding the parameters moves it as far.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
-    size_and_noise = size + jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
+    columns = upper
+    if triangle.span is not None:
+        columns = jnp.matmul(upper, triangle.span.basis.T, precision=HIGHEST)
+    noise = jnp.sqrt(eps * q.size) * jnp.linalg.norm(columns * at, axis=1)
     pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
     floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
-    span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
-    single = jnp.max(jnp.abs(slopes), initial=0)
+    known = jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0))
+    span = jnp.linalg.norm(_quotient(known, size + noise))
+    lengths = jnp.linalg.norm(columns, axis=0)
+    blurred = _quotient(jnp.linalg.norm(columns * noise[:, None], axis=0), lengths)
+    single = jnp.max(_quotient(jnp.abs(slopes), size + blurred), initial=0)
     # The span holds every column, also one that roundings hide from its triangle.
-    least = jnp.minimum(0.1 * jnp.maximum(span, single), 5 * single)
-    return jnp.where(least == 0, 0, least / size_and_noise)
+    return jnp.minimum(jnp.maximum(span, single), 5 * single)
+
+
+def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``a/b``, zero where ``a`` is."""
+    return jnp.where(a == 0, 0, a / jnp.where(a == 0, 1, b))

@@ -8,7 +8,7 @@ many solutions it is the shortest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ class Singular(NamedTuple):
     c: jax.Array
 
 
-def _factorise(triangle: Triangle) -> Singular:
+def _factorise(triangle: Triangle, *ignored: Any) -> Singular:
+    del ignored
     # LAPACK may not return from a matrix with NaN; a NaN in s marks the failure instead.
     upper, q, rest = triangle[:3]
     sound = jnp.all(jnp.isfinite(upper)) & jnp.all(jnp.isfinite(q))

@@ -46,13 +46,41 @@ def taken(residual, p, count):
     return flags
 
 
-def test_it_begins_with_gauss_newton_and_keeps_it_while_the_objective_falls_by_a_fifth(x64):
-    assert taken(rosenbrock, jnp.array([0.9, 0.8]), 2) == [False, False]
+def test_it_begins_with_gauss_newton_and_keeps_it_while_the_objective_halves(x64):
+    assert taken(rosenbrock, jnp.array([0.95, 0.9]), 2) == [False, False]
 
 
 def test_it_takes_the_hessian_after_a_step_that_gained_little(x64):
     stuck = lambda p: jnp.stack([p[0] - 1, p[0] + 1])  # the first step takes away 14 %
     assert taken(stuck, jnp.array([0.4]), 3) == [False, True, True]
+
+
+def saddle(p):
+    """½‖r‖² has its minima at (0, ±1); at (0, 0) the gradient vanishes, and so does a column."""
+    return jnp.stack([p[0], p[1] ** 2 - 1])
+
+
+@pytest.mark.parametrize("start", [(1.0, 0.0), (1e3, 1e-6)])
+def test_a_saddle_is_left_where_gauss_newton_alone_would_stay(x64, start):
+    found = so.least_squares(saddle, jnp.array(start), so.hybrid_newton())
+    assert bool(found.success)
+    np.testing.assert_allclose(jnp.abs(found.params), [0, 1], atol=1e-7)
+
+
+@pytest.mark.parametrize("units", [1e6, 1e-6])
+def test_rescaled_parameters_and_residuals_take_the_same_steps(x64, units):
+    start, scale = jnp.array([25.0, 5.0, -5.0, -1.0]), jnp.array([units, 1 / units] * 2)
+    plain = so.least_squares(brown_dennis, start, so.hybrid_newton())
+    rescaled = lambda z: units * brown_dennis(scale * z)
+    other = so.least_squares(rescaled, start / scale, so.hybrid_newton())
+    assert int(plain.steps) == int(other.steps)
+    np.testing.assert_allclose(other.params * scale, plain.params, rtol=1e-7)
+
+
+def test_fewer_residuals_than_parameters_are_left_to_gauss_newton(x64):
+    found = so.least_squares(lambda p: jnp.sum(p**2)[None] - 1, jnp.ones(3), so.hybrid_newton())
+    assert bool(found.success)
+    np.testing.assert_allclose(jnp.sum(found.params**2), 1, rtol=1e-7)
 
 
 def test_a_plain_function_is_refused_with_a_sentence():

@@ -216,20 +216,20 @@ def test_the_scaling_is_the_largest_norm_each_column_has_had(x64, solver):
 
 
 @both
-def test_optimality_is_a_tenth_of_the_cosine_with_the_span_of_the_columns(x64, solver):
+def test_optimality_is_the_cosine_with_the_span_of_the_columns(x64, solver):
     rows, residual = problem("tall")
     q = np.linalg.qr(rows)[0].T @ residual
     step, _ = run(solver, Rows(rows, residual))
     cosine = np.linalg.norm(q) / np.linalg.norm(residual)
-    np.testing.assert_allclose(step.optimality, 0.1 * cosine, rtol=1e-10)
+    np.testing.assert_allclose(step.optimality, cosine, rtol=1e-10)
     mixed = rows @ np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [3, 0, 0, 1.0]])
     other, _ = run(solver, Rows(mixed, residual))
     np.testing.assert_allclose(other.optimality, step.optimality, rtol=1e-10)
     fitted = residual - rows @ np.linalg.lstsq(rows, residual)[0]
     step, _ = run(solver, Rows(rows, fitted))
-    # What was fitted keeps κ‖r‖/‖fitted‖ roundings of `lstsq`; 100 leave room for any LAPACK.
+    # What was fitted keeps κ‖r‖/‖fitted‖ roundings of `lstsq`; 1000 leave room for any LAPACK.
     rounding = np.finfo(float).eps * np.linalg.norm(residual) / np.linalg.norm(fitted)
-    assert step.optimality < 100 * np.linalg.cond(rows) * rounding
+    assert step.optimality < 1000 * np.linalg.cond(rows) * rounding
     step, _ = run(solver, Rows(rows, np.zeros(6)))
     assert step.optimality == 0 and not step.direction.any()
 
@@ -250,7 +250,7 @@ def test_a_column_behind_columns_of_zeros_is_not_forgotten(x64, solver):
     residual = np.array([0, 0.3, 1, 0, 0, 0.0])
     step, _ = run(solver, Rows(rows, residual))
     cosine = 0.3 / np.linalg.norm(residual)
-    np.testing.assert_allclose(step.optimality, 0.1 * cosine, rtol=1e-6)
+    np.testing.assert_allclose(step.optimality, cosine, rtol=1e-6)
 
 
 @both

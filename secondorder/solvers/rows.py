@@ -195,7 +195,7 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
         optimality = _optimality(
-            triangle, _quotient(g, norms), r, scaling * ravel(op.jacobian.params)
+            triangle, jnp.where(g == 0, 0, g / norms), r, norms * ravel(op.jacobian.params)
         )
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
@@ -249,39 +249,28 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(rest) <= 1e2 * jnp.finfo(r.dtype).eps * size, 0, rest)
 
 
-def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, at: jax.Array):
+def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array):
     """How far the residual is from being orthogonal to the columns: two cosines, free of units.
 
-    The cosine with their *span*, ``‖q‖ / ‖r‖``: its square is the part of f that Gauss-Newton could
-    still take away, the relative offset of Bates and Watts (1981). Where the Jacobian is singular
-    at the solution it never becomes small; then the largest cosine with a *single* column
-    (MINPACK's measure) has to, fivefold.
+    The cosine with their *span*, ``‖q‖ / (‖r‖ + noise)``: its square is the part of f that
+    Gauss-Newton could still take away, the relative offset of Bates and Watts (1981). Where the
+    Jacobian is singular at the solution it never becomes small; then the largest cosine with a
+    *single* column (MINPACK's measure) has to, fivefold.
 
     Two roundings stand in the way. A component of ``q`` belongs to a direction that is known to
     ``ε/pivot`` alone, the pivot being the sine between its column and those before it; only what
     exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
-    stays of size one until it is rounding: so ``√(kε)`` of what the parameters themselves
-    (``at``, scaled) contribute to each component stands beside ``‖r‖``. Then ``≤ √ε`` means that
-    rounding the parameters moves it as far.
+    stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
+    themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
+    size_and_noise = size + jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
-    columns = upper
-    if triangle.span is not None:
-        columns = jnp.matmul(upper, triangle.span.basis.T, precision=HIGHEST)
-    noise = jnp.sqrt(eps * q.size) * jnp.linalg.norm(columns * at, axis=1)
     pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
     floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
-    known = jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0))
-    span = jnp.linalg.norm(_quotient(known, size + noise))
-    lengths = jnp.linalg.norm(columns, axis=0)
-    blurred = _quotient(jnp.linalg.norm(columns * noise[:, None], axis=0), lengths)
-    single = jnp.max(_quotient(jnp.abs(slopes), size + blurred), initial=0)
+    span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
+    single = jnp.max(jnp.abs(slopes), initial=0)
     # The span holds every column, also one that roundings hide from its triangle.
-    return jnp.minimum(jnp.maximum(span, single), 5 * single)
-
-
-def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
-    """``a/b``, zero where ``a`` is."""
-    return jnp.where(a == 0, 0, a / jnp.where(a == 0, 1, b))
+    least = jnp.minimum(jnp.maximum(span, single), 5 * single)
+    return jnp.where(least == 0, 0, least / size_and_noise)

@@ -1,6 +1,6 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
-from secondorder import curvature, losses, operators, solvers, tree, trust
+from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
 from secondorder.curvature import exact, running
 from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
@@ -48,6 +48,14 @@ from secondorder.operators import (
     jacobian,
 )
 from secondorder.quadratic import Quadratic
+from secondorder.spectrum import (
+    condition_number,
+    diagonal,
+    logdet,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+)
 from secondorder.transform import CurvatureState, diagnostics, scale_by_curvature
 
 __version__ = "0.1.0"
@@ -81,6 +89,13 @@ __all__ = [
     "fisher",
     "ggn",
     "hessian",
+    # instruments
+    "condition_number",
+    "diagonal",
+    "logdet",
+    "spectral_density",
+    "top_eigenpairs",
+    "trace",
     # methods
     "adahessian",
     "shampoo",
@@ -119,6 +134,7 @@ __all__ = [
     "losses",
     "operators",
     "solvers",
+    "spectrum",
     "tree",
     "trust",
 ]

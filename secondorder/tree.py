@@ -171,6 +171,17 @@ def only(mask: Params, x: Params) -> Params:
     return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)
 
 
+def random_signs(key: jax.Array, like: Params) -> Params:
+    """±1 with equal odds, shaped like a tree, in at least float32; a key is folded per leaf."""
+    leaves, structure = jax.tree.flatten(accumulator(like))
+
+    def draw(i: int, leaf: jax.Array) -> jax.Array:
+        signs = jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
+        return signs * jnp.ones_like(leaf)  # which is sharded as the leaf is
+
+    return jax.tree.unflatten(structure, [draw(i, leaf) for i, leaf in enumerate(leaves)])
+
+
 def zeros_like(x: Params) -> Params:
     """Zeros of the same shapes and dtypes; accepts ``ShapeDtypeStruct`` leaves."""
     return jax.tree.map(jnp.zeros_like, x)

@@ -3,132 +3,59 @@
 Lanczos builds an orthonormal basis ``Q`` of ``span(g, Bg, B²g, …)`` in which ``B`` is tridiagonal,
 ``QᵀBQ = T``, and the gradient is ``‖g‖ e₁``. The regularised model in that basis is a small dense
 problem, solved exactly; another radius or cubic weight needs no new products, only another small
-solve (Gould, Lucidi, Roma and Toint 1999). The basis is reorthogonalised in full: in float32 sixty
-steps without it show copies of eigenvalues that the matrix has once.
+solve (Gould, Lucidi, Roma and Toint 1999).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder.operators import lanczos
+from secondorder.operators.lanczos import Basis
 from secondorder.quadratic import Quadratic
 from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Step, Stop, make_step, prepared
-from secondorder.tree import Params
 
 
-class Basis(NamedTuple):
-    """A Krylov space.
-
-    Attributes:
-      vectors: tree of ``(max_steps, *shape)``, orthonormal; unused rows are zero.
-      diagonal, off: of ``T``, ``(max_steps,)`` each; ``off[j]`` joins j and j + 1.
-      size: how many vectors are used.
-      norm: ``‖g‖``.
-    """
-
-    vectors: Params
-    diagonal: jax.Array
-    off: jax.Array
-    size: jax.Array
-    norm: jax.Array
-
-
-def lanczos(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
+def _basis(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
     """Basis and projection of ``B`` on the Krylov space of the gradient.
 
     Stops early where the space is invariant to rounding, or where the unregularised (magnitude)
     solution in it leaves a residual below ``tolerance ‖g‖``.
     """
-    grad = quadratic.grad
-    norm = tree.norm(grad)
-    first = tree.scale(1 / jnp.where(norm > 0, norm, 1), grad)
-    dtype = norm.dtype
-    eps = jnp.finfo(dtype).eps
-    vectors = jax.tree.map(lambda x: jnp.zeros((max_steps, *x.shape), x.dtype), first)
-    vectors = jax.tree.map(lambda rows, x: rows.at[0].set(x), vectors, first)
 
     def extend(carry):
         basis, _ = carry
-        j = basis.size
-        last = jax.tree.map(lambda rows: rows[j - 1], basis.vectors)
-        image = quadratic.curvature.mv(last)
-        scale = tree.norm(image)
-        bend = tree.vdot(last, image)
-        for _ in range(2):  # once is not enough where the two nearly cancel (Parlett 1998, 6.9)
-            image = _orthogonal(image, basis.vectors)
-        rest = tree.norm(image)
-        invariant = ~(rest > 10 * eps * scale)
-        unit = tree.scale(jnp.where(invariant, 0, 1 / jnp.where(rest > 0, rest, 1)), image)
-        grown = Basis(
-            vectors=jax.tree.map(
-                lambda rows, x: rows.at[j].set(x, mode="drop"), basis.vectors, unit
-            ),
-            diagonal=basis.diagonal.at[j - 1].set(bend),
-            off=basis.off.at[j - 1].set(jnp.where(invariant, 0, rest)),
-            size=j + 1,
-            norm=basis.norm,
-        )
-        w, v = _eigen(grown, j)
+        grown, image, rest = lanczos.expand(quadratic.curvature.mv, basis)
+        grown = lanczos.append(grown, image, rest)
+        w, v = lanczos.eigen(grown, basis.size)
+        eps = jnp.finfo(w.dtype).eps
         magnitude = jnp.maximum(jnp.abs(w), eps * jnp.max(jnp.abs(w)))
-        tail = rest * jnp.abs(jnp.sum(v[j - 1] * v[0] / jnp.where(magnitude > 0, magnitude, 1)))
-        return grown, invariant | (tail <= tolerance)
+        parts = v[basis.size - 1] * v[0] / jnp.where(magnitude > 0, magnitude, 1)
+        return grown, (rest == 0) | (rest * jnp.abs(jnp.sum(parts)) <= tolerance)
 
-    zeros = jnp.zeros(max_steps, dtype)
-    start = Basis(vectors, zeros, zeros, jnp.ones((), jnp.int32), norm)
-    finite = jnp.isfinite(norm)
+    start = lanczos.start(quadratic.grad, max_steps)
     basis, _ = jax.lax.while_loop(
-        lambda carry: ~carry[1] & (carry[0].size <= max_steps) & finite,
+        lambda carry: ~carry[1] & (carry[0].size <= max_steps) & jnp.isfinite(start.norm),
         extend,
-        (start, norm == 0),
+        (start, start.norm == 0),
     )
     return basis._replace(size=basis.size - 1)
 
 
-def _orthogonal(x: Params, vectors: Params) -> Params:
-    """``x − Q Qᵀ x``, rows of ``vectors`` orthonormal or zero."""
-    dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
-    dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
-    coefficients = jnp.sum(jnp.stack(dots), axis=0)
-    return jax.tree.map(lambda y, part: y - part, x, _combine(coefficients, vectors))
-
-
-def _combine(coefficients: jax.Array, vectors: Params) -> Params:
-    """``Σⱼ coefficientsⱼ vectorsⱼ``."""
-
-    def leaf(rows):
-        wide = coefficients.reshape(-1, *(1,) * (rows.ndim - 1))
-        return jnp.sum(wide.astype(rows.dtype) * rows, axis=0)
-
-    return jax.tree.map(leaf, vectors)
-
-
-def _eigen(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and vectors of ``T``; unused rows become the largest entry, off on their own."""
-    index = jnp.arange(basis.diagonal.size)
-    diagonal = jnp.where(index < used, basis.diagonal, 0)
-    off = jnp.where(index[:-1] < used - 1, basis.off[:-1], 0)
-    # Gershgorin: above every eigenvalue of the used part, so never the lowest.
-    bound = 1 + 3 * jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
-    diagonal = jnp.where(index < used, diagonal, bound)
-    return jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-
-
 def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: float) -> Solver:
     def prepare(quadratic: Quadratic, memory):
-        return lanczos(quadratic, max_steps, tolerance), memory
+        return _basis(quadratic, max_steps, tolerance), memory
 
     def answer(quadratic: Quadratic, basis: Basis, scale: jax.Array) -> Step:
-        w, v = _eigen(basis, basis.size)
+        w, v = lanczos.eigen(basis, basis.size)
         c = basis.norm * v[0]
         found = minimise(w, c, scale.astype(w.dtype))
         coefficients = v @ found.z
-        step = _combine(coefficients, basis.vectors)
+        step = lanczos.combine(coefficients, basis.vectors)
         last = jnp.maximum(basis.size - 1, 0)
         residual = jnp.abs(basis.off[last] * coefficients[last])
         negative = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)

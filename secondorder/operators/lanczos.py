@@ -1,0 +1,110 @@
+"""Lanczos' process: an orthonormal basis of a Krylov space, in which a matrix is tridiagonal.
+
+``Q`` spans ``(v, Bv, B²v, …)``, and ``QᵀBQ = T``. The basis is reorthogonalised in full: in float32
+sixty steps without it show copies of eigenvalues that the matrix has once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.tree import Params
+
+
+class Basis(NamedTuple):
+    """A Krylov space.
+
+    Attributes:
+      vectors: tree of ``(max_steps, *shape)``, orthonormal; unused rows are zero.
+      diagonal, off: of ``T``, ``(max_steps,)`` each; ``off[j]`` joins j and j + 1.
+      size: how many vectors are used.
+      norm: of the vector it began with.
+    """
+
+    vectors: Params
+    diagonal: jax.Array
+    off: jax.Array
+    size: jax.Array
+    norm: jax.Array
+
+
+def start(vector: Params, max_steps: int) -> Basis:
+    """The basis of one vector, normalised, with room for ``max_steps``."""
+    norm = tree.norm(vector)
+    first = tree.scale(1 / jnp.where(norm > 0, norm, 1), vector)
+    vectors = jax.tree.map(lambda x: jnp.zeros((max_steps, *x.shape), x.dtype), first)
+    vectors = jax.tree.map(lambda rows, x: rows.at[0].set(x), vectors, first)
+    zeros = jnp.zeros(max_steps, norm.dtype)
+    return Basis(vectors, zeros, zeros, jnp.ones((), jnp.int32), norm)
+
+
+def expand(mv: Callable[[Params], Params], basis: Basis) -> tuple[Basis, Params, jax.Array]:
+    """One product: the last row of ``T``, and what of the image the basis does not hold.
+
+    Returns:
+      The basis with its last diagonal entry set; the rest of the image, not normalised; its norm,
+      which is zero where the space is invariant to rounding.
+    """
+    j = basis.size
+    last = jax.tree.map(lambda rows: rows[j - 1], basis.vectors)
+    image = mv(last)
+    scale, bend = tree.norm(image), tree.vdot(last, image)
+    image = orthogonal(image, basis.vectors)
+    rest = tree.norm(image)
+    rest = jnp.where(rest > 10 * jnp.finfo(rest.dtype).eps * scale, rest, 0)
+    return basis._replace(diagonal=basis.diagonal.at[j - 1].set(bend)), image, rest
+
+
+def append(basis: Basis, vector: Params, off: jax.Array, norm: jax.Array | None = None) -> Basis:
+    """The basis with one more vector; dropped where there is no room, zero where ``norm`` is.
+
+    Args:
+      basis: what to extend.
+      vector: orthogonal to it.
+      off: the entry of ``T`` that joins the two.
+      norm: of the vector; ``None`` where that is ``off``.
+    """
+    norm = off if norm is None else norm
+    unit = tree.scale(jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0), vector)
+    j = basis.size
+    return basis._replace(
+        vectors=jax.tree.map(lambda rows, x: rows.at[j].set(x, mode="drop"), basis.vectors, unit),
+        off=basis.off.at[j - 1].set(off),
+        size=j + 1,
+    )
+
+
+def orthogonal(x: Params, vectors: Params) -> Params:
+    """``x − Q Qᵀ x``, rows of ``vectors`` orthonormal or zero."""
+    dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
+    for _ in range(2):  # once is not enough where the two nearly cancel (Parlett 1998, 6.9)
+        dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
+        part = combine(jnp.sum(jnp.stack(dots), axis=0), vectors)
+        x = jax.tree.map(lambda y, p: y - p, x, part)
+    return x
+
+
+def combine(coefficients: jax.Array, vectors: Params) -> Params:
+    """``Σⱼ coefficientsⱼ vectorsⱼ``."""
+
+    def leaf(rows):
+        wide = coefficients.reshape(-1, *(1,) * (rows.ndim - 1))
+        return jnp.sum(wide.astype(rows.dtype) * rows, axis=0)
+
+    return jax.tree.map(leaf, vectors)
+
+
+def eigen(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and vectors of ``T``; unused rows become the largest entry, off on their own."""
+    index = jnp.arange(basis.diagonal.size)
+    diagonal = jnp.where(index < used, basis.diagonal, 0)
+    off = jnp.where(index[:-1] < used - 1, basis.off[:-1], 0)
+    # Gershgorin: above every eigenvalue of the used part, so never the lowest.
+    bound = 1 + 3 * jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
+    diagonal = jnp.where(index < used, diagonal, bound)
+    return jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))

@@ -1,0 +1,153 @@
+"""The spectrum as a whole, by stochastic Lanczos quadrature.
+
+``tr f(B) = n E[Σⱼ τⱼ² f(θⱼ)]`` over random unit vectors, with ``θ`` the eigenvalues of their ``T``
+and ``τ`` the first entries of its eigenvectors: Gauss' quadrature for the spectral measure of the
+vector (Golub and Meurant 1994; Ubaru, Chen and Saad 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators import lanczos
+from secondorder.operators.base import Operator
+from secondorder.spectrum.extremes import checked_steps
+from secondorder.spectrum.krylov import krylov_basis
+from secondorder.spectrum.probes import Reading, check_count, over_probes
+from secondorder.tree import Params
+
+
+class Density(NamedTuple):
+    """A smoothed density of eigenvalues, of integral one.
+
+    Attributes:
+      grid: ``(points,)``, where it is known.
+      value: ``(points,)``, the density there.
+      standard_error: ``(points,)``.
+      products: how many products it took.
+      nodes, weights: ``(samples, steps)``, the quadrature itself: ``Σ weights = 1`` per sample.
+      width: the standard deviation of the Gaussian in place of each node.
+    """
+
+    grid: jax.Array
+    value: jax.Array
+    standard_error: jax.Array
+    products: jax.Array
+    nodes: jax.Array
+    weights: jax.Array
+    width: jax.Array
+
+
+def _quadrature(op: Operator, like: Params, key: jax.Array, steps: int):
+    """Nodes and weights of one probe, ``(steps,)`` each."""
+    first, rest = jax.random.split(key)
+    basis = krylov_basis(op, tree.random_signs(first, like), rest, steps)
+    w, v = lanczos.eigen(basis, basis.size)
+    return w, v[0] ** 2
+
+
+def spectral_density(
+    op: Operator,
+    like: Params,
+    key: jax.Array,
+    *,
+    samples: int = 8,
+    steps: int = 64,
+    points: int = 256,
+    width: float | None = None,
+) -> Density:
+    """The density of the eigenvalues of B, each smeared by a Gaussian, on a grid over all of them.
+
+    Args:
+      op: B, of any sign.
+      like: a tree shaped like the parameters.
+      key: of the probes.
+      samples: probes.
+      steps: products and vectors of memory for each; never more than the dimension.
+      points: of the grid, which spans the nodes and three widths on either side.
+      width: standard deviation of the Gaussians; ``None`` takes a hundredth of the nodes' range.
+
+    Raises:
+      ValueError: ``samples``, ``steps`` or ``points`` too small, or ``width`` not positive.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2), jnp.ones(3))
+      >>> density = so.spectral_density(H, jnp.ones(3), jax.random.key(0), width=0.1)
+      >>> round(float(jnp.trapezoid(density.value, density.grid)), 2)
+      1.0
+
+    Source: Lin, Saad and Yang (2016); Ghorbani, Krishnan and Xiao (2019).
+    """
+    check_count("spectral_density", "samples", samples)
+    check_count("spectral_density", "points", points, 2)
+    steps = checked_steps("spectral_density", steps, like)
+    if width is not None and not width > 0:
+        raise ValueError(f"spectral_density got width={width!r}; pass a positive number.")
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(samples))
+    nodes, weights = jax.lax.map(lambda k: _quadrature(op, like, k, steps), keys)
+    low, high = jnp.min(nodes), jnp.max(nodes)
+    spread = jnp.maximum(high - low, 1e-3 * jnp.maximum(jnp.abs(high), jnp.abs(low)))
+    size = jnp.where(spread > 0, spread, 1) / 100 if width is None else width
+    size = jnp.asarray(size, nodes.dtype)
+    grid = jnp.linspace(low - 3 * size, high + 3 * size, points)
+
+    def smeared(node, weight):
+        bells = jnp.exp(-0.5 * ((grid[:, None] - node) / size) ** 2)
+        return bells @ weight / (size * jnp.sqrt(2 * jnp.pi))
+
+    curves = jax.vmap(smeared)(nodes, weights)
+    error = jnp.full_like(grid, jnp.nan)
+    if samples > 1:
+        error = jnp.std(curves, axis=0, ddof=1) / jnp.sqrt(samples)
+    products = jnp.asarray(samples * steps, jnp.int32)
+    return Density(grid, jnp.mean(curves, axis=0), error, products, nodes, weights, size)
+
+
+def logdet(
+    op: Operator,
+    like: Params,
+    key: jax.Array,
+    *,
+    damping: float | jax.Array = 0.0,
+    samples: int = 16,
+    steps: int = 64,
+) -> Reading:
+    """``log det(B + λI)`` of a positive definite ``B + λI``; NaN where a node is not positive.
+
+    Args:
+      op: B.
+      like: a tree shaped like the parameters.
+      key: of the probes.
+      damping: λ.
+      samples: probes.
+      steps: products and vectors of memory for each; never more than the dimension.
+
+    Raises:
+      ValueError: ``samples`` or ``steps`` below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([0.5, 2.0, 4.0]) * p**2), jnp.ones(3))
+      >>> reading = so.logdet(H, jnp.ones(3), jax.random.key(0))
+      >>> round(float(reading.value - jnp.log(32.0)), 3)
+      0.0
+
+    Source: Ubaru, Chen and Saad (2017).
+    """
+    check_count("logdet", "samples", samples)
+    steps = checked_steps("logdet", steps, like)
+    log: Callable = lambda x: jnp.log(jnp.where(x > 0, x, jnp.nan))
+
+    def one(key):
+        nodes, weights = _quadrature(op, like, key, steps)
+        # A node without weight says nothing, not even where it is not positive.
+        terms = jnp.where(weights > 0, weights * log(nodes + damping), 0)
+        return tree.size(like) * jnp.sum(terms)
+
+    return Reading(*over_probes(one, key, samples), jnp.asarray(samples * steps, jnp.int32))

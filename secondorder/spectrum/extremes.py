@@ -1,0 +1,120 @@
+"""The ends of a spectrum, by Lanczos' process."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators import lanczos
+from secondorder.operators.base import Operator
+from secondorder.spectrum.krylov import krylov_basis
+from secondorder.spectrum.probes import Reading, check_count
+from secondorder.tree import Params
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues and vectors.
+
+    Attributes:
+      value: ``(count,)``, the largest first.
+      standard_error: ``(count,)``, the residual norms ``‖Bv − wv‖``: an eigenvalue lies within.
+      products: how many products it took.
+      vectors: a tree of ``(count, *shape)``, orthonormal rows.
+    """
+
+    value: jax.Array
+    standard_error: jax.Array
+    products: jax.Array
+    vectors: Params
+
+
+def _ritz(op: Operator, like: Params, key: jax.Array, steps: int):
+    """Ritz values in ascending order, their residuals, their vectors in the basis, the basis."""
+    first, rest = jax.random.split(key)
+    basis = krylov_basis(op, tree.random_signs(first, like), rest, steps)
+    w, v = lanczos.eigen(basis, basis.size)
+    return w, jnp.abs(basis.off[-1] * v[-1]), v, basis
+
+
+def top_eigenpairs(
+    op: Operator, like: Params, key: jax.Array, count: int = 1, *, steps: int | None = None
+) -> Eigenpairs:
+    """The algebraically largest eigenvalues and their vectors; of ``-1.0 * op``, the smallest.
+
+    Args:
+      op: B, of any sign.
+      like: a tree shaped like the parameters.
+      key: of the random start.
+      count: how many pairs.
+      steps: products, and vectors of memory; ``None`` takes ``max(2 count + 20, 40)``. Never more
+        than the dimension, at which the pairs are exact.
+
+    Raises:
+      ValueError: ``count`` below 1, or above the dimension or ``steps``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2), jnp.ones(3))
+      >>> so.top_eigenpairs(H, jnp.ones(3), jax.random.key(0), 2).value.round(4).tolist()
+      [6.0, 4.0]
+
+    Source: Parlett (1998), chapter 13.
+    """
+    check_count("top_eigenpairs", "count", count)
+    steps = checked_steps(
+        "top_eigenpairs", max(2 * count + 20, 40) if steps is None else steps, like
+    )
+    if count > steps:
+        raise ValueError(
+            f"top_eigenpairs got count={count}, but {steps} steps in {tree.size(like)} dimensions "
+            "know no more pairs than steps; ask for fewer, or give more steps."
+        )
+    w, residuals, v, basis = _ritz(op, like, key, steps)
+    order = jnp.arange(steps - 1, steps - 1 - count, -1)
+    vectors = jax.vmap(lambda c: lanczos.combine(c, basis.vectors))(v[:, order].T)
+    return Eigenpairs(w[order], residuals[order], jnp.asarray(steps, jnp.int32), vectors)
+
+
+def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int = 100) -> Reading:
+    """``κ = w_max / w_min`` of a positive definite B; infinite where an eigenvalue is not positive.
+
+    Ritz values lie within the spectrum, so fewer steps than dimensions give a lower bound; the
+    standard error says how much of it the residuals leave open, ``κ √((δ/w)²_max + (δ/w)²_min)``.
+
+    Args:
+      op: B.
+      like: a tree shaped like the parameters.
+      key: of the random start.
+      steps: products, and vectors of memory; never more than the dimension.
+
+    Raises:
+      ValueError: ``steps`` below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([1.0, 2.0, 4.0]) * p**2), jnp.ones(3))
+      >>> round(float(so.condition_number(H, jnp.ones(3), jax.random.key(0)).value), 4)
+      4.0
+    """
+    steps = checked_steps("condition_number", steps, like)
+    w, residuals, _, _ = _ritz(op, like, key, steps)
+    low, high = w[0], w[-1]
+    # Below the rounding of the largest, the smallest is zero as far as anyone can tell.
+    positive = low > jnp.finfo(w.dtype).eps * high
+    value = jnp.where(positive, high / jnp.where(positive, low, 1), jnp.inf)
+    value = jnp.where(jnp.isfinite(low) & jnp.isfinite(high), value, jnp.nan)
+    relative = jnp.hypot(residuals[-1] / high, residuals[0] / jnp.where(positive, low, 1))
+    error = jnp.where(positive, value * relative, jnp.nan)
+    return Reading(value, error, jnp.asarray(steps, jnp.int32))
+
+
+def checked_steps(user: str, steps: int, like: Params) -> int:
+    """Steps within the dimension; refuses none, and a space without dimensions."""
+    check_count(user, "steps", steps)
+    size = tree.size(like)
+    if size == 0:
+        raise ValueError(f"{user} got a tree without entries as `like`: there is no spectrum.")
+    return min(steps, size)

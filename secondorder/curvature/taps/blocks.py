@@ -1,0 +1,340 @@
+"""Leaves grouped into blocks: which share one pair of factors, and how they are laid out in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder.curvature.taps import labels, strides
+from secondorder.curvature.taps.reader import Reading
+from secondorder.curvature.taps.sites import Site
+from secondorder.curvature.taps.strides import Axis
+
+Match = tuple[tuple[int, int, int], ...]
+UNKNOWN = "the examples' axis is not known here, so every position counts as an example"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One leaf within a block: the order of its factors there.
+
+    Attributes:
+      shape: of the leaf.
+      stacked, rows, columns: the leaf's factors in each role, in the order of the block.
+    """
+
+    shape: tuple[int, ...]
+    stacked: Axis
+    rows: Axis
+    columns: Axis
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """``(S, a, b)`` of this leaf alone."""
+        return tuple(map(strides.length, (self.stacked, self.rows, self.columns)))  # pyright: ignore[reportReturnType]
+
+    def _order(self) -> tuple[list[int], list[int]]:
+        wanted = [*self.stacked, *self.rows, *self.columns]
+        flat = sorted(wanted, key=lambda factor: -factor[1])
+        return [n for n, _ in flat], [flat.index(factor) for factor in wanted]
+
+    def join(self, leaf: jax.Array) -> jax.Array:
+        sizes, order = self._order()
+        return jnp.reshape(leaf, sizes).transpose(order).reshape(self.sizes)
+
+    def split(self, array: jax.Array) -> jax.Array:
+        sizes, order = self._order()
+        spread = array.reshape([sizes[i] for i in order])
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return spread.transpose(back).reshape(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Leaves that form S independent linear maps of a inputs and b outputs.
+
+    Attributes:
+      name: path of the kernel, as ``jax.tree_util.keystr`` writes it.
+      leaves: indices in ``jax.tree.leaves(params)``; the kernel, or scale, first.
+      kind: ``"dense"``, ``"convolution"``, ``"embedding"``, ``"scale and shift"``, ``"bias"`` or
+        ``"fallback"``.
+      reason: a sentence.
+      shape: ``(S, a, b)``. The last row of a layer with a bias is the bias; a scale and its shift
+        are one row ``(S, 1, 2C)``, a leaf that is not understood ``(1, 1, size)``.
+      parts: how each leaf lies in the block.
+    """
+
+    name: str
+    leaves: tuple[int, ...]
+    kind: str
+    reason: str
+    shape: tuple[int, int, int]
+    parts: tuple[Part, ...]
+
+    @property
+    def _axis(self) -> int:
+        return 2 if self.kind == "scale and shift" else 1
+
+    def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """The leaves of the block (only those, in its order) as one array ``(S, a, b)``."""
+        arrays = [part.join(leaf) for part, leaf in zip(self.parts, leaves, strict=True)]
+        return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=self._axis)
+
+    def split(self, array: jax.Array) -> list[jax.Array]:
+        """The leaves of the block from an array ``(S, a, b)``, in its dtype."""
+        ends = list(itertools.accumulate(part.sizes[self._axis] for part in self.parts))
+        pieces = jnp.split(array, ends[:-1], axis=self._axis) if len(ends) > 1 else [array]
+        return [part.split(piece) for part, piece in zip(self.parts, pieces, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The blocks of a model's parameters: static, hashable, every leaf in exactly one.
+
+    Attributes:
+      blocks: in the order of their first leaves.
+      paths: of all leaves, as ``jax.tree_util.keystr`` writes them.
+    """
+
+    blocks: tuple[Block, ...]
+    paths: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A block with the sites of its leaves, for one program.
+
+    Attributes:
+      sites: for each use, the site of each leaf; a bias that was joined has its kernel's.
+      transposed: for each use, whether its rows are the block's columns.
+      examples: the atoms of the examples' axis, or ``None``.
+    """
+
+    block: Block
+    sites: tuple[tuple[Site, ...], ...] = ()
+    transposed: tuple[bool, ...] = ()
+    examples: Any = None
+
+
+def _leading(shape: Sequence[int]) -> Axis:
+    return tuple(itertools.chain(*strides.whole(("leaf", 0), shape).dims))
+
+
+def _fine(axis: Axis, fine: Axis) -> Axis:
+    """The factors of a role, in the leaf's own order."""
+    return tuple(sorted(strides.cut(axis, fine), key=lambda factor: -factor[1]))
+
+
+def _roles(site: Site, fine: Axis) -> tuple[Axis, Axis, Axis]:
+    return _fine(site.stacked, fine), _fine(site.rows, fine), _fine(site.columns, fine)
+
+
+def _kernel(uses: list[Site], shape, more: Axis = ()) -> tuple[Part, tuple[bool, ...]] | str:
+    """The part of a leaf that all its uses agree on, and which of them see it transposed."""
+    factors = [f for s in uses for f in (*s.stacked, *s.rows, *s.columns)]
+    fine = strides.refine([*factors, *more], math.prod(shape))
+    if fine is None:
+        return "its uses cut its axes at places that do not divide one another"
+    first, flips = None, []
+    for site in uses:
+        stacked, rows, columns = _roles(site, fine)
+        covered = [*stacked, *rows, *columns]
+        if sorted(covered) != sorted(fine):
+            return "a use sees only a part of it"
+        first = first or (stacked, rows, columns)
+        if (stacked, rows, columns) == first:
+            flips.append(False)
+        elif (stacked, columns, rows) == first:
+            flips.append(True)
+        else:
+            return "its uses sum over different axes of it, which no one pair of factors describes"
+    assert first is not None
+    return Part(tuple(shape), *first), tuple(flips)
+
+
+def count(examples: labels.Atoms | None) -> int | None:
+    """How many examples there are."""
+    return None if examples is None else math.prod(a.size for a in labels.resolve(examples))
+
+
+def knows_examples(site: Site, examples: labels.Atoms | None) -> bool:
+    """Whether the positions of a site hold the examples' axis exactly once."""
+    if examples is None:
+        return False
+    wanted = labels.resolve(examples)
+    seen = [a for axis in site.positions for a in labels.resolve(axis)]
+    return all(sum(a is b for b in seen) == 1 for a in wanted)
+
+
+def group(reading: Reading, shapes: Sequence[tuple[int, ...]], paths: Sequence[str]) -> list[Group]:
+    """The blocks of a reading, in the order of their first leaves."""
+    return _Grouping(reading, shapes, paths).all()
+
+
+class _Grouping:
+    def __init__(self, reading: Reading, shapes, paths):
+        self.reading, self.shapes, self.paths = reading, shapes, paths
+        self.uses: dict[int, list[Site]] = {}
+        for path in sorted(reading.sites):
+            site = reading.sites[path]
+            self.uses.setdefault(site.leaf, []).append(site)
+        self.kernels: dict[int, tuple[Part, tuple[bool, ...]]] = {}
+        self.reasons = dict(reading.broken)
+        for leaf in range(len(shapes)):
+            self._place(leaf)
+
+    def _place(self, leaf: int) -> None:
+        if leaf in self.reasons:
+            return
+        if leaf not in self.uses:
+            self.reasons[leaf] = "the model's outputs do not depend on it"
+            return
+        more = [(n, s) for match in self._matches(leaf) for n, s, _ in match]
+        found = _kernel(self.uses[leaf], self.shapes[leaf], tuple(more))
+        if isinstance(found, str):
+            self.reasons[leaf] = found
+        else:
+            self.kernels[leaf] = found
+
+    def _matches(self, leaf: int) -> list[Match]:
+        """How the biases of a leaf's products cut its factors."""
+        products = {site.path for site in self.uses.get(leaf, ())}
+        return [match for path, match in self.reading.biases.values() if path in products]
+
+    def all(self) -> list[Group]:
+        partners = self._biases() | self._shifts()
+        taken = {second for second, _ in partners.values()}
+        groups = []
+        for leaf in range(len(self.shapes)):
+            if leaf in taken:
+                continue
+            if leaf in self.reasons:
+                groups.append(self._fallback(leaf))
+            else:
+                groups.append(self._block(leaf, partners.get(leaf)))
+        return groups
+
+    # -------------------------------------------------------------------- which leaves go together
+
+    def _biases(self) -> dict[int, tuple[int, Part]]:
+        """Kernel → its bias, where every use of the one is a use of the other."""
+        found: dict[int, tuple[int, Part]] = {}
+        for leaf, (kernel, flips) in self.kernels.items():
+            if any(flips) or self._kind(leaf) not in ("dense", "convolution"):
+                continue
+            partner = self._partner(leaf, {k: path for k, (path, _) in self.reading.biases.items()})
+            if partner is None:
+                continue
+            path = next(p for p in self.reading.biases if self.reading.sites[p].leaf == partner)
+            match = self.reading.biases[path][1]
+            part = self._bias_part(partner, kernel, match)
+            if part is not None:
+                found[leaf] = partner, part
+        return found
+
+    def _bias_part(self, bias: int, kernel: Part, match: Match) -> Part | None:
+        """The bias in the order of the kernel's columns."""
+        lookup: dict[int, tuple[int, int]] = {}
+        for n, in_kernel, in_bias in match:
+            for m, s in strides.cut(((n, in_kernel),), (*kernel.stacked, *kernel.columns)):
+                lookup[s] = m, in_bias * (s // in_kernel)
+        try:
+            stacked = tuple(lookup[s] for _, s in kernel.stacked)
+            columns = tuple(lookup[s] for _, s in kernel.columns)
+        except KeyError:
+            return None
+        return Part(tuple(self.shapes[bias]), stacked, (), columns)
+
+    def _shifts(self) -> dict[int, tuple[int, Part]]:
+        """Scale → the shift after it, where they run along the same axes."""
+        found: dict[int, tuple[int, Part]] = {}
+        for leaf, (scale, _) in self.kernels.items():
+            if self._kind(leaf) != "scale and shift":
+                continue
+            partner = self._partner(leaf, self.reading.gains)
+            if partner is None or self._kind(partner) != "bias":
+                continue
+            shift = self.kernels[partner][0]
+            known = {
+                knows_examples(s, self.reading.examples)
+                for k in (leaf, partner)
+                for s in self.uses[k]
+            }
+            if shift.sizes == scale.sizes and (known == {True} or len(self.uses[leaf]) == 1):
+                found[leaf] = partner, shift
+        return found
+
+    def _partner(self, leaf: int, follows: dict) -> int | None:
+        """The one leaf whose sites follow this leaf's sites, one for one."""
+        own = [site.path for site in self.uses[leaf]]
+        after = {path: after for after, path in follows.items() if path in own}
+        partners = {self.reading.sites[path].leaf for path in after.values()}
+        if len(after) != len(own) or len(partners) != 1:
+            return None
+        (partner,) = partners
+        if partner in self.reasons or partner == leaf:
+            return None
+        same = {s.path for s in self.uses[partner]} == set(after.values())
+        return partner if same else None
+
+    # --------------------------------------------------------------------------------- the blocks
+
+    def _kind(self, leaf: int) -> str:
+        kinds = {site.kind for site in self.uses[leaf]}
+        for kind in ("embedding", "convolution", "dense"):
+            if kind in kinds:
+                return kind
+        return "scale and shift" if "scale" in kinds else "bias"
+
+    def _fallback(self, leaf: int) -> Group:
+        shape = tuple(self.shapes[leaf])
+        part = Part(shape, (), (), _leading(shape))
+        reason = f"{self.reasons[leaf]}."
+        reason = reason[0].upper() + reason[1:]
+        block = Block(
+            self.paths[leaf], (leaf,), "fallback", reason, (1, 1, math.prod(shape)), (part,)
+        )
+        return Group(block)
+
+    def _block(self, leaf: int, partner: tuple[int, Part] | None) -> Group:
+        kernel, flips = self.kernels[leaf]
+        kind, uses = self._kind(leaf), self.uses[leaf]
+        parts = (kernel,) if partner is None else (kernel, partner[1])
+        leaves = (leaf,) if partner is None else (leaf, partner[0])
+        s, a, b = kernel.sizes
+        joint = partner is not None
+        shape = (s, a, 2 * b if joint else b) if kind == "scale and shift" else (s, a + joint, b)
+        rows = [(site,) for site in uses]
+        if kind == "scale and shift" and partner is not None:
+            after = {path: shift for shift, path in self.reading.gains.items()}
+            rows = [(site, self.reading.sites[after[site.path]]) for site in uses]
+        known = all(knows_examples(site, self.reading.examples) for site in uses)
+        examples = self.reading.examples if known else None
+        reason = self._reason(leaf, kind, partner, known)
+        block = Block(self.paths[leaf], leaves, kind, reason, shape, parts)
+        return Group(block, tuple(rows), flips, examples)
+
+    def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:
+        uses = self.uses[leaf]
+        words = {
+            "dense": "a product with it",
+            "convolution": "a convolution with it",
+            "embedding": "rows are looked up in it",
+            "scale and shift": "it scales entry by entry",
+            "bias": "it is added",
+        }[kind]
+        if partner is not None:
+            with_ = "a shift" if kind == "scale and shift" else "its bias"
+            words += f", and {self.paths[partner[0]]} is {with_} to that"
+        if len(uses) > 1:
+            words += f", {len(uses)} times"
+        if any(self.kernels[leaf][1]):
+            words += ", at times transposed"
+        words += "" if known else f"; {UNKNOWN}"
+        return words[0].upper() + words[1:] + "."

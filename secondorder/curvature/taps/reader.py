@@ -1,0 +1,431 @@
+"""Reads a program (a jaxpr) and finds every linear use of every leaf of its parameters.
+
+One walk, outermost equation first. Leaves are followed as :class:`~.strides.View` through what only
+rearranges them, until an operation uses them: linearly (:mod:`~.sites`), or in a way that is not
+understood, which is remembered with its reason and takes the whole leaf out.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from secondorder.curvature.taps import labels, sites, strides
+from secondorder.curvature.taps.sites import Scan, Site
+from secondorder.curvature.taps.strides import View
+
+# The same program under another name. What is inside is read as if it were written out.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+# Rearrangements, which leave every entry of a leaf an entry.
+SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_constraint"}
+MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
+OWN_RULE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+PRODUCTS = {
+    "dot_general": sites.dense,
+    "conv_general_dilated": sites.convolution,
+    "gather": sites.embedding,
+}
+WHY = {
+    "scan": "a scan carries it from step to step",
+    "while": "it is used inside a while loop",
+    "cond": "it is used inside a branch of a cond",
+    **dict.fromkeys(OWN_RULE, "it enters a function with a derivative rule of its own"),
+    **dict.fromkeys(
+        ("slice", "dynamic_slice", "split", "concatenate", "pad"),
+        "it is cut or joined to something else before its products",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What is known of a value: whose view it is, whether it is a constant, what scaled it."""
+
+    view: View | None = None
+    constant: bool = False
+    gain: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass
+class Scope:
+    """One (inner) program: where it is, the scans around it, and what is known of its values."""
+
+    path: tuple[int, ...]
+    scans: tuple[Scan, ...]
+    uses: collections.Counter
+    infos: dict = dataclasses.field(default_factory=dict)
+    axes: dict = dataclasses.field(default_factory=dict)
+
+    def info(self, atom: Any) -> Info:
+        return Info(constant=True) if isinstance(atom, Literal) else self.infos[atom]
+
+    def axes_of(self, atom: Any) -> labels.Axes:
+        return labels.fresh(np.shape(atom.val)) if isinstance(atom, Literal) else self.axes[atom]
+
+
+@dataclasses.dataclass
+class Reading:
+    """What a program does with its leaves.
+
+    Attributes:
+      sites: every linear use, by path.
+      biases: path of a shift → path of the product it is added to, and how their factors match.
+      gains: path of a shift → path of the scale before it.
+      scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
+        the number of the operand that is the leaf.
+      broken: leaf → why it is not understood.
+      examples: the atoms of the examples' axis, ``None`` where the outputs have no common one.
+    """
+
+    sites: dict[tuple[int, ...], Site]
+    biases: dict[tuple[int, ...], tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]]
+    gains: dict[tuple[int, ...], tuple[int, ...]]
+    scaling: dict[tuple[int, ...], int]
+    broken: dict[int, str]
+    examples: labels.Atoms | None = None
+
+
+def programs(eqn: Any) -> list[Any]:
+    """The inner programs of an equation, whatever their parameters are called."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "eqns") and hasattr(item, "invars"):
+                found.append(item)
+            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
+                found.append(item)
+    return found
+
+
+def opened(program: Any) -> tuple[Any, list[Any]]:
+    """A program and the values of its constants."""
+    return getattr(program, "jaxpr", program), list(getattr(program, "consts", ()))
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """How many constants and how many carried values a scan has."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carry, _ = eqn.params["ft_in"].elts  # from JAX 0.12 on
+    return len(constants), len(carry)
+
+
+def alive(jaxpr: Any) -> list[int]:
+    """The numbers of the equations that the outputs depend on."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    found = []
+    for number in reversed(range(len(jaxpr.eqns))):
+        eqn = jaxpr.eqns[number]
+        if wanted.intersection(eqn.outvars):
+            found.append(number)
+            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return found[::-1]
+
+
+def read_program(closed: Any) -> Reading:
+    """Read ``jax.make_jaxpr(model)(params)``; its inputs are the leaves."""
+    reader = Reader()
+    jaxpr, _ = opened(closed)
+    infos, inputs = [], []
+    for i, var in enumerate(jaxpr.invars):
+        floating = jnp.issubdtype(var.aval.dtype, jnp.floating)
+        infos.append(Info(strides.whole(("leaf", i), var.aval.shape) if floating else None))
+        inputs.append(labels.fresh(var.aval.shape))
+        if not floating:
+            reader.reading.broken[i] = f"its dtype is {var.aval.dtype}, which has no derivative"
+    found, axes = reader.walk(jaxpr, infos, inputs, (), ())
+    for info in found:
+        reader.drop(info, "the model returns it among its outputs")
+    leading = [axis[0] for axis, var in zip(axes, jaxpr.outvars, strict=True) if var.aval.shape]
+    sizes = {var.aval.shape[0] for var in jaxpr.outvars if var.aval.shape}
+    if len(sizes) <= 1:
+        for axis in leading[1:]:
+            labels.unify(leading[0], axis)
+        reader.reading.examples = leading[0] if leading else []
+    return reader.reading
+
+
+class Reader:
+    """The walk, and the :class:`Reading` that it fills."""
+
+    def __init__(self):
+        self.reading = Reading({}, {}, {}, {}, {})
+
+    def walk(self, jaxpr: Any, infos, axes, path, scans) -> tuple[list[Info], list[labels.Axes]]:
+        """Read one program, given what is known of its inputs; returns the same of its outputs."""
+        numbers = alive(jaxpr)
+        used = [v for i in numbers for v in jaxpr.eqns[i].invars] + list(jaxpr.outvars)
+        uses = collections.Counter(v for v in used if not isinstance(v, Literal))
+        scope = Scope(path, scans, uses)
+        for var in jaxpr.constvars:
+            scope.infos[var], scope.axes[var] = Info(), labels.fresh(var.aval.shape)
+        for var, info, axis in zip(jaxpr.invars, infos, axes, strict=True):
+            scope.infos[var], scope.axes[var] = info, axis
+        for number in numbers:
+            self.equation(scope, jaxpr.eqns[number], (*path, number))
+        outputs = [(scope.info(v), scope.axes_of(v)) for v in jaxpr.outvars]
+        return [info for info, _ in outputs], [axis for _, axis in outputs]
+
+    def drop(self, info: Info, reason: str) -> None:
+        """A view meets something it is not followed through: its leaf is not understood."""
+        if info.view is None or info.view.leaf is None:
+            return
+        if info.view.pending is not None:  # then the multiplication before is its use
+            self.reading.sites[info.view.pending.path] = info.view.pending
+        else:
+            self.reading.broken.setdefault(info.view.leaf, reason)
+
+    def equation(self, scope: Scope, eqn: Any, path: tuple[int, ...]) -> None:
+        name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape if eqn.outvars else ()
+        infos = [scope.info(v) for v in eqn.invars]
+        axes = [scope.axes_of(v) for v in eqn.invars]
+        inner = programs(eqn)
+        if name == "scan":
+            results = self.scan(scope, eqn, infos, axes, path)
+        elif name in CALLS and len(inner) == 1:
+            held = [self.unscaled(info, "it is scaled before an inner function") for info in infos]
+            results = self.walk(opened(inner[0])[0], held, axes, path, scope.scans)
+            results = (
+                [self.unscaled(i, "it is scaled in an inner function") for i in results[0]],
+                results[1],
+            )
+        elif inner:
+            results = self.opaque(eqn, inner, infos, axes, path, scope.scans)
+        else:
+            out = [
+                labels.relate(name, eqn.params, axes, v.aval.shape)
+                if axes
+                else labels.fresh(v.aval.shape)
+                for v in eqn.outvars
+            ]
+            used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
+            results = [used] + [Info()] * (len(out) - 1), out
+        for var, info, axis in zip(eqn.outvars, *results, strict=True):
+            view = info.view
+            # The output of a product, or a leaf scaled on its way, is followed to one use only.
+            if view is not None and scope.uses[var] != 1 and (view.leaf is None or view.pending):
+                self.drop(info, "")
+                info = dataclasses.replace(info, view=None)
+            scope.infos[var], scope.axes[var] = info, axis
+
+    def settled(self, info: Info) -> Info:
+        """A view that was scaled by data, taken as the output of that multiplication."""
+        if info.view is None or info.view.pending is None:
+            return info
+        self.drop(info, "")
+        return Info(gain=info.view.pending.path)
+
+    def unscaled(self, info: Info, reason: str) -> Info:
+        """A scaled view is not followed across the bounds of an inner program."""
+        if info.view is None or not info.view.scaled:
+            return info
+        self.drop(info, reason)
+        return dataclasses.replace(info, view=None)
+
+    # ------------------------------------------------------------------------- inner programs
+
+    def opaque(self, eqn: Any, inner: list, infos, axes, path, scans) -> tuple[list, list]:
+        """An inner program that no leaf is followed into; its axes are, where they are known."""
+        name = eqn.primitive.name
+        for info in infos:
+            self.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
+        out = [labels.fresh(v.aval.shape) for v in eqn.outvars]
+        for k, program in enumerate(inner):
+            jaxpr, _ = opened(program)
+            given = axes[-len(jaxpr.invars) :] if jaxpr.invars else []
+            shapes = lambda values: [v.aval.shape for v in values]
+            if len(given) != len(jaxpr.invars) or len(jaxpr.outvars) != len(out):
+                continue
+            if shapes(eqn.invars[-len(given) :] if given else []) != shapes(jaxpr.invars):
+                continue
+            plain = [Info()] * len(given)
+            _, found = self.walk(jaxpr, plain, given, (*path, k), scans)
+            for mine, theirs in zip(out, found, strict=True):
+                for a, b in zip(mine, theirs, strict=True):
+                    labels.unify(a, b)
+                if name == "while":
+                    continue
+        if name == "while":  # what is carried goes in as it comes out
+            for mine, theirs in zip(out, axes[-len(out) :], strict=True):
+                for a, b in zip(mine, theirs, strict=True):
+                    labels.unify(a, b)
+        return [Info()] * len(out), out
+
+    def scan(self, scope: Scope, eqn: Any, infos, axes, path) -> tuple[list[Info], list]:
+        """A stacked leaf loses its first axis inside a scan; a carried one is not followed."""
+        constants, carried = scan_counts(eqn)
+        first = constants + carried
+        jaxpr, _ = opened(programs(eqn)[0])
+        over = [axis[0] for axis in axes[first:]]
+        atoms = over[0] if over else labels.fresh((eqn.params["length"],))[0]
+        for axis in over[1:]:
+            labels.unify(atoms, axis)
+        scan = Scan(path, eqn.params["length"], atoms)
+        held = [self.unscaled(i, "it is scaled before a scan") for i in infos]
+        held = [i if i.view is None or i.view.leaf is not None else Info() for i in held]
+        for k in range(constants, first):
+            self.drop(held[k], WHY["scan"])
+            held[k] = Info()
+        for k in range(first, len(held)):
+            view = held[k].view
+            if view is not None:
+                axis, *rest = view.dims
+                if strides.is_feature(axis):
+                    view = dataclasses.replace(view, scans=(*view.scans, (path, axis)))
+                elif not strides.is_broadcast(axis):
+                    self.drop(held[k], sites.REPEATED)
+                    view = None
+                held[k] = Info(view and view.with_dims(rest))
+        inside = [*axes[:first], *(axis[1:] for axis in axes[first:])]
+        found, out = self.walk(jaxpr, held, inside, path, (*scope.scans, scan))
+        for mine, theirs in zip(axes[constants:first], out, strict=False):
+            for a, b in zip(mine, theirs, strict=True):
+                labels.unify(a, b)
+        for info in found:
+            self.drop(info, "a scan returns it")
+        stacked = [(atoms, *axis) for axis in out[carried:]]
+        return [Info()] * len(out), [*out[:carried], *stacked]
+
+    # ----------------------------------------------------------------------------- operations
+
+    def use(self, scope, eqn, infos: list[Info], axes, path, shape) -> Info:
+        """What one operation makes of the views among its operands."""
+        name = eqn.primitive.name
+        constant = all(info.constant for info in infos)
+        gain = next((info.gain for info in infos if info.gain), None)
+        leaves = [k for k, i in enumerate(infos) if i.view is not None and i.view.leaf is not None]
+        if len(leaves) > 1:  # a scaled one that meets another parameter has had its use
+            infos = [self.settled(info) for info in infos]
+            leaves = [k for k in leaves if infos[k].view is not None]
+        if name in MOVES and infos[0].view is not None:
+            return self.move(eqn, infos[0], path, gain)
+        if not leaves and (name in MOVES or name in ("mul", "div")):
+            return Info(constant=constant, gain=gain)
+        floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
+        if not leaves or name == "stop_gradient" or not floating:
+            return Info(constant=constant)
+        place = leaves[0]
+        view = infos[place].view
+        assert view is not None
+        result: Site | Info | str
+        if len(leaves) > 1:
+            result = "it is combined with another parameter, or with itself"
+        elif name in PRODUCTS:
+            result = PRODUCTS[name](path, eqn.params, view, place, axes, shape)
+            if view.scaled == "array":
+                result = "it is multiplied entry by entry before its product"
+        elif name in ("mul", "add", "add_any", "sub", "neg", "div"):
+            result = self.arithmetic(scope, eqn, infos, place, axes[-1], path, shape)
+        else:
+            result = WHY.get(
+                name, f"it enters {name!r}, which is not linear in it, or not known to be"
+            )
+        if isinstance(result, Info):
+            return result
+        if isinstance(result, str):
+            for k in leaves:
+                view = infos[k].view
+                assert view is not None and view.leaf is not None
+                if name in PRODUCTS:
+                    self.reading.broken.setdefault(view.leaf, result)
+                else:
+                    self.drop(infos[k], result)
+            return Info()
+        return self.found(scope, eqn, result, infos, path, shape)
+
+    def found(self, scope: Scope, eqn: Any, site: Site, infos, path, shape) -> Info:
+        """Keep a site; what follows of its output is a bias to a product, a shift to a scale."""
+        out = eqn.outvars[0].aval
+        site = dataclasses.replace(site, shape=tuple(shape), dtype=out.dtype)
+        site = sites.within(site, scope.scans)
+        self.reading.sites[path] = site
+        if site.kind == "scale":
+            return Info(gain=path)
+        if site.kind == "shift":
+            return Info()
+        return Info(strides.whole(("site", path), shape))
+
+    def move(self, eqn: Any, info: Info, path, gain) -> Info:
+        """A view after a rearrangement."""
+        view, out = info.view, eqn.outvars[0].aval
+        assert view is not None
+        name, params = eqn.primitive.name, eqn.params
+        if name == "transpose":
+            moved = view.with_dims(view.dims[i] for i in params["permutation"])
+        elif name == "broadcast_in_dim":
+            moved = strides.broadcast(view, out.shape, params["broadcast_dimensions"])
+        elif name in SAME:
+            moved = view if jnp.issubdtype(out.dtype, jnp.floating) else None
+            if moved is None:
+                return Info()
+        else:
+            moved = strides.reshaped(view, out.shape)
+        if moved is None:
+            self.drop(info, "a reshape cuts across its axes")
+            return Info()
+        if view.scaled:
+            self.reading.scaling[path] = 0
+        return Info(moved, gain=gain)
+
+    def arithmetic(self, scope, eqn, infos, place, out, path, shape) -> Site | Info | str:
+        """Sums and products of a leaf with something that is none."""
+        name = eqn.primitive.name
+        view = infos[place].view
+        constant = all(i.constant for k, i in enumerate(infos) if k != place)
+        if name == "div" and place == 1:
+            return "something is divided by it"
+        aligned = strides.aligned(view, shape)
+        alone = not any(strides.is_broadcast(a) and a for a in aligned.dims)
+        small = sum(map(bool, view.dims)) <= 1
+        if name == "neg" or (constant and alone):  # c W, or W + c: still the leaf, up to a factor
+            return self.scaled(eqn, aligned, place, name, path)
+        if name in ("add", "add_any", "sub"):
+            site = sites.elementwise(path, "shift", view, None, out, shape)
+            if isinstance(site, str):
+                return site
+            self.join(infos, place, name, path, shape)
+            return dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
+        site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
+        if isinstance(site, str):
+            return site
+        site = dataclasses.replace(site, how=name)
+        if alone:  # γ rsqrt(variance), say, which meets the examples later
+            if not small:
+                return "it is multiplied entry by entry"
+            if view.pending is not None or view.scaled:
+                return site
+            pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
+            pending = sites.within(pending, scope.scans)
+            self.reading.scaling[path] = place
+            return Info(dataclasses.replace(aligned, scaled="array", pending=pending))
+        return site
+
+    def scaled(self, eqn, view: View, place: int, name: str, path) -> Info | str:
+        """A view after a constant was added to it, or multiplied."""
+        others = [v for k, v in enumerate(eqn.invars) if k != place]
+        scalar = all(v.aval.size == 1 for v in others)
+        if name in ("add", "add_any") or (name == "sub" and place == 0):
+            if view.scaled:
+                self.reading.scaling[path] = place
+            return Info(view)
+        if not scalar:
+            return "it is multiplied entry by entry"
+        self.reading.scaling[path] = place
+        return Info(dataclasses.replace(view, scaled=view.scaled or "scalar"))
+
+    def join(self, infos, place: int, name: str, path, shape) -> None:
+        """Remember the product that a shift is the bias of, or the scale it follows."""
+        view, other = infos[place].view, infos[1 - place]
+        if other.gain:
+            self.reading.gains[path] = other.gain
+        if other.view is None or name == "sub" or view.scaled:
+            return
+        product = self.reading.sites[other.view.source[1]]
+        matched = sites.bias_of(product, other.view, view, shape)
+        if matched is not None:
+            self.reading.biases[path] = (product.path, matched)

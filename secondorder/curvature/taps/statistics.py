@@ -1,0 +1,198 @@
+"""What a backward pass has left at the taps, as inputs and sensitivities of each block."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.curvature.taps import labels, strides
+from secondorder.curvature.taps.blocks import Group
+from secondorder.curvature.taps.sites import Site, Spec
+from secondorder.curvature.taps.strides import Axis
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "sensitivities", "indices"],
+    meta_fields=["transposed"],
+)
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One use of a block: what went in, and how the objective responds to what came out.
+
+    ``Σₙₜ inputs[s,n,t,:] ⊗ sensitivities[s,n,t,:]``, summed over the uses, is the gradient.
+
+    Attributes:
+      inputs: ``(S, N, T, a)``; the last of a layer with a bias is 1. ``None`` where there are
+        ``indices``.
+      sensitivities: ``(S, N, T, b)``.
+      indices: ``(S, N, T)``, for a look-up: the rows that the inputs would be the unit vectors of.
+      transposed: whether the roles are exchanged: of a tied kernel that this use sees transposed,
+        ``inputs`` are the sensitivities of its outputs, and ``sensitivities`` its inputs.
+    """
+
+    inputs: jax.Array | None
+    sensitivities: jax.Array
+    indices: jax.Array | None = None
+    transposed: bool = False
+
+
+def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
+    """The uses of a block, from what was recorded and the cotangents at the taps."""
+    if g.block.kind == "fallback":
+        return ()
+    if g.block.kind in ("scale and shift", "bias"):
+        return _entries(g, records, slopes)
+    found = []
+    for (site,), transposed in zip(g.sites, g.transposed, strict=True):
+        found.append(_product(g, site, transposed, records[site.path], slopes[site.path]))
+    return tuple(found)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return jnp.asarray(x, tree.accumulation_dtype(x.dtype))
+
+
+def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.Array) -> Use:
+    part = g.block.parts[0]
+    rows, columns = (part.columns, part.rows) if transposed else (part.rows, part.columns)
+    arrange = lambda x, spec, axis: _arrange(x, spec, site, g.examples, part, axis)
+    value, factor = record
+    slope = _wide(slope) if factor is None else _wide(slope) * _wide(factor)
+    if site.kind == "embedding":
+        indices, valid = _rows_of(site, value)
+        slope = arrange(slope, site.outputs, columns)
+        valid = arrange(valid, site.inputs, ())[..., 0]
+        indices = arrange(indices, site.inputs, ())[..., 0]
+        return Use(None, jnp.where(valid[..., None], slope, 0), indices)
+    value = _patches(site, _wide(value)) if site.kind == "convolution" else _wide(value)
+    inputs = arrange(value, site.inputs, rows)
+    slope = arrange(slope, site.outputs, columns)
+    if transposed:
+        return Use(slope, inputs, transposed=True)
+    if len(g.block.parts) > 1:
+        inputs = jnp.concatenate([inputs, jnp.ones_like(inputs[..., :1])], axis=-1)
+    return Use(inputs, slope)
+
+
+def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
+    """A scale, a shift or both, each summed over the positions of an example."""
+    uses = []
+    for row in g.sites:
+        columns = []
+        for site, part in zip(row, g.block.parts, strict=True):
+            value, factor = records[site.path]
+            slope = _wide(slopes[site.path])
+            if site.kind == "scale":
+                other = _wide(value)
+                other = 1 / other if site.how == "div" else other
+                slope = slope * _fit(other, slope.shape, site.depth)
+            if factor is not None:
+                slope = slope * _fit(_wide(factor), slope.shape, site.depth)
+            slope = -slope if site.negated else slope
+            columns.append(_arrange(slope, site.outputs, site, g.examples, part, part.columns))
+        if g.examples is not None:
+            columns = [jnp.sum(c, axis=2, keepdims=True) for c in columns]
+        uses.append(jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0])
+    if g.examples is not None:
+        uses = [sum(uses[1:], uses[0])]
+    return tuple(Use(jnp.ones_like(u[..., :1]), u) for u in uses)
+
+
+def _fit(x: jax.Array, shape: Sequence[int], depth: int) -> jax.Array:
+    """A recorded operand shaped to meet the output: a scalar within scans is one per step."""
+    return x.reshape(*x.shape, *(1,) * (len(shape) - x.ndim)) if x.ndim == depth else x
+
+
+def _rows_of(site: Site, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rows that a look-up takes, and whether they exist; outside, by its mode."""
+    how = site.how
+    limits = jnp.asarray(how["limits"], starts.dtype)
+    inside = jnp.all((starts >= 0) & (starts <= limits), axis=-1)
+    clips = "CLIP" in str(how["mode"]).upper()
+    valid = jnp.ones_like(inside) if clips else inside
+    row = jnp.clip(starts[..., how["row"]], 0, limits[how["row"]])
+    return row, valid
+
+
+def _patches(site: Site, image: jax.Array) -> jax.Array:
+    """The image under each position of the kernel: axes (scans, N, channels, positions, kernel)."""
+    how, depth = site.how, site.depth
+    front = image.shape[:depth]
+    x = image.transpose(*range(depth), *(depth + i for i in how["lhs_spec"]))
+    pads = [
+        (low, high, inner - 1)
+        for (low, high), inner in zip(how["padding"], how["lhs_dilation"], strict=True)
+    ]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (depth + 2) + pads)
+    kernel, strides_, dilation = how["kernel"], how["window_strides"], how["rhs_dilation"]
+    rank = len(kernel)
+    sizes = x.shape[depth + 2 :]
+    lengths = [
+        max((n - (k - 1) * d - 1) // s + 1, 0) if n > (k - 1) * d else 0
+        for n, k, d, s in zip(sizes, kernel, dilation, strides_, strict=True)
+    ]
+    pieces = []
+    for offset in itertools.product(*map(range, kernel)):
+        index = tuple(
+            slice(o * d, o * d + (n - 1) * s + 1 if n else o * d, s)
+            for o, d, n, s in zip(offset, dilation, lengths, strides_, strict=True)
+        )
+        pieces.append(x[(..., *index)])
+    stacked = jnp.stack(pieces, axis=-1)
+    return stacked.reshape(*front, *x.shape[depth : depth + 2], *lengths[:rank], *kernel)
+
+
+Key = tuple[str, int, int]
+
+
+def _keys(spec: Spec, site: Site, part_factors: Axis) -> list[tuple[Key, int]]:
+    """The pieces that the axes of an array are split into, in order, with their lengths."""
+    found: list[tuple[Key, int]] = []
+    for axis in spec:
+        if isinstance(axis, int):
+            atoms = labels.resolve(site.positions[axis])
+            found += [(("position", axis, k), a.size) for k, a in enumerate(atoms)]
+        else:
+            found += [(("leaf", s, 0), n) for n, s in strides.cut(axis, part_factors)]
+    return found
+
+
+def _arrange(x, spec: Spec, site: Site, examples, part, wanted: Axis) -> jax.Array:
+    """An array with the axes ``spec`` as ``(S, N, T, features)``."""
+    fine = (*part.stacked, *part.rows, *part.columns)
+    keys = _keys(spec, site, fine)
+    order = {key: i for i, (key, _) in enumerate(keys)}
+    atoms = {
+        ("position", p, k): atom
+        for p, axis in enumerate(site.positions)
+        for k, atom in enumerate(labels.resolve(axis))
+    }
+    positions = [key for key in order if key[0] == "position"]
+    positions.sort()
+    if examples is None:
+        first, rest = positions, []
+    else:
+        wanted_atoms = labels.resolve(examples)
+        place = {
+            key: [i for i, a in enumerate(wanted_atoms) if a is atoms[key]] for key in positions
+        }
+        first = sorted((k for k in positions if place[k]), key=lambda k: place[k][0])
+        rest = [k for k in positions if not place[k]]
+    groups = [
+        [("leaf", s, 0) for _, s in part.stacked],
+        first,
+        rest,
+        [("leaf", s, 0) for _, s in wanted],
+    ]
+    sizes = dict(keys)
+    permutation = [order[key] for keys_ in groups for key in keys_]
+    shape = [math.prod(sizes[key] for key in keys_) for keys_ in groups]
+    return jnp.reshape(x, [n for _, n in keys]).transpose(permutation).reshape(shape)

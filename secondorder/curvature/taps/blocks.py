@@ -141,26 +141,28 @@ def _kernel(uses: list[Site], shape, more: Axis = ()) -> tuple[Part, tuple[bool,
     fine = strides.refine([*factors, *more], math.prod(shape))
     if fine is None:
         return "its uses cut its axes at places that do not divide one another"
-    first, flips = None, []
+    seen = []
     for site in uses:
         stacked, rows, columns = _roles(site, fine)
         covered = [*stacked, *rows, *columns]
         if sorted(covered) != sorted(fine):
             return "a use sees only a part of it"
-        first = first or (stacked, rows, columns)
-        if (stacked, rows, columns) == first:
-            flips.append(False)
-        elif (stacked, columns, rows) == first:
-            flips.append(True)
-        else:
-            return "its uses sum over different axes of it, which no one pair of factors describes"
-    assert first is not None
+        seen.append((stacked, rows, columns))
+    # Rows that are looked up are rows; else those that the first use sums over.
+    first = seen[next((i for i, site in enumerate(uses) if site.kind == "embedding"), 0)]
+    flips = [roles != first for roles in seen]
+    if any((s, b, a) != first for (s, a, b), flip in zip(seen, flips, strict=True) if flip):
+        return "its uses sum over different axes of it, which no one pair of factors describes"
     return Part(tuple(shape), *first), tuple(flips)
 
 
-def count(examples: labels.Atoms | None) -> int | None:
-    """How many examples there are."""
-    return None if examples is None else math.prod(a.size for a in labels.resolve(examples))
+def _by_rows(part: Part, shape: Sequence[int]) -> Part:
+    """An added leaf of several axes as a table with a row for each position."""
+    last = next(n for n in reversed(shape) if n > 1)
+    end = strides.refine([*part.columns, (last, 1)], math.prod(shape)) or ()
+    columns = tuple(f for f in strides.cut(part.columns, end) if f[1] < last)
+    rows = tuple(f for f in strides.cut(part.columns, end) if f[1] >= last)
+    return Part(part.shape, part.stacked, rows, columns)
 
 
 def knows_examples(site: Site, examples: labels.Atoms | None) -> bool:
@@ -234,7 +236,7 @@ class _Grouping:
             path = next(p for p in self.reading.biases if self.reading.sites[p].leaf == partner)
             match = self.reading.biases[path][1]
             part = self._bias_part(partner, kernel, match)
-            if part is not None:
+            if part is not None and math.prod(part.sizes) == math.prod(self.shapes[partner]):
                 found[leaf] = partner, part
         return found
 
@@ -305,6 +307,8 @@ class _Grouping:
     def _block(self, leaf: int, partner: tuple[int, Part] | None) -> Group:
         kernel, flips = self.kernels[leaf]
         kind, uses = self._kind(leaf), self.uses[leaf]
+        if kind == "bias" and sum(n > 1 for n in self.shapes[leaf]) > 1:
+            kind, kernel = "embedding", _by_rows(kernel, self.shapes[leaf])
         parts = (kernel,) if partner is None else (kernel, partner[1])
         leaves = (leaf,) if partner is None else (leaf, partner[0])
         s, a, b = kernel.sizes
@@ -322,10 +326,13 @@ class _Grouping:
 
     def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:
         uses = self.uses[leaf]
+        added = uses[0].kind == "shift"
         words = {
             "dense": "a product with it",
             "convolution": "a convolution with it",
-            "embedding": "rows are looked up in it",
+            "embedding": "it is added, a row for each position"
+            if added
+            else "rows are looked up in it",
             "scale and shift": "it scales entry by entry",
             "bias": "it is added",
         }[kind]

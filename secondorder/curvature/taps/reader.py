@@ -44,11 +44,21 @@ WHY = {
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What is known of a value: whose view it is, whether it is a constant, what scaled it."""
+    """What is known of a value.
+
+    Attributes:
+      view: the leaf, or the output of a site, that it is.
+      constant: whether it is made of numbers in the program alone.
+      gain: the scale whose output it is, up to factors.
+      counts: the axis along which it counts 0, 1, 2, …
+      one_hot: the axis along which at most one entry is 1, the others 0.
+    """
 
     view: View | None = None
     constant: bool = False
     gain: tuple[int, ...] | None = None
+    counts: int | None = None
+    one_hot: int | None = None
 
 
 @dataclasses.dataclass
@@ -304,6 +314,10 @@ class Reader:
             leaves = [k for k in leaves if infos[k].view is not None]
         if name in MOVES and infos[0].view is not None:
             return self.move(eqn, infos[0], path, gain)
+        if not leaves and name in ("iota", "eq", *SAME):
+            hot = self.one_hot(eqn, infos)
+            if hot is not None:
+                return hot
         if not leaves and (name in MOVES or name in ("mul", "div")):
             return Info(constant=constant, gain=gain)
         floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
@@ -317,6 +331,9 @@ class Reader:
             result = "it is combined with another parameter, or with itself"
         elif name in PRODUCTS:
             result = PRODUCTS[name](path, eqn.params, view, place, axes, shape)
+            other = infos[1 - place] if name == "dot_general" else Info()
+            if isinstance(result, Site) and other.one_hot is not None:
+                result = sites.looked_up(result, eqn.params, place, other.one_hot)
             if view.scaled == "array":
                 result = "it is multiplied entry by entry before its product"
         elif name in ("mul", "add", "add_any", "sub", "neg", "div"):
@@ -337,6 +354,20 @@ class Reader:
                     self.drop(infos[k], result)
             return Info()
         return self.found(scope, eqn, result, infos, path, shape)
+
+    def one_hot(self, eqn: Any, infos: list[Info]) -> Info | None:
+        """Rows of a unit matrix, as ``jax.nn.one_hot`` makes them: labels compared to a count."""
+        name = eqn.primitive.name
+        if name == "iota":
+            return Info(constant=True, counts=eqn.params["dimension"])
+        if name == "eq":
+            for mine, other in ((0, 1), (1, 0)):
+                axis, shape = infos[mine].counts, eqn.invars[other].aval.shape
+                if axis is not None and (not shape or shape[axis] == 1):
+                    return Info(one_hot=axis)
+            return None
+        kept = infos[0]
+        return kept if kept.counts is not None or kept.one_hot is not None else None
 
     def found(self, scope: Scope, eqn: Any, site: Site, infos, path, shape) -> Info:
         """Keep a site; what follows of its output is a bias to a product, a shift to a scale."""

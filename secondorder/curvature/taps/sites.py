@@ -105,6 +105,12 @@ def _chain(axes: Sequence[Axis]) -> Axis:
     return tuple(itertools.chain(*axes))
 
 
+def _ordered(axis: Axis) -> bool:
+    """Whether the axis counts its entries in the leaf's own order."""
+    steps = [stride for _, stride in axis]
+    return steps == sorted(steps, reverse=True)
+
+
 REPEATED = "it is repeated along an axis that its product sums over or returns"
 
 
@@ -141,6 +147,16 @@ def dense(path, params: Any, view: View, place: int, axes: Sequence, shape) -> S
     outputs = (*batch_specs, *outer)
     roles = _chain(stacked), _chain(rows), _chain(w_free)
     return Site(path, "dense", view, other, tuple(inputs), outputs, tuple(positions), *roles)  # pyright: ignore[reportArgumentType]
+
+
+def looked_up(site: Site, params: Any, place: int, one_hot: int) -> Site:
+    """A product with unit vectors along the axis ``one_hot`` is a look-up, where it sums over it."""
+    contracted, _ = params["dimension_numbers"]
+    if tuple(contracted[1 - place]) != (one_hot,) or not _ordered(site.rows):
+        return site
+    inputs = tuple(spec for i, spec in enumerate(site.inputs) if i != one_hot)
+    how = {"one hot": one_hot - len(site.inputs)}  # from the end: scans come in front
+    return dataclasses.replace(site, kind="embedding", inputs=inputs, how=how)
 
 
 def convolution(path, params: Any, view: View, place: int, axes: Sequence, shape) -> Site | str:
@@ -186,6 +202,8 @@ def embedding(path, params: Any, view: View, place: int, axes: Sequence, shape) 
     batching = zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims, strict=True)
     stacked = {j: view.dims[i] for j, i in batching}
     columns = [view.dims[i] for i in kept if i != row]
+    if not _ordered(view.dims[row]):
+        return "the axis that is looked up is made of several, in another order than the leaf's"
     if not all(map(strides.is_feature, [view.dims[row], *columns, *stacked.values()])):
         return REPEATED
     indices = axes[1][:-1]
@@ -247,19 +265,34 @@ def bias_of(
             return None
         seen += pieces
     own = site.shape[site.depth :]
-    if any(s == 0 for _, s, _ in seen) or math.prod(n for n, *_ in seen) != math.prod(own):
+    total = math.prod(own)
+    if any(s == 0 for _, s, _ in seen) or math.prod(n for n, *_ in seen) != total:
         return None
+    runs: list[tuple[int, int, int | None]] = []  # the output's factors, and the kernel's there
     for axis, spec in zip(
         strides.whole(("site", None), own).dims, site.outputs[site.depth :], strict=True
     ):
-        position = isinstance(spec, int)
-        pieces = [(n, 0, s) for n, s in axis] if position else strides.pair(spec, axis)
-        for n, in_kernel, in_output in pieces or ():
-            inside = [p for p in seen if in_output <= p[1] < n * in_output]
-            if math.prod(m for m, *_ in inside) != n or any(
-                (p[2] == 0) != position for p in inside
-            ):
-                return None
-            if not position:
-                matched += [(m, in_kernel * (s // in_output), t) for m, s, t in inside]
+        if isinstance(spec, int):
+            runs += [(n, s, None) for n, s in axis]
+        else:
+            runs += [(n, s, t) for n, t, s in strides.pair(spec, axis) or ()]
+    fine = strides.refine([(n, s) for n, s, _ in [*runs, *seen]], total)
+    if fine is None:
+        return None
+    in_kernel, in_bias = _follow(runs, fine), _follow(seen, fine)
+    for n, s in fine:
+        kernel, own_ = in_kernel[s], in_bias[s]
+        if (kernel is None) != (own_ == 0):
+            return None
+        if kernel is not None:
+            matched.append((n, kernel, own_))
     return tuple(matched)
+
+
+def _follow(runs: Sequence[tuple[int, int, Any]], fine: Axis) -> dict[int, Any]:
+    """Stride in one source → stride in another, for every one of the finer factors."""
+    return {
+        s: None if other is None else other * (s // stride)
+        for n, stride, other in runs
+        for _, s in strides.cut(((n, stride),), fine)
+    }

@@ -48,7 +48,7 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
     """The uses of a block, from what was recorded and the cotangents at the taps."""
     if g.block.kind == "fallback":
         return ()
-    if g.block.kind in ("scale and shift", "bias"):
+    if g.sites[0][0].kind in ("scale", "shift"):
         return _entries(g, records, slopes)
     found = []
     for (site,), transposed in zip(g.sites, g.transposed, strict=True):
@@ -97,13 +97,22 @@ def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
             if factor is not None:
                 slope = slope * _fit(_wide(factor), slope.shape, site.depth)
             slope = -slope if site.negated else slope
-            columns.append(_arrange(slope, site.outputs, site, g.examples, part, part.columns))
+            wanted = (*part.rows, *part.columns)
+            columns.append(_arrange(slope, site.outputs, site, g.examples, part, wanted))
         if g.examples is not None:
             columns = [jnp.sum(c, axis=2, keepdims=True) for c in columns]
         uses.append(jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0])
     if g.examples is not None:
         uses = [sum(uses[1:], uses[0])]
+    if g.block.kind == "embedding":
+        _, a, b = g.block.shape
+        tables = [u.reshape(*u.shape[:2], a, b) for u in uses]
+        return tuple(Use(None, u, _positions(u)) for u in tables)
     return tuple(Use(jnp.ones_like(u[..., :1]), u) for u in uses)
+
+
+def _positions(table: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(table.shape[2], dtype=jnp.int32), table.shape[:3])
 
 
 def _fit(x: jax.Array, shape: Sequence[int], depth: int) -> jax.Array:
@@ -114,6 +123,8 @@ def _fit(x: jax.Array, shape: Sequence[int], depth: int) -> jax.Array:
 def _rows_of(site: Site, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The rows that a look-up takes, and whether they exist; outside, by its mode."""
     how = site.how
+    if "one hot" in how:
+        return jnp.argmax(starts, how["one hot"]), jnp.any(starts != 0, how["one hot"])
     limits = jnp.asarray(how["limits"], starts.dtype)
     inside = jnp.all((starts >= 0) & (starts <= limits), axis=-1)
     clips = "CLIP" in str(how["mode"]).upper()

@@ -195,7 +195,7 @@ class _Grouping:
         if leaf in self.reasons:
             return
         if leaf not in self.uses:
-            self.reasons[leaf] = "the model's outputs do not depend on it"
+            self.reasons[leaf] = "no gradient of the model's outputs reaches it"
             return
         more = [(n, s) for match in self._matches(leaf) for n, s, _ in match]
         found = _kernel(self.uses[leaf], self.shapes[leaf], tuple(more))

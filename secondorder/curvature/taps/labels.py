@@ -93,7 +93,11 @@ def _transpose(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
 
 
 def _reshape(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
-    return regroup(operands[0], shape)
+    order = params.get("dimensions")  # of a reshape that transposes first
+    axes = operands[0]
+    if order is not None and params.get("new_sizes") is not None:
+        axes = tuple(axes[i] for i in order)
+    return regroup(axes, shape)
 
 
 def _broadcast(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:

@@ -327,7 +327,9 @@ class Reader:
         view = infos[place].view
         assert view is not None
         result: Site | Info | str
-        if len(leaves) > 1:
+        if name in WHY:
+            result = WHY[name]
+        elif len(leaves) > 1:
             result = "it is combined with another parameter, or with itself"
         elif name in PRODUCTS:
             result = PRODUCTS[name](path, eqn.params, view, place, axes, shape)
@@ -339,9 +341,7 @@ class Reader:
         elif name in ("mul", "add", "add_any", "sub", "neg", "div"):
             result = self.arithmetic(scope, eqn, infos, place, axes[-1], path, shape)
         else:
-            result = WHY.get(
-                name, f"it enters {name!r}, which is not linear in it, or not known to be"
-            )
+            result = f"it enters {name!r}, which is not linear in it, or not known to be"
         if isinstance(result, Info):
             return result
         if isinstance(result, str):
@@ -395,7 +395,9 @@ class Reader:
             if moved is None:
                 return Info()
         else:
-            moved = strides.reshaped(view, out.shape)
+            order = params.get("dimensions") if name == "reshape" else None
+            source = view if order is None else view.with_dims(view.dims[i] for i in order)
+            moved = strides.reshaped(source, out.shape)
         if moved is None:
             self.drop(info, "a reshape cuts across its axes")
             return Info()

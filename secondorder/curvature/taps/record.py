@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from secondorder.curvature.taps.blocks import Block, Group, Layout, group
+from secondorder.curvature.taps.blocks import Group, Layout, group
 from secondorder.curvature.taps.reader import (
     MOVES,
     SAME,
@@ -140,22 +139,22 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
 
 
 def _check(layout: Layout, groups: Sequence[Group]) -> None:
-    for then, now in itertools.zip_longest(layout.blocks, (g.block for g in groups)):
-        if _identity(then) != _identity(now):
-            name = (then or now or layout.blocks[0]).name
+    """Raise a ``ValueError`` where a model is not the one that the layout was read of."""
+    by_leaf = lambda blocks: {leaf: block for block in blocks for leaf in block.leaves}
+    then, now = by_leaf(layout.blocks), by_leaf(g.block for g in groups)
+    if len(then) != len(now):
+        raise ValueError(
+            f"The layout was read of parameters with {len(then)} leaves, but these have {len(now)}."
+        )
+    identity = lambda block: (block.leaves, block.kind, block.parts)
+    said = lambda block: f"{block.kind} {block.shape} ({block.reason})"
+    for leaf, path in enumerate(layout.paths):
+        if identity(then[leaf]) != identity(now[leaf]):
             raise ValueError(
-                f"The model uses {name} in another way than the model that the layout was read of: "
-                f"there {_said(then)}, here {_said(now)}. Read the layout of this very model, "
-                "on an example batch."
+                f"The model uses {path} in another way than the model that the layout was read of: "
+                f"there {said(then[leaf])}, here {said(now[leaf])}. Read the layout of this very "
+                "model; the batch may be any."
             )
-
-
-def _identity(block: Block | None) -> Any:
-    return block and (block.leaves, block.kind, block.parts)
-
-
-def _said(block: Block | None) -> str:
-    return "no block" if block is None else f"{block.kind} {block.shape} ({block.reason})"
 
 
 # --------------------------------------------------------------------------------- the forward pass

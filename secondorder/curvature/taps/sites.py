@@ -150,7 +150,7 @@ def dense(path, params: Any, view: View, place: int, axes: Sequence, shape) -> S
 
 
 def looked_up(site: Site, params: Any, place: int, one_hot: int) -> Site:
-    """A product with unit vectors along the axis ``one_hot`` is a look-up, where it sums over it."""
+    """A product with unit vectors along the axis ``one_hot``, if it sums over that: a look-up."""
     contracted, _ = params["dimension_numbers"]
     if tuple(contracted[1 - place]) != (one_hot,) or not _ordered(site.rows):
         return site

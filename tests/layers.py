@@ -324,6 +324,33 @@ def stacked_layers(remat: bool = False) -> Case:
     return Case(model, params, ("w b: dense 4 4 3: 5 1", "g s: scale and shift 4 1 6: 5 1"))
 
 
+def stacked_layers_unrolled() -> Case:
+    def model(p):
+        h = X
+        for i in (0, 1, 3):  # the third is not used
+            q = jax.tree.map(lambda leaf: leaf[i], p)  # noqa: B023
+            h = h + jnp.tanh((h * q["g"] + q["s"]) @ q["w"] + q["b"])
+        return h
+
+    params = {"w": draw(0, 4, 3, 3), "b": draw(1, 4, 3), "g": draw(2, 4, 3), "s": draw(3, 4, 3)}
+    return Case(model, params, ("w b: dense 4 4 3: 5 1", "g s: scale and shift 4 1 6: 5 1"))
+
+
+def equal_pieces() -> Case:
+    def model(p):
+        halves = jnp.split(p["w"], 2, axis=1)
+        biases = p["b"][:2], p["b"][2:]
+        q, k = (SEQUENCES @ w + b for w, b in zip(halves, biases, strict=True))
+        weights = jax.nn.softmax(q @ jnp.swapaxes(k, 1, 2))
+        rows = p["e"][:4][TOKENS % 4] + p["e"][4:][TOKENS % 4]
+        mixed = weights[:, :3, :3] @ rows
+        return mixed @ lax.dynamic_slice(p["u"], (2, 0), (2, 2))
+
+    params = affine(3, 4) | {"e": draw(2, 8, 2), "u": draw(3, 4, 2)}
+    pieces = ("w b: dense 2 4 2: 2 4", "e: embedding 2 4 2: 2 3", "u: dense 2 2 2: 2 3")
+    return Case(model, params, pieces)
+
+
 def rematerialised() -> Case:
     hidden = jax.checkpoint(lambda p, h: jnp.tanh(h @ p["w"] + p["b"]))
     model = lambda p: jax.jit(hidden)(p, X) @ p["v"]
@@ -438,6 +465,7 @@ def not_understood() -> Case:
         h = lax.fori_loop(
             0, 2, lambda i, h: h @ lax.dynamic_index_in_dim(p["loop"], i, 0, False), h
         )
+        h = h + X @ p["pieces"][:, :3] + X @ p["pieces"][:, 1:]
         return h + X @ lax.stop_gradient(p["stopped"]) + X @ (p["masked"] * jnp.eye(3)), p[
             "returned"
         ]
@@ -445,7 +473,7 @@ def not_understood() -> Case:
     names = "squared both left right branch stopped masked".split()
     params = {n: draw(i, 3, 3) for i, n in enumerate(names)}
     params |= {"log": draw(7, 3), "divisor": draw(8, 3), "loop": draw(9, 2, 3, 3)}
-    params |= {"dead": draw(10, 2), "returned": draw(11, 5)}
+    params |= {"dead": draw(10, 2), "returned": draw(11, 5), "pieces": draw(12, 3, 4)}
     sizes = {k: int(np.size(v)) for k, v in params.items()}
     return Case(model, params, tuple(f"{k}: fallback 1 1 {n}" for k, n in sizes.items()))
 
@@ -471,6 +499,8 @@ CASES: dict[str, Callable[[], Case]] = {
         root_mean_square_normalisation,
         factors_on_the_way,
         stacked_layers,
+        stacked_layers_unrolled,
+        equal_pieces,
         rematerialised,
         recurrent,
         stacked_recurrent,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,12 +114,15 @@ class Group:
     Attributes:
       sites: for each use, the site of each leaf; a bias that was joined has its kernel's.
       transposed: for each use, whether its rows are the block's columns.
+      slots: for each use, which of the ``pieces`` of a sliced leaf it sees.
       examples: the atoms of the examples' axis, or ``None``.
     """
 
     block: Block
     sites: tuple[tuple[Site, ...], ...] = ()
     transposed: tuple[bool, ...] = ()
+    slots: tuple[int, ...] = ()
+    pieces: int = 1
     examples: Any = None
 
 
@@ -131,29 +135,47 @@ def _fine(axis: Axis, fine: Axis) -> Axis:
     return tuple(sorted(strides.cut(axis, fine), key=lambda factor: -factor[1]))
 
 
-def _roles(site: Site, fine: Axis) -> tuple[Axis, Axis, Axis]:
-    return _fine(site.stacked, fine), _fine(site.rows, fine), _fine(site.columns, fine)
+class Kernel(NamedTuple):
+    """A leaf as all its uses agree to see it.
+
+    Attributes:
+      part: the order of its factors.
+      transposed: for each use, whether it has the rows for columns.
+      slots: for each use, the piece that it sees of a leaf that is sliced.
+      pieces: how many pieces there are, 1 of a leaf that is not.
+    """
+
+    part: Part
+    transposed: tuple[bool, ...]
+    slots: tuple[int, ...]
+    pieces: int
 
 
-def _kernel(uses: list[Site], shape, more: Axis = ()) -> tuple[Part, tuple[bool, ...]] | str:
-    """The part of a leaf that all its uses agree on, and which of them see it transposed."""
+def _kernel(uses: list[Site], shape, more: Axis = ()) -> Kernel | str:
+    """The leaf as its uses see it, or why they do not agree."""
     factors = [f for s in uses for f in (*s.stacked, *s.rows, *s.columns)]
-    fine = strides.refine([*factors, *more], math.prod(shape))
+    sliced = [f for s in uses for f, _ in s.view.fixed]
+    fine = strides.refine([*factors, *sliced, *more], math.prod(shape))
     if fine is None:
         return "its uses cut its axes at places that do not divide one another"
-    seen = []
+    seen, slots, cuts = [], [], set()
     for site in uses:
-        stacked, rows, columns = _roles(site, fine)
-        covered = [*stacked, *rows, *columns]
-        if sorted(covered) != sorted(fine):
+        index = strides.digits(site.view, fine)
+        kept = tuple(f for f in fine if f[1] in index)
+        stacked, rows, columns = (_fine(a, fine) for a in (site.stacked, site.rows, site.columns))
+        if sorted([*kept, *stacked, *rows, *columns]) != sorted(fine):
             return "a use sees only a part of it"
-        seen.append((stacked, rows, columns))
+        seen.append(((*kept, *stacked), rows, columns))
+        slots.append(functools.reduce(lambda i, f: i * f[0] + index[f[1]], kept, 0))
+        cuts.add(kept)
+    if len(cuts) > 1:
+        return "its uses cut it into different pieces"
     # Rows that are looked up are rows; else those that the first use sums over.
     first = seen[next((i for i, site in enumerate(uses) if site.kind == "embedding"), 0)]
     flips = [roles != first for roles in seen]
     if any((s, b, a) != first for (s, a, b), flip in zip(seen, flips, strict=True) if flip):
         return "its uses sum over different axes of it, which no one pair of factors describes"
-    return Part(tuple(shape), *first), tuple(flips)
+    return Kernel(Part(tuple(shape), *first), tuple(flips), tuple(slots), strides.length(*cuts))
 
 
 def _by_rows(part: Part, shape: Sequence[int]) -> Part:
@@ -186,7 +208,7 @@ class _Grouping:
         for path in sorted(reading.sites):
             site = reading.sites[path]
             self.uses.setdefault(site.leaf, []).append(site)
-        self.kernels: dict[int, tuple[Part, tuple[bool, ...]]] = {}
+        self.kernels: dict[int, Kernel] = {}
         self.reasons = dict(reading.broken)
         for leaf in range(len(shapes)):
             self._place(leaf)
@@ -206,7 +228,7 @@ class _Grouping:
 
     def _matches(self, leaf: int) -> list[Match]:
         """How the biases of a leaf's products cut its factors."""
-        products = {site.path for site in self.uses.get(leaf, ())}
+        products = {site.path for site in self.uses[leaf]}
         return [match for path, match in self.reading.biases.values() if path in products]
 
     def all(self) -> list[Group]:
@@ -227,15 +249,14 @@ class _Grouping:
     def _biases(self) -> dict[int, tuple[int, Part]]:
         """Kernel → its bias, where every use of the one is a use of the other."""
         found: dict[int, tuple[int, Part]] = {}
-        for leaf, (kernel, flips) in self.kernels.items():
-            if any(flips) or self._kind(leaf) not in ("dense", "convolution"):
+        for leaf, kernel in self.kernels.items():
+            if any(kernel.transposed) or self._kind(leaf) not in ("dense", "convolution"):
                 continue
             partner = self._partner(leaf, {k: path for k, (path, _) in self.reading.biases.items()})
             if partner is None:
                 continue
-            path = next(p for p in self.reading.biases if self.reading.sites[p].leaf == partner)
-            match = self.reading.biases[path][1]
-            part = self._bias_part(partner, kernel, match)
+            matches = set(self._matches(leaf))
+            part = self._bias_part(partner, kernel.part, *matches) if len(matches) == 1 else None
             if part is not None and math.prod(part.sizes) == math.prod(self.shapes[partner]):
                 found[leaf] = partner, part
         return found
@@ -256,20 +277,21 @@ class _Grouping:
     def _shifts(self) -> dict[int, tuple[int, Part]]:
         """Scale → the shift after it, where they run along the same axes."""
         found: dict[int, tuple[int, Part]] = {}
-        for leaf, (scale, _) in self.kernels.items():
+        for leaf, scale in self.kernels.items():
             if self._kind(leaf) != "scale and shift":
                 continue
             partner = self._partner(leaf, self.reading.gains)
             if partner is None or self._kind(partner) != "bias":
                 continue
-            shift = self.kernels[partner][0]
+            shift = self.kernels[partner]
             known = {
                 knows_examples(s, self.reading.examples)
                 for k in (leaf, partner)
                 for s in self.uses[k]
             }
-            if shift.sizes == scale.sizes and (known == {True} or len(self.uses[leaf]) == 1):
-                found[leaf] = partner, shift
+            alike = shift.part.sizes == scale.part.sizes and shift.slots == scale.slots
+            if alike and (known == {True} or len(self.uses[leaf]) == 1):
+                found[leaf] = partner, shift.part
         return found
 
     def _partner(self, leaf: int, follows: dict) -> int | None:
@@ -305,7 +327,7 @@ class _Grouping:
         return Group(block)
 
     def _block(self, leaf: int, partner: tuple[int, Part] | None) -> Group:
-        kernel, flips = self.kernels[leaf]
+        kernel, flips, slots, pieces = self.kernels[leaf]
         kind, uses = self._kind(leaf), self.uses[leaf]
         if kind == "bias" and sum(n > 1 for n in self.shapes[leaf]) > 1:
             kind, kernel = "embedding", _by_rows(kernel, self.shapes[leaf])
@@ -322,7 +344,7 @@ class _Grouping:
         examples = self.reading.examples if known else None
         reason = self._reason(leaf, kind, partner, known)
         block = Block(self.paths[leaf], leaves, kind, reason, shape, parts)
-        return Group(block, tuple(rows), flips, examples)
+        return Group(block, tuple(rows), flips, slots, pieces, examples)
 
     def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:
         uses = self.uses[leaf]
@@ -341,7 +363,9 @@ class _Grouping:
             words += f", and {self.paths[partner[0]]} is {with_} to that"
         if len(uses) > 1:
             words += f", {len(uses)} times"
-        if any(self.kernels[leaf][1]):
+        if self.kernels[leaf].pieces > 1:
+            words += f" in {self.kernels[leaf].pieces} pieces"
+        if any(self.kernels[leaf].transposed):
             words += ", at times transposed"
         words += "" if known else f"; {UNKNOWN}"
         return words[0].upper() + words[1:] + "."

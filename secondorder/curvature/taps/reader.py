@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoi
 # Rearrangements, which leave every entry of a leaf an entry.
 SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_constraint"}
 MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
+PIECES = {"slice", "dynamic_slice", "split"}
 OWN_RULE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 PRODUCTS = {
     "dot_general": sites.dense,
@@ -36,9 +38,10 @@ WHY = {
     "cond": "it is used inside a branch of a cond",
     **dict.fromkeys(OWN_RULE, "it enters a function with a derivative rule of its own"),
     **dict.fromkeys(
-        ("slice", "dynamic_slice", "split", "concatenate", "pad"),
-        "it is cut or joined to something else before its products",
+        ("slice", "dynamic_slice", "split"),
+        "it is cut into pieces that are not equal, or not known beforehand",
     ),
+    **dict.fromkeys(("concatenate", "pad"), "it is joined to something else before its products"),
 }
 
 
@@ -160,6 +163,21 @@ def read_program(closed: Any) -> Reading:
     return reader.reading
 
 
+def _starts(eqn: Any) -> list[tuple[int, ...]] | None:
+    """Where the slices of an equation begin; ``None`` where that is not known, or they skip."""
+    name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
+    if name == "slice":
+        return [params["start_indices"]] if set(params["strides"] or ()) <= {1} else None
+    if name == "split":
+        ends = [0, *itertools.accumulate(params["sizes"])][:-1]
+        return [tuple(e if i == params["axis"] else 0 for i in range(len(shape))) for e in ends]
+    if not all(isinstance(v, Literal) for v in eqn.invars[1:]):
+        return None
+    most = [n - m for n, m in zip(shape, params["slice_sizes"], strict=True)]
+    given = [int(v.val) for v in eqn.invars[1:]]
+    return [tuple(min(max(i, 0), n) for i, n in zip(given, most, strict=True))]
+
+
 class Reader:
     """The walk, and the :class:`Reading` that it fills."""
 
@@ -213,8 +231,11 @@ class Reader:
                 else labels.fresh(v.aval.shape)
                 for v in eqn.outvars
             ]
-            used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
-            results = [used] + [Info()] * (len(out) - 1), out
+            if name in PIECES and infos[0].view is not None and infos[0].view.leaf is not None:
+                results = self.pieces(eqn, infos, path), out
+            else:
+                used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
+                results = [used] + [Info()] * (len(out) - 1), out
         for var, info, axis in zip(eqn.outvars, *results, strict=True):
             view = info.view
             # The output of a product, or a leaf scaled on its way, is followed to one use only.
@@ -404,6 +425,23 @@ class Reader:
         if view.scaled:
             self.reading.scaling[path] = 0
         return Info(moved, gain=gain)
+
+    def pieces(self, eqn: Any, infos: list[Info], path) -> list[Info]:
+        """The slices of a leaf, where they are one of equal pieces each."""
+        view, shapes = infos[0].view, [v.aval.shape for v in eqn.outvars]
+        assert view is not None
+        starts = _starts(eqn)
+        if starts is None or view.scaled == "array":
+            found = [None]
+        else:
+            pairs = zip(starts, shapes, strict=True)
+            found = [strides.sliced(view, start, shape) for start, shape in pairs]
+        if None in found:
+            self.drop(infos[0], WHY[eqn.primitive.name])
+            return [Info()] * len(shapes)
+        if view.scaled:
+            self.reading.scaling[path] = 0
+        return [Info(v) for v in found]
 
     def arithmetic(self, scope, eqn, infos, place, out, path, shape) -> Site | Info | str:
         """Sums and products of a leaf with something that is none."""

@@ -13,6 +13,7 @@ from jax.extend.core import Literal
 from secondorder.curvature.taps.blocks import Group, Layout, group
 from secondorder.curvature.taps.reader import (
     MOVES,
+    PIECES,
     SAME,
     Reading,
     alive,
@@ -206,7 +207,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
         if here in plan.scaling:
             place = plan.scaling[here]
             known = factors.get(eqn.invars[place], jnp.ones((), out[0].dtype))
-            factors[eqn.outvars[0]] = _factor(eqn, known, operands, place)
+            factors |= dict.fromkeys(eqn.outvars, _factor(eqn, known, operands, place))
         if here in plan.sites:
             site = plan.sites[here]
             place = _place(eqn, site)
@@ -230,7 +231,7 @@ def _place(eqn: Any, site: Site) -> int:
 def _factor(eqn: Any, known: Any, operands: list, place: int) -> Any:
     """What a leaf has been multiplied by after one more equation."""
     name = eqn.primitive.name
-    if name in MOVES:
+    if name in MOVES or name in PIECES:
         return known if known.ndim == 0 or name in SAME else _bind(eqn, [known])[0]
     if name == "neg" or (name == "sub" and place == 1):
         return -known

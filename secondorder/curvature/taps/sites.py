@@ -243,7 +243,7 @@ def bias_of(
     """Where ``product + bias`` is the site's layer with its bias, how their leaves' factors match.
 
     ``product`` views the output of the site. The bias must run along exactly the axes of the
-    output that the kernel does, and along the same scans.
+    output that the kernel does, along the same scans and in the same slice.
 
     Returns:
       ``(size, stride in the kernel, stride in the bias)`` for every factor, or ``None``.
@@ -252,6 +252,12 @@ def bias_of(
     if kernel_scans.keys() != bias_scans.keys():
         return None
     matched: list[tuple[int, int, int]] = []
+    if len(site.view.fixed) != len(bias.fixed):
+        return None
+    for (mine, i), (theirs, j) in zip(site.view.fixed, bias.fixed, strict=True):
+        if (mine[0], i) != (theirs[0], j):
+            return None
+        matched.append((mine[0], mine[1], theirs[1]))
     for key, axis in kernel_scans.items():
         pieces = strides.pair(axis, bias_scans[key])
         if pieces is None:

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,25 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
     found = []
     for (site,), transposed in zip(g.sites, g.transposed, strict=True):
         found.append(_product(g, site, transposed, records[site.path], slopes[site.path]))
+    return _stacked(g, list(zip(g.slots, found, strict=True)))
+
+
+def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
+    """The uses of a sliced leaf, of each its slot, as uses of the whole leaf."""
+    if g.pieces == 1:
+        return tuple(use for _, use in uses)
+    rounds: dict[Any, dict[int, Use]] = {}
+    for slot, use in uses:
+        shapes = jax.tree.structure(use), tuple(x.shape for x in jax.tree.leaves(use))
+        number = 0
+        while slot in rounds.setdefault((number, *shapes), {}):
+            number += 1
+        rounds[number, *shapes][slot] = use
+    found = []
+    for round_ in rounds.values():
+        nothing = jax.tree.map(jnp.zeros_like, next(iter(round_.values())))
+        parts = [round_.get(slot, nothing) for slot in range(g.pieces)]
+        found.append(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts))
     return tuple(found)
 
 
@@ -84,8 +104,8 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
 
 def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
     """A scale, a shift or both, each summed over the positions of an example."""
-    uses = []
-    for row in g.sites:
+    uses: list[tuple[int, jax.Array]] = []
+    for slot, row in zip(g.slots, g.sites, strict=True):
         columns = []
         for site, part in zip(row, g.block.parts, strict=True):
             value, factor = records[site.path]
@@ -101,14 +121,16 @@ def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
             columns.append(_arrange(slope, site.outputs, site, g.examples, part, wanted))
         if g.examples is not None:
             columns = [jnp.sum(c, axis=2, keepdims=True) for c in columns]
-        uses.append(jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0])
-    if g.examples is not None:
-        uses = [sum(uses[1:], uses[0])]
+        joined = jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0]
+        uses.append((slot, joined))
+    if g.examples is not None:  # one example's uses of one piece are one gradient
+        slots = dict.fromkeys(g.slots)
+        uses = [(k, sum(x for slot, x in uses if slot == k)) for k in slots]  # pyright: ignore[reportAssignmentType]
+    a, b = g.block.shape[1:]
     if g.block.kind == "embedding":
-        _, a, b = g.block.shape
-        tables = [u.reshape(*u.shape[:2], a, b) for u in uses]
-        return tuple(Use(None, u, _positions(u)) for u in tables)
-    return tuple(Use(jnp.ones_like(u[..., :1]), u) for u in uses)
+        tables = [(slot, u.reshape(*u.shape[:2], a, b)) for slot, u in uses]
+        return _stacked(g, [(slot, Use(None, u, _positions(u))) for slot, u in tables])
+    return _stacked(g, [(slot, Use(jnp.ones_like(u[..., :1]), u)) for slot, u in uses])
 
 
 def _positions(table: jax.Array) -> jax.Array:
@@ -198,7 +220,7 @@ def _arrange(x, spec: Spec, site: Site, examples, part, wanted: Axis) -> jax.Arr
         first = sorted((k for k in positions if place[k]), key=lambda k: place[k][0])
         rest = [k for k in positions if not place[k]]
     groups = [
-        [("leaf", s, 0) for _, s in part.stacked],
+        [("leaf", s, 0) for _, s in part.stacked if ("leaf", s, 0) in order],
         first,
         rest,
         [("leaf", s, 0) for _, s in wanted],

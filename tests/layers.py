@@ -310,7 +310,29 @@ def factors_on_the_way() -> Case:
         return X @ (p["w"] / 3 * 2) + (-p["b"]) * 3 - p["c"]
 
     params = affine(3, 4) | {"c": draw(2, 4)}
-    return Case(model, params, ("w: dense 1 3 4: 5 1", "b: bias 1 1 4: 5 1", "c: bias 1 1 4: 5 1"))
+    blocks = ("w: dense 1 3 4: 5 1", "b: bias 1 1 4: 5 1", "c: bias 1 1 4: 5 1")
+    return Case(model, params, blocks)
+
+
+def factors_from_elsewhere() -> Case:
+    def model(p):
+        x = lax.while_loop(lambda x: jnp.sum(x) > 1, lambda x: x / 2, X)
+        h = x @ (p["w"] * jnp.exp(jnp.sum(x)) / 100) + p["g"] / (1 + X @ X.T[:, :4] ** 2)
+        frozen = lax.stop_gradient(p["u"]) + jnp.ones((4, 2))
+        h = h @ (frozen - p["u"])
+        return h @ p["v"]
+
+    params = {"w": draw(0, 3, 4), "g": draw(1, 4), "u": draw(2, 4, 2), "v": draw(3, 2)}
+    blocks = ("w: dense 1 3 4: 5 1", "g: scale and shift 1 1 4: 5 1")
+    return Case(model, params, (*blocks, "u: dense 1 4 2: 5 1", "v: dense 1 2 1: 5 1"))
+
+
+def a_product_that_goes_two_ways_inside() -> Case:
+    inner = jax.jit(lambda y, b: jnp.tanh((y + b) * y))
+    model = lambda p: inner(X @ p["w"], p["b"]) @ lax.optimization_barrier(p["v"])
+    params = affine(3, 4) | {"v": draw(2, 4, 2)}
+    blocks = ("w: dense 1 3 4: 5 1", "b: bias 1 1 4: 5 1", "v: dense 1 4 2: 5 1")
+    return Case(model, params, blocks)
 
 
 def stacked_layers(remat: bool = False) -> Case:
@@ -498,6 +520,8 @@ CASES: dict[str, Callable[[], Case]] = {
         tied_embedding,
         root_mean_square_normalisation,
         factors_on_the_way,
+        factors_from_elsewhere,
+        a_product_that_goes_two_ways_inside,
         stacked_layers,
         stacked_layers_unrolled,
         equal_pieces,

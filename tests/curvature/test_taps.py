@@ -122,12 +122,45 @@ def test_without_a_common_axis_of_the_outputs_every_position_is_an_example(x64):
 
 
 def test_leaves_without_a_derivative_are_left_alone():
-    params = {"w": jnp.ones((3, 2)), "none": None, "empty": jnp.zeros((0, 2))}
-    layout = taps.read(lambda p: X @ p["w"] + jnp.sum(p["empty"]), params)
-    assert {block.kind for block in layout.blocks} == {"dense", "fallback"}
-    counter = {"count": jnp.zeros((), jnp.int32), "w": jnp.ones((3, 2))}
-    fallback, dense = taps.read(lambda p: X @ p["w"] + p["count"], counter).blocks
-    assert "int32" in fallback.reason and dense.kind == "dense"
+    params = {"w": jnp.ones((3, 2)), "none": None, "empty": jnp.zeros((0, 2)), "many": 3}
+    layout = taps.read(lambda p: X @ p["w"] * p["many"] + jnp.sum(p["empty"]), params)
+    empty, many, dense = layout.blocks
+    assert "empty" in empty.reason and "int32" in many.reason and dense.kind == "dense"
+
+
+def test_side_effects_still_happen(capfd):
+    def model(p):
+        h = X @ p
+        jax.debug.print("the largest is {}", jnp.max(h))
+        return h
+
+    params = jnp.ones((3, 2))
+    layout = taps.read(model, params)
+    assert [block.kind for block in layout.blocks] == ["dense"]
+    jax.block_until_ready(taps.tapped(model, params, layout).outputs)
+    jax.effects_barrier()
+    assert "the largest is" in capfd.readouterr().out
+
+
+def test_explicitly_sharded_parameters_and_batches_are_tapped():
+    if jax.device_count() < 8:
+        pytest.skip("needs the eight CPU devices of conftest.py")
+    axis_types = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=axis_types)
+    spread = lambda x, *names: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*names)))
+    x = np.asarray(draw(0, 8, 4), np.float32)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), affine(4, 6))
+
+    def run(p, x):
+        model = lambda p: jnp.tanh(x @ p["w"] + p["b"])
+        outputs, pull = taps.tapped(model, p, taps.read(model, p))
+        return pull(outputs)
+
+    alone = jax.jit(run)(params, x)
+    with jax.set_mesh(mesh):
+        placed = {"w": spread(params["w"], None, "model"), "b": spread(params["b"], "model")}
+        found = jax.jit(run)(placed, spread(x, "data", None))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), alone, found)
 
 
 def test_one_backward_pass_can_be_taken_of_many_cotangents(x64):

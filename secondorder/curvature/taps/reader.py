@@ -128,13 +128,13 @@ def scan_counts(eqn: Any) -> tuple[int, int]:
     return len(constants), len(carry)
 
 
-def alive(jaxpr: Any) -> list[int]:
-    """The numbers of the equations that the outputs depend on."""
+def alive(jaxpr: Any, effects: bool = False) -> list[int]:
+    """The numbers of the equations that the outputs, or also side effects, depend on."""
     wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
     found = []
     for number in reversed(range(len(jaxpr.eqns))):
         eqn = jaxpr.eqns[number]
-        if wanted.intersection(eqn.outvars):
+        if wanted.intersection(eqn.outvars) or (effects and eqn.effects):
             found.append(number)
             wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
     return found[::-1]
@@ -146,11 +146,12 @@ def read_program(closed: Any) -> Reading:
     jaxpr, _ = opened(closed)
     infos, inputs = [], []
     for i, var in enumerate(jaxpr.invars):
-        floating = jnp.issubdtype(var.aval.dtype, jnp.floating)
-        infos.append(Info(strides.whole(("leaf", i), var.aval.shape) if floating else None))
+        sound = jnp.issubdtype(var.aval.dtype, jnp.floating) and var.aval.size > 0
+        infos.append(Info(strides.whole(("leaf", i), var.aval.shape) if sound else None))
         inputs.append(labels.fresh(var.aval.shape))
-        if not floating:
-            reader.reading.broken[i] = f"its dtype is {var.aval.dtype}, which has no derivative"
+        if not sound:
+            what = f"is of {var.aval.dtype}, not a real number" if var.aval.size else "is empty"
+            reader.reading.broken[i] = f"it {what}"
     found, axes = reader.walk(jaxpr, infos, inputs, (), ())
     for info in found:
         reader.drop(info, "the model returns it among its outputs")
@@ -193,7 +194,7 @@ class Reader:
         for var in jaxpr.constvars:
             scope.infos[var], scope.axes[var] = Info(), labels.fresh(var.aval.shape)
         for var, info, axis in zip(jaxpr.invars, infos, axes, strict=True):
-            scope.infos[var], scope.axes[var] = info, axis
+            scope.infos[var], scope.axes[var] = self.followed(info, uses[var]), axis
         for number in numbers:
             self.equation(scope, jaxpr.eqns[number], (*path, number))
         outputs = [(scope.info(v), scope.axes_of(v)) for v in jaxpr.outvars]
@@ -213,7 +214,9 @@ class Reader:
         infos = [scope.info(v) for v in eqn.invars]
         axes = [scope.axes_of(v) for v in eqn.invars]
         inner = programs(eqn)
-        if name == "scan":
+        if name == "optimization_barrier":
+            results = infos, axes
+        elif name == "scan":
             results = self.scan(scope, eqn, infos, axes, path)
         elif name in CALLS and len(inner) == 1:
             held = [self.unscaled(info, "it is scaled before an inner function") for info in infos]
@@ -237,12 +240,14 @@ class Reader:
                 used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
                 results = [used] + [Info()] * (len(out) - 1), out
         for var, info, axis in zip(eqn.outvars, *results, strict=True):
-            view = info.view
-            # The output of a product, or a leaf scaled on its way, is followed to one use only.
-            if view is not None and scope.uses[var] != 1 and (view.leaf is None or view.pending):
-                self.drop(info, "")
-                info = dataclasses.replace(info, view=None)
-            scope.infos[var], scope.axes[var] = info, axis
+            scope.infos[var], scope.axes[var] = self.followed(info, scope.uses[var]), axis
+
+    def followed(self, info: Info, uses: int) -> Info:
+        """The output of a product, or a leaf scaled by data, is followed to one use only."""
+        view = info.view
+        if view is None or uses == 1 or (view.leaf is not None and view.pending is None):
+            return info
+        return self.settled(info) if view.pending else dataclasses.replace(info, view=None)
 
     def settled(self, info: Info) -> Info:
         """A view that was scaled by data, taken as the output of that multiplication."""
@@ -274,13 +279,12 @@ class Reader:
                 continue
             if shapes(eqn.invars[-len(given) :] if given else []) != shapes(jaxpr.invars):
                 continue
-            plain = [Info()] * len(given)
-            _, found = self.walk(jaxpr, plain, given, (*path, k), scans)
+            if shapes(eqn.outvars) != shapes(jaxpr.outvars):
+                continue
+            _, found = self.walk(jaxpr, [Info()] * len(given), given, (*path, k), scans)
             for mine, theirs in zip(out, found, strict=True):
                 for a, b in zip(mine, theirs, strict=True):
                     labels.unify(a, b)
-                if name == "while":
-                    continue
         if name == "while":  # what is carried goes in as it comes out
             for mine, theirs in zip(out, axes[-len(out) :], strict=True):
                 for a, b in zip(mine, theirs, strict=True):
@@ -447,47 +451,51 @@ class Reader:
         """Sums and products of a leaf with something that is none."""
         name = eqn.primitive.name
         view = infos[place].view
-        constant = all(i.constant for k, i in enumerate(infos) if k != place)
+        assert view is not None
         if name == "div" and place == 1:
             return "something is divided by it"
+        others = [k for k in range(len(infos)) if k != place]
+        constant = all(infos[k].constant for k in others)
+        scalar = all(eqn.invars[k].aval.size == 1 for k in others)
         aligned = strides.aligned(view, shape)
-        alone = not any(strides.is_broadcast(a) and a for a in aligned.dims)
-        small = sum(map(bool, view.dims)) <= 1
-        if name == "neg" or (constant and alone):  # c W, or W + c: still the leaf, up to a factor
-            return self.scaled(eqn, aligned, place, name, path)
+        alone = not any(strides.is_broadcast(axis) and axis for axis in aligned.dims)
+        small = sum(map(bool, view.dims)) <= 1  # which a vector of activations may be as well
+        if name == "neg":
+            return self.scaled(aligned, "scalar", place, path)
         if name in ("add", "add_any", "sub"):
+            if alone and (constant or not small):  # W + c, still the leaf; or c − W
+                if name == "sub" and place == 1:
+                    return self.scaled(aligned, "scalar", place, path)
+                return self.scaled(aligned, "", place, path)
             site = sites.elementwise(path, "shift", view, None, out, shape)
-            if isinstance(site, str):
-                return site
-            self.join(infos, place, name, path, shape)
-            return dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
+            if isinstance(site, Site):
+                self.join(infos, place, name, path, shape)
+                site = dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
+            return site
+        if alone and scalar and (constant or not small):  # c W
+            return self.scaled(aligned, "scalar", place, path)
         site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
         if isinstance(site, str):
             return site
         site = dataclasses.replace(site, how=name)
-        if alone:  # γ rsqrt(variance), say, which meets the examples later
-            if not small:
-                return "it is multiplied entry by entry"
-            if view.pending is not None or view.scaled:
-                return site
-            pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
-            pending = sites.within(pending, scope.scans)
-            self.reading.scaling[path] = place
-            return Info(dataclasses.replace(aligned, scaled="array", pending=pending))
-        return site
-
-    def scaled(self, eqn, view: View, place: int, name: str, path) -> Info | str:
-        """A view after a constant was added to it, or multiplied."""
-        others = [v for k, v in enumerate(eqn.invars) if k != place]
-        scalar = all(v.aval.size == 1 for v in others)
-        if name in ("add", "add_any") or (name == "sub" and place == 0):
-            if view.scaled:
-                self.reading.scaling[path] = place
-            return Info(view)
-        if not scalar:
+        if not alone:
+            return site
+        if not small:
             return "it is multiplied entry by entry"
-        self.reading.scaling[path] = place
-        return Info(dataclasses.replace(view, scaled=view.scaled or "scalar"))
+        if view.scaled:
+            return site
+        # γ rsqrt(variance), say, which meets the examples later; if not, this is its use.
+        pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
+        info = self.scaled(aligned, "scalar" if scalar else "array", place, path)
+        pending = sites.within(pending, scope.scans)
+        return Info(info.view and dataclasses.replace(info.view, pending=pending))
+
+    def scaled(self, view: View, how: str, place: int, path) -> Info:
+        """A view after a multiplication (or none, ``how`` empty) that is remembered."""
+        if view.scaled or how:
+            self.reading.scaling[path] = place
+        how = "array" if "array" in (how, view.scaled) else how or view.scaled
+        return Info(dataclasses.replace(view, scaled=how))
 
     def join(self, infos, place: int, name: str, path, shape) -> None:
         """Remember the product that a shift is the bias of, or the scale it follows."""

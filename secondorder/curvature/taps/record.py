@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
+from secondorder import tree
 from secondorder.curvature.taps.blocks import Group, Layout, group
 from secondorder.curvature.taps.reader import (
     MOVES,
@@ -50,7 +52,8 @@ def _tap(y: jax.Array, t: jax.Array) -> jax.Array:
 
 @_tap.defjvp
 def _tap_jvp(primals, tangents):
-    return primals[0], tangents[0] + tangents[1]
+    y, (dy, dt) = primals[0], tangents
+    return y, dy + tree.placed_like(dt, y)
 
 
 def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group], Any]:
@@ -122,6 +125,11 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
     _check(layout, groups)
     plan = _Plan.of(reading, groups)
     jaxpr, constants = opened(closed)
+    # Constants may be NumPy's float64 still, whatever the program takes them for.
+    constants = [
+        jnp.asarray(c, v.aval.dtype) if isinstance(c, np.ndarray) else c
+        for c, v in zip(constants, jaxpr.constvars, strict=True)
+    ]
     leaves, params_tree = jax.tree.flatten(params)
     taps = {path: jnp.zeros(s.shape, s.dtype) for path, s in plan.sites.items()}
 
@@ -196,7 +204,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
     read = lambda atom: atom.val if isinstance(atom, Literal) else env[atom]
     env.update(zip(jaxpr.constvars, constants, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
-    for number in alive(jaxpr):
+    for number in alive(jaxpr, effects=True):
         eqn, here = jaxpr.eqns[number], (*path, number)
         operands = [read(v) for v in eqn.invars]
         if here in plan.around:

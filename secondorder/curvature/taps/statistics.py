@@ -77,6 +77,8 @@ def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
 
 
 def _wide(x: jax.Array) -> jax.Array:
+    """At least float32; and whole on every device, for what follows merges axes."""
+    x = tree.gathered(x)
     return jnp.asarray(x, tree.accumulation_dtype(x.dtype))
 
 
@@ -87,7 +89,7 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
     value, factor = record
     slope = _wide(slope) if factor is None else _wide(slope) * _wide(factor)
     if site.kind == "embedding":
-        indices, valid = _rows_of(site, value)
+        indices, valid = _rows_of(site, tree.gathered(value))
         slope = arrange(slope, site.outputs, columns)
         valid = arrange(valid, site.inputs, ())[..., 0]
         indices = arrange(indices, site.inputs, ())[..., 0]

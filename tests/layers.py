@@ -307,10 +307,13 @@ def root_mean_square_normalisation() -> Case:
 
 def factors_on_the_way() -> Case:
     def model(p):
-        return X @ (p["w"] / 3 * 2) + (-p["b"]) * 3 - p["c"]
+        h = X @ (p["w"] / 3 * 2) + (-p["b"]) * 3 - p["c"]
+        layer = lambda h, q: (h @ (3 * q["u"]) + q["d"], None)
+        return lax.scan(layer, h, {"u": p["u"], "d": p["d"]})[0]
 
-    params = affine(3, 4) | {"c": draw(2, 4)}
+    params = affine(3, 4) | {"c": draw(2, 4), "u": draw(3, 2, 4, 4), "d": draw(4, 2, 4)}
     blocks = ("w: dense 1 3 4: 5 1", "b: bias 1 1 4: 5 1", "c: bias 1 1 4: 5 1")
+    blocks += ("u d: dense 2 5 4: 5 1",)
     return Case(model, params, blocks)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder.curvature.taps import labels, strides
-from secondorder.curvature.taps.reader import Reading
+from secondorder.curvature.taps.findings import Reading
 from secondorder.curvature.taps.sites import Site
 from secondorder.curvature.taps.strides import Axis
 

@@ -33,8 +33,15 @@ def fresh(shape: Sequence[int]) -> Axes:
 def resolve(axis: Atoms) -> Atoms:
     """The axis in the atoms that are known by now."""
     found: Atoms = []
-    for atom in axis:
-        found += [atom] if atom.link is None else resolve(list(atom.link))
+    stack = axis[::-1]
+    while stack:
+        atom = stack.pop()
+        if atom.link is None:
+            found.append(atom)
+            continue
+        if len(atom.link) == 1 and atom.link[0].link is not None:
+            atom.link = atom.link[0].link  # so that the way is shorter next time
+        stack += atom.link[::-1]
     return found
 
 

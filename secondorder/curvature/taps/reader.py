@@ -9,135 +9,31 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Literal
 
 from secondorder.curvature.taps import labels, sites, strides
+from secondorder.curvature.taps.findings import (
+    CALLS,
+    MOVES,
+    PIECES,
+    SAME,
+    WHY,
+    Info,
+    Reading,
+    Scope,
+)
+from secondorder.curvature.taps.programs import alive, beginnings, opened, programs, scan_counts
 from secondorder.curvature.taps.sites import Scan, Site
 from secondorder.curvature.taps.strides import View
 
-# The same program under another name. What is inside is read as if it were written out.
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
-# Rearrangements, which leave every entry of a leaf an entry.
-SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_constraint"}
-MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
-PIECES = {"slice", "dynamic_slice", "split"}
-OWN_RULE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 PRODUCTS = {
     "dot_general": sites.dense,
     "conv_general_dilated": sites.convolution,
     "gather": sites.embedding,
 }
-WHY = {
-    "scan": "a scan carries it from step to step",
-    "while": "it is used inside a while loop",
-    "cond": "it is used inside a branch of a cond",
-    **dict.fromkeys(OWN_RULE, "it enters a function with a derivative rule of its own"),
-    **dict.fromkeys(
-        ("slice", "dynamic_slice", "split"),
-        "it is cut into pieces that are not equal, or not known beforehand",
-    ),
-    **dict.fromkeys(("concatenate", "pad"), "it is joined to something else before its products"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What is known of a value.
-
-    Attributes:
-      view: the leaf, or the output of a site, that it is.
-      constant: whether it is made of numbers in the program alone.
-      gain: the scale whose output it is, up to factors.
-      counts: the axis along which it counts 0, 1, 2, …
-      one_hot: the axis along which at most one entry is 1, the others 0.
-    """
-
-    view: View | None = None
-    constant: bool = False
-    gain: tuple[int, ...] | None = None
-    counts: int | None = None
-    one_hot: int | None = None
-
-
-@dataclasses.dataclass
-class Scope:
-    """One (inner) program: where it is, the scans around it, and what is known of its values."""
-
-    path: tuple[int, ...]
-    scans: tuple[Scan, ...]
-    uses: collections.Counter
-    infos: dict = dataclasses.field(default_factory=dict)
-    axes: dict = dataclasses.field(default_factory=dict)
-
-    def info(self, atom: Any) -> Info:
-        return Info(constant=True) if isinstance(atom, Literal) else self.infos[atom]
-
-    def axes_of(self, atom: Any) -> labels.Axes:
-        return labels.fresh(np.shape(atom.val)) if isinstance(atom, Literal) else self.axes[atom]
-
-
-@dataclasses.dataclass
-class Reading:
-    """What a program does with its leaves.
-
-    Attributes:
-      sites: every linear use, by path.
-      biases: path of a shift → path of the product it is added to, and how their factors match.
-      gains: path of a shift → path of the scale before it.
-      scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
-        the number of the operand that is the leaf.
-      broken: leaf → why it is not understood.
-      examples: the atoms of the examples' axis, ``None`` where the outputs have no common one.
-    """
-
-    sites: dict[tuple[int, ...], Site]
-    biases: dict[tuple[int, ...], tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]]
-    gains: dict[tuple[int, ...], tuple[int, ...]]
-    scaling: dict[tuple[int, ...], int]
-    broken: dict[int, str]
-    examples: labels.Atoms | None = None
-
-
-def programs(eqn: Any) -> list[Any]:
-    """The inner programs of an equation, whatever their parameters are called."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(item, "eqns") and hasattr(item, "invars"):
-                found.append(item)
-            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
-                found.append(item)
-    return found
-
-
-def opened(program: Any) -> tuple[Any, list[Any]]:
-    """A program and the values of its constants."""
-    return getattr(program, "jaxpr", program), list(getattr(program, "consts", ()))
-
-
-def scan_counts(eqn: Any) -> tuple[int, int]:
-    """How many constants and how many carried values a scan has."""
-    if "num_consts" in eqn.params:
-        return eqn.params["num_consts"], eqn.params["num_carry"]
-    constants, carry, _ = eqn.params["ft_in"].elts  # from JAX 0.12 on
-    return len(constants), len(carry)
-
-
-def alive(jaxpr: Any, effects: bool = False) -> list[int]:
-    """The numbers of the equations that the outputs, or also side effects, depend on."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    found = []
-    for number in reversed(range(len(jaxpr.eqns))):
-        eqn = jaxpr.eqns[number]
-        if wanted.intersection(eqn.outvars) or (effects and eqn.effects):
-            found.append(number)
-            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
-    return found[::-1]
 
 
 def read_program(closed: Any) -> Reading:
@@ -162,21 +58,6 @@ def read_program(closed: Any) -> Reading:
             labels.unify(leading[0], axis)
         reader.reading.examples = leading[0] if leading else []
     return reader.reading
-
-
-def _starts(eqn: Any) -> list[tuple[int, ...]] | None:
-    """Where the slices of an equation begin; ``None`` where that is not known, or they skip."""
-    name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
-    if name == "slice":
-        return [params["start_indices"]] if set(params["strides"] or ()) <= {1} else None
-    if name == "split":
-        ends = [0, *itertools.accumulate(params["sizes"])][:-1]
-        return [tuple(e if i == params["axis"] else 0 for i in range(len(shape))) for e in ends]
-    if not all(isinstance(v, Literal) for v in eqn.invars[1:]):
-        return None
-    most = [n - m for n, m in zip(shape, params["slice_sizes"], strict=True)]
-    given = [int(v.val) for v in eqn.invars[1:]]
-    return [tuple(min(max(i, 0), n) for i, n in zip(given, most, strict=True))]
 
 
 class Reader:
@@ -307,13 +188,13 @@ class Reader:
             self.drop(held[k], WHY["scan"])
             held[k] = Info()
         for k in range(first, len(held)):
-            view = held[k].view
+            view, held[k] = held[k].view, Info(constant=held[k].constant)
             if view is not None:
                 axis, *rest = view.dims
                 if strides.is_feature(axis):
                     view = dataclasses.replace(view, scans=(*view.scans, (path, axis)))
                 elif not strides.is_broadcast(axis):
-                    self.drop(held[k], sites.REPEATED)
+                    self.drop(Info(view), sites.REPEATED)
                     view = None
                 held[k] = Info(view and view.with_dims(rest))
         inside = [*axes[:first], *(axis[1:] for axis in axes[first:])]
@@ -434,7 +315,7 @@ class Reader:
         """The slices of a leaf, where they are one of equal pieces each."""
         view, shapes = infos[0].view, [v.aval.shape for v in eqn.outvars]
         assert view is not None
-        starts = _starts(eqn)
+        starts = beginnings(eqn)
         if starts is None or view.scaled == "array":
             found = [None]
         else:

@@ -13,17 +13,9 @@ from jax.extend.core import Literal
 
 from secondorder import tree
 from secondorder.curvature.taps.blocks import Group, Layout, group
-from secondorder.curvature.taps.reader import (
-    MOVES,
-    PIECES,
-    SAME,
-    Reading,
-    alive,
-    opened,
-    programs,
-    read_program,
-    scan_counts,
-)
+from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
+from secondorder.curvature.taps.programs import alive, opened, programs, scan_counts
+from secondorder.curvature.taps.reader import read_program
 from secondorder.curvature.taps.sites import Site
 from secondorder.curvature.taps.statistics import Use, statistics
 from secondorder.tree import Params

@@ -87,14 +87,19 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
     rows, columns = (part.columns, part.rows) if transposed else (part.rows, part.columns)
     arrange = lambda x, spec, axis: _arrange(x, spec, site, g.examples, part, axis)
     value, factor = record
-    slope = _wide(slope) if factor is None else _wide(slope) * _wide(factor)
+    slope = _wide(slope)
     if site.kind == "embedding":
+        if factor is not None:
+            slope = slope * _fit(_wide(factor), slope.shape, site.depth)
         indices, valid = _rows_of(site, tree.gathered(value))
         slope = arrange(slope, site.outputs, columns)
         valid = arrange(valid, site.inputs, ())[..., 0]
         indices = arrange(indices, site.inputs, ())[..., 0]
         return Use(None, jnp.where(valid[..., None], slope, 0), indices)
-    value = _patches(site, _wide(value)) if site.kind == "convolution" else _wide(value)
+    value = _wide(value)
+    if factor is not None:  # of the kernel, and not of its bias
+        value = value * _fit(_wide(factor), value.shape, site.depth)
+    value = _patches(site, value) if site.kind == "convolution" else value
     inputs = arrange(value, site.inputs, rows)
     slope = arrange(slope, site.outputs, columns)
     if transposed:

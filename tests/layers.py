@@ -413,6 +413,29 @@ def stacked_recurrent() -> Case:
     return Case(model, params, ("u b: dense 2 4 3: 2 4", "w: dense 2 3 3: 2 4"))
 
 
+def carried_and_returned() -> Case:
+    def model(p):
+        def layer(carry, w):
+            h, b = carry  # which goes from step to step as it is
+            return (jnp.tanh(h @ w + b), b), (w, b)
+
+        (h, b), (ws, bs) = lax.scan(layer, (X, p["b"]), p["w"])
+        return lax.scan(layer, (h, b + 0 * bs[0]), ws)[0][0] @ p["v"]
+
+    params = {"w": draw(0, 2, 3, 3), "b": draw(1, 3), "v": draw(2, 3, 2)}
+    blocks = ("w: dense 2 3 3: 5 1, 5 1", "b: fallback 1 1 3", "v: dense 1 3 2: 5 1")
+    return Case(model, params, blocks)
+
+
+def carried() -> Case:
+    def model(p):
+        layer = lambda carry, w: ((jnp.tanh(carry[0] @ w + carry[1]), carry[1]), None)
+        return lax.scan(layer, (X, p["b"]), p["w"])[0][0]
+
+    params = {"w": draw(0, 2, 3, 3), "b": draw(1, 3)}
+    return Case(model, params, ("w: dense 2 3 3: 5 1", "b: bias 1 1 3: 5 1"))
+
+
 def mapped_one_by_one() -> Case:
     model = lambda p: lax.map(lambda x: jnp.tanh(p["w"] @ x + p["b"]), X)
     params = {"w": draw(0, 4, 3), "b": draw(1, 4)}
@@ -531,6 +554,8 @@ CASES: dict[str, Callable[[], Case]] = {
         rematerialised,
         recurrent,
         stacked_recurrent,
+        carried,
+        carried_and_returned,
         mapped_one_by_one,
         rule_of_its_own,
         used_twice,

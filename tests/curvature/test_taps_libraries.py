@@ -149,6 +149,25 @@ class NnxSequences(nnx.Module):
         return self.out(self.norm(x + self.attention(x)))
 
 
+class NnxLayer(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(3, 3, rngs=rngs)
+        self.norm = nnx.LayerNorm(3, rngs=rngs)
+
+    def __call__(self, x):
+        return x + nnx.tanh(self.linear(self.norm(x)))
+
+
+class NnxStack(nnx.Module):
+    def __init__(self, rngs):
+        make = nnx.vmap(NnxLayer, in_axes=(0,))
+        self.layers = nnx.split_rngs(splits=2)(make)(rngs)
+
+    def __call__(self, x):  # nnx.scan returns every parameter from every step
+        scan = nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return scan(nnx.remat(lambda x, layer: layer(x)))(x, self.layers)
+
+
 CONV = "convolution 1 28 4: 2 16"
 MODELS = {
     "linen images": (
@@ -251,6 +270,13 @@ MODELS = {
             "outkernelvalue outbiasvalue: dense 1 5 3: 2 3",
             "outloralora_avalue: dense 1 4 2: 2 3",
             "outloralora_bvalue: dense 1 2 3: 2 3",
+        },
+    ),
+    "nnx stack": (
+        lambda: flax_nnx(NnxStack(nnx.Rngs(0)), IMAGES[:, 0]),
+        {
+            "layerslinearkernelvalue layerslinearbiasvalue: dense 2 4 3: 2 4",
+            "layersnormscalevalue layersnormbiasvalue: scale and shift 2 1 6: 2 1",
         },
     ),
 }

@@ -185,27 +185,43 @@ class Reader:
         held = [self.unscaled(i, "it is scaled before a scan") for i in infos]
         held = [i if i.view is None or i.view.leaf is not None else Info() for i in held]
         for k in range(constants, first):
-            self.drop(held[k], WHY["scan"])
-            held[k] = Info()
+            if jaxpr.outvars[k - constants] is not jaxpr.invars[k]:  # else it is a constant
+                self.drop(held[k], WHY["scan"])
+                held[k] = Info()
         for k in range(first, len(held)):
-            view, held[k] = held[k].view, Info(constant=held[k].constant)
-            if view is not None:
-                axis, *rest = view.dims
-                if strides.is_feature(axis):
-                    view = dataclasses.replace(view, scans=(*view.scans, (path, axis)))
-                elif not strides.is_broadcast(axis):
-                    self.drop(Info(view), sites.REPEATED)
-                    view = None
-                held[k] = Info(view and view.with_dims(rest))
+            held[k] = self.sliced_off(held[k], path)
         inside = [*axes[:first], *(axis[1:] for axis in axes[first:])]
         found, out = self.walk(jaxpr, held, inside, path, (*scope.scans, scan))
         for mine, theirs in zip(axes[constants:first], out, strict=False):
             for a, b in zip(mine, theirs, strict=True):
                 labels.unify(a, b)
-        for info in found:
-            self.drop(info, "a scan returns it")
         stacked = [(atoms, *axis) for axis in out[carried:]]
-        return [Info()] * len(out), [*out[:carried], *stacked]
+        returned = [self.put_back(info, scan) for info in found[carried:]]
+        passed = [Info(info.view) for info in held[constants:first]]
+        return [*passed, *returned], [*out[:carried], *stacked]
+
+    def sliced_off(self, info: Info, scan: Any) -> Info:
+        """What a scan makes of a value that it goes through: a leaf loses its first axis."""
+        if info.view is None:
+            return Info(constant=info.constant)
+        axis, *rest = info.view.dims
+        view = info.view.with_dims(rest)
+        if strides.is_feature(axis):
+            view = dataclasses.replace(view, scans=(*view.scans, (scan, axis)))
+        elif not strides.is_broadcast(axis):
+            self.drop(info, sites.REPEATED)
+            return Info()
+        return Info(view)
+
+    def put_back(self, info: Info, scan: Scan) -> Info:
+        """A leaf that a scan returns from every step, as some libraries do with all they have."""
+        info = self.unscaled(info, "it is scaled in a scan, which returns it")
+        view = info.view
+        if view is None or view.leaf is None:
+            return Info()
+        axes = dict(view.scans)
+        axis = axes.pop(scan.identity, ((scan.length, 0),))
+        return Info(dataclasses.replace(view, dims=(axis, *view.dims), scans=tuple(axes.items())))
 
     # ----------------------------------------------------------------------------- operations
 

@@ -348,19 +348,18 @@ class _Grouping:
 
     def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:
         uses = self.uses[leaf]
-        added = uses[0].kind == "shift"
         words = {
-            "dense": "a product with it",
-            "convolution": "a convolution with it",
-            "embedding": "it is added, a row for each position"
-            if added
-            else "rows are looked up in it",
-            "scale and shift": "it scales entry by entry",
+            "dense": "a matrix product",
+            "convolution": "a convolution",
+            "embedding": "a table whose rows are looked up",
+            "scale and shift": "a scale, entry by entry",
             "bias": "it is added",
         }[kind]
+        if kind == "embedding" and uses[0].kind == "shift":
+            words = "it is added, a row for each position"
         if partner is not None:
-            with_ = "a shift" if kind == "scale and shift" else "its bias"
-            words += f", and {self.paths[partner[0]]} is {with_} to that"
+            role = "shift" if kind == "scale and shift" else "bias"
+            words += f", with {self.paths[partner[0]]} as its {role}"
         if len(uses) > 1:
             words += f", {len(uses)} times"
         if self.kernels[leaf].pieces > 1:

@@ -170,8 +170,6 @@ RULES: dict[str, Callable[[Any, list[Axes], Sequence[int]], Axes]] = {
     "gather": _gather,
     "iota": lambda params, operands, shape: fresh(shape),
     "reshape": _reshape,
-    "scatter": lambda params, operands, shape: _alike(params, operands[:1], shape),
-    "scatter-add": lambda params, operands, shape: _alike(params, operands[:1], shape),
     "squeeze": _reshape,
     "transpose": _transpose,
 }
@@ -184,4 +182,6 @@ def relate(name: str, params: Any, operands: list[Axes], shape: Sequence[int]) -
     if "axes" in params and len(operands[0]) == len(shape) + len(params["axes"]):  # reductions
         kept = [a for i, a in enumerate(operands[0]) if i not in params["axes"]]
         return tuple(kept)
+    if name.startswith("scatter"):  # neither indices nor updates lie as the result does
+        operands = operands[:1]
     return _alike(params, operands, shape)

@@ -281,6 +281,24 @@ def tied_embedding() -> Case:
     return Case(model, params, (tied, "position: embedding 1 3 4: 2 3", "b: bias 1 1 6: 2 1"))
 
 
+def positions_by_number() -> Case:
+    def model(p):
+        rows = jnp.take(p["position"], np.arange(3), axis=0)
+        h = jnp.tanh(p["e"][TOKENS] + rows)
+        back = lax.scan(lambda h, w: (h + (w / 2)[np.array([2, 0, 2])], None), h, p["stack"])[0]
+        return back @ p["e"].T + p["alone"][np.arange(2)][0, 0]
+
+    params = {"e": draw(0, 6, 4), "position": draw(1, 5, 4), "stack": draw(2, 2, 3, 4)}
+    params |= {"alone": draw(3, 2, 2)}
+    blocks = (
+        "e: embedding 1 6 4: 2 3, 2 3 transposed",
+        "position: embedding 1 5 4: 2 3",
+        "stack: embedding 2 3 4: 2 3",
+        "alone: embedding 1 2 2: 2 1",  # not known: its two rows
+    )
+    return Case(model, params, blocks)
+
+
 def normalisation(form: str) -> Case:
     def model(p):
         h = SEQUENCES @ p["w"]
@@ -544,6 +562,7 @@ CASES: dict[str, Callable[[], Case]] = {
         rows_that_do_not_exist,
         one_hot,
         tied_embedding,
+        positions_by_number,
         root_mean_square_normalisation,
         factors_on_the_way,
         factors_from_elsewhere,

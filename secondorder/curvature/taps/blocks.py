@@ -206,7 +206,9 @@ class _Grouping:
         self.reading, self.shapes, self.paths = reading, shapes, paths
         self.uses: dict[int, list[Site]] = {}
         for path in sorted(reading.sites):
-            site = reading.sites[path]
+            site, later = reading.sites[path], reading.later.get(path)
+            if later is not None and not knows_examples(site, reading.examples):
+                site = later if knows_examples(later, reading.examples) else site
             self.uses.setdefault(site.leaf, []).append(site)
         self.kernels: dict[int, Kernel] = {}
         self.reasons = dict(reading.broken)

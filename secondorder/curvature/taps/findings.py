@@ -77,6 +77,7 @@ class Reading:
       sites: every linear use, by path.
       biases: path of a shift → path of the product it is added to, and how their factors match.
       gains: path of a shift → path of the scale before it.
+      later: path of a look-up → the same, tapped where its output was added to something.
       scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
         the number of the operand that is the leaf.
       broken: leaf → why it is not understood.
@@ -86,6 +87,7 @@ class Reading:
     sites: dict[tuple[int, ...], Site]
     biases: dict[tuple[int, ...], tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]]
     gains: dict[tuple[int, ...], tuple[int, ...]]
+    later: dict[tuple[int, ...], Site]
     scaling: dict[tuple[int, ...], int]
     broken: dict[int, str]
     examples: labels.Atoms | None = None

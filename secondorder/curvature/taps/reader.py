@@ -64,7 +64,7 @@ class Reader:
     """The walk, and the :class:`Reading` that it fills."""
 
     def __init__(self):
-        self.reading = Reading({}, {}, {}, {}, {})
+        self.reading = Reading({}, {}, {}, {}, {}, {})
 
     def walk(self, jaxpr: Any, infos, axes, path, scans) -> tuple[list[Info], list[labels.Axes]]:
         """Read one program, given what is known of its inputs; returns the same of its outputs."""
@@ -242,6 +242,9 @@ class Reader:
                 return hot
         if not leaves and (name in MOVES or name in ("mul", "div")):
             return Info(constant=constant, gain=gain)
+        if not leaves and name in ("add", "add_any"):
+            for info in infos:
+                self.follow_rows(info.view, eqn, axes[-1], path)
         floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
         if not leaves or name == "stop_gradient" or not floating:
             return Info(constant=constant)
@@ -276,6 +279,15 @@ class Reader:
                     self.drop(infos[k], result)
             return Info()
         return self.found(scope, eqn, result, infos, path, shape)
+
+    def follow_rows(self, view: View | None, eqn: Any, out, path) -> None:
+        """Remember where rows that were looked up are added to something."""
+        site = self.reading.sites[view.source[1]] if view is not None else None
+        if view is not None and site is not None and site.kind == "embedding":
+            aval = eqn.outvars[0].aval
+            later = sites.after(site, path, view, out, aval.shape, aval.dtype)
+            if later is not None:
+                self.reading.later[site.path] = later
 
     def one_hot(self, eqn: Any, infos: list[Info]) -> Info | None:
         """Rows of a unit matrix, as ``jax.nn.one_hot`` makes them: labels compared to a count."""

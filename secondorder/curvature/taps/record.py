@@ -163,18 +163,20 @@ def _check(layout: Layout, groups: Sequence[Group]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Which equations to tap, and which lead to them."""
+    """Which equations to tap, where operands are recorded, and which equations lead to them."""
 
     sites: dict[Path, Site]
+    recorded: dict[Path, Site]
     around: frozenset[Path]
     scaling: dict[Path, int]
 
     @classmethod
     def of(cls, reading: Reading, groups: Sequence[Group]) -> _Plan:
         used = [site for g in groups for row in g.sites for site in row]
-        paths = [site.path for site in used]
+        recorded = {site.recorded or site.path: site for site in used}
+        paths = [*(site.path for site in used), *recorded]
         around = frozenset(path[:i] for path in paths for i in range(1, len(path)))
-        return cls({site.path: site for site in used}, around, reading.scaling)
+        return cls({site.path: site for site in used}, recorded, around, reading.scaling)
 
     def inside(self, path: Path, taps: dict[Path, Any]) -> dict[Path, Any]:
         return {p: t for p, t in taps.items() if p[: len(path)] == path}
@@ -208,13 +210,14 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
             place = plan.scaling[here]
             known = factors.get(eqn.invars[place], jnp.ones((), out[0].dtype))
             factors |= dict.fromkeys(eqn.outvars, _factor(eqn, known, operands, place))
-        if here in plan.sites:
-            site = plan.sites[here]
+        if here in plan.recorded:
+            site = plan.recorded[here]
             place = _place(eqn, site)
             records[here] = (
                 None if site.operand is None else operands[site.operand],
                 factors.get(eqn.invars[place]) if site.view.scaled else None,
             )
+        if here in plan.sites:
             out = [_tap(out[0], taps[here])]
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars], records

@@ -55,6 +55,7 @@ class Site:
       how: the operation's own parameters, where they are needed again.
       negated: whether the leaf is subtracted.
       depth: how many scans there are around it.
+      recorded: the path where the operand is recorded, if it is not ``path``.
     """
 
     path: tuple[int, ...]
@@ -72,6 +73,7 @@ class Site:
     how: Any = None
     negated: bool = False
     depth: int = 0
+    recorded: tuple[int, ...] = ()
 
     @property
     def leaf(self) -> int:
@@ -235,6 +237,39 @@ def elementwise(path, kind: str, view: View, operand: int | None, out, shape) ->
             return "it is repeated and then reshaped"
     columns = _chain([a for a in outputs if not isinstance(a, int)])
     return Site(path, kind, view, operand, (), tuple(outputs), tuple(positions), (), (), columns)
+
+
+def after(site: Site, path, product: View, out, shape, dtype) -> Site | None:
+    """The site, tapped only after its output was added to something of more axes.
+
+    Rows looked up for all examples alike (positions, by their number) meet the examples there.
+    ``None`` where the output's own axes are not whole axes of the sum.
+    """
+    product = strides.aligned(product, shape)
+    own = strides.whole(("site", None), site.shape[site.depth :]).dims
+    known = dict(zip(own, site.outputs[site.depth :], strict=True))
+    known.pop((), None)
+    specs: list[Axis | int] = []
+    positions = list(site.positions)
+    for axis, atoms in zip(product.dims, out, strict=True):
+        if strides.is_broadcast(axis):
+            specs.append(len(positions))
+            positions.append(atoms)
+        elif axis in known:
+            specs.append(known.pop(axis))
+        else:
+            return None
+    if known:
+        return None
+    return dataclasses.replace(
+        site,
+        path=path,
+        recorded=site.path,
+        outputs=(*site.outputs[: site.depth], *specs),
+        positions=tuple(positions),
+        shape=(*site.shape[: site.depth], *shape),
+        dtype=dtype,
+    )
 
 
 def bias_of(

@@ -53,7 +53,8 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
         return _entries(g, records, slopes)
     found = []
     for (site,), transposed in zip(g.sites, g.transposed, strict=True):
-        found.append(_product(g, site, transposed, records[site.path], slopes[site.path]))
+        record = records[site.recorded or site.path]
+        found.append(_product(g, site, transposed, record, slopes[site.path]))
     return _stacked(g, list(zip(g.slots, found, strict=True)))
 
 
@@ -95,6 +96,7 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
         slope = arrange(slope, site.outputs, columns)
         valid = arrange(valid, site.inputs, ())[..., 0]
         indices = arrange(indices, site.inputs, ())[..., 0]
+        indices = jnp.broadcast_to(indices, slope.shape[:3])
         return Use(None, jnp.where(valid[..., None], slope, 0), indices)
     value = _wide(value)
     if factor is not None:  # of the kernel, and not of its bias

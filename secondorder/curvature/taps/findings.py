@@ -91,3 +91,33 @@ class Reading:
     scaling: dict[tuple[int, ...], int]
     broken: dict[int, str]
     examples: labels.Atoms | None = None
+
+    def drop(self, info: Info, reason: str) -> None:
+        """A view meets something it is not followed through: its leaf is not understood."""
+        if info.view is None or info.view.leaf is None:
+            return
+        if info.view.pending is not None:  # then the multiplication before is its use
+            self.sites[info.view.pending.path] = info.view.pending
+        else:
+            self.broken.setdefault(info.view.leaf, reason)
+
+    def followed(self, info: Info, uses: int) -> Info:
+        """The output of a product, or a leaf scaled by data, is followed to one use only."""
+        view = info.view
+        if view is None or uses == 1 or (view.leaf is not None and view.pending is None):
+            return info
+        return self.settled(info) if view.pending else dataclasses.replace(info, view=None)
+
+    def settled(self, info: Info) -> Info:
+        """A view that was scaled by data, taken as the output of that multiplication."""
+        if info.view is None or info.view.pending is None:
+            return info
+        self.drop(info, "")
+        return Info(gain=info.view.pending.path)
+
+    def unscaled(self, info: Info, reason: str) -> Info:
+        """A scaled view is not followed across the bounds of an inner program."""
+        if info.view is None or not info.view.scaled:
+            return info
+        self.drop(info, reason)
+        return dataclasses.replace(info, view=None)

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from secondorder.curvature.taps import labels, sites, strides
+from secondorder.curvature.taps import arithmetic, labels, sites, strides
 from secondorder.curvature.taps.findings import (
     CALLS,
     MOVES,
@@ -27,7 +27,6 @@ from secondorder.curvature.taps.findings import (
 )
 from secondorder.curvature.taps.programs import alive, beginnings, opened, programs, scan_counts
 from secondorder.curvature.taps.sites import Scan, Site
-from secondorder.curvature.taps.strides import View
 
 PRODUCTS = {
     "dot_general": sites.dense,
@@ -50,7 +49,7 @@ def read_program(closed: Any) -> Reading:
             reader.reading.broken[i] = f"it {what}"
     found, axes = reader.walk(jaxpr, infos, inputs, (), ())
     for info in found:
-        reader.drop(info, "the model returns it among its outputs")
+        reader.reading.drop(info, "the model returns it among its outputs")
     leading = [axis[0] for axis, var in zip(axes, jaxpr.outvars, strict=True) if var.aval.shape]
     sizes = {var.aval.shape[0] for var in jaxpr.outvars if var.aval.shape}
     if len(sizes) <= 1:
@@ -75,20 +74,11 @@ class Reader:
         for var in jaxpr.constvars:
             scope.infos[var], scope.axes[var] = Info(), labels.fresh(var.aval.shape)
         for var, info, axis in zip(jaxpr.invars, infos, axes, strict=True):
-            scope.infos[var], scope.axes[var] = self.followed(info, uses[var]), axis
+            scope.infos[var], scope.axes[var] = self.reading.followed(info, uses[var]), axis
         for number in numbers:
             self.equation(scope, jaxpr.eqns[number], (*path, number))
         outputs = [(scope.info(v), scope.axes_of(v)) for v in jaxpr.outvars]
         return [info for info, _ in outputs], [axis for _, axis in outputs]
-
-    def drop(self, info: Info, reason: str) -> None:
-        """A view meets something it is not followed through: its leaf is not understood."""
-        if info.view is None or info.view.leaf is None:
-            return
-        if info.view.pending is not None:  # then the multiplication before is its use
-            self.reading.sites[info.view.pending.path] = info.view.pending
-        else:
-            self.reading.broken.setdefault(info.view.leaf, reason)
 
     def equation(self, scope: Scope, eqn: Any, path: tuple[int, ...]) -> None:
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape if eqn.outvars else ()
@@ -100,10 +90,13 @@ class Reader:
         elif name == "scan":
             results = self.scan(scope, eqn, infos, axes, path)
         elif name in CALLS and len(inner) == 1:
-            held = [self.unscaled(info, "it is scaled before an inner function") for info in infos]
+            held = [
+                self.reading.unscaled(info, "it is scaled before an inner function")
+                for info in infos
+            ]
             results = self.walk(opened(inner[0])[0], held, axes, path, scope.scans)
             results = (
-                [self.unscaled(i, "it is scaled in an inner function") for i in results[0]],
+                [self.reading.unscaled(i, "it is scaled in an inner function") for i in results[0]],
                 results[1],
             )
         elif inner:
@@ -121,28 +114,7 @@ class Reader:
                 used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
                 results = [used] + [Info()] * (len(out) - 1), out
         for var, info, axis in zip(eqn.outvars, *results, strict=True):
-            scope.infos[var], scope.axes[var] = self.followed(info, scope.uses[var]), axis
-
-    def followed(self, info: Info, uses: int) -> Info:
-        """The output of a product, or a leaf scaled by data, is followed to one use only."""
-        view = info.view
-        if view is None or uses == 1 or (view.leaf is not None and view.pending is None):
-            return info
-        return self.settled(info) if view.pending else dataclasses.replace(info, view=None)
-
-    def settled(self, info: Info) -> Info:
-        """A view that was scaled by data, taken as the output of that multiplication."""
-        if info.view is None or info.view.pending is None:
-            return info
-        self.drop(info, "")
-        return Info(gain=info.view.pending.path)
-
-    def unscaled(self, info: Info, reason: str) -> Info:
-        """A scaled view is not followed across the bounds of an inner program."""
-        if info.view is None or not info.view.scaled:
-            return info
-        self.drop(info, reason)
-        return dataclasses.replace(info, view=None)
+            scope.infos[var], scope.axes[var] = self.reading.followed(info, scope.uses[var]), axis
 
     # ------------------------------------------------------------------------- inner programs
 
@@ -150,7 +122,7 @@ class Reader:
         """An inner program that no leaf is followed into; its axes are, where they are known."""
         name = eqn.primitive.name
         for info in infos:
-            self.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
+            self.reading.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
         out = [labels.fresh(v.aval.shape) for v in eqn.outvars]
         for k, program in enumerate(inner):
             jaxpr, _ = opened(program)
@@ -182,11 +154,11 @@ class Reader:
         for axis in over[1:]:
             labels.unify(atoms, axis)
         scan = Scan(path, eqn.params["length"], atoms)
-        held = [self.unscaled(i, "it is scaled before a scan") for i in infos]
+        held = [self.reading.unscaled(i, "it is scaled before a scan") for i in infos]
         held = [i if i.view is None or i.view.leaf is not None else Info() for i in held]
         for k in range(constants, first):
             if jaxpr.outvars[k - constants] is not jaxpr.invars[k]:  # else it is a constant
-                self.drop(held[k], WHY["scan"])
+                self.reading.drop(held[k], WHY["scan"])
                 held[k] = Info()
         for k in range(first, len(held)):
             held[k] = self.sliced_off(held[k], path)
@@ -209,13 +181,13 @@ class Reader:
         if strides.is_feature(axis):
             view = dataclasses.replace(view, scans=(*view.scans, (scan, axis)))
         elif not strides.is_broadcast(axis):
-            self.drop(info, sites.REPEATED)
+            self.reading.drop(info, sites.REPEATED)
             return Info()
         return Info(view)
 
     def put_back(self, info: Info, scan: Scan) -> Info:
         """A leaf that a scan returns from every step, as some libraries do with all they have."""
-        info = self.unscaled(info, "it is scaled in a scan, which returns it")
+        info = self.reading.unscaled(info, "it is scaled in a scan, which returns it")
         view = info.view
         if view is None or view.leaf is None:
             return Info()
@@ -232,19 +204,19 @@ class Reader:
         gain = next((info.gain for info in infos if info.gain), None)
         leaves = [k for k, i in enumerate(infos) if i.view is not None and i.view.leaf is not None]
         if len(leaves) > 1:  # a scaled one that meets another parameter has had its use
-            infos = [self.settled(info) for info in infos]
+            infos = [self.reading.settled(info) for info in infos]
             leaves = [k for k in leaves if infos[k].view is not None]
         if name in MOVES and infos[0].view is not None:
             return self.move(eqn, infos[0], path, gain)
         if not leaves and name in ("iota", "eq", *SAME):
-            hot = self.one_hot(eqn, infos)
+            hot = arithmetic.one_hot(eqn, infos)
             if hot is not None:
                 return hot
         if not leaves and (name in MOVES or name in ("mul", "div")):
             return Info(constant=constant, gain=gain)
         if not leaves and name in ("add", "add_any"):
             for info in infos:
-                self.follow_rows(info.view, eqn, axes[-1], path)
+                arithmetic.follow_rows(self.reading, info.view, eqn, axes[-1], path)
         floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
         if not leaves or name == "stop_gradient" or not floating:
             return Info(constant=constant)
@@ -264,7 +236,9 @@ class Reader:
             if view.scaled == "array":
                 result = "it is multiplied entry by entry before its product"
         elif name in ("mul", "add", "add_any", "sub", "neg", "div"):
-            result = self.arithmetic(scope, eqn, infos, place, axes[-1], path, shape)
+            result = arithmetic.arithmetic(
+                self.reading, scope, eqn, infos, place, axes[-1], path, shape
+            )
         else:
             result = f"it enters {name!r}, which is not linear in it, or not known to be"
         if isinstance(result, Info):
@@ -276,32 +250,9 @@ class Reader:
                 if name in PRODUCTS:
                     self.reading.broken.setdefault(view.leaf, result)
                 else:
-                    self.drop(infos[k], result)
+                    self.reading.drop(infos[k], result)
             return Info()
         return self.found(scope, eqn, result, infos, path, shape)
-
-    def follow_rows(self, view: View | None, eqn: Any, out, path) -> None:
-        """Remember where rows that were looked up are added to something."""
-        site = self.reading.sites[view.source[1]] if view is not None else None
-        if view is not None and site is not None and site.kind == "embedding":
-            aval = eqn.outvars[0].aval
-            later = sites.after(site, path, view, out, aval.shape, aval.dtype)
-            if later is not None:
-                self.reading.later[site.path] = later
-
-    def one_hot(self, eqn: Any, infos: list[Info]) -> Info | None:
-        """Rows of a unit matrix, as ``jax.nn.one_hot`` makes them: labels compared to a count."""
-        name = eqn.primitive.name
-        if name == "iota":
-            return Info(constant=True, counts=eqn.params["dimension"])
-        if name == "eq":
-            for mine, other in ((0, 1), (1, 0)):
-                axis, shape = infos[mine].counts, eqn.invars[other].aval.shape
-                if axis is not None and (not shape or shape[axis] == 1):
-                    return Info(one_hot=axis)
-            return None
-        kept = infos[0]
-        return kept if kept.counts is not None or kept.one_hot is not None else None
 
     def found(self, scope: Scope, eqn: Any, site: Site, infos, path, shape) -> Info:
         """Keep a site; what follows of its output is a bias to a product, a shift to a scale."""
@@ -333,7 +284,7 @@ class Reader:
             source = view if order is None else view.with_dims(view.dims[i] for i in order)
             moved = strides.reshaped(source, out.shape)
         if moved is None:
-            self.drop(info, "a reshape cuts across its axes")
+            self.reading.drop(info, "a reshape cuts across its axes")
             return Info()
         if view.scaled:
             self.reading.scaling[path] = 0
@@ -350,70 +301,8 @@ class Reader:
             pairs = zip(starts, shapes, strict=True)
             found = [strides.sliced(view, start, shape) for start, shape in pairs]
         if None in found:
-            self.drop(infos[0], WHY[eqn.primitive.name])
+            self.reading.drop(infos[0], WHY[eqn.primitive.name])
             return [Info()] * len(shapes)
         if view.scaled:
             self.reading.scaling[path] = 0
         return [Info(v) for v in found]
-
-    def arithmetic(self, scope, eqn, infos, place, out, path, shape) -> Site | Info | str:
-        """Sums and products of a leaf with something that is none."""
-        name = eqn.primitive.name
-        view = infos[place].view
-        assert view is not None
-        if name == "div" and place == 1:
-            return "something is divided by it"
-        others = [k for k in range(len(infos)) if k != place]
-        constant = all(infos[k].constant for k in others)
-        scalar = all(eqn.invars[k].aval.size == 1 for k in others)
-        aligned = strides.aligned(view, shape)
-        alone = not any(strides.is_broadcast(axis) and axis for axis in aligned.dims)
-        small = sum(map(bool, view.dims)) <= 1  # which a vector of activations may be as well
-        if name == "neg":
-            return self.scaled(aligned, "scalar", place, path)
-        if name in ("add", "add_any", "sub"):
-            if alone and (constant or not small):  # W + c, still the leaf; or c − W
-                if name == "sub" and place == 1:
-                    return self.scaled(aligned, "scalar", place, path)
-                return self.scaled(aligned, "", place, path)
-            site = sites.elementwise(path, "shift", view, None, out, shape)
-            if isinstance(site, Site):
-                self.join(infos, place, name, path, shape)
-                site = dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
-            return site
-        if alone and scalar and (constant or not small):  # c W
-            return self.scaled(aligned, "scalar", place, path)
-        site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
-        if isinstance(site, str):
-            return site
-        site = dataclasses.replace(site, how=name)
-        if not alone:
-            return site
-        if not small:
-            return "it is multiplied entry by entry"
-        if view.scaled:
-            return site
-        # γ rsqrt(variance), say, which meets the examples later; if not, this is its use.
-        pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
-        info = self.scaled(aligned, "scalar" if scalar else "array", place, path)
-        pending = sites.within(pending, scope.scans)
-        return Info(info.view and dataclasses.replace(info.view, pending=pending))
-
-    def scaled(self, view: View, how: str, place: int, path) -> Info:
-        """A view after a multiplication (or none, ``how`` empty) that is remembered."""
-        if view.scaled or how:
-            self.reading.scaling[path] = place
-        how = "array" if "array" in (how, view.scaled) else how or view.scaled
-        return Info(dataclasses.replace(view, scaled=how))
-
-    def join(self, infos, place: int, name: str, path, shape) -> None:
-        """Remember the product that a shift is the bias of, or the scale it follows."""
-        view, other = infos[place].view, infos[1 - place]
-        if other.gain:
-            self.reading.gains[path] = other.gain
-        if other.view is None or name == "sub" or view.scaled:
-            return
-        product = self.reading.sites[other.view.source[1]]
-        matched = sites.bias_of(product, other.view, view, shape)
-        if matched is not None:
-            self.reading.biases[path] = (product.path, matched)

@@ -12,8 +12,9 @@ import numpy as np
 from jax.extend.core import Literal
 
 from secondorder import tree
-from secondorder.curvature.taps.blocks import Group, Layout, group
+from secondorder.curvature.taps.blocks import Layout
 from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
+from secondorder.curvature.taps.grouping import Group, group
 from secondorder.curvature.taps.programs import alive, opened, programs, scan_counts
 from secondorder.curvature.taps.reader import read_program
 from secondorder.curvature.taps.sites import Site

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.curvature.taps import labels, strides
-from secondorder.curvature.taps.blocks import Group
+from secondorder.curvature.taps.grouping import Group
 from secondorder.curvature.taps.sites import Site, Spec
 from secondorder.curvature.taps.strides import Axis
 

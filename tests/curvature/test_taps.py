@@ -4,7 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layers import CASES, X, affine, check, described, draw, mlp, not_understood, stacked_layers
+from layers import (
+    CASES,
+    SEQUENCES,
+    X,
+    affine,
+    check,
+    described,
+    draw,
+    mlp,
+    not_understood,
+    stacked_layers,
+)
 
 import secondorder as so
 from secondorder.curvature import taps
@@ -109,6 +120,25 @@ def test_a_layout_serves_every_batch_size_and_no_other_model():
         taps.tapped(lambda p: on(X)(p) + jnp.sum(p["w"] ** 2), params, layout)
     with pytest.raises(ValueError, match="2 leaves, but these have 1"):
         taps.tapped(lambda p: X @ p, params["w"], layout)
+
+
+def test_one_example_alone_is_read_as_a_batch_is():
+    def on(batch):
+        def model(p):
+            h = jnp.tanh(batch * p["gain"] + p["position"])
+            return jnp.tanh(jnp.einsum("ntd,dhe->nthe", h, p["w"]) + p["b"])[:, 0]
+
+        return model
+
+    params = {"gain": draw(0, 4, 3), "position": draw(1, 4, 3)}
+    params |= {"w": draw(2, 3, 2, 2), "b": draw(3, 2, 2)}
+    layout = taps.read(on(SEQUENCES), params)
+    assert {block.kind for block in layout.blocks} == {"dense", "scale and shift"}
+    _, uses = jax.eval_shape(
+        lambda p: taps.tapped(on(SEQUENCES[:1]), p, layout).pull(jnp.zeros((1, 2, 2))), params
+    )
+    sizes = {use.sensitivities.shape for (use,) in uses}
+    assert sizes == {(1, 1, 1, 24), (1, 1, 4, 4)}
 
 
 def test_without_a_common_axis_of_the_outputs_every_position_is_an_example(x64):

@@ -29,31 +29,30 @@ def arithmetic(
     if name == "neg":
         return scaled(reading, aligned, "scalar", place, path)
     if name in ("add", "add_any", "sub"):
-        if alone and (constant or not small):  # W + c, still the leaf; or c − W
-            if name == "sub" and place == 1:
-                return scaled(reading, aligned, "scalar", place, path)
-            return scaled(reading, aligned, "", place, path)
+        away = name == "sub" and place == 1
+        if alone and constant:  # W + c, still the leaf; or c − W
+            return scaled(reading, aligned, "scalar" if away else "", place, path)
         site = sites.elementwise(path, "shift", view, None, out, shape)
-        if isinstance(site, Site):
-            join(reading, infos, place, name, path, shape)
-            site = dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
+        if isinstance(site, str):
+            return site
+        join(reading, infos, place, name, path, shape)
+        site = dataclasses.replace(site, how=place, negated=away)
+        how = "scalar" if away else ""
+    else:
+        if alone and constant and scalar:  # c W
+            return scaled(reading, aligned, "scalar", place, path)
+        site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
+        if isinstance(site, str):
+            return site
+        site = dataclasses.replace(site, how=name)
+        how = "scalar" if scalar else "array"
+    if not alone or view.scaled or (small and site.kind == "shift"):
         return site
-    if alone and scalar and (constant or not small):  # c W
-        return scaled(reading, aligned, "scalar", place, path)
-    site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
-    if isinstance(site, str):
-        return site
-    site = dataclasses.replace(site, how=name)
-    if not alone:
-        return site
-    if not small:
-        return "it is multiplied entry by entry"
-    if view.scaled:
-        return site
-    # γ rsqrt(variance), say, which meets the examples later; if not, this is its use.
-    pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
-    info = scaled(reading, aligned, "scalar" if scalar else "array", place, path)
-    pending = sites.within(pending, scope.scans)
+    # It may meet its use later: γ rsqrt(variance) the examples, W + W₀ a product. If it does not,
+    # this is its use: x ∘ γ of one example, say.
+    site = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
+    info = scaled(reading, aligned, how, place, path)
+    pending = sites.within(site, scope.scans)
     return Info(info.view and dataclasses.replace(info.view, pending=pending))
 
 

@@ -109,11 +109,12 @@ class Reading:
         return self.settled(info) if view.pending else dataclasses.replace(info, view=None)
 
     def settled(self, info: Info) -> Info:
-        """A view that was scaled by data, taken as the output of that multiplication."""
+        """A view that was scaled by data, or added to it, taken as the output of just that."""
         if info.view is None or info.view.pending is None:
             return info
         self.drop(info, "")
-        return Info(gain=info.view.pending.path)
+        pending = info.view.pending
+        return Info(gain=pending.path if pending.kind == "scale" else None)
 
     def unscaled(self, info: Info, reason: str) -> Info:
         """A scaled view is not followed across the bounds of an inner program."""

@@ -116,6 +116,9 @@ def group(reading: Reading, shapes: Sequence[tuple[int, ...]], paths: Sequence[s
 class _Grouping:
     def __init__(self, reading: Reading, shapes, paths):
         self.reading, self.shapes, self.paths = reading, shapes, paths
+        # What is a bias of something, unless the sum turned out to be no use of its own.
+        self.biases = {k: v for k, v in reading.biases.items() if k in reading.sites}
+        self.gains = {k: v for k, v in reading.gains.items() if k in reading.sites}
         self.uses: dict[int, list[Site]] = {}
         for path in sorted(reading.sites):
             site, later = reading.sites[path], reading.later.get(path)
@@ -143,7 +146,7 @@ class _Grouping:
     def _matches(self, leaf: int) -> list[Match]:
         """How the biases of a leaf's products cut its factors."""
         products = {site.path for site in self.uses[leaf]}
-        return [match for path, match in self.reading.biases.values() if path in products]
+        return [match for path, match in self.biases.values() if path in products]
 
     def all(self) -> list[Group]:
         partners = self._biases() | self._shifts()
@@ -166,7 +169,7 @@ class _Grouping:
         for leaf, kernel in self.kernels.items():
             if any(kernel.transposed) or self._kind(leaf) not in ("dense", "convolution"):
                 continue
-            partner = self._partner(leaf, {k: path for k, (path, _) in self.reading.biases.items()})
+            partner = self._partner(leaf, {k: path for k, (path, _) in self.biases.items()})
             if partner is None:
                 continue
             matches = set(self._matches(leaf))
@@ -194,7 +197,7 @@ class _Grouping:
         for leaf, scale in self.kernels.items():
             if self._kind(leaf) != "scale and shift":
                 continue
-            partner = self._partner(leaf, self.reading.gains)
+            partner = self._partner(leaf, self.gains)
             if partner is None or self._kind(partner) != "bias":
                 continue
             shift = self.kernels[partner]
@@ -252,7 +255,7 @@ class _Grouping:
         shape = (s, a, 2 * b if joint else b) if kind == "scale and shift" else (s, a + joint, b)
         rows = [(site,) for site in uses]
         if kind == "scale and shift" and partner is not None:
-            after = {path: shift for shift, path in self.reading.gains.items()}
+            after = {path: shift for shift, path in self.gains.items()}
             rows = [(site, self.reading.sites[after[site.path]]) for site in uses]
         known = all(knows_examples(site, self.reading.examples) for site in uses)
         examples = self.reading.examples if known else None

@@ -1,7 +1,7 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
 from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
-from secondorder.curvature import exact, running
+from secondorder.curvature import exact, layer_table, running
 from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
 from secondorder.loop import Evaluations, Status
@@ -118,6 +118,7 @@ __all__ = [
     "CurvatureState",
     "diagnostics",
     "exact",
+    "layer_table",
     "only_extra_args",
     "running",
     "scale_by_curvature",

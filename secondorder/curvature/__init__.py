@@ -1,5 +1,6 @@
 """WHAT curvature a method uses."""
 
+from secondorder.curvature import taps
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
@@ -21,6 +22,7 @@ from secondorder.curvature.structures import (
     axis_roots,
     diagonal,
 )
+from secondorder.curvature.taps import layer_table
 
 __all__ = [
     "Curvature",
@@ -40,8 +42,10 @@ __all__ = [
     "hutchinson",
     "hybrid",
     "identity",
+    "layer_table",
     "lbfgs",
     "per_example",
     "running",
     "sr1",
+    "taps",
 ]

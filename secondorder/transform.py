@@ -109,8 +109,11 @@ def scale_by_curvature(
         if not jax.tree.leaves(params):
             return grads, state
         g = tree.accumulator(grads)
-        operator, curvature_state = curvature.update(grads, state.curvature, params, value_fn)
         scale = trust.scale(state.trust)
+        known = (scale,) if curvature.reads_scale else ()
+        operator, curvature_state = curvature.update(
+            grads, state.curvature, params, value_fn, *known
+        )
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)

@@ -8,6 +8,7 @@ from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
 from secondorder.solvers.grafted import grafted
 from secondorder.solvers.krylov import gltr, krylov_cubic
+from secondorder.solvers.momentum import momentum
 from secondorder.solvers.qr import qr
 from secondorder.solvers.region import qr_region
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
@@ -31,6 +32,7 @@ __all__ = [
     "gltr",
     "grafted",
     "krylov_cubic",
+    "momentum",
     "qr",
     "qr_region",
     "relative_progress",

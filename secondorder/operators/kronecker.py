@@ -48,7 +48,7 @@ class Block(Protocol):
 
 
 def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
-    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)`` and factors ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
+    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, factors ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
     for axis, factor in enumerate(factors, start=1):
         if factor.ndim == 2:
             x = x * _spread(factor, axis, x.ndim)
@@ -100,7 +100,7 @@ def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
 
 
 def inverses(factors: Factors, damping: Scalar) -> Factors:
-    """``(Fᵢ + shiftᵢ I)⁻¹`` by Cholesky; not finite where a factor is not positive semi-definite."""
+    """``(Fᵢ + shiftᵢ I)⁻¹`` by Cholesky; not finite where a factor is not semi-definite."""
 
     def inverse(factor: jax.Array, shift: jax.Array) -> jax.Array:
         if factor.ndim == 2:

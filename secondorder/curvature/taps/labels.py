@@ -33,8 +33,15 @@ def fresh(shape: Sequence[int]) -> Axes:
 def resolve(axis: Atoms) -> Atoms:
     """The axis in the atoms that are known by now."""
     found: Atoms = []
-    for atom in axis:
-        found += [atom] if atom.link is None else resolve(list(atom.link))
+    stack = axis[::-1]
+    while stack:
+        atom = stack.pop()
+        if atom.link is None:
+            found.append(atom)
+            continue
+        if len(atom.link) == 1 and atom.link[0].link is not None:
+            atom.link = atom.link[0].link  # so that the way is shorter next time
+        stack += atom.link[::-1]
     return found
 
 
@@ -93,7 +100,11 @@ def _transpose(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
 
 
 def _reshape(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
-    return regroup(operands[0], shape)
+    order = params.get("dimensions")  # of a reshape that transposes first
+    axes = operands[0]
+    if order is not None and params.get("new_sizes") is not None:
+        axes = tuple(axes[i] for i in order)
+    return regroup(axes, shape)
 
 
 def _broadcast(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
@@ -159,8 +170,6 @@ RULES: dict[str, Callable[[Any, list[Axes], Sequence[int]], Axes]] = {
     "gather": _gather,
     "iota": lambda params, operands, shape: fresh(shape),
     "reshape": _reshape,
-    "scatter": lambda params, operands, shape: _alike(params, operands[:1], shape),
-    "scatter-add": lambda params, operands, shape: _alike(params, operands[:1], shape),
     "squeeze": _reshape,
     "transpose": _transpose,
 }
@@ -173,4 +182,6 @@ def relate(name: str, params: Any, operands: list[Axes], shape: Sequence[int]) -
     if "axes" in params and len(operands[0]) == len(shape) + len(params["axes"]):  # reductions
         kept = [a for i, a in enumerate(operands[0]) if i not in params["axes"]]
         return tuple(kept)
+    if name.startswith("scatter"):  # neither indices nor updates lie as the result does
+        operands = operands[:1]
     return _alike(params, operands, shape)

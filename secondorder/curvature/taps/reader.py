@@ -12,129 +12,27 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Literal
 
-from secondorder.curvature.taps import labels, sites, strides
+from secondorder.curvature.taps import arithmetic, labels, sites, strides
+from secondorder.curvature.taps.findings import (
+    CALLS,
+    MOVES,
+    PIECES,
+    SAME,
+    WHY,
+    Info,
+    Reading,
+    Scope,
+)
+from secondorder.curvature.taps.programs import alive, beginnings, opened, programs, scan_counts
 from secondorder.curvature.taps.sites import Scan, Site
-from secondorder.curvature.taps.strides import View
 
-# The same program under another name. What is inside is read as if it were written out.
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
-# Rearrangements, which leave every entry of a leaf an entry.
-SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_constraint"}
-MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
-OWN_RULE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 PRODUCTS = {
     "dot_general": sites.dense,
     "conv_general_dilated": sites.convolution,
     "gather": sites.embedding,
 }
-WHY = {
-    "scan": "a scan carries it from step to step",
-    "while": "it is used inside a while loop",
-    "cond": "it is used inside a branch of a cond",
-    **dict.fromkeys(OWN_RULE, "it enters a function with a derivative rule of its own"),
-    **dict.fromkeys(
-        ("slice", "dynamic_slice", "split", "concatenate", "pad"),
-        "it is cut or joined to something else before its products",
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What is known of a value.
-
-    Attributes:
-      view: the leaf, or the output of a site, that it is.
-      constant: whether it is made of numbers in the program alone.
-      gain: the scale whose output it is, up to factors.
-      counts: the axis along which it counts 0, 1, 2, …
-      one_hot: the axis along which at most one entry is 1, the others 0.
-    """
-
-    view: View | None = None
-    constant: bool = False
-    gain: tuple[int, ...] | None = None
-    counts: int | None = None
-    one_hot: int | None = None
-
-
-@dataclasses.dataclass
-class Scope:
-    """One (inner) program: where it is, the scans around it, and what is known of its values."""
-
-    path: tuple[int, ...]
-    scans: tuple[Scan, ...]
-    uses: collections.Counter
-    infos: dict = dataclasses.field(default_factory=dict)
-    axes: dict = dataclasses.field(default_factory=dict)
-
-    def info(self, atom: Any) -> Info:
-        return Info(constant=True) if isinstance(atom, Literal) else self.infos[atom]
-
-    def axes_of(self, atom: Any) -> labels.Axes:
-        return labels.fresh(np.shape(atom.val)) if isinstance(atom, Literal) else self.axes[atom]
-
-
-@dataclasses.dataclass
-class Reading:
-    """What a program does with its leaves.
-
-    Attributes:
-      sites: every linear use, by path.
-      biases: path of a shift → path of the product it is added to, and how their factors match.
-      gains: path of a shift → path of the scale before it.
-      scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
-        the number of the operand that is the leaf.
-      broken: leaf → why it is not understood.
-      examples: the atoms of the examples' axis, ``None`` where the outputs have no common one.
-    """
-
-    sites: dict[tuple[int, ...], Site]
-    biases: dict[tuple[int, ...], tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]]
-    gains: dict[tuple[int, ...], tuple[int, ...]]
-    scaling: dict[tuple[int, ...], int]
-    broken: dict[int, str]
-    examples: labels.Atoms | None = None
-
-
-def programs(eqn: Any) -> list[Any]:
-    """The inner programs of an equation, whatever their parameters are called."""
-    found = []
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(item, "eqns") and hasattr(item, "invars"):
-                found.append(item)
-            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
-                found.append(item)
-    return found
-
-
-def opened(program: Any) -> tuple[Any, list[Any]]:
-    """A program and the values of its constants."""
-    return getattr(program, "jaxpr", program), list(getattr(program, "consts", ()))
-
-
-def scan_counts(eqn: Any) -> tuple[int, int]:
-    """How many constants and how many carried values a scan has."""
-    if "num_consts" in eqn.params:
-        return eqn.params["num_consts"], eqn.params["num_carry"]
-    constants, carry, _ = eqn.params["ft_in"].elts  # from JAX 0.12 on
-    return len(constants), len(carry)
-
-
-def alive(jaxpr: Any) -> list[int]:
-    """The numbers of the equations that the outputs depend on."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    found = []
-    for number in reversed(range(len(jaxpr.eqns))):
-        eqn = jaxpr.eqns[number]
-        if wanted.intersection(eqn.outvars):
-            found.append(number)
-            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
-    return found[::-1]
 
 
 def read_program(closed: Any) -> Reading:
@@ -143,14 +41,15 @@ def read_program(closed: Any) -> Reading:
     jaxpr, _ = opened(closed)
     infos, inputs = [], []
     for i, var in enumerate(jaxpr.invars):
-        floating = jnp.issubdtype(var.aval.dtype, jnp.floating)
-        infos.append(Info(strides.whole(("leaf", i), var.aval.shape) if floating else None))
+        sound = jnp.issubdtype(var.aval.dtype, jnp.floating) and var.aval.size > 0
+        infos.append(Info(strides.whole(("leaf", i), var.aval.shape) if sound else None))
         inputs.append(labels.fresh(var.aval.shape))
-        if not floating:
-            reader.reading.broken[i] = f"its dtype is {var.aval.dtype}, which has no derivative"
+        if not sound:
+            what = f"is of {var.aval.dtype}, not a real number" if var.aval.size else "is empty"
+            reader.reading.broken[i] = f"it {what}"
     found, axes = reader.walk(jaxpr, infos, inputs, (), ())
     for info in found:
-        reader.drop(info, "the model returns it among its outputs")
+        reader.reading.drop(info, "the model returns it among its outputs")
     leading = [axis[0] for axis, var in zip(axes, jaxpr.outvars, strict=True) if var.aval.shape]
     sizes = {var.aval.shape[0] for var in jaxpr.outvars if var.aval.shape}
     if len(sizes) <= 1:
@@ -164,7 +63,7 @@ class Reader:
     """The walk, and the :class:`Reading` that it fills."""
 
     def __init__(self):
-        self.reading = Reading({}, {}, {}, {}, {})
+        self.reading = Reading({}, {}, {}, {}, {}, {})
 
     def walk(self, jaxpr: Any, infos, axes, path, scans) -> tuple[list[Info], list[labels.Axes]]:
         """Read one program, given what is known of its inputs; returns the same of its outputs."""
@@ -175,33 +74,29 @@ class Reader:
         for var in jaxpr.constvars:
             scope.infos[var], scope.axes[var] = Info(), labels.fresh(var.aval.shape)
         for var, info, axis in zip(jaxpr.invars, infos, axes, strict=True):
-            scope.infos[var], scope.axes[var] = info, axis
+            scope.infos[var], scope.axes[var] = self.reading.followed(info, uses[var]), axis
         for number in numbers:
             self.equation(scope, jaxpr.eqns[number], (*path, number))
         outputs = [(scope.info(v), scope.axes_of(v)) for v in jaxpr.outvars]
         return [info for info, _ in outputs], [axis for _, axis in outputs]
-
-    def drop(self, info: Info, reason: str) -> None:
-        """A view meets something it is not followed through: its leaf is not understood."""
-        if info.view is None or info.view.leaf is None:
-            return
-        if info.view.pending is not None:  # then the multiplication before is its use
-            self.reading.sites[info.view.pending.path] = info.view.pending
-        else:
-            self.reading.broken.setdefault(info.view.leaf, reason)
 
     def equation(self, scope: Scope, eqn: Any, path: tuple[int, ...]) -> None:
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape if eqn.outvars else ()
         infos = [scope.info(v) for v in eqn.invars]
         axes = [scope.axes_of(v) for v in eqn.invars]
         inner = programs(eqn)
-        if name == "scan":
+        if name == "optimization_barrier":
+            results = infos, axes
+        elif name == "scan":
             results = self.scan(scope, eqn, infos, axes, path)
         elif name in CALLS and len(inner) == 1:
-            held = [self.unscaled(info, "it is scaled before an inner function") for info in infos]
+            held = [
+                self.reading.unscaled(info, "it is scaled before an inner function")
+                for info in infos
+            ]
             results = self.walk(opened(inner[0])[0], held, axes, path, scope.scans)
             results = (
-                [self.unscaled(i, "it is scaled in an inner function") for i in results[0]],
+                [self.reading.unscaled(i, "it is scaled in an inner function") for i in results[0]],
                 results[1],
             )
         elif inner:
@@ -213,29 +108,13 @@ class Reader:
                 else labels.fresh(v.aval.shape)
                 for v in eqn.outvars
             ]
-            used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
-            results = [used] + [Info()] * (len(out) - 1), out
+            if name in PIECES and infos[0].view is not None and infos[0].view.leaf is not None:
+                results = self.pieces(eqn, infos, path), out
+            else:
+                used = self.use(scope, eqn, infos, [*axes, *out[:1]], path, shape)
+                results = [used] + [Info()] * (len(out) - 1), out
         for var, info, axis in zip(eqn.outvars, *results, strict=True):
-            view = info.view
-            # The output of a product, or a leaf scaled on its way, is followed to one use only.
-            if view is not None and scope.uses[var] != 1 and (view.leaf is None or view.pending):
-                self.drop(info, "")
-                info = dataclasses.replace(info, view=None)
-            scope.infos[var], scope.axes[var] = info, axis
-
-    def settled(self, info: Info) -> Info:
-        """A view that was scaled by data, taken as the output of that multiplication."""
-        if info.view is None or info.view.pending is None:
-            return info
-        self.drop(info, "")
-        return Info(gain=info.view.pending.path)
-
-    def unscaled(self, info: Info, reason: str) -> Info:
-        """A scaled view is not followed across the bounds of an inner program."""
-        if info.view is None or not info.view.scaled:
-            return info
-        self.drop(info, reason)
-        return dataclasses.replace(info, view=None)
+            scope.infos[var], scope.axes[var] = self.reading.followed(info, scope.uses[var]), axis
 
     # ------------------------------------------------------------------------- inner programs
 
@@ -243,7 +122,7 @@ class Reader:
         """An inner program that no leaf is followed into; its axes are, where they are known."""
         name = eqn.primitive.name
         for info in infos:
-            self.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
+            self.reading.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
         out = [labels.fresh(v.aval.shape) for v in eqn.outvars]
         for k, program in enumerate(inner):
             jaxpr, _ = opened(program)
@@ -253,13 +132,12 @@ class Reader:
                 continue
             if shapes(eqn.invars[-len(given) :] if given else []) != shapes(jaxpr.invars):
                 continue
-            plain = [Info()] * len(given)
-            _, found = self.walk(jaxpr, plain, given, (*path, k), scans)
+            if shapes(eqn.outvars) != shapes(jaxpr.outvars):
+                continue
+            _, found = self.walk(jaxpr, [Info()] * len(given), given, (*path, k), scans)
             for mine, theirs in zip(out, found, strict=True):
                 for a, b in zip(mine, theirs, strict=True):
                     labels.unify(a, b)
-                if name == "while":
-                    continue
         if name == "while":  # what is carried goes in as it comes out
             for mine, theirs in zip(out, axes[-len(out) :], strict=True):
                 for a, b in zip(mine, theirs, strict=True):
@@ -276,30 +154,46 @@ class Reader:
         for axis in over[1:]:
             labels.unify(atoms, axis)
         scan = Scan(path, eqn.params["length"], atoms)
-        held = [self.unscaled(i, "it is scaled before a scan") for i in infos]
+        held = [self.reading.unscaled(i, "it is scaled before a scan") for i in infos]
         held = [i if i.view is None or i.view.leaf is not None else Info() for i in held]
         for k in range(constants, first):
-            self.drop(held[k], WHY["scan"])
-            held[k] = Info()
+            if jaxpr.outvars[k - constants] is not jaxpr.invars[k]:  # else it is a constant
+                self.reading.drop(held[k], WHY["scan"])
+                held[k] = Info()
         for k in range(first, len(held)):
-            view = held[k].view
-            if view is not None:
-                axis, *rest = view.dims
-                if strides.is_feature(axis):
-                    view = dataclasses.replace(view, scans=(*view.scans, (path, axis)))
-                elif not strides.is_broadcast(axis):
-                    self.drop(held[k], sites.REPEATED)
-                    view = None
-                held[k] = Info(view and view.with_dims(rest))
+            held[k] = self.sliced_off(held[k], path)
         inside = [*axes[:first], *(axis[1:] for axis in axes[first:])]
         found, out = self.walk(jaxpr, held, inside, path, (*scope.scans, scan))
         for mine, theirs in zip(axes[constants:first], out, strict=False):
             for a, b in zip(mine, theirs, strict=True):
                 labels.unify(a, b)
-        for info in found:
-            self.drop(info, "a scan returns it")
         stacked = [(atoms, *axis) for axis in out[carried:]]
-        return [Info()] * len(out), [*out[:carried], *stacked]
+        returned = [self.put_back(info, scan) for info in found[carried:]]
+        passed = [Info(info.view) for info in held[constants:first]]
+        return [*passed, *returned], [*out[:carried], *stacked]
+
+    def sliced_off(self, info: Info, scan: Any) -> Info:
+        """What a scan makes of a value that it goes through: a leaf loses its first axis."""
+        if info.view is None:
+            return Info(constant=info.constant)
+        axis, *rest = info.view.dims
+        view = info.view.with_dims(rest)
+        if strides.is_feature(axis):
+            view = dataclasses.replace(view, scans=(*view.scans, (scan, axis)))
+        elif not strides.is_broadcast(axis):
+            self.reading.drop(info, sites.REPEATED)
+            return Info()
+        return Info(view)
+
+    def put_back(self, info: Info, scan: Scan) -> Info:
+        """A leaf that a scan returns from every step, as some libraries do with all they have."""
+        info = self.reading.unscaled(info, "it is scaled in a scan, which returns it")
+        view = info.view
+        if view is None or view.leaf is None:
+            return Info()
+        axes = dict(view.scans)
+        axis = axes.pop(scan.identity, ((scan.length, 0),))
+        return Info(dataclasses.replace(view, dims=(axis, *view.dims), scans=tuple(axes.items())))
 
     # ----------------------------------------------------------------------------- operations
 
@@ -310,16 +204,19 @@ class Reader:
         gain = next((info.gain for info in infos if info.gain), None)
         leaves = [k for k, i in enumerate(infos) if i.view is not None and i.view.leaf is not None]
         if len(leaves) > 1:  # a scaled one that meets another parameter has had its use
-            infos = [self.settled(info) for info in infos]
+            infos = [self.reading.settled(info) for info in infos]
             leaves = [k for k in leaves if infos[k].view is not None]
         if name in MOVES and infos[0].view is not None:
             return self.move(eqn, infos[0], path, gain)
         if not leaves and name in ("iota", "eq", *SAME):
-            hot = self.one_hot(eqn, infos)
+            hot = arithmetic.one_hot(eqn, infos)
             if hot is not None:
                 return hot
         if not leaves and (name in MOVES or name in ("mul", "div")):
             return Info(constant=constant, gain=gain)
+        if not leaves and name in ("add", "add_any"):
+            for info in infos:
+                arithmetic.follow_rows(self.reading, info.view, eqn, axes[-1], path)
         floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
         if not leaves or name == "stop_gradient" or not floating:
             return Info(constant=constant)
@@ -327,7 +224,9 @@ class Reader:
         view = infos[place].view
         assert view is not None
         result: Site | Info | str
-        if len(leaves) > 1:
+        if name in WHY:
+            result = WHY[name]
+        elif len(leaves) > 1:
             result = "it is combined with another parameter, or with itself"
         elif name in PRODUCTS:
             result = PRODUCTS[name](path, eqn.params, view, place, axes, shape)
@@ -337,11 +236,11 @@ class Reader:
             if view.scaled == "array":
                 result = "it is multiplied entry by entry before its product"
         elif name in ("mul", "add", "add_any", "sub", "neg", "div"):
-            result = self.arithmetic(scope, eqn, infos, place, axes[-1], path, shape)
-        else:
-            result = WHY.get(
-                name, f"it enters {name!r}, which is not linear in it, or not known to be"
+            result = arithmetic.arithmetic(
+                self.reading, scope, eqn, infos, place, axes[-1], path, shape
             )
+        else:
+            result = f"it enters {name!r}, which is not linear in it, or not known to be"
         if isinstance(result, Info):
             return result
         if isinstance(result, str):
@@ -351,23 +250,9 @@ class Reader:
                 if name in PRODUCTS:
                     self.reading.broken.setdefault(view.leaf, result)
                 else:
-                    self.drop(infos[k], result)
+                    self.reading.drop(infos[k], result)
             return Info()
         return self.found(scope, eqn, result, infos, path, shape)
-
-    def one_hot(self, eqn: Any, infos: list[Info]) -> Info | None:
-        """Rows of a unit matrix, as ``jax.nn.one_hot`` makes them: labels compared to a count."""
-        name = eqn.primitive.name
-        if name == "iota":
-            return Info(constant=True, counts=eqn.params["dimension"])
-        if name == "eq":
-            for mine, other in ((0, 1), (1, 0)):
-                axis, shape = infos[mine].counts, eqn.invars[other].aval.shape
-                if axis is not None and (not shape or shape[axis] == 1):
-                    return Info(one_hot=axis)
-            return None
-        kept = infos[0]
-        return kept if kept.counts is not None or kept.one_hot is not None else None
 
     def found(self, scope: Scope, eqn: Any, site: Site, infos, path, shape) -> Info:
         """Keep a site; what follows of its output is a bias to a product, a shift to a scale."""
@@ -395,68 +280,29 @@ class Reader:
             if moved is None:
                 return Info()
         else:
-            moved = strides.reshaped(view, out.shape)
+            order = params.get("dimensions") if name == "reshape" else None
+            source = view if order is None else view.with_dims(view.dims[i] for i in order)
+            moved = strides.reshaped(source, out.shape)
         if moved is None:
-            self.drop(info, "a reshape cuts across its axes")
+            self.reading.drop(info, "a reshape cuts across its axes")
             return Info()
         if view.scaled:
             self.reading.scaling[path] = 0
         return Info(moved, gain=gain)
 
-    def arithmetic(self, scope, eqn, infos, place, out, path, shape) -> Site | Info | str:
-        """Sums and products of a leaf with something that is none."""
-        name = eqn.primitive.name
-        view = infos[place].view
-        constant = all(i.constant for k, i in enumerate(infos) if k != place)
-        if name == "div" and place == 1:
-            return "something is divided by it"
-        aligned = strides.aligned(view, shape)
-        alone = not any(strides.is_broadcast(a) and a for a in aligned.dims)
-        small = sum(map(bool, view.dims)) <= 1
-        if name == "neg" or (constant and alone):  # c W, or W + c: still the leaf, up to a factor
-            return self.scaled(eqn, aligned, place, name, path)
-        if name in ("add", "add_any", "sub"):
-            site = sites.elementwise(path, "shift", view, None, out, shape)
-            if isinstance(site, str):
-                return site
-            self.join(infos, place, name, path, shape)
-            return dataclasses.replace(site, how=place, negated=name == "sub" and place == 1)
-        site = sites.elementwise(path, "scale", view, 1 - place, out, shape)
-        if isinstance(site, str):
-            return site
-        site = dataclasses.replace(site, how=name)
-        if alone:  # γ rsqrt(variance), say, which meets the examples later
-            if not small:
-                return "it is multiplied entry by entry"
-            if view.pending is not None or view.scaled:
-                return site
-            pending = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
-            pending = sites.within(pending, scope.scans)
-            self.reading.scaling[path] = place
-            return Info(dataclasses.replace(aligned, scaled="array", pending=pending))
-        return site
-
-    def scaled(self, eqn, view: View, place: int, name: str, path) -> Info | str:
-        """A view after a constant was added to it, or multiplied."""
-        others = [v for k, v in enumerate(eqn.invars) if k != place]
-        scalar = all(v.aval.size == 1 for v in others)
-        if name in ("add", "add_any") or (name == "sub" and place == 0):
-            if view.scaled:
-                self.reading.scaling[path] = place
-            return Info(view)
-        if not scalar:
-            return "it is multiplied entry by entry"
-        self.reading.scaling[path] = place
-        return Info(dataclasses.replace(view, scaled=view.scaled or "scalar"))
-
-    def join(self, infos, place: int, name: str, path, shape) -> None:
-        """Remember the product that a shift is the bias of, or the scale it follows."""
-        view, other = infos[place].view, infos[1 - place]
-        if other.gain:
-            self.reading.gains[path] = other.gain
-        if other.view is None or name == "sub" or view.scaled:
-            return
-        product = self.reading.sites[other.view.source[1]]
-        matched = sites.bias_of(product, other.view, view, shape)
-        if matched is not None:
-            self.reading.biases[path] = (product.path, matched)
+    def pieces(self, eqn: Any, infos: list[Info], path) -> list[Info]:
+        """The slices of a leaf, where they are one of equal pieces each."""
+        view, shapes = infos[0].view, [v.aval.shape for v in eqn.outvars]
+        assert view is not None
+        starts = beginnings(eqn)
+        if starts is None or view.scaled == "array":
+            found = [None]
+        else:
+            pairs = zip(starts, shapes, strict=True)
+            found = [strides.sliced(view, start, shape) for start, shape in pairs]
+        if None in found:
+            self.reading.drop(infos[0], WHY[eqn.primitive.name])
+            return [Info()] * len(shapes)
+        if view.scaled:
+            self.reading.scaling[path] = 0
+        return [Info(v) for v in found]

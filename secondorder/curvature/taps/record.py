@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
-from secondorder.curvature.taps.blocks import Block, Group, Layout, group
-from secondorder.curvature.taps.reader import (
-    MOVES,
-    SAME,
-    Reading,
-    alive,
-    opened,
-    programs,
-    read_program,
-    scan_counts,
-)
+from secondorder import tree
+from secondorder.curvature.taps.blocks import Layout
+from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
+from secondorder.curvature.taps.grouping import Group, group
+from secondorder.curvature.taps.programs import alive, opened, programs, scan_counts
+from secondorder.curvature.taps.reader import read_program
 from secondorder.curvature.taps.sites import Site
 from secondorder.curvature.taps.statistics import Use, statistics
 from secondorder.tree import Params
@@ -50,7 +45,8 @@ def _tap(y: jax.Array, t: jax.Array) -> jax.Array:
 
 @_tap.defjvp
 def _tap_jvp(primals, tangents):
-    return primals[0], tangents[0] + tangents[1]
+    y, (dy, dt) = primals[0], tangents
+    return y, dy + tree.placed_like(dt, y)
 
 
 def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group], Any]:
@@ -122,6 +118,11 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
     _check(layout, groups)
     plan = _Plan.of(reading, groups)
     jaxpr, constants = opened(closed)
+    # Constants may be NumPy's float64 still, whatever the program takes them for.
+    constants = [
+        jnp.asarray(c, v.aval.dtype) if isinstance(c, np.ndarray) else c
+        for c, v in zip(constants, jaxpr.constvars, strict=True)
+    ]
     leaves, params_tree = jax.tree.flatten(params)
     taps = {path: jnp.zeros(s.shape, s.dtype) for path, s in plan.sites.items()}
 
@@ -140,22 +141,22 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
 
 
 def _check(layout: Layout, groups: Sequence[Group]) -> None:
-    for then, now in itertools.zip_longest(layout.blocks, (g.block for g in groups)):
-        if _identity(then) != _identity(now):
-            name = (then or now or layout.blocks[0]).name
+    """Raise a ``ValueError`` where a model is not the one that the layout was read of."""
+    by_leaf = lambda blocks: {leaf: block for block in blocks for leaf in block.leaves}
+    then, now = by_leaf(layout.blocks), by_leaf(g.block for g in groups)
+    if len(then) != len(now):
+        raise ValueError(
+            f"The layout was read of parameters with {len(then)} leaves, but these have {len(now)}."
+        )
+    identity = lambda block: (block.leaves, block.kind, block.parts)
+    said = lambda block: f"{block.kind} {block.shape} ({block.reason})"
+    for leaf, path in enumerate(layout.paths):
+        if identity(then[leaf]) != identity(now[leaf]):
             raise ValueError(
-                f"The model uses {name} in another way than the model that the layout was read of: "
-                f"there {_said(then)}, here {_said(now)}. Read the layout of this very model, "
-                "on an example batch."
+                f"The model uses {path} in another way than the model that the layout was read of: "
+                f"there {said(then[leaf])}, here {said(now[leaf])}. Read the layout of this very "
+                "model; the batch may be any."
             )
-
-
-def _identity(block: Block | None) -> Any:
-    return block and (block.leaves, block.kind, block.parts)
-
-
-def _said(block: Block | None) -> str:
-    return "no block" if block is None else f"{block.kind} {block.shape} ({block.reason})"
 
 
 # --------------------------------------------------------------------------------- the forward pass
@@ -163,18 +164,20 @@ def _said(block: Block | None) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Which equations to tap, and which lead to them."""
+    """Which equations to tap, where operands are recorded, and which equations lead to them."""
 
     sites: dict[Path, Site]
+    recorded: dict[Path, Site]
     around: frozenset[Path]
     scaling: dict[Path, int]
 
     @classmethod
     def of(cls, reading: Reading, groups: Sequence[Group]) -> _Plan:
         used = [site for g in groups for row in g.sites for site in row]
-        paths = [site.path for site in used]
+        recorded = {site.recorded or site.path: site for site in used}
+        paths = [*(site.path for site in used), *recorded]
         around = frozenset(path[:i] for path in paths for i in range(1, len(path)))
-        return cls({site.path: site for site in used}, around, reading.scaling)
+        return cls({site.path: site for site in used}, recorded, around, reading.scaling)
 
     def inside(self, path: Path, taps: dict[Path, Any]) -> dict[Path, Any]:
         return {p: t for p, t in taps.items() if p[: len(path)] == path}
@@ -196,7 +199,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
     read = lambda atom: atom.val if isinstance(atom, Literal) else env[atom]
     env.update(zip(jaxpr.constvars, constants, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
-    for number in alive(jaxpr):
+    for number in alive(jaxpr, effects=True):
         eqn, here = jaxpr.eqns[number], (*path, number)
         operands = [read(v) for v in eqn.invars]
         if here in plan.around:
@@ -207,14 +210,15 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
         if here in plan.scaling:
             place = plan.scaling[here]
             known = factors.get(eqn.invars[place], jnp.ones((), out[0].dtype))
-            factors[eqn.outvars[0]] = _factor(eqn, known, operands, place)
-        if here in plan.sites:
-            site = plan.sites[here]
+            factors |= dict.fromkeys(eqn.outvars, _factor(eqn, known, operands, place))
+        if here in plan.recorded:
+            site = plan.recorded[here]
             place = _place(eqn, site)
             records[here] = (
                 None if site.operand is None else operands[site.operand],
                 factors.get(eqn.invars[place]) if site.view.scaled else None,
             )
+        if here in plan.sites:
             out = [_tap(out[0], taps[here])]
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars], records
@@ -231,7 +235,7 @@ def _place(eqn: Any, site: Site) -> int:
 def _factor(eqn: Any, known: Any, operands: list, place: int) -> Any:
     """What a leaf has been multiplied by after one more equation."""
     name = eqn.primitive.name
-    if name in MOVES:
+    if name in MOVES or name in PIECES:
         return known if known.ndim == 0 or name in SAME else _bind(eqn, [known])[0]
     if name == "neg" or (name == "sub" and place == 1):
         return -known

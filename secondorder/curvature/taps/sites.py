@@ -55,6 +55,7 @@ class Site:
       how: the operation's own parameters, where they are needed again.
       negated: whether the leaf is subtracted.
       depth: how many scans there are around it.
+      recorded: the path where the operand is recorded, if it is not ``path``.
     """
 
     path: tuple[int, ...]
@@ -72,6 +73,7 @@ class Site:
     how: Any = None
     negated: bool = False
     depth: int = 0
+    recorded: tuple[int, ...] = ()
 
     @property
     def leaf(self) -> int:
@@ -150,7 +152,7 @@ def dense(path, params: Any, view: View, place: int, axes: Sequence, shape) -> S
 
 
 def looked_up(site: Site, params: Any, place: int, one_hot: int) -> Site:
-    """A product with unit vectors along the axis ``one_hot`` is a look-up, where it sums over it."""
+    """A product with unit vectors along the axis ``one_hot``, if it sums over that: a look-up."""
     contracted, _ = params["dimension_numbers"]
     if tuple(contracted[1 - place]) != (one_hot,) or not _ordered(site.rows):
         return site
@@ -237,13 +239,46 @@ def elementwise(path, kind: str, view: View, operand: int | None, out, shape) ->
     return Site(path, kind, view, operand, (), tuple(outputs), tuple(positions), (), (), columns)
 
 
+def after(site: Site, path, product: View, out, shape, dtype) -> Site | None:
+    """The site, tapped only after its output was added to something of more axes.
+
+    Rows looked up for all examples alike (positions, by their number) meet the examples there.
+    ``None`` where the output's own axes are not whole axes of the sum.
+    """
+    product = strides.aligned(product, shape)
+    own = strides.whole(("site", None), site.shape[site.depth :]).dims
+    known = dict(zip(own, site.outputs[site.depth :], strict=True))
+    known.pop((), None)
+    specs: list[Axis | int] = []
+    positions = list(site.positions)
+    for axis, atoms in zip(product.dims, out, strict=True):
+        if strides.is_broadcast(axis):
+            specs.append(len(positions))
+            positions.append(atoms)
+        elif axis in known:
+            specs.append(known.pop(axis))
+        else:
+            return None
+    if known:
+        return None
+    return dataclasses.replace(
+        site,
+        path=path,
+        recorded=site.path,
+        outputs=(*site.outputs[: site.depth], *specs),
+        positions=tuple(positions),
+        shape=(*site.shape[: site.depth], *shape),
+        dtype=dtype,
+    )
+
+
 def bias_of(
     site: Site, product: View, bias: View, shape
 ) -> tuple[tuple[int, int, int], ...] | None:
     """Where ``product + bias`` is the site's layer with its bias, how their leaves' factors match.
 
     ``product`` views the output of the site. The bias must run along exactly the axes of the
-    output that the kernel does, and along the same scans.
+    output that the kernel does, along the same scans and in the same slice.
 
     Returns:
       ``(size, stride in the kernel, stride in the bias)`` for every factor, or ``None``.
@@ -252,6 +287,12 @@ def bias_of(
     if kernel_scans.keys() != bias_scans.keys():
         return None
     matched: list[tuple[int, int, int]] = []
+    if len(site.view.fixed) != len(bias.fixed):
+        return None
+    for (mine, i), (theirs, j) in zip(site.view.fixed, bias.fixed, strict=True):
+        if (mine[0], i) != (theirs[0], j):
+            return None
+        matched.append((mine[0], mine[1], theirs[1]))
     for key, axis in kernel_scans.items():
         pieces = strides.pair(axis, bias_scans[key])
         if pieces is None:

@@ -7,13 +7,14 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.curvature.taps import labels, strides
-from secondorder.curvature.taps.blocks import Group
+from secondorder.curvature.taps.grouping import Group
 from secondorder.curvature.taps.sites import Site, Spec
 from secondorder.curvature.taps.strides import Axis
 
@@ -52,11 +53,33 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
         return _entries(g, records, slopes)
     found = []
     for (site,), transposed in zip(g.sites, g.transposed, strict=True):
-        found.append(_product(g, site, transposed, records[site.path], slopes[site.path]))
+        record = records[site.recorded or site.path]
+        found.append(_product(g, site, transposed, record, slopes[site.path]))
+    return _stacked(g, list(zip(g.slots, found, strict=True)))
+
+
+def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
+    """The uses of a sliced leaf, of each its slot, as uses of the whole leaf."""
+    if g.pieces == 1:
+        return tuple(use for _, use in uses)
+    rounds: dict[Any, dict[int, Use]] = {}
+    for slot, use in uses:
+        shapes = jax.tree.structure(use), tuple(x.shape for x in jax.tree.leaves(use))
+        number = 0
+        while slot in rounds.setdefault((number, *shapes), {}):
+            number += 1
+        rounds[number, *shapes][slot] = use
+    found = []
+    for round_ in rounds.values():
+        nothing = jax.tree.map(jnp.zeros_like, next(iter(round_.values())))
+        parts = [round_.get(slot, nothing) for slot in range(g.pieces)]
+        found.append(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts))
     return tuple(found)
 
 
 def _wide(x: jax.Array) -> jax.Array:
+    """At least float32; and whole on every device, for what follows merges axes."""
+    x = tree.gathered(x)
     return jnp.asarray(x, tree.accumulation_dtype(x.dtype))
 
 
@@ -65,14 +88,20 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
     rows, columns = (part.columns, part.rows) if transposed else (part.rows, part.columns)
     arrange = lambda x, spec, axis: _arrange(x, spec, site, g.examples, part, axis)
     value, factor = record
-    slope = _wide(slope) if factor is None else _wide(slope) * _wide(factor)
+    slope = _wide(slope)
     if site.kind == "embedding":
-        indices, valid = _rows_of(site, value)
+        if factor is not None:
+            slope = slope * _fit(_wide(factor), slope.shape, site.depth)
+        indices, valid = _rows_of(site, tree.gathered(value))
         slope = arrange(slope, site.outputs, columns)
         valid = arrange(valid, site.inputs, ())[..., 0]
         indices = arrange(indices, site.inputs, ())[..., 0]
+        indices = jnp.broadcast_to(indices, slope.shape[:3])
         return Use(None, jnp.where(valid[..., None], slope, 0), indices)
-    value = _patches(site, _wide(value)) if site.kind == "convolution" else _wide(value)
+    value = _wide(value)
+    if factor is not None:  # of the kernel, and not of its bias
+        value = value * _fit(_wide(factor), value.shape, site.depth)
+    value = _patches(site, value) if site.kind == "convolution" else value
     inputs = arrange(value, site.inputs, rows)
     slope = arrange(slope, site.outputs, columns)
     if transposed:
@@ -84,8 +113,8 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
 
 def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
     """A scale, a shift or both, each summed over the positions of an example."""
-    uses = []
-    for row in g.sites:
+    uses: list[tuple[int, jax.Array]] = []
+    for slot, row in zip(g.slots, g.sites, strict=True):
         columns = []
         for site, part in zip(row, g.block.parts, strict=True):
             value, factor = records[site.path]
@@ -101,14 +130,16 @@ def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
             columns.append(_arrange(slope, site.outputs, site, g.examples, part, wanted))
         if g.examples is not None:
             columns = [jnp.sum(c, axis=2, keepdims=True) for c in columns]
-        uses.append(jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0])
-    if g.examples is not None:
-        uses = [sum(uses[1:], uses[0])]
+        joined = jnp.concatenate(columns, axis=-1) if len(columns) > 1 else columns[0]
+        uses.append((slot, joined))
+    if g.examples is not None:  # one example's uses of one piece are one gradient
+        slots = dict.fromkeys(g.slots)
+        uses = [(k, sum(x for slot, x in uses if slot == k)) for k in slots]  # pyright: ignore[reportAssignmentType]
+    a, b = g.block.shape[1:]
     if g.block.kind == "embedding":
-        _, a, b = g.block.shape
-        tables = [u.reshape(*u.shape[:2], a, b) for u in uses]
-        return tuple(Use(None, u, _positions(u)) for u in tables)
-    return tuple(Use(jnp.ones_like(u[..., :1]), u) for u in uses)
+        tables = [(slot, u.reshape(*u.shape[:2], a, b)) for slot, u in uses]
+        return _stacked(g, [(slot, Use(None, u, _positions(u))) for slot, u in tables])
+    return _stacked(g, [(slot, Use(jnp.ones_like(u[..., :1]), u)) for slot, u in uses])
 
 
 def _positions(table: jax.Array) -> jax.Array:
@@ -198,7 +229,7 @@ def _arrange(x, spec: Spec, site: Site, examples, part, wanted: Axis) -> jax.Arr
         first = sorted((k for k in positions if place[k]), key=lambda k: place[k][0])
         rest = [k for k in positions if not place[k]]
     groups = [
-        [("leaf", s, 0) for _, s in part.stacked],
+        [("leaf", s, 0) for _, s in part.stacked if ("leaf", s, 0) in order],
         first,
         rest,
         [("leaf", s, 0) for _, s in wanted],

@@ -25,6 +25,7 @@ class View:
       source: ``("leaf", index)``, or ``("site", path)`` for the output of a linear map.
       dims: one :data:`Axis` per axis.
       scans: the axes that enclosing scans have sliced off, ``(identity of the scan, axis)``.
+      fixed: what slices have cut it down to: factors of the source, each with the one index kept.
       scaled: ``""``, ``"scalar"`` or ``"array"``: what it was multiplied by on the way.
       pending: the site that the multiplication itself is, should nothing better follow.
     """
@@ -32,6 +33,7 @@ class View:
     source: tuple[str, Any]
     dims: tuple[Axis, ...]
     scans: tuple[tuple[Any, Axis], ...] = ()
+    fixed: tuple[tuple[Factor, int], ...] = ()
     scaled: str = ""
     pending: Any = None
 
@@ -89,6 +91,34 @@ def reshaped(view: View, shape: Sequence[int]) -> View | None:
     """The view in another shape; ``None`` where that cuts across a factor."""
     dims = regroup(itertools.chain(*view.dims), shape)
     return None if dims is None else view.with_dims(dims)
+
+
+def sliced(view: View, starts: Sequence[int], sizes: Sequence[int]) -> View | None:
+    """One of equal pieces along each axis; ``None`` where the pieces are not equal."""
+    dims, fixed = [], list(view.fixed)
+    for axis, start, size in zip(view.dims, starts, sizes, strict=True):
+        whole_ = length(axis)
+        if size == 0 or whole_ % size or start % size:
+            return None
+        parts = regroup(axis, (whole_ // size, size))
+        if parts is None:
+            return None
+        index = start // size
+        for n, stride in reversed(parts[0]):
+            if stride:
+                fixed.append(((n, stride), index % n))
+            index //= n
+        dims.append(parts[1])
+    return dataclasses.replace(view, dims=tuple(dims), fixed=tuple(fixed))
+
+
+def digits(view: View, fine: Axis) -> dict[int, int]:
+    """The index that slices have kept of each finer factor, by its stride."""
+    return {
+        s: (index * stride // s) % m
+        for (n, stride), index in view.fixed
+        for m, s in cut(((n, stride),), fine)
+    }
 
 
 def broadcast(view: View, shape: Sequence[int], places: Sequence[int]) -> View:

@@ -1,0 +1,60 @@
+"""The few things that are asked of a program (a jaxpr), which JAX's releases store differently."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from jax.extend.core import Literal
+
+
+def programs(eqn: Any) -> list[Any]:
+    """The inner programs of an equation, whatever their parameters are called."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "eqns") and hasattr(item, "invars"):
+                found.append(item)
+            elif hasattr(item, "jaxpr") and hasattr(item.jaxpr, "eqns"):
+                found.append(item)
+    return found
+
+
+def opened(program: Any) -> tuple[Any, list[Any]]:
+    """A program and the values of its constants."""
+    return getattr(program, "jaxpr", program), list(getattr(program, "consts", ()))
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """How many constants and how many carried values a scan has."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carry, _ = eqn.params["ft_in"].elts  # from JAX 0.12 on
+    return len(constants), len(carry)
+
+
+def alive(jaxpr: Any, effects: bool = False) -> list[int]:
+    """The numbers of the equations that the outputs, or also side effects, depend on."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    found = []
+    for number in reversed(range(len(jaxpr.eqns))):
+        eqn = jaxpr.eqns[number]
+        if wanted.intersection(eqn.outvars) or (effects and eqn.effects):
+            found.append(number)
+            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return found[::-1]
+
+
+def beginnings(eqn: Any) -> list[tuple[int, ...]] | None:
+    """Where the slices of an equation begin; ``None`` where that is not known, or they skip."""
+    name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
+    if name == "slice":
+        return [params["start_indices"]] if set(params["strides"] or ()) <= {1} else None
+    if name == "split":
+        ends = [0, *itertools.accumulate(params["sizes"])][:-1]
+        return [tuple(e if i == params["axis"] else 0 for i in range(len(shape))) for e in ends]
+    if not all(isinstance(v, Literal) for v in eqn.invars[1:]):
+        return None
+    most = [n - m for n, m in zip(shape, params["slice_sizes"], strict=True)]
+    given = [int(v.val) for v in eqn.invars[1:]]
+    return [tuple(min(max(i, 0), n) for i, n in zip(given, most, strict=True))]

@@ -105,7 +105,7 @@ def shampoo_of_bases(learning_rate):
 
 
 def example_of(params) -> so.Objective:
-    """An objective that these parameters are for: layer-wise methods see by it how they are used."""
+    """An objective of such parameters: it shows layer-wise methods how they are used."""
     data = batch()
     if isinstance(params, dict) and set(params) == {"b", "w"}:
         return so.restrict(logistic(data), HELD)

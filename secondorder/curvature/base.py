@@ -16,8 +16,8 @@ class Curvature(NamedTuple):
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(grads, state, params, value_fn) -> (Operator, state)``.
       needs_value_fn: whether ``update`` looks at the objective, or at gradients alone.
-      reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that goes
-        into inverses which are kept.
+      reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that
+        goes into inverses which are kept.
     """
 
     init: Callable[[Params], Any]

@@ -13,7 +13,7 @@ def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
     """``mv`` of the one, ``solve`` of the other: an exact model with an approximate minimum.
 
     A solver takes from it what it needs: ``momentum(closed_form())`` proposes a step by the
-    approximate inverse and chooses its length by the exact product. The gain ratio compares with the
+    approximate inverse and chooses its length by exact products. The gain ratio compares with the
     exact model.
 
     Args:

@@ -15,14 +15,14 @@ from secondorder.operators import axes as ax
 from secondorder.operators.axes import Axes, AxisEigen, AxisRoots, Factors, Layout
 from secondorder.operators.base import Operator
 from secondorder.operators.diagonal import PositiveDiagonal
-from secondorder.tree import Params
+from secondorder.tree import Params, Scalar
 
 
 class Now(NamedTuple):
     """When a frame is renewed: whether for the first time, and under which damping."""
 
     first: jax.Array
-    damping: jax.Array
+    damping: Scalar
 
 
 class Structure(NamedTuple):
@@ -41,7 +41,7 @@ class Structure(NamedTuple):
     """
 
     init: Callable[[Params], tuple[Any, Any]]
-    measure: Callable[[Sample, Any], Any]
+    measure: Callable[[Any, Any], Any]
     operator: Callable[[Params, Any, Any], Operator]
     refresh: Callable[[Params, Any, Any, Now], tuple[Any, Any]] | None = None
     behind: bool = False

@@ -40,8 +40,9 @@ def kfac(
       decay: of the averages A and G.
       every, refresh: steps between two samples of them, and between two inverses.
       weight_decay: decoupled: the parameters shrink by (α times) it a step.
-      estimator: what is sampled: ``curvature.fisher_sample()`` (default), ``ggn_sample()`` for losses
-        that are no likelihood, ``ggn_components()`` for no sampling, ``per_example()`` (empirical).
+      estimator: what is sampled: ``curvature.fisher_sample()`` (default), ``ggn_sample()`` for
+        losses that are no likelihood, ``ggn_components()`` for no sampling, ``per_example()`` for
+        the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
 
     Raises:
@@ -68,7 +69,7 @@ def layered(
     if learning_rate is None:
         model = preconditioned(exact(ggn), layers)
         solver = solvers.momentum(solvers.closed_form())
-        direction = scale_by_curvature(model, solver, trust.damping(damping))
+        direction = scale_by_curvature(model, solver, trust.damping(damping, lazy=True))
         return direction if weight_decay is None else optax.chain(direction, decayed(weight_decay))
     solver = solvers.averaged(solvers.closed_form(), momentum)
     direction = scale_by_curvature(layers, solver, trust.fixed(damping))

@@ -6,9 +6,10 @@ what the objective says to what comes out, ``G (S, b, b)``, so that on the block
 
     B v = A v G,        (B + λ I)⁻¹ v ≈ (A + π √λ I)⁻¹ v (G + √λ/π I)⁻¹
 
-with ``π² = (tr A/a) / (tr G/b)``, separately for each of the stack. A factor that is diagonal is
-kept as its diagonal, ``(S, a)``. Any number of factors will do: a leaf that belongs to no layer has
-one for each axis, ``(S, d₁, …, d_r)``, with ``λ^(1/r)`` split by the geometric mean of their traces.
+with ``π² = (tr A/a) / (tr G/b)``, separately for each of the stack. A factor that is diagonal
+is kept as its diagonal, ``(S, a)``. Any number of factors will do: a leaf that belongs to no layer
+has one for each axis, ``(S, d₁, …, d_r)``, and ``λ^(1/r)`` is split by the geometric mean of their
+traces.
 
 Source: Martens and Grosse (2015), sections 3 and 6.3; George et al. (2018) for the eigenvalues.
 """
@@ -48,7 +49,7 @@ class Block(Protocol):
 
 
 def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
-    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, factors ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
+    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, and ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
     for axis, factor in enumerate(factors, start=1):
         if factor.ndim == 2:
             x = x * _spread(factor, axis, x.ndim)

@@ -26,15 +26,11 @@ def network(x, y=None, act=jnp.tanh, loss=so.squared_error):
     return so.compose(loss(Y[: len(x)] if y is None else y), model)
 
 
-def updated(curvature, objective, params, times=1):
-    state = curvature.init(params)
-    update = jax.jit(lambda s, p: curvature.update(jax.grad(objective)(p), s, p, objective, 0.1))
-    for _ in range(times):
-        operator, state = update_operator(curvature, objective, params, state)
-    return operator, state
+def updated(curvature, objective, params):
+    return update_at(curvature, objective, params, curvature.init(params))
 
 
-def update_operator(curvature, objective, params, state):
+def update_at(curvature, objective, params, state):
     return curvature.update(jax.grad(objective)(params), state, params, objective, 0.1)
 
 
@@ -101,7 +97,7 @@ def test_sampled_factors_are_right_in_expectation(estimate):
     start = curvature.init(PARAMS)
 
     def g_of(i):
-        _, state = update_operator(curvature, f, PARAMS, start._replace(count=i))
+        _, state = update_at(curvature, f, PARAMS, start._replace(count=i))
         return [m.factors[1][0] for m in state.averages]
 
     found = jax.jit(lambda: jax.lax.map(g_of, jnp.arange(draws), batch_size=100))()
@@ -186,7 +182,7 @@ def test_a_model_other_than_the_example_is_refused_with_the_leaf_named():
     other = so.compose(so.squared_error(Y), lambda p: X @ p["w1"] @ p["w2"] + p["b2"])
     curvature = layerwise(example)
     with pytest.raises(ValueError, match=r"w1.*in another way"):
-        update_operator(curvature, other, PARAMS, curvature.init(PARAMS))
+        update_at(curvature, other, PARAMS, curvature.init(PARAMS))
 
 
 def test_an_estimate_without_outputs_is_refused():

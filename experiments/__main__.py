@@ -109,10 +109,10 @@ class Bench:
     """Which benchmark."""
     problems: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")] = ()
     """Which problems; all of them if none is named."""
-    solvers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """Which solvers, the first being what times are relative to; all of them if none is named."""
+    solvers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", aliases=("--methods",))] = ()
+    """Which solvers or methods, the first being what times are relative to; all if none is named."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Only the problems as given, in float64."""
+    """Only what is quickly done: problems as given, in float64; fewer steps and trials."""
     lines: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print every run as it ends."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/bench")

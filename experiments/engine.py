@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from experiments.cost import GRADIENT
 from experiments.optimizers import Optimizer
-from experiments.problem import Data, Problem, full_batch
+from experiments.problem import Data, Problem
 
 STALLED_AFTER = 30  # steps in a row that leave value and gradient unchanged to the last bit
 DIVERGED_ABOVE = 1e8  # times the value at the start
@@ -29,7 +29,7 @@ DIVERGED_ABOVE = 1e8  # times the value at the start
 class Status(StrEnum):
     """Why a run ended."""
 
-    CONVERGED = "converged"  # the gradient norm fell to the problem's target
+    CONVERGED = "converged"  # to the problem's target
     STEP_LIMIT = "step limit"
     STALLED = "stalled"  # no step changes anything any more
     DIVERGED = "diverged"  # not finite, or far above the start
@@ -60,7 +60,7 @@ class Setting:
     problem: Problem
     data: Data
     everything: Any
-    """All training data, as one batch."""
+    """All training data as one batch, or what the problem looks at instead."""
     measure: Callable[..., Mapping[str, jax.Array]]
 
 
@@ -94,7 +94,7 @@ def set_up(problem: Problem) -> Setting:
     """Loads the data of a problem and compiles what is measured while the clock stands still."""
     with numerics(problem):
         data = {name: jnp.asarray(array) for name, array in problem.load().items()}
-        everything = next(full_batch(data, 0))
+        everything = problem.looks_at(data)
         params = problem.init(jax.random.key(0), data)
 
         def measure(params, batch, data):
@@ -131,7 +131,7 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
     with numerics(problem):
         params = problem.init(jax.random.key(0), setting.data)
         hyperparameters = {name: jnp.asarray(1.0, float) for name in optimizer.search}
-        batch = next(_batches(setting, 0))
+        batch = next(batches(setting, 0))
         compiled_start = jax.jit(start).lower(params, hyperparameters).compile()
         state = compiled_start(params, hyperparameters)
         clock = time.perf_counter()
@@ -142,7 +142,7 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
     return Prepared(setting, optimizer, compiled_start, compiled_step, compile_seconds)
 
 
-def _batches(setting: Setting, seed: int) -> Iterator[Any]:
+def batches(setting: Setting, seed: int) -> Iterator[Any]:
     """The stream on the device; a batch that comes again is not copied again."""
     held, placed = None, None
     for batch in setting.problem.stream(setting.problem.load(), seed):
@@ -166,7 +166,7 @@ class _Recorder:
         limit = DIVERGED_ABOVE * max(1.0, abs(self.rows[0]["value"]))
         if not (math.isfinite(value) and math.isfinite(grad_norm)) or value > limit:
             return Status.DIVERGED
-        if grad_norm <= self.problem.grad_norm_target:
+        if grad_norm <= self.problem.grad_norm_target or self.problem.solved(row):
             return Status.CONVERGED
         same = before is not None and (value, grad_norm) == (before["value"], before["grad_norm"])
         self.unchanged = self.unchanged + 1 if same else 0
@@ -195,8 +195,8 @@ def run(
         }
         params = problem.init(jax.random.key(seed), setting.data)
         state = prepared.start(params, chosen)
-        batches = _batches(setting, seed)
-        batch = next(batches)
+        stream = batches(setting, seed)
+        batch = next(stream)
 
         recorder, status, seconds, diagnostics = _Recorder(problem), None, 0.0, {}
         # A line search that hands its last gradient on still needs one to begin with.
@@ -222,7 +222,7 @@ def run(
             spent += optimizer.step_cost(diagnostics)
             if optimizer.reuses_gradient and not problem.is_full_batch:
                 spent += GRADIENT  # the gradient at hand is of another batch
-            batch = next(batches)
+            batch = next(stream)
             on_step(count + 1)
     return Run(
         problem=problem.name,

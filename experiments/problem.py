@@ -77,6 +77,10 @@ class Problem:
     tuning_steps: int = 300
     step_unit: float = 1.0
     """Where the search for a fixed step begins: one over the curvature, to a decade."""
+    looks_at: Callable[[Data], Batch] = lambda data: next(full_batch(data, 0))
+    """The batch on which value and gradient are measured while the clock stands still."""
+    solved: Callable[[Mapping[str, float]], bool] = lambda row: False
+    """Whether a run may end, by what was measured: besides the gradient norm."""
     pictures: tuple[Picture, ...] = ()
     """Figures beside the convergence curves."""
 

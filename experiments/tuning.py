@@ -66,6 +66,7 @@ def tune(
     trials: int = TRIALS,
     steps: int | None = None,
     on_trial: Callable[[Trial], object] = lambda trial: None,
+    every: int = LOOK_EVERY,
 ) -> Tuning:
     """Searches the one hyperparameter of an optimizer."""
     ((name, search),) = prepared.optimizer.search.items()
@@ -76,7 +77,7 @@ def tune(
     while len(done) < trials:
         queue = queue or next_settings(done)
         setting = queue.pop(0)
-        result = run(prepared, TUNING_SEED, steps, {name: setting}, every=LOOK_EVERY)
+        result = run(prepared, TUNING_SEED, steps, {name: setting}, every=every)
         columns = result.columns
         done.append(
             Trial(

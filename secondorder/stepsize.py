@@ -27,13 +27,13 @@ def step_along(
       first_guess: the line search's first trial, ``"one"`` for directions that know their length
         (Newton), ``"keep"`` for those that do not (the gradient): the last step size.
     """
-    links = [direction] if weight_decay is None else [direction, _decayed(weight_decay)]
+    links = [direction] if weight_decay is None else [direction, decayed(weight_decay)]
     if learning_rate is None:
         return optax.chain(*links, zoom(first_guess))
     return optax.chain(*links, optax.scale_by_learning_rate(learning_rate, flip_sign=False))
 
 
-def _decayed(weight_decay: Any) -> optax.GradientTransformation:
+def decayed(weight_decay: Any) -> optax.GradientTransformation:
     """Decay apart from the curvature; a step of nothing, of a rejection, stays one."""
 
     def update(updates, state, params=None):

@@ -109,8 +109,11 @@ def scale_by_curvature(
         if not jax.tree.leaves(params):
             return grads, state
         g = tree.accumulator(grads)
-        operator, curvature_state = curvature.update(grads, state.curvature, params, value_fn)
         scale = trust.scale(state.trust)
+        known = (scale,) if curvature.reads_scale else ()
+        operator, curvature_state = curvature.update(
+            grads, state.curvature, params, value_fn, *known
+        )
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
@@ -119,7 +122,7 @@ def scale_by_curvature(
 
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
         finite = tree.all_finite(g) & tree.all_finite((taken, _numbers(curvature_state)))
-        gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted)
+        gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
         trust_state = trust.update(trial, state.trust)
 
@@ -154,7 +157,7 @@ def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Call
     return step._replace(direction=cut, predicted=quadratic(cut).astype(step.predicted.dtype))
 
 
-def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.Array:
+def _gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> jax.Array:
     """Actual over predicted change of the objective along ``updates``.
 
     Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
@@ -164,14 +167,19 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted) -> jax.A
     """
     direction = tree.cast(updates, params)
     trial = tree.add(params, direction)
-    new_value, new_slope = jax.jvp(value_fn, (trial,), (direction,))
-    value = value_fn(params) if value is None else jnp.asarray(value)
     dtype = predicted.dtype
-    noise = 1e4 * jnp.finfo(jnp.result_type(new_value)).eps
-    value, new_value, new_slope = (x.astype(dtype) for x in (value, new_value, new_slope))
+    both = lambda: jax.jvp(value_fn, (trial,), (direction,))
+    new_value, new_slope = (value_fn(trial), None) if lazy else both()
+    noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
+    value = value_fn(params) if value is None else jnp.asarray(value)
+    value, new_value = value.astype(dtype), new_value.astype(dtype)
     change = new_value - value
-    slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + new_slope)
-    change = jnp.where(jnp.abs(change) <= noise.astype(dtype) * jnp.abs(value), slopes, change)
+    near = jnp.abs(change) <= noise * jnp.abs(value)
+    if new_slope is None:
+        zero = lambda: jnp.zeros((), dtype)
+        new_slope = jax.lax.cond(near, lambda: both()[1].astype(dtype), zero)
+    slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + new_slope.astype(dtype))
+    change = jnp.where(near, slopes, change)
     sound = jnp.isfinite(new_value) & jnp.isfinite(change)
     gain = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
     gain = jnp.where(tree.max_abs(updates) == 0, 1, gain)

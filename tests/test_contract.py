@@ -104,6 +104,23 @@ def shampoo_of_bases(learning_rate):
     return so.shampoo(learning_rate, eigen=True)
 
 
+def example_of(params) -> so.Objective:
+    """An objective of such parameters: it shows layer-wise methods how they are used."""
+    data = batch()
+    if isinstance(params, dict) and set(params) == {"b", "w"}:
+        return so.restrict(logistic(data), HELD)
+    if isinstance(params, dict) and set(params) == {"w"}:
+        return so.sum_of_squares(lambda p: jnp.exp(p["w"]))
+    if hasattr(params, "shape"):
+        whole = logistic(data)
+        return so.compose(whole.loss, lambda w: whole.model({"b": HELD["b"], "w": w}))
+    for _, known, apply in modules():
+        if jax.tree.structure(known) == jax.tree.structure(params):
+            loss = so.sigmoid_cross_entropy(data["y"][:, None])
+            return so.per_example(loss, apply, data["x"])
+    return affine(params)
+
+
 SHIFTED = frozenset({Stop.SHIFTED})
 # A solver of a region uses negative curvature instead of repairing it, up to the boundary.
 NEGATIVE = frozenset({Stop.NEGATIVE_CURVATURE, Stop.BOUNDARY})
@@ -205,6 +222,18 @@ METHODS = {
         parabola=150, logistic=95,
         plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
     ),
+    "kfac": Method(
+        so.kfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        closed_loop=True, matrix_free=True, by_leaf=True,
+    ),
+    "kfac_of_a_given_rate": Method(
+        so.kfac, {"learning_rate": 0.1, "damping": 0.1, "refresh": 1, "example": example_of},
+        live=("learning_rate", "damping"), logistic=220, matrix_free=True, by_leaf=True,
+    ),
+    "ekfac": Method(
+        so.ekfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        closed_loop=True, matrix_free=True, by_leaf=True,
+    ),
 }  # fmt: skip
 
 
@@ -284,7 +313,8 @@ class Trainer:
     """A method with its compiled training step, which donates parameters and state."""
 
     def __init__(self, name: str, objective: Callable):
-        self.tx = METHODS[name].make()
+        shown = "example" in METHODS[name].options and objective is valley
+        self.tx = METHODS[name].make(**{"example": lambda p: valley((1.2, 0.0))} if shown else {})
         self.traces = 0
         step = training_step(self.tx, objective)
 
@@ -557,7 +587,7 @@ def first_update(tx) -> Outcome:
 def injected(name):
     """The method with its options as hyperparameters; static are those that give shapes."""
     factory = METHODS[name].factory
-    static = {"max_cg_steps", "block_size", "max_precond_dim"} & set(
+    static = {"max_cg_steps", "block_size", "max_precond_dim", "example"} & set(
         inspect.signature(factory).parameters
     )
     return optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
@@ -567,7 +597,7 @@ def injected(name):
 def test_options_can_be_injected_as_hyperparameters(name):
     tx = injected(name)
     outcome = first_update(tx)
-    assert set(METHODS[name].options) <= set(outcome.state.hyperparams)
+    assert set(METHODS[name].options) - {"example"} <= set(outcome.state.hyperparams)
     assert signature(outcome.state) == signature(tx.init(logistic_start()))
     expected = trainer(name).run(logistic_start(), batch(), 1)
     assert_close(outcome.updates, expected.updates)

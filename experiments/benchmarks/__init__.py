@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks import jacobian, least_squares, minimize
+from experiments.benchmarks import jacobian, least_squares, minimize, networks
 from experiments.benchmarks.tables import Report, Request
 
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "jacobian": jacobian.run,
     "least-squares": least_squares.run,
     "minimize": minimize.run,
+    "networks": networks.run,
 }

@@ -4,11 +4,14 @@ from secondorder.curvature import taps
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
+from secondorder.curvature.layers import layerwise
+from secondorder.curvature.preconditioned import preconditioned
 from secondorder.curvature.running import Running, running
 from secondorder.curvature.samples import (
     Estimate,
     Sample,
     fisher_sample,
+    ggn_components,
     ggn_sample,
     gradient,
     hutchinson,
@@ -16,6 +19,7 @@ from secondorder.curvature.samples import (
 )
 from secondorder.curvature.secant import bfgs, lbfgs, sr1
 from secondorder.curvature.structures import (
+    Now,
     Structure,
     axis_basis,
     axis_eigen,
@@ -27,6 +31,7 @@ from secondorder.curvature.taps import layer_table
 __all__ = [
     "Curvature",
     "Estimate",
+    "Now",
     "Running",
     "Sample",
     "Structure",
@@ -37,14 +42,17 @@ __all__ = [
     "diagonal",
     "exact",
     "fisher_sample",
+    "ggn_components",
     "ggn_sample",
     "gradient",
     "hutchinson",
     "hybrid",
     "identity",
+    "layerwise",
     "layer_table",
     "lbfgs",
     "per_example",
+    "preconditioned",
     "running",
     "sr1",
     "taps",

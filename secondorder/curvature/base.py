@@ -16,8 +16,11 @@ class Curvature(NamedTuple):
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(grads, state, params, value_fn) -> (Operator, state)``.
       needs_value_fn: whether ``update`` looks at the objective, or at gradients alone.
+      reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that
+        goes into inverses which are kept.
     """
 
     init: Callable[[Params], Any]
-    update: Callable[[Params, Any, Params, Callable], tuple[Operator, Any]]
+    update: Callable[..., tuple[Operator, Any]]
     needs_value_fn: bool = True
+    reads_scale: bool = False

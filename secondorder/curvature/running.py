@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.samples import Estimate
-from secondorder.curvature.structures import Structure
+from secondorder.curvature.structures import Now, Structure
 
 
 class Running(NamedTuple):
@@ -62,7 +62,7 @@ def running(
         none = lambda: jnp.zeros((), jnp.int32)
         return Running(*structure.init(params), none(), none(), jax.random.key(seed))
 
-    def update(grads, state: Running, params, value_fn):
+    def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
             key = jax.random.fold_in(state.key, state.count)
             sample = estimate.draw(grads, params, value_fn, key)
@@ -71,8 +71,8 @@ def running(
 
         def renewed():
             first = state.count == 0
-            averages, frame = renew(grads, *before, first)
-            if structure.behind:  # what was counted in no frame yet is counted anew in the first
+            averages, frame = renew(grads, *before, Now(first, scale))
+            if structure.recount:  # what was counted in no frame yet is counted anew in the first
                 averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
             return averages, frame
 
@@ -86,7 +86,7 @@ def running(
         operator = structure.operator(grads, seen[0], seen[1])
         return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
 
-    return Curvature(init, update, needs_value_fn=estimate.needs_value_fn)
+    return Curvature(init, update, estimate.needs_value_fn, reads_scale=True)
 
 
 def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:

@@ -4,6 +4,7 @@
 ``gradient``       ``v = w = g``                   second moment of the (batch) gradient
 ``fisher_sample``  ``v = w = Jᵀ s``                Fisher: ``s`` the scores of drawn targets
 ``ggn_sample``     ``v = w = Jᵀ S u``, u = ±1      Gauss-Newton: ``S Sᵀ`` the loss's curvature
+``ggn_components`` the same, exactly           for layer statistics, a pass per output component
 ``per_example``    ``v = w = Σₙ ±gₙ √w``           empirical Fisher
 ``hutchinson``     ``v = z = ±1``, ``w = H z``     Hessian
 =================  ==============================  =========================================
@@ -41,10 +42,14 @@ class Estimate(NamedTuple):
     Attributes:
       draw: ``(grads, params, value_fn, key) -> Sample``.
       needs_value_fn: whether it looks at the objective, or at the gradient alone.
+      cotangents: where a draw is a backward pass from the outputs, what it starts from:
+        ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
+        whose outer products are to be summed.
     """
 
-    draw: Callable[[Params, Params, Any, jax.Array], Sample]
+    draw: Callable[[Params, Params, Any, jax.Array], Any]
     needs_value_fn: bool = True
+    cotangents: Callable[[losses.Loss, Any, jax.Array], Any] | None = None
 
 
 def _twice(v: Params) -> Sample:
@@ -83,7 +88,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
         return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
 
-    return Estimate(draw)
+    return Estimate(draw, cotangents=cotangent)
 
 
 def ggn_sample() -> Estimate:
@@ -93,6 +98,41 @@ def ggn_sample() -> Estimate:
     """
     draw = lambda loss, outputs, key: loss.root(outputs, _signs(key, outputs))
     return _pulled_back("ggn_sample", draw)
+
+
+def ggn_components() -> Estimate:
+    """``v = Jᵀ S Σₙ ±e_nc`` for every output component c of an example, to be summed: no sample.
+
+    Layer statistics are exact by it, at a backward pass per component; the sum over the examples
+    keeps random signs, which those do not see. The components of an example are what follows its
+    leading axis; of outputs in several arrays, all of each.
+
+    Raises:
+      TypeError: used for one vector instead of layer statistics.
+    """
+
+    def cotangents(loss, outputs, key):
+        leaves, structure = jax.tree.flatten(tree.accumulator(outputs))
+        rows = [math.prod(x.shape[1:]) for x in leaves]
+
+        def component(i: int, c: int, x: jax.Array) -> list[jax.Array]:
+            signs = jax.random.rademacher(jax.random.fold_in(key, i), x.shape[:1], x.dtype)
+            unit = signs[..., None] * (jnp.arange(rows[i]) == c)
+            return [
+                unit.reshape(x.shape) if k == i else jnp.zeros_like(z) for k, z in enumerate(leaves)
+            ]
+
+        units = [component(i, c, x) for i, x in enumerate(leaves) for c in range(rows[i])]
+        stacked = [jnp.stack(columns) for columns in zip(*units, strict=True)]
+        return jax.vmap(lambda u: loss.root(outputs, u))(jax.tree.unflatten(structure, stacked))
+
+    def draw(grads, params, value_fn, key):
+        raise TypeError(
+            "ggn_components() is not one vector: it serves curvature.layerwise(example, "
+            "ggn_components()). For other structures use ggn_sample()."
+        )
+
+    return Estimate(draw, cotangents=cotangents)
 
 
 def fisher_sample() -> Estimate:

@@ -15,7 +15,14 @@ from secondorder.operators import axes as ax
 from secondorder.operators.axes import Axes, AxisEigen, AxisRoots, Factors, Layout
 from secondorder.operators.base import Operator
 from secondorder.operators.diagonal import PositiveDiagonal
-from secondorder.tree import Params
+from secondorder.tree import Params, Scalar
+
+
+class Now(NamedTuple):
+    """When a frame is renewed: whether for the first time, and under which damping."""
+
+    first: jax.Array
+    damping: Scalar
 
 
 class Structure(NamedTuple):
@@ -28,16 +35,17 @@ class Structure(NamedTuple):
       init: ``params -> (averages, frame)``, zeros and identities.
       measure: ``(sample, frame) -> `` what one sample tells, shaped like the averages.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
-      refresh: ``(like, averages, frame, first) -> (averages, frame)``; ``None`` without a frame.
-      behind: whether this step's operator is in the frame of before its refresh; then the first
-        sample is counted anew in the first frame.
+      refresh: ``(like, averages, frame, Now) -> (averages, frame)``; ``None`` without a frame.
+      behind: whether this step's operator is in the frame of before its refresh.
+      recount: whether the first sample is counted anew in the first frame.
     """
 
     init: Callable[[Params], tuple[Any, Any]]
-    measure: Callable[[Sample, Any], Any]
+    measure: Callable[[Any, Any], Any]
     operator: Callable[[Params, Any, Any], Operator]
-    refresh: Callable[[Params, Any, Any, jax.Array], tuple[Any, Any]] | None = None
+    refresh: Callable[[Params, Any, Any, Now], tuple[Any, Any]] | None = None
     behind: bool = False
+    recount: bool = False
 
 
 def diagonal(
@@ -103,7 +111,7 @@ def _start(axes: Axes, squares: Callable[[Layout], bool]) -> Callable:
     return init
 
 
-def _sound(new: jax.Array, old: jax.Array) -> jax.Array:
+def sound(new: jax.Array, old: jax.Array) -> jax.Array:
     """A factorisation that failed is not taken."""
     return jnp.where(jnp.all(jnp.isfinite(new)), new, old)
 
@@ -132,7 +140,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         entries = lambda x, mean: jnp.sqrt(jnp.maximum(mean.squares, 0))
         return AxisEigen(axes, bases, jax.tree.map(entries, like, averages))
 
-    def refresh(like: Params, averages: Any, bases: Any, first: jax.Array) -> tuple[Any, Any]:
+    def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
             layout, squares, new = axes.of(x), mean.squares, []
             factors = ax.separated(layout, mean.grams)
@@ -144,7 +152,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
                 # The squares move with their eigenvectors.
                 order = ax.along(order, axis, len(old))
                 squares = jnp.take_along_axis(squares, order, axis=axis)
-                new.append(_sound(basis, q))
+                new.append(sound(basis, q))
             return mean._replace(squares=squares), tuple(new)
 
         def renew(way):
@@ -152,9 +160,11 @@ def axis_basis(axes: Axes | None = None) -> Structure:
             pick = lambda i: jax.tree.map(lambda x, pair: pair[i], like, both)
             return pick(0), pick(1)
 
-        return _first_or_next(first, renew)
+        return _first_or_next(now.first, renew)
 
-    return Structure(_start(axes, lambda layout: True), measure, operator, refresh, behind=True)
+    return Structure(
+        _start(axes, lambda layout: True), measure, operator, refresh, behind=True, recount=True
+    )
 
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
@@ -198,7 +208,7 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
     """
     axes = Axes() if axes is None else axes
 
-    def refresh(like: Params, averages: Any, roots: Any, first: jax.Array) -> tuple[Any, Any]:
+    def refresh(like: Params, averages: Any, roots: Any, now: Now) -> tuple[Any, Any]:
         def leaf(x, mean, old):
             layout = axes.of(x)
 
@@ -208,7 +218,7 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
                 values, vectors = ax.eigenbasis(gram)
                 scale = (values + jnp.asarray(eps, values.dtype)) ** -_power(layout)
                 new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
-                return _sound(new, before)
+                return sound(new, before)
 
             factors = ax.separated(layout, mean.grams)
             return tuple(root(g, r) for g, r in zip(factors, old, strict=True))
@@ -234,14 +244,14 @@ def axis_eigen(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
     """
     axes = Axes() if axes is None else axes
 
-    def refresh(like: Params, averages: Any, bases: Any, first: jax.Array) -> tuple[Any, Any]:
+    def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
             factors = ax.separated(axes.of(x), mean.grams)
             pairs = zip(factors, old, strict=True)
-            return tuple(None if g is None else _sound(way(g, q)[0], q) for g, q in pairs)
+            return tuple(None if g is None else sound(way(g, q)[0], q) for g, q in pairs)
 
         renew = lambda way: jax.tree.map(functools.partial(leaf, way), like, averages, bases)
-        return averages, _first_or_next(first, renew)
+        return averages, _first_or_next(now.first, renew)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(x, mean, q):

@@ -4,10 +4,12 @@ from secondorder.methods.adahessian import adahessian
 from secondorder.methods.bfgs import bfgs
 from secondorder.methods.cubic_newton import cubic_newton
 from secondorder.methods.dogleg import dogleg
+from secondorder.methods.ekfac import ekfac
 from secondorder.methods.gauss_newton import gauss_newton
 from secondorder.methods.gradient_descent import gradient_descent
 from secondorder.methods.hessian_free import hessian_free
 from secondorder.methods.hybrid_newton import hybrid_newton
+from secondorder.methods.kfac import kfac
 from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton import newton
@@ -20,6 +22,8 @@ from secondorder.methods.trust_region_newton import trust_region_newton
 
 __all__ = [
     "adahessian",
+    "ekfac",
+    "kfac",
     "shampoo",
     "soap",
     "sophia",

@@ -28,6 +28,13 @@ class Operator:
         """``B v``."""
         raise TypeError(f"{type(self).__name__} defines no product mv(v).")
 
+    def gram(self, *vectors: Params) -> jax.Array:
+        """``vᵢ · B vⱼ`` for all pairs, ``(k, k)``: ``B`` as it is within their span."""
+        images = [self.mv(v) for v in vectors]
+        rows = [jnp.stack([tree.vdot(v, image) for image in images]) for v in vectors]
+        matrix = jnp.stack(rows)
+        return 0.5 * (matrix + matrix.T)
+
     def matrix(self, like: Params) -> jax.Array:
         """The matrix of ``B``; structured operators know it without a product per column."""
         return matrix_of_products(self.mv, like)
@@ -123,3 +130,24 @@ class Diagonal(Operator):
         floor = jnp.finfo(peak.dtype).eps * jnp.where(peak > 0, peak, 1)
         floored = jax.tree.map(lambda d: jnp.maximum(d, floor.astype(d.dtype)), size)
         return jax.tree.map(lambda x, d: (x / d).astype(x.dtype), v, floored)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Preconditioned(Operator):
+    """``B`` known exactly through its products, approximately through its inverse."""
+
+    base: Operator
+    approximation: Operator
+
+    def mv(self, v: Params) -> Params:
+        return self.base.mv(v)
+
+    def gram(self, *vectors: Params) -> jax.Array:
+        return self.base.gram(*vectors)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return self.base.matrix(like)
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``≈ (B + λ I)⁻¹ v``."""
+        return self.approximation.solve(v, damping)  # pyright: ignore[reportAttributeAccessIssue]

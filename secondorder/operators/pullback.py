@@ -150,6 +150,14 @@ class Pullback(Operator):
         through = self.middle.mv(self.jacobian.mv(tree.cast(v, params)))
         return tree.cast(self.jacobian.mvt(through), v)
 
+    def gram(self, *vectors: Params) -> jax.Array:
+        """``J vᵢ · M J vⱼ``: tangents alone, which is half of the products."""
+        params = self.jacobian.params
+        images = [self.jacobian.mv(tree.cast(v, params)) for v in vectors]
+        bent = [self.middle.mv(u) for u in images]
+        matrix = jnp.stack([jnp.stack([tree.vdot(u, w) for w in bent]) for u in images])
+        return 0.5 * (matrix + matrix.T)
+
     def matrix(self, like: Params) -> jax.Array:
         # Not cached: an array kept from within one jit or cond would escape into the next.
         columns = self.jacobian.dense()

@@ -9,6 +9,7 @@ from secondorder.solvers.direct import direct
 from secondorder.solvers.grafted import grafted
 from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
+from secondorder.solvers.momentum import momentum
 from secondorder.solvers.qr import qr
 from secondorder.solvers.region import qr_region
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
@@ -33,6 +34,7 @@ __all__ = [
     "grafted",
     "hybrid_region",
     "krylov_cubic",
+    "momentum",
     "qr",
     "qr_region",
     "relative_progress",

@@ -59,6 +59,8 @@ class Trust(NamedTuple):
       scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy asks its
         schedule or (injected) hyperparameter anew, rather than the state for an older answer.
       evaluates: whether it asks for the gain, which takes the objective.
+      lazy: whether the slope at the trial is taken only where the difference of two values is
+        rounding; a tangent is spared then, at the price of a branch.
     """
 
     init: Callable[[Params], TrustState]
@@ -66,3 +68,4 @@ class Trust(NamedTuple):
     gives: str
     scale: Callable[[TrustState], jax.Array] = lambda state: state.scale
     evaluates: bool = True
+    lazy: bool = False

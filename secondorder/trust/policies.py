@@ -74,7 +74,7 @@ def martens(damping, factor, gain, accepted):
     return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
 
 
-def damping(initial: Any = 1e-3, adapt: Callable = nielsen) -> Trust:
+def damping(initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False) -> Trust:
     """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
 
     A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
@@ -84,6 +84,8 @@ def damping(initial: Any = 1e-3, adapt: Callable = nielsen) -> Trust:
       initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
         ``direct``).
       adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
+      lazy: whether a trial costs a value alone, and a tangent only where values are rounding: for
+        large models, where a tangent is dear.
 
     Raises:
       ValueError: ``initial`` not positive: a product of factors could never raise it.
@@ -99,7 +101,7 @@ def damping(initial: Any = 1e-3, adapt: Callable = nielsen) -> Trust:
         scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
         return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
 
-    return Trust(lambda params: _state(initial, params), update, "damping")
+    return Trust(lambda params: _state(initial, params), update, "damping", lazy=lazy)
 
 
 def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:

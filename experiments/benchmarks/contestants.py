@@ -1,0 +1,140 @@
+"""Who trains networks: this library's curvature methods and what they are measured against.
+
+Each is tuned over one hyperparameter, on a problem of its own seed, with the same number of trials;
+all else is at its default, but for what :data:`SETTINGS` says of a problem.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+import secondorder as so
+from experiments import cost
+from experiments.optimizers import OPTIMIZERS, Look, Optimizer, Search
+from experiments.problem import Problem
+
+RATES = Search((1e-3, 1e-2, 1e-1))
+SMALL_RATES = Search((1e-4, 1e-3, 1e-2))
+DAMPINGS = Search((1e-3, 1e-1, 10.0))
+ADAM = 2e-3  # the rate for embeddings and norms, where a method takes matrices alone
+
+#: Settings other than the defaults, by problem and method; the same for all seeds.
+SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("digits-autoencoder", "kfac"): {"refresh": 1},
+    ("digits-autoencoder", "ekfac"): {"refresh": 1},
+    ("digits-classifier", "kfac"): {"refresh": 1},
+    ("digits-classifier", "ekfac"): {"refresh": 1},
+}
+
+
+def _quiet(state: Any) -> Mapping[str, jax.Array]:
+    del state
+    return {}
+
+
+def _of(method: Callable, **settings: Any) -> Callable:
+    """One of Optax's, which takes no further keywords."""
+    return lambda learning_rate: optax.with_extra_args_support(method(learning_rate, **settings))
+
+
+def _first_order(name: str, label: str, build: Callable, search: Search, price=cost.gradient_only):
+    return Optimizer(
+        name=name,
+        label=label,
+        build=build,
+        step_class="first-order",
+        step_cost=price,
+        look=Look("#8C8C8C", "solid", "o"),
+        search={"learning_rate": search},
+        diagnose=_quiet,
+    )
+
+
+def _sampled(passes: float, every: int = 1) -> cost.StepCost:
+    """A gradient, and so many passes for a sample of curvature each so many steps."""
+    return lambda diagnostics: cost.GRADIENT + passes / every
+
+
+def _layered(diagnostics: Mapping[str, float]) -> float:
+    """Gradient, sensitivities for drawn targets, two tangents for α and μ, a trial's value."""
+    del diagnostics
+    return cost.GRADIENT + cost.COTANGENT / 2 + 2 * cost.TANGENT + cost.VALUE
+
+
+def _curvature(name: str, label: str, build: Callable) -> Optimizer:
+    return Optimizer(
+        name=name,
+        label=label,
+        build=build,
+        step_class="dense",
+        step_cost=_layered,
+        look=Look("#0072B2", "solid", "o"),
+        search={"damping": DAMPINGS},
+    )
+
+
+def contestants(problem: Problem) -> dict[str, Optimizer]:
+    """By name; AdamW first, which times are relative to."""
+
+    def example(params):
+        batch = next(problem.stream(problem.load(), 0))
+        whole = problem.init(jax.random.key(0), problem.load())  # fills the gaps of a masked tree
+        del params
+        return so.restrict(problem.objective(batch), whole)
+
+    def layered(method: Callable, name: str) -> Callable:
+        settings = SETTINGS.get((problem.name, name), {})
+
+        def build(damping):
+            layers = method(damping=damping, example=example, **settings)
+            return layers if _all_layers(problem) else on_matrices(layers)
+
+        return build
+
+    all_of_them = (
+        _first_order("adamw", "AdamW", _of(optax.adamw), SMALL_RATES),
+        _first_order("sgd", "SGD, momentum 0.9", _of(optax.sgd, momentum=0.9), RATES),
+        _first_order("muon", "Muon", _of(optax.contrib.muon), RATES),
+        OPTIMIZERS["lbfgs"],
+        _first_order("soap", "SOAP", lambda learning_rate: so.soap(learning_rate), SMALL_RATES),
+        _first_order("shampoo", "Shampoo", lambda learning_rate: so.shampoo(learning_rate), RATES),
+        _first_order(
+            "sophia", "Sophia", lambda learning_rate: so.sophia(learning_rate), SMALL_RATES,
+            _sampled(cost.GRADIENT, 10),
+        ),
+        _first_order(
+            "adahessian", "AdaHessian", lambda learning_rate: so.adahessian(learning_rate), RATES,
+            _sampled(cost.HESSIAN_PRODUCT),
+        ),
+        _curvature("kfac", "K-FAC", layered(so.kfac, "kfac")),
+        _curvature("ekfac", "EKFAC", layered(so.ekfac, "ekfac")),
+        OPTIMIZERS["hessian-free"],
+    )  # fmt: skip
+    return {optimizer.name: optimizer for optimizer in all_of_them}
+
+
+def _all_layers(problem: Problem) -> bool:
+    """Whether all leaves belong to the layers of a feed-forward network."""
+    return isinstance(problem.init(jax.random.key(0), problem.load()), tuple)
+
+
+def on_matrices(layers: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`layers` on the matrices, AdamW on embeddings and norms, as in a language model."""
+
+    def labels(params):
+        flat = jax.tree_util.tree_map_with_path
+        rest = ("bytes", "places", "norm")
+        name = lambda path: jax.tree_util.keystr(path[-1:])
+        return flat(
+            lambda path, x: "rest" if any(r in name(path) for r in rest) else "layers", params
+        )
+
+    both = optax.partition({"layers": layers, "rest": optax.adamw(ADAM)}, labels)
+
+    def update(updates, state, params=None, *, value_fn: Any = None, **extra):
+        restricted = so.restrict(value_fn, params)
+        return both.update(updates, state, params, value_fn=restricted, **extra)
+
+    return optax.GradientTransformationExtraArgs(both.init, update)

@@ -1,0 +1,229 @@
+"""Layer statistics: what K-FAC and EKFAC keep of the inputs and sensitivities of each layer.
+
+With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the outputs of a layer,
+``vₙ = Σₜ aₙₜ ⊗ gₙₜ`` is example n's part of a sample ``v``, ``E[v vᵀ] = B``. The block is taken as
+
+    expand:  A = (1/NT) Σₙₜ a aᵀ,   G = Σₙₜ g gᵀ               positions t count as examples
+    reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
+
+which is the same where T = 1, and exact there for one example, or for a linear network whose
+loss has the same curvature at all of them. Factors longer than a limit are kept as diagonals, and
+so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the Grams of the
+sample along its axes; a vector, its squares.
+
+Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
+(2023) for expand and reduce; George et al. (2018) for EKFAC.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import losses, tree
+from secondorder.curvature import moments, taps
+from secondorder.curvature.base import Curvature
+from secondorder.curvature.moments import Moments
+from secondorder.curvature.running import running
+from secondorder.curvature.samples import Estimate, fisher_sample
+from secondorder.curvature.structures import Now, Structure, sound
+from secondorder.objective import Objective, as_objective
+from secondorder.operators import kronecker as kr
+from secondorder.operators.kronecker import Factors, Kronecker, KroneckerEigen, Leaf
+from secondorder.tree import Params
+
+MAX_SIZE = 8192  # a longer factor is kept as its diagonal
+
+
+class Layers(NamedTuple):
+    """A sample, still to be pulled back through the layers.
+
+    Attributes:
+      pull: ``cotangent ↦ (v, statistics)``, of ``taps.tapped``.
+      cotangents: one tree like the outputs, or several along a leading axis.
+      several: whether it is several.
+    """
+
+    pull: Callable[[Any], tuple[Params, tuple[tuple[taps.Use, ...], ...]]]
+    cotangents: Any
+    several: bool
+
+
+Blocks = tuple[Leaf | taps.Block, ...]
+Read = Callable[[Params], taps.Layout]
+
+
+def layerwise(
+    example: Objective | Callable[[Params], Objective],
+    estimate: Estimate | None = None,
+    decay: Any = 0.95,
+    every: Any = 1,
+    refresh: Any = 5,
+    *,
+    eigen: bool = False,
+    reduce: bool = False,
+    max_size: int = MAX_SIZE,
+    seed: int = 0,
+) -> Curvature:
+    """The Kronecker-factored curvature of a network, layer by layer: K-FAC's, or EKFAC's.
+
+    Args:
+      example: an objective on a batch like those to come (only shapes matter), or a function of the
+        parameters that returns one. It shows how the model uses its leaves.
+      estimate: ``fisher_sample()`` (default), ``ggn_sample()``, ``ggn_components()`` for all output
+        components instead of a sample, or ``per_example()``, which is the empirical Fisher.
+      decay: of the averages, per sample.
+      every: a sample is taken at the first update and each ``every`` updates after it.
+      refresh: likewise for inverses (``eigen``: eigenbases).
+      eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
+        of inverses that have the damping within.
+      reduce: whether positions that share weights are summed before their outer products are taken.
+      max_size: longer factors are kept as their diagonals.
+      seed: of the random draws.
+
+    Raises:
+      TypeError: an ``example`` that is no objective.
+      ValueError: an estimate that sends nothing back from the outputs; at update, a model that uses
+        its parameters in another way than the example's.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.squared_error(jnp.zeros((8, 2))), lambda w: jnp.ones((8, 3)) @ w)
+      >>> layers = so.curvature.layerwise(f)
+      >>> state = layers.init(jnp.zeros((3, 2)))
+      >>> [factor.shape for factor in state.averages[0].factors]
+      [(1, 3, 3), (1, 2, 2)]
+    """
+    estimate = fisher_sample() if estimate is None else estimate
+    read = _reader(example)
+    structure = _structure(read, eigen, reduce, max_size)
+    return running(_layer_sample(estimate, read), structure, decay, every, refresh, seed=seed)
+
+
+def _reader(example: Any) -> Read:
+    """``params -> Layout``, read once for each kind of parameters."""
+
+    def model(params):
+        shown: Any = example
+        if callable(example) and not isinstance(example, Objective):
+            shown = example(params)
+        return as_objective(shown, "layerwise (its example)").model(params)
+
+    @functools.cache
+    def of(structure, shapes):
+        structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+        return taps.read(model, jax.tree.unflatten(structure, structs))
+
+    def read(params: Params) -> taps.Layout:
+        leaves, structure = jax.tree.flatten(params)
+        return of(structure, tuple((jnp.shape(x), tree.leaf_dtype(x)) for x in leaves))
+
+    return read
+
+
+def _layer_sample(estimate: Estimate, read: Read) -> Estimate:
+    """What ``estimate`` sends back from the outputs, to be seen at every layer on its way."""
+    start = estimate.cotangents
+    if start is None:
+        raise ValueError(
+            "Layer statistics need an estimate that is pulled back from the model's outputs: "
+            "fisher_sample(), ggn_sample(), ggn_components() or per_example()."
+        )
+
+    def draw(grads: Params, params: Params, value_fn: Any, key: jax.Array) -> Layers:
+        del grads
+        objective = as_objective(value_fn, "layerwise")
+        outputs, pull = taps.tapped(objective.model, params, read(params))
+        u = start(losses.as_loss(objective.loss), outputs, key)
+        pairs = zip(jax.tree.leaves(u), jax.tree.leaves(outputs), strict=True)
+        several = any(jnp.ndim(x) > z.ndim for x, z in pairs)
+        u = tree.cast(u, outputs)
+        return Layers(pull, u if several else jax.tree.map(tree.placed_like, u, outputs), several)
+
+    return Estimate(draw)
+
+
+def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structure:
+    def blocks_of(like: Params) -> Blocks:
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(like)]
+        return tuple(
+            Leaf(b.leaves[0], shapes[b.leaves[0]]) if b.kind == "fallback" else b
+            for b in read(like).blocks
+        )
+
+    def init(params: Params) -> tuple[Any, Any]:
+        leaves, averages, frame = jax.tree.leaves(params), [], []
+        for block in blocks_of(params) if leaves else ():
+            dtype = tree.dtype([leaves[i] for i in block.leaves])
+            stack, *axes = (1, *block.axes) if isinstance(block, Leaf) else block.shape
+            whole = [moments.is_whole(block, axis, axes, max_size) for axis in range(len(axes))]
+            zeros = tuple(
+                jnp.zeros((stack, d, d) if w else (stack, d), dtype)
+                for d, w in zip(axes, whole, strict=True)
+            )
+            eyes = tuple(
+                jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1))
+                if w
+                else jnp.ones((stack, d), dtype)
+                for d, w in zip(axes, whole, strict=True)
+            )
+            averages.append(Moments(zeros, jnp.zeros((stack, *axes), dtype) if eigen else None))
+            frame.append(eyes)
+        return tuple(averages), tuple(frame)
+
+    def measure(sample: Layers, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+        def one(u):
+            v, statistics = sample.pull(u)
+            leaves, found = jax.tree.leaves(v), []
+            for block, uses, kept in zip(blocks_of(v), statistics, frame, strict=True):
+                bases = kept if eigen else None
+                if isinstance(block, Leaf):
+                    own = tree.gathered(tree.accumulator(leaves[block.index]))
+                    found.append(moments.of_leaf(block.join([own]), kept, bases))
+                else:
+                    found.append(moments.of_uses(uses, kept, bases, reduce))
+            return tuple(found)
+
+        if not sample.several:
+            return one(sample.cotangents)
+        # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, all else is a sum.
+        first = jax.tree.map(lambda x: x[0], sample.cotangents)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
+        step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
+        total, _ = jax.lax.scan(step, zeros, sample.cotangents)
+        passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
+        mean = lambda m: m._replace(factors=(m.factors[0] / passes, *m.factors[1:]))
+        blocks = blocks_of(jax.eval_shape(sample.pull, first)[0])
+        pairs = zip(blocks, total, strict=True)
+        return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
+
+    def factors_of(like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
+        pairs = zip(blocks_of(like), averages, strict=True)
+        return tuple(
+            moments.scaled(m.factors) if isinstance(b, Leaf) else m.factors for b, m in pairs
+        )
+
+    def inverted(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
+        pairs = zip(factors_of(like, averages), frame, strict=True)
+        new = [(kr.inverses(factors, now.damping), old) for factors, old in pairs]
+        return averages, tuple(jax.tree.map(sound, *both) for both in new)
+
+    def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
+        means, bases = [], []
+        for mean, old in zip(averages, frame, strict=True):
+            new = tuple(map(moments.basis, mean.factors, old))
+            bases.append(new)
+            means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
+        return tuple(means), tuple(bases)
+
+    def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
+        if eigen:
+            entries = [jnp.maximum(m.squares, 0) for m in averages]
+            return KroneckerEigen(blocks_of(like), frame, entries)
+        return Kronecker(blocks_of(like), factors_of(like, averages), frame)
+
+    return Structure(init, measure, operator, turned if eigen else inverted, recount=eigen)

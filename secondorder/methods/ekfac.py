@@ -1,0 +1,43 @@
+"""EKFAC: K-FAC's eigenbases, with the second moments themselves as eigenvalues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from secondorder.curvature import Estimate, layerwise
+from secondorder.methods.kfac import check_example, layered
+
+
+def ekfac(
+    learning_rate: Any = None,
+    damping: Any = 0.1,
+    example: Any = None,
+    momentum: Any = 0.9,
+    decay: Any = 0.95,
+    every: Any = 1,
+    refresh: Any = 5,
+    weight_decay: Any = None,
+    estimator: Estimate | None = None,
+    reduce: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
+
+    ``Q`` are the eigenvectors of K-FAC's A and G, and ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` the
+    second moments in them, averaged at every sample while the bases age: the best diagonal there
+    is in that basis. Damping is exact.
+
+    Args:
+      learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce: as in
+        ``kfac``.
+      every, refresh: steps between two samples, and between two bases.
+
+    Raises:
+      ValueError: no ``example``.
+
+    Source: George et al. (2018).
+    """
+    check_example("ekfac", example)
+    layers = layerwise(example, estimator, decay, every, refresh, eigen=True, reduce=reduce)
+    return layered(layers, learning_rate, damping, momentum, weight_decay)

@@ -1,0 +1,88 @@
+"""Learning rate and momentum from the exact quadratic model: its minimum over two directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.tree import Params
+
+
+def momentum(solver: Solver) -> Solver:
+    """``d = αΔ + μδ``: ``Δ`` the solver's step, ``δ`` the last one taken, α and μ at the minimum of
+    ``m(d) + ½ λ ‖d‖²``.
+
+        [Δ·CΔ  Δ·Cδ] [α]     [g·Δ]
+        [Δ·Cδ  δ·Cδ] [μ] = − [g·δ],        C = B + λ I
+
+    ``B`` is multiplied exactly, so the length of a step that an approximate inverse has proposed
+    comes from the curvature itself: there is no learning rate, and a momentum that would not help
+    is not used. Two products with half of B (``B = JᵀMJ``: two tangents) are paid.
+
+    Args:
+      solver: whose steps are proposed, such as ``closed_form()``.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.momentum(so.solvers.closed_form())
+
+    Source: Martens and Grosse (2015), sections 6.4 and 7.
+    """
+
+    def init(params: Params) -> Any:
+        return tree.accumulator(tree.zeros_like(params)), solver.init(params)
+
+    def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
+        last, inner = state
+        grad = quadratic.grad
+        found, inner = solver.update(quadratic, inner, damping)
+        # Of length one, so that no product of a short step with itself underflows.
+        new, size = _unit(found.direction)
+        old, _ = _unit(last)
+        curved = quadratic.curvature.gram(new, old)
+        both = ((new, new), (new, old), (old, old))
+        (aa, ab, bb), (ga, gb) = (
+            (tree.vdot(*p) for p in both),
+            (tree.vdot(grad, v) for v in (new, old)),
+        )
+        damped = curved + damping * jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
+        alpha, mu = _minimum(damped, ga, gb)
+        step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
+        weights = jnp.stack([alpha, mu])
+        bend = jnp.sum(weights * jnp.sum(curved * weights, axis=1))
+        predicted = alpha * ga + mu * gb + 0.5 * bend
+        finite = tree.all_finite((step, predicted))
+        stopped = jnp.where(finite, found.stopped, Stop.NONFINITE.value)
+        outcome = make_step(
+            step,
+            predicted,
+            iterations=found.iterations,
+            products=found.products + 1,  # two halves
+            stopped=stopped,
+        )
+        return outcome, (step, inner)
+
+    return solver._replace(init=init, update=update)
+
+
+def _unit(v: Params) -> tuple[Params, jax.Array]:
+    size = tree.norm(v)
+    return tree.scale(1 / jnp.where(size > 0, size, 1), v), size
+
+
+def _minimum(matrix: jax.Array, ga: jax.Array, gb: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """``−C⁻¹ g`` in two dimensions; along the first alone where the two are nearly parallel."""
+    (aa, ab), (_, bb) = matrix
+    eps = jnp.finfo(aa.dtype).eps
+    det = aa * bb - ab * ab
+    apart = (aa > 0) & (bb > 0) & (det > 100 * eps * aa * bb)
+    det = jnp.where(apart, det, 1)
+    # Without curvature along it there is no length to suggest: the solver's own direction is kept.
+    alone = -ga / jnp.where(aa != 0, jnp.abs(aa), 1)
+    alpha = jnp.where(apart, (ab * gb - bb * ga) / det, alone)
+    return alpha, jnp.where(apart, (ab * ga - aa * gb) / det, 0)

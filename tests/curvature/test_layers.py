@@ -1,0 +1,192 @@
+"""The factors of every layer against Kronecker blocks written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+from secondorder.curvature import fisher_sample, ggn_components, ggn_sample, layerwise, per_example
+
+pytestmark = pytest.mark.usefixtures("x64")
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 2))
+PARAMS = {
+    "b1": np.zeros(4),
+    "b2": np.ones(2),
+    "w1": RNG.normal(size=(3, 4)),
+    "w2": RNG.normal(size=(4, 2)),
+}
+
+
+def network(x, y=None, act=jnp.tanh, loss=so.squared_error):
+    def model(p):
+        return act(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
+
+    return so.compose(loss(Y[: len(x)] if y is None else y), model)
+
+
+def updated(curvature, objective, params):
+    return update_at(curvature, objective, params, curvature.init(params))
+
+
+def update_at(curvature, objective, params, state):
+    return curvature.update(jax.grad(objective)(params), state, params, objective, 0.1)
+
+
+def blocks_of(matrix, params):
+    """The diagonal blocks of the GGN for (b1, w1) and (b2, w2), rows first, bias last."""
+    sizes = {k: np.size(v) for k, v in params.items()}
+    at, offset = {}, 0
+    for k in sorted(params):
+        at[k] = np.arange(offset, offset + sizes[k])
+        offset += sizes[k]
+    for w, b in (("w1", "b1"), ("w2", "b2")):
+        index = np.concatenate([at[w], at[b]])
+        yield matrix[np.ix_(index, index)]
+
+
+def kronecker_blocks(state):
+    return [np.kron(m.factors[0][0], m.factors[1][0]) for m in state.averages]
+
+
+def test_one_example_has_exactly_its_kronecker_block():
+    f = network(X[:1])
+    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
+    _, state = updated(layerwise(f, ggn_components()), f, PARAMS)
+    for found, block in zip(kronecker_blocks(state), blocks_of(exact, PARAMS), strict=True):
+        np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
+
+
+def test_a_linear_network_with_squared_loss_has_exactly_its_kronecker_blocks():
+    f = network(X, act=lambda h: h)
+    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
+    operator, state = updated(layerwise(f, ggn_components()), f, PARAMS)
+    for found, block in zip(kronecker_blocks(state), blocks_of(exact, PARAMS), strict=True):
+        np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
+    product = so.dense(operator, PARAMS)
+    for found, block in zip(blocks_of(product, PARAMS), blocks_of(exact, PARAMS), strict=True):
+        np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
+
+
+def factors_by_hand(params):
+    """A and G of a tanh network by the definition: sums over examples and output components."""
+    h = np.tanh(X @ params["w1"] + params["b1"])
+    one = np.ones((len(X), 1))
+    inputs = np.hstack([X, one]), np.hstack([h, one])
+    slopes = [
+        np.stack([(1 - h**2) * params["w2"][:, c] for c in range(2)], 1),
+        np.tile(np.eye(2), (len(X), 1, 1)),
+    ]
+    a = [x.T @ x / len(X) for x in inputs]
+    g = [np.einsum("nci,ncj->ij", s, s) / len(X) for s in slopes]
+    return zip(a, g, strict=True)
+
+
+def test_the_factors_are_second_moments_of_inputs_and_sensitivities():
+    _, state = updated(layerwise(network(X), ggn_components()), network(X), PARAMS)
+    for moments, (a, g) in zip(state.averages, factors_by_hand(PARAMS), strict=True):
+        np.testing.assert_allclose(moments.factors[0][0], a, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(moments.factors[1][0], g, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimate", [fisher_sample, ggn_sample])
+def test_sampled_factors_are_right_in_expectation(estimate):
+    f, draws = network(X), 2000
+    curvature = layerwise(f, estimate())
+    start = curvature.init(PARAMS)
+
+    def g_of(i):
+        _, state = update_at(curvature, f, PARAMS, start._replace(count=i))
+        return [m.factors[1][0] for m in state.averages]
+
+    found = jax.jit(lambda: jax.lax.map(g_of, jnp.arange(draws), batch_size=100))()
+    for samples, (_, g) in zip(found, factors_by_hand(PARAMS), strict=True):
+        error = np.std(samples, axis=0) / np.sqrt(draws)
+        assert np.all(np.abs(np.mean(samples, axis=0) - g) <= 5 * error + 1e-12)
+
+
+def test_the_empirical_fisher_has_the_gradients_of_the_examples():
+    f = network(X[:1])
+    _, state = updated(layerwise(f, per_example()), f, PARAMS)
+    gradient = jax.grad(f)(PARAMS)
+    row = np.concatenate([np.ravel(gradient["w2"]), gradient["b2"]])
+    np.testing.assert_allclose(kronecker_blocks(state)[1], np.outer(row, row), rtol=1e-9)
+
+
+def test_second_moments_in_eigenbases_are_those_of_the_examples():
+    f = network(X)
+    _, state = updated(layerwise(f, ggn_components(), eigen=True), f, PARAMS)
+    exact = blocks_of(so.dense(so.ggn(f, PARAMS), PARAMS), PARAMS)
+    for moments, bases, block in zip(state.averages, state.frame, exact, strict=True):
+        q = np.kron(bases[0][0], bases[1][0])
+        np.testing.assert_allclose(np.ravel(moments.squares), np.diag(q.T @ block @ q), rtol=1e-8)
+
+
+def sequences(reduce):
+    """A layer used at 5 positions of each of 6 examples."""
+    x, y = RNG.normal(size=(6, 5, 3)), RNG.normal(size=(6, 5, 2))
+    f = so.compose(so.squared_error(y), lambda w: x @ w)
+    _, state = updated(layerwise(f, ggn_components(), reduce=reduce), f, np.zeros((3, 2)))
+    return x, state.averages[0].factors
+
+
+def test_expand_counts_positions_as_examples():
+    x, (a, g) = sequences(reduce=False)
+    np.testing.assert_allclose(a[0], np.einsum("nti,ntj->ij", x, x) / 30, rtol=1e-10)
+    np.testing.assert_allclose(g[0], 5 * np.eye(2), atol=1e-12)
+
+
+def test_reduce_sums_positions_first():
+    x, (a, g) = sequences(reduce=True)
+    mean = x.mean(1)
+    np.testing.assert_allclose(a[0], mean.T @ mean / 6, rtol=1e-10)
+    np.testing.assert_allclose(g[0], 5 * np.eye(2), atol=1e-12)
+
+
+def test_a_look_up_keeps_how_often_each_row_was_taken():
+    rows, table = jnp.array([0, 2, 2, 1]), np.zeros((4, 3))
+    f = so.compose(so.squared_error(np.ones((4, 3))), lambda t: t[rows])
+    for eigen in (False, True):
+        operator, state = updated(layerwise(f, ggn_components(), eigen=eigen), f, table)
+        a, g = state.averages[0].factors
+        np.testing.assert_allclose(a[0], [0.25, 0.25, 0.5, 0])
+        np.testing.assert_allclose(g[0], np.eye(3), atol=1e-12)
+        exact = so.dense(so.ggn(f, table), table)
+        np.testing.assert_allclose(so.dense(operator, table), exact, atol=1e-12)
+
+
+def test_a_leaf_in_no_layer_has_the_grams_of_its_axes():
+    w = RNG.normal(size=(3, 2))
+    f = so.compose(so.squared_error(Y), lambda w: jnp.sin(X @ jnp.exp(w)))
+    operator, state = updated(layerwise(f, fisher_sample()), f, w)
+    assert [x.shape for x in state.averages[0].factors] == [(1, 3, 3), (1, 2, 2)]
+    # The product of the two has the trace of each.
+    trace = np.trace(state.averages[0].factors[0][0])
+    np.testing.assert_allclose(np.trace(so.dense(operator, w)), trace, rtol=1e-9)
+
+
+def test_factors_too_long_are_kept_as_their_diagonals():
+    f = network(X)
+    whole, state = updated(layerwise(f, ggn_components()), f, PARAMS)
+    cut = layerwise(f, ggn_components(), max_size=3)
+    _, short = updated(cut, f, PARAMS)
+    for a, b in zip(state.averages, short.averages, strict=True):
+        for x, y in zip(a.factors, b.factors, strict=True):
+            expected = x if x.shape[-1] <= 3 else np.diagonal(x, axis1=1, axis2=2)
+            np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+def test_a_model_other_than_the_example_is_refused_with_the_leaf_named():
+    example = network(X)
+    other = so.compose(so.squared_error(Y), lambda p: X @ p["w1"] @ p["w2"] + p["b2"])
+    curvature = layerwise(example)
+    with pytest.raises(ValueError, match=r"w1.*in another way"):
+        update_at(curvature, other, PARAMS, curvature.init(PARAMS))
+
+
+def test_an_estimate_without_outputs_is_refused():
+    with pytest.raises(ValueError, match="pulled back from the model's outputs"):
+        layerwise(network(X), so.curvature.gradient())
+    with pytest.raises(TypeError, match=r"compose\(loss, model\)"):
+        layerwise(lambda p: 0.0).init(PARAMS)

@@ -57,17 +57,6 @@ def _twice(v: Params) -> Sample:
     return Sample(v, v)
 
 
-def _signs(key: jax.Array, like: Params) -> Params:
-    """±1 shaped like a tree, in at least float32; a key is folded per leaf."""
-    leaves, structure = jax.tree.flatten(tree.accumulator(like))
-
-    def draw(i: int, leaf: jax.Array) -> jax.Array:
-        signs = jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
-        return signs * jnp.ones_like(leaf)  # which is sharded as the leaf is
-
-    return jax.tree.unflatten(structure, [draw(i, leaf) for i, leaf in enumerate(leaves)])
-
-
 def gradient() -> Estimate:
     """``v = g``, the gradient that the optimizer is given; needs no objective.
 
@@ -96,7 +85,7 @@ def ggn_sample() -> Estimate:
 
     A plain function as loss takes the dense root of its output curvature, for small outputs.
     """
-    draw = lambda loss, outputs, key: loss.root(outputs, _signs(key, outputs))
+    draw = lambda loss, outputs, key: loss.root(outputs, tree.random_signs(key, outputs))
     return _pulled_back("ggn_sample", draw)
 
 
@@ -166,7 +155,7 @@ def hutchinson() -> Estimate:
 
     def draw(grads, params, value_fn, key):
         del grads
-        z = _signs(key, params)
+        z = tree.random_signs(key, params)
         return Sample(z, hvp(value_fn, params, z))
 
     return Estimate(draw)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from secondorder.operators.base import Operator
 from secondorder.operators.either import Either
+from secondorder.operators.pullback import Pullback
 from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Stop
 from secondorder.solvers.region import in_region
@@ -56,10 +57,12 @@ def hybrid_region(acceleration: bool = False) -> Solver:
 def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
     if not isinstance(op, Either) or triangle.span is not None:
         return None
-    dtype = scaling.dtype
+    dtype, rows = scaling.dtype, op.second
+    if not isinstance(rows, Pullback):
+        return None
 
     def eigen():
-        matrix = op.first.matrix(op.second.jacobian.params).astype(dtype)
+        matrix = op.first.matrix(rows.jacobian.params).astype(dtype)
         matrix = matrix / scaling / scaling[:, None]
         # LAPACK may not return from a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))

@@ -17,8 +17,8 @@ from secondorder import tree
 from secondorder.loop import Status
 from secondorder.minimize import Solution, least_squares
 from secondorder.operators.dense import unravel
-from secondorder.operators.jacobian import linearize
-from secondorder.projection import frame, separate, without_linear
+from secondorder.operators.jacobian import Jacobian, linearize
+from secondorder.projection import frame, rank, scaled_svd, separate, without_linear
 from secondorder.tree import Params
 
 
@@ -52,15 +52,15 @@ class Fit(NamedTuple):
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
-        Infinite where the curve there depends on what the data leave open.
+        Infinite where the curve depends on a parameter that the data leave open.
         """
-        rows = _jacobian(lambda p: model(p, x), self.params)
-        finite = jnp.all(jnp.isfinite(self.covariance))
+        at = linearize(lambda p: model(p, x), self.params)
+        rows, finite = _rows(at), jnp.isfinite(self.covariance)
         covariance = jnp.where(finite, self.covariance, 0)
         variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
-        errors = jnp.sqrt(jnp.maximum(variance, 0))
-        shape = jax.eval_shape(lambda p: model(p, x), self.params).shape
-        return jnp.where(finite, errors, jnp.inf).reshape(shape)
+        unknown = jnp.any((rows != 0) & ~jnp.diag(finite), axis=1)
+        errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
+        return errors.reshape(at.outputs.shape)
 
 
 def curve_fit(
@@ -149,12 +149,11 @@ def curve_fit(
         solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
         like = parts.whole(solution.params)
         solution = _truthful(solution, parts.bent(like))
-    rows = _jacobian(residual, like)
+    rows = _rows(linearize(residual, like))
     u, m = frame(rows)
     inverse = jnp.matmul(m, m.T, precision="highest")
-    rank = jnp.sum(jnp.any(u != 0, axis=0))
     open_ = _open(jax.lax.stop_gradient(rows))
-    freedom = (y.size - rank).astype(rows.dtype)
+    freedom = (y.size - rank(u)).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
     scale = jnp.ones_like(chi) if absolute_sigma else unknown
@@ -178,19 +177,17 @@ def _truthful(solution: Solution, bent: Params) -> Solution:
     return dataclasses.replace(solution, status=status, success=solution.success & ~is_bent)
 
 
-def _jacobian(fn: Callable[[Params], jax.Array], params: Params) -> jax.Array:
-    columns = linearize(fn, params).dense()
+def _rows(at: Jacobian) -> jax.Array:
+    columns = at.dense()
     return columns.reshape(-1, columns.shape[-1])
 
 
 def _open(rows: jax.Array) -> jax.Array:
     """Which parameters the rows leave open: the null space has a part of them above rounding."""
-    norms = jnp.linalg.norm(rows, axis=0)
-    _, s, vt = jnp.linalg.svd(rows / jnp.where(norms > 0, norms, 1), full_matrices=True)
-    s = jnp.concatenate([s, jnp.zeros(rows.shape[1] - s.size, s.dtype)])
-    kept = s > max(rows.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    part = jnp.sqrt(jnp.sum(jnp.where(kept[:, None], 0, vt**2), axis=0))
-    return part > jnp.sqrt(jnp.finfo(s.dtype).eps)
+    _, _, vt, _, kept = scaled_svd(rows)
+    v = jnp.where(kept[:, None], vt, 0)
+    off = jnp.eye(v.shape[1], dtype=v.dtype) - jnp.matmul(v.T, v, precision="highest")
+    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(jnp.finfo(v.dtype).eps))  # NaN is open
 
 
 def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:

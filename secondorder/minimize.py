@@ -255,19 +255,14 @@ def _start(params: Params) -> Params:
 
 
 def _box(bounds: Any, params: Params) -> tuple[Params, Params] | None:
-    """Bounds as two trees like ``params``; numbers and prefixes are spread out."""
+    """Bounds as two trees like ``params``."""
     if bounds is None:
         return None
     if not isinstance(bounds, tuple) or len(bounds) != 2:
         raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
 
-    def spread(bound: Any, name: str) -> Params:
-        if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
-            return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), params)
-        tree.check_match(bound, params, f"the {name} bound", "params")
-        return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)
-
-    lower, upper = spread(bounds[0], "lower"), spread(bounds[1], "upper")
+    lower = tree.spread(bounds[0], params, "the lower bound")
+    upper = tree.spread(bounds[1], params, "the upper bound")
     crossed = jax.tree.map(lambda low, high: jnp.any(low > high), lower, upper)
     for path, flag in jax.tree_util.tree_leaves_with_path(crossed):
         try:

@@ -34,6 +34,23 @@ from secondorder.tree import Params
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+def scaled_svd(a: jax.Array) -> tuple[jax.Array, ...]:
+    """``u, s, vt, norms, kept``: the singular values of ``A``, its columns scaled to length one.
+
+    ``norms`` were their lengths (one for zeros), ``kept`` are the singular values above rounding.
+    Of an ``A`` that is not finite all are NaN, and kept.
+    """
+    # LAPACK may not return from a matrix with NaN; NaN in the factors marks the failure instead.
+    sound = jnp.all(jnp.isfinite(a))
+    a = jnp.where(sound, a, 0)
+    norms = jax.vmap(tree.norm, in_axes=1)(a)
+    norms = jnp.where(norms > 0, norms, 1)
+    u, s, vt = jnp.linalg.svd(a / norms, full_matrices=False)
+    kept = ~sound | (s > max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0))
+    failed = jnp.where(sound, 1, jnp.nan)
+    return failed * u, failed * s, failed * vt, failed * norms, kept
+
+
 @jax.custom_jvp
 def frame(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``U`` and ``M`` with ``A⁺ = M Uᵀ``: orthonormal columns that span ``A``, then zeros.
@@ -42,16 +59,14 @@ def frame(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     does. Singular vectors turn within the range, infinitely fast where singular values meet; no
     product below sees that turn.
     """
-    # LAPACK may not return from a matrix with NaN; NaN in the frame marks the failure instead.
-    sound = jnp.all(jnp.isfinite(a))
-    a = jnp.where(sound, a, 0)
-    norms = jax.vmap(tree.norm, in_axes=1)(a)
-    norms = jnp.where(norms > 0, norms, 1)
-    u, s, vt = jnp.linalg.svd(a / norms, full_matrices=False)
-    kept = s > max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    u, s, vt, norms, kept = scaled_svd(a)
     inverse = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    failed = jnp.where(sound, 1, jnp.nan)
-    return failed * jnp.where(kept, u, 0), failed * (vt.T * inverse) / norms[:, None]
+    return jnp.where(kept, u, 0), (vt.T * inverse) / norms[:, None]
+
+
+def rank(u: jax.Array) -> jax.Array:
+    """The rank of a matrix, by the ``U`` of its :func:`frame`."""
+    return jnp.sum(jnp.any(u != 0, axis=0))
 
 
 @frame.defjvp
@@ -144,8 +159,7 @@ class Separated:
         # What A leaves open of the start: where two exponents meet, it is what parts them again.
         start = ravel(self.linear)
         left = start - _times(m, _times(u.T, _times(a, start)))
-        rank = jnp.sum(jnp.any(u != 0, axis=0))
-        left = jax.lax.stop_gradient(jnp.where(rank == start.size, 0, left))
+        left = jax.lax.stop_gradient(jnp.where(rank(u) == start.size, 0, left))
         return project(a, u, m, b, left)
 
 
@@ -188,13 +202,10 @@ def without_linear(bounds: Any, parts: Separated, params: Params) -> Any:
     mask = jax.tree.map(_is_gap, parts.searched, is_leaf=_is_gap)
 
     def searched(bound: Any, name: str, none: float) -> Any:
-        if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
-            bound = jax.tree.map(lambda p: jnp.full(jnp.shape(p), bound, p.dtype), params)
-        tree.check_match(bound, params, f"the {name} bound", "params")
-        rest, linear = _split(bound, mask)
+        rest, linear = _split(tree.spread(bound, params, f"the {name} bound"), mask)
         for path, leaf in jax.tree_util.tree_leaves_with_path(linear):
             try:
-                is_bound = bool(jnp.any(jnp.asarray(leaf) != none))
+                is_bound = bool(jnp.any(leaf != none))
             except jax.errors.TracerBoolConversionError:
                 is_bound = True  # known too late to tell
             if is_bound:

@@ -166,6 +166,18 @@ def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     return pack, unpack
 
 
+def spread(bound: Any, params: Params, name: str) -> Params:
+    """``bound`` as a tree like ``params``: a number becomes every entry.
+
+    Raises:
+      ValueError: a tree that differs from ``params`` in structure or shapes.
+    """
+    if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
+        return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), params)
+    check_match(bound, params, name, "params")
+    return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)
+
+
 def only(mask: Params, x: Params) -> Params:
     """``x`` where the tree of booleans holds, zero elsewhere."""
     return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)

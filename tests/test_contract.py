@@ -1,8 +1,8 @@
 """Every method × every rule of the Optax contract: one table, and each rule a test over its rows.
 
-A new method is one more row of ``METHODS``. Compiling is where the time goes, so programs are
-compiled without XLA's optimisations, one compiled training step per method and dtype serves as many
-tests as can share it, and what tracing alone can show is only traced.
+A new method is one more row of ``METHODS``. Compiling is where the time goes, so one compiled
+training step per method and dtype serves as many tests as can share it, and what tracing alone can
+show is only traced.
 """
 
 import functools
@@ -25,20 +25,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import secondorder as so
 from secondorder.solvers import Stop
-
-
-def quick_to_compile() -> dict[str, Any]:
-    """XLA's options for programs that compile fast, as far as this version knows them."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except (jax.errors.JaxRuntimeError, ValueError):
-        del options["xla_cpu_use_fusion_emitters"]  # gone from the newest
-    return options
-
-
-jit = functools.partial(jax.jit, compiler_options=quick_to_compile())
-
 
 # ---------------------------------------------------------------------------------------------
 # The table
@@ -322,7 +308,7 @@ class Trainer:
             self.traces += 1
             return step(params, state, data)
 
-        self.donating = jit(counted, donate_argnums=(0, 1))
+        self.donating = jax.jit(counted, donate_argnums=(0, 1))
 
     def __call__(self, params, state, data) -> Outcome:
         return self.donating(*jax.tree.map(jnp.copy, (params, state)), data)
@@ -567,7 +553,7 @@ def test_training_under_scan_and_vmap_equals_the_python_loop(name):
         return jax.lax.scan(body, (params, trainer(name).tx.init(params)), length=3)
 
     starts = {"b": jnp.array([0.0, 0.3]), "w": jnp.array([[0.0, 0.0], [0.2, -0.1]])}
-    (params, state), values = jit(jax.vmap(train, in_axes=(0, None)))(starts, batch())
+    (params, state), values = jax.jit(jax.vmap(train, in_axes=(0, None)))(starts, batch())
     for i in range(2):
         pick = functools.partial(jax.tree.map, lambda x: x[i])  # noqa: B023
         alone = trainer(name).run(pick(starts), batch(), 3)
@@ -581,7 +567,7 @@ def test_training_under_scan_and_vmap_equals_the_python_loop(name):
 
 
 def first_update(tx) -> Outcome:
-    return jit(training_step(tx))(logistic_start(), tx.init(logistic_start()), batch())
+    return jax.jit(training_step(tx))(logistic_start(), tx.init(logistic_start()), batch())
 
 
 def injected(name):
@@ -616,7 +602,7 @@ def another(name, option) -> float:
 def update_with_another(name, option, count=1):
     """That of so many updates at the start which is last, with the other value, as a constant."""
     tx = METHODS[name].make(**{option: another(name, option)})
-    step, state = jit(training_step(tx)), tx.init(logistic_start())
+    step, state = jax.jit(training_step(tx)), tx.init(logistic_start())
     for _ in range(count):
         outcome = step(logistic_start(), state, batch())
         state = outcome.state
@@ -628,7 +614,7 @@ def test_a_schedule_gives_each_step_its_own_value(name, option):
     method = METHODS[name]
     schedule = lambda n: jnp.where(n < 1, method.options[option], another(name, option))
     tx = method.make(**{option: schedule})
-    step = jit(training_step(tx))
+    step = jax.jit(training_step(tx))
     first = step(logistic_start(), tx.init(logistic_start()), batch())
     second = step(logistic_start(), first.state, batch())
     assert_close(first.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
@@ -641,14 +627,14 @@ def test_a_changed_hyperparameter_holds_from_the_next_update_on(name, option):
     tx = injected(name)
     state = tx.init(logistic_start())
     state.hyperparams[option] = jnp.asarray(another(name, option))
-    updates = jit(training_step(tx))(logistic_start(), state, batch()).updates
+    updates = jax.jit(training_step(tx))(logistic_start(), state, batch()).updates
     assert_close(updates, update_with_another(name, option))
 
 
 @rows()
 def test_multi_steps_applies_the_average_once(name):
     tx = optax.MultiSteps(trainer(name).tx, every_k_schedule=2)
-    step = jit(training_step(tx))
+    step = jax.jit(training_step(tx))
     start = tx.init(logistic_start())
     first = step(logistic_start(), start, batch())
     assert vdot(first.updates, first.updates) == 0
@@ -694,7 +680,7 @@ def update_of_the_weights_alone(name):
         whole = logistic(data)
         return so.compose(whole.loss, lambda w: whole.model({"b": HELD["b"], "w": w}))
 
-    step = jit(training_step(trainer(name).tx, weights_alone))
+    step = jax.jit(training_step(trainer(name).tx, weights_alone))
     return step(HELD["w"], trainer(name).tx.init(HELD["w"]), batch()).updates
 
 
@@ -703,7 +689,7 @@ def update_of_the_weights_alone(name):
 def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
     tx, params = frozen_bias(trainer(name).tx, how), HELD
 
-    @jit
+    @jax.jit
     def both(params, state):
         objective = logistic(batch())
         value, grads = jax.value_and_grad(objective)(params)
@@ -724,7 +710,7 @@ def test_it_chains_with_the_line_search_of_optax(name):
     search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
     tx = optax.chain(trainer(name).tx, so.only_extra_args(search, "value", "grad", "value_fn"))
 
-    @jit
+    @jax.jit
     def update(data):
         objective, params = logistic(data), logistic_start()
         value, grads = jax.value_and_grad(objective)(params)
@@ -764,7 +750,7 @@ def test_the_shape_of_the_tree_does_not_change_the_step(name):
 
     def updates_of(params):
         step = training_step(trainer(name).tx, affine)
-        outcome = jit(lambda p, s: step(p, s, p))(params, trainer(name).tx.init(params))
+        outcome = jax.jit(lambda p, s: step(p, s, p))(params, trainer(name).tx.init(params))
         assert signature(outcome.updates) == signature(params)
         return _join(outcome.updates)
 
@@ -854,7 +840,7 @@ def test_explicitly_sharded_parameters_keep_their_sharding(name):
     tx = trainer(name).tx
     data = jnp.linspace(0.5, 1.5, 16)
     objective = lambda data: so.sum_of_squares(lambda p: jnp.exp(p["w"]) - data)
-    step = jit(training_step(tx, objective))
+    step = jax.jit(training_step(tx, objective))
     alone = step({"w": jnp.zeros(16)}, tx.init({"w": jnp.zeros(16)}), data)
 
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Explicit,))
@@ -939,7 +925,7 @@ def test_a_batch_of_nan_changes_neither_parameters_nor_memory(name):
 def update_by_function_alone(name) -> Callable:
     """``(grads, state) -> (updates, state)`` at the start, without ``value`` and ``grad``."""
     update = trainer(name).tx.update
-    return jit(lambda g, state: update(g, state, logistic_start(), value_fn=logistic(batch())))
+    return jax.jit(lambda g, state: update(g, state, logistic_start(), value_fn=logistic(batch())))
 
 
 @rows()

@@ -52,6 +52,9 @@ def test_a_parameter_the_data_leave_open_is_flagged_and_the_others_are_not(x64):
     assert determined == {"a": False, "b": True, "c": True, "d": False}
     assert np.isinf(fit.standard_errors["a"]) and np.isinf(fit.standard_errors["d"])
     known = so.curve_fit(model, X, Y, start())
+    late = lambda p, x: jnp.where(x > 1, p["c"], open_model(p, x))  # of c alone from there on
+    errors = fit.prediction_errors(late, jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(errors, [np.inf, known.standard_errors["c"]], rtol=1e-5)
     for k in "bc":
         np.testing.assert_allclose(fit.standard_errors[k], known.standard_errors[k], rtol=1e-5)
 

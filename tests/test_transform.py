@@ -19,18 +19,23 @@ def scalar(f):
     return lambda p: f(p[0])
 
 
-def one_update(tx, value_fn, params, state=None, **extra):
-    """One compiled update with everything passed."""
-    state = tx.init(params) if state is None else state
+@functools.lru_cache(maxsize=1)
+def compiled_update(tx, value_fn):
+    """An update with everything passed."""
 
     @jax.jit
-    def update(params, state):
+    def update(params, state, extra):
         value, grad = jax.value_and_grad(value_fn)(params)
-        return tx.update(
-            grad, state, params, **({"value": value, "grad": grad, "value_fn": value_fn} | extra)
-        )
+        given = {"value": value, "grad": grad} | extra
+        return tx.update(grad, state, params, value_fn=value_fn, **given)
 
-    return update(params, state)
+    return update
+
+
+def one_update(tx, value_fn, params, state=None, **extra):
+    """One compiled update; of the same method and function the next one is compiled already."""
+    state = tx.init(params) if state is None else state
+    return compiled_update(tx, value_fn)(params, state, extra)
 
 
 def scale_by(curved=None, solver=None, policy=None):

@@ -1,6 +1,5 @@
 """What the tests of the sampled methods share: fixed gradients, and a plain loop along them."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,9 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-
-# Compiling is where the time of these tests goes.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def fixed_gradients(shapes: dict[str, tuple[int, ...]], count: int, seed: int = 0):
@@ -25,7 +21,7 @@ def steps_along(
 ) -> Iterator[Any]:
     """The parameters after each update, in one compiled step, whatever the objective."""
 
-    @jit
+    @jax.jit
     def step(params, state, grad, t):
         extra = {} if value_fn is None else {"value_fn": value_fn(t)}
         updates, state = tx.update(grad, state, params, **extra)

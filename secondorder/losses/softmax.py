@@ -21,13 +21,11 @@ class SoftmaxCrossEntropy(Loss):
 
     def _targets(self, z: jax.Array) -> jax.Array:
         labels = jnp.asarray(self.labels)
-        if labels.shape == z.shape and jnp.issubdtype(labels.dtype, jnp.floating):
+        if labels.shape == z.shape:
             return labels.astype(z.dtype)
         if labels.shape == z.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
             # one_hot counts the classes in the labels' own dtype, where uint8 begins again at 256
             return jax.nn.one_hot(labels.astype(jnp.int32), z.shape[-1], dtype=z.dtype)
-        if labels.shape == z.shape:
-            return labels.astype(z.dtype)
         raise ValueError(
             f"softmax_cross_entropy got labels of shape {labels.shape} and dtype {labels.dtype} "
             f"for logits of shape {z.shape}. Pass integer labels of shape {z.shape[:-1]} or "

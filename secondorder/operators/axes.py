@@ -22,6 +22,7 @@ import numpy as np
 
 from secondorder import tree
 from secondorder.operators.base import Operator
+from secondorder.operators.diagonal import damped_power
 from secondorder.tree import Params, Scalar
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -209,12 +210,7 @@ class AxisEigen(Operator):
     entries: Any
 
     def _apply(self, v: Params, fn: Callable[[jax.Array], jax.Array]) -> Params:
-        def leaf(x, q, entries):
-            # `where`: a zero curvature without damping has no inverse, and the step none there
-            scale = fn(entries)
-            scale = jnp.where(jnp.isposinf(scale) & (entries == 0), 0, scale)
-            return along_axes(q, scale * along_axes(transposed(q), x))
-
+        leaf = lambda x, q, entries: along_axes(q, fn(entries) * along_axes(transposed(q), x))
         return _by_leaf(self.axes, leaf, v, self.bases, self.entries)
 
     def mv(self, v: Params) -> Params:
@@ -222,11 +218,11 @@ class AxisEigen(Operator):
 
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``(B + λ I)⁻¹ v``."""
-        return self._apply(v, lambda d: 1 / (d + jnp.asarray(damping, d.dtype)))
+        return self.power(v, -1, damping)
 
     def power(self, v: Params, p: Scalar, damping: Scalar) -> Params:
         """``(B + λ I)ᵖ v``."""
-        return self._apply(v, lambda d: (d + jnp.asarray(damping, d.dtype)) ** p)
+        return self._apply(v, lambda d: damped_power(d, p, damping))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

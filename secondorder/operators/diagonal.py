@@ -7,7 +7,6 @@ so a method's own ε means what its paper says.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +16,21 @@ from secondorder.operators.base import Diagonal
 from secondorder.tree import Params, Scalar
 
 
+def damped_power(entries: jax.Array, p: Scalar, damping: Scalar) -> jax.Array:
+    """``(entries + λ)ᵖ``; zero where a zero curvature without damping has no inverse."""
+    power = (entries + jnp.asarray(damping, entries.dtype)) ** p
+    return jnp.where(jnp.isposinf(power) & (entries == 0), 0, power)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PositiveDiagonal(Diagonal):
     """``diag(entries)``, ``entries ≥ 0`` shaped like the parameters."""
 
-    def _apply(self, v: Params, fn: Callable[[jax.Array], jax.Array]) -> Params:
-        def leaf(x, d):
-            scale = fn(d)
-            # A zero curvature without damping has no inverse; the step is zero there.
-            scale = jnp.where(jnp.isposinf(scale) & (d == 0), 0, scale)
-            return (x.astype(d.dtype) * scale).astype(x.dtype)
-
-        return jax.tree.map(leaf, v, tree.accumulator(self.entries))
-
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``vᵢ / (entriesᵢ + λ)``."""
-        return self._apply(v, lambda d: 1 / (d + jnp.asarray(damping, d.dtype)))
+        return self.power(v, -1, damping)
 
     def power(self, v: Params, p: Scalar, damping: Scalar) -> Params:
         """``(entriesᵢ + λ)ᵖ vᵢ``."""
-        return self._apply(v, lambda d: (d + jnp.asarray(damping, d.dtype)) ** p)
+        leaf = lambda x, d: (x.astype(d.dtype) * damped_power(d, p, damping)).astype(x.dtype)
+        return jax.tree.map(leaf, v, tree.accumulator(self.entries))

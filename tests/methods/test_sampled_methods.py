@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from training import jit
 
 import secondorder as so
 
@@ -49,7 +48,7 @@ def trainer(name, **settings):
     """``(params, state, x, y, rate) -> (params, state, value, updates)``, compiled once a shape."""
     traces = []
 
-    @jit
+    @jax.jit
     def step(params, state, x, y, rate):
         traces.append(0)
         tx = METHODS[name](learning_rate=rate, **settings)
@@ -155,8 +154,7 @@ def test_matrices_of_bfloat16_are_remembered_in_float32(name):
 
 
 @every_method
-@pytest.mark.parametrize("spec", [("model", None), (None, "model")])
-def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name, spec):
+def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name):
     f = lambda p: jnp.sum(jnp.cosh(p["w"] - target["w"]))
     target = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
     if name == "sophia":  # the same, with a split into loss and model
@@ -165,7 +163,7 @@ def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name, spec):
     def updates(params):
         tx = METHODS[name](learning_rate=0.1)
 
-        @jit
+        @jax.jit
         def step(params, state):
             updates, state = tx.update(jax.grad(f)(params), state, params, value_fn=f)
             return optax.apply_updates(params, updates), state, updates
@@ -177,21 +175,23 @@ def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name, spec):
 
     alone = updates({"w": jnp.zeros((8, 8))})
     mesh = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        sharding = NamedSharding(mesh, PartitionSpec(*spec))
-        target = jax.device_put(target, sharding)
-        found = updates({"w": jax.device_put(jnp.zeros((8, 8)), sharding)})
-    assert found.sharding == sharding
-    np.testing.assert_allclose(np.asarray(found), alone, rtol=1e-3, atol=1e-4)
+    for spec in (("model", None), (None, "model")):
+        with jax.set_mesh(mesh):
+            sharding = NamedSharding(mesh, PartitionSpec(*spec))
+            target = jax.device_put(target, sharding)
+            found = updates({"w": jax.device_put(jnp.zeros((8, 8)), sharding)})
+        assert found.sharding == sharding
+        np.testing.assert_allclose(np.asarray(found), alone, rtol=1e-3, atol=1e-4)
 
 
 W = jax.random.normal(jax.random.key(5), (4, 4))
 
 
-def trained(name, params, target, batched=False):
-    """The parameters after four steps on a square matrix, whose gradients have full rank."""
+@functools.cache
+def training(name, batched=False):
+    """``(w, target) -> w`` after four steps on a square matrix, whose gradients have full rank."""
 
-    def train(params, target):
+    def train(w, target):
         tx = METHODS[name](learning_rate=0.1)
         f = so.compose(so.squared_error(target), lambda p: jnp.tanh(p["w"]) * 2 + p["w"].T)
 
@@ -200,28 +200,24 @@ def trained(name, params, target, batched=False):
             updates, state = tx.update(jax.grad(f)(params), state, params, value_fn=f)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(body, (params, tx.init(params)), length=4)[0][0]
+        params = {"w": w}
+        return jax.lax.scan(body, (params, tx.init(params)), length=4)[0][0]["w"]
 
-    return jit(jax.vmap(train, (0, None)) if batched else train)(params, target)
+    return jax.jit(jax.vmap(train, (0, None)) if batched else train)
 
 
 @every_method
 def test_matrices_that_xla_shards_take_the_same_steps(name):
     mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     rows = NamedSharding(mesh, PartitionSpec("model"))
-    alone, spread = (
-        trained(name, {"w": W}, W.T),
-        trained(name, *jax.device_put(({"w": W}, W.T), rows)),
-    )
-    np.testing.assert_allclose(
-        np.asarray(alone["w"]), np.asarray(spread["w"]), rtol=1e-3, atol=1e-4
-    )
+    alone, spread = training(name)(W, W.T), training(name)(*jax.device_put((W, W.T), rows))
+    np.testing.assert_allclose(np.asarray(alone), np.asarray(spread), rtol=1e-3, atol=1e-4)
 
 
 @every_method
 def test_training_many_networks_under_vmap_equals_training_each(name):
     starts = jnp.stack([W, 1.5 * W])
-    both = trained(name, {"w": starts}, W.T, batched=True)["w"]
+    both = training(name, batched=True)(starts, W.T)
     for i in range(2):
-        alone = trained(name, {"w": starts[i]}, W.T)["w"]
+        alone = training(name)(starts[i], W.T)
         np.testing.assert_allclose(both[i], alone, rtol=1e-3, atol=1e-4)

@@ -1,9 +1,10 @@
 """Shampoo: the published steps, from fixed gradients; blocks, and bases that follow."""
 
+import jax
 import numpy as np
 import optax
 import pytest
-from training import fixed_gradients, jit, steps_along
+from training import fixed_gradients, steps_along
 
 import secondorder as so
 
@@ -106,7 +107,7 @@ def test_the_bases_of_the_eigen_variant_follow_the_matrices():
     spread = np.geomspace(1, 30, 5)[:, None]
     grads = [{"w": spread * rng.normal(size=(5, 6))} for _ in range(60)]
     tx, params = so.shampoo(eigen=True, refresh=1, b2=0.99), {"w": np.zeros((5, 6))}
-    state, update = tx.init(params), jit(tx.update)
+    state, update = tx.init(params), jax.jit(tx.update)
     for g in grads:
         _, state = update(g, state, params)
     gram, basis = (

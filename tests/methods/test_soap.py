@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training import fixed_gradients, jit, steps_along
+from training import fixed_gradients, steps_along
 
 import secondorder as so
 
@@ -85,7 +85,7 @@ def test_the_second_moment_is_updated_at_every_step_not_only_when_the_basis_is()
     params, grads = fixed_gradients({"w": (3, 3)}, 4)
     tx = so.soap(precondition_frequency=1000)
     state, params = tx.init(params), jax.tree.map(jnp.asarray, params)
-    seen, update = [], jit(tx.update)
+    seen, update = [], jax.jit(tx.update)
     for g in grads:
         _, state = update(g, state, params)
         seen.append(state[0].curvature)

@@ -19,8 +19,14 @@ from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
 
 NETWORKS: dict[str, Problem] = {
-    module.PROBLEM.name: module.PROBLEM
-    for module in (digits_autoencoder, digits_classifier, curves, byte_transformer)
+    problem.name: problem
+    for problem in (
+        digits_autoencoder.PROBLEM,
+        digits_classifier.PROBLEM,
+        curves.PROBLEM,
+        curves.MINIBATCHES,
+        byte_transformer.PROBLEM,
+    )
 }
 BASELINE = "adamw"  # what times are relative to
 BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"

@@ -89,8 +89,8 @@ def minimize(
 ) -> Solution:
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
 
-    Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces ``value_fn``
-    once, and evaluates one gradient per step. Compiled afresh at each eager call: wrap repeated
+    Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces
+    ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each eager call: wrap repeated
     solves in ``jax.jit``. The solution is differentiable, forward and reverse, with respect to
     everything ``value_fn`` closes over, by the implicit function theorem.
 

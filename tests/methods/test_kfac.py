@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training import jit
 
 import secondorder as so
 
@@ -52,7 +51,7 @@ def trainer(name, **settings):
     """``(params, state, x, y) -> (params, state, value)``, compiled once a shape."""
     tx, traces = method(name, **settings), []
 
-    @jit
+    @jax.jit
     def step(params, state, x, y):
         traces.append(0)
         f = objective(x, y)
@@ -164,7 +163,7 @@ def test_training_many_networks_under_vmap_equals_training_each(name):
         return jax.lax.scan(body, (params, tx.init(params)), length=3)[0][0]
 
     starts = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x]), start())
-    both = jit(jax.vmap(trained))(starts)
+    both = jax.jit(jax.vmap(trained))(starts)
     for i in range(2):
         alone = train(name, jax.tree.map(lambda x: x[i], starts), steps=3)[0]  # noqa: B023
         for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
@@ -207,7 +206,7 @@ def test_an_affine_change_of_a_layers_inputs_and_outputs_changes_no_function(nam
         tx = METHODS[name](**settings)
         params = jax.tree.map(jnp.asarray, starts[model])
         state, found = tx.init(params), []
-        step = jit(lambda p, s: tx.update(jax.grad(f)(p), s, p, value_fn=f))
+        step = jax.jit(lambda p, s: tx.update(jax.grad(f)(p), s, p, value_fn=f))
         for _ in range(3):
             updates, state = step(params, state)
             params = optax.apply_updates(params, updates)
@@ -265,7 +264,7 @@ def test_curvature_on_the_matrices_and_adam_on_the_rest():
     layers = so.kfac(example=lambda p: so.restrict(f, params), refresh=2)
     tx = optax.partition({"layers": layers, "rest": optax.adam(0.01)}, labels)
 
-    @jit
+    @jax.jit
     def step(params, state):
         value, grads = jax.value_and_grad(f)(params)
         updates, state = tx.update(

@@ -90,9 +90,9 @@ def minimize(
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
 
     Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces
-    ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each eager call: wrap repeated
-    solves in ``jax.jit``. The solution is differentiable, forward and reverse, with respect to
-    everything ``value_fn`` closes over, by the implicit function theorem.
+    ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each
+    eager call: wrap repeated solves in ``jax.jit``. The solution is differentiable, forward and
+    reverse, with respect to everything ``value_fn`` closes over, by the implicit function theorem.
 
     Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
     the largest left-hand side seen: relative for large and for small objectives, absolute between.

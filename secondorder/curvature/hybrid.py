@@ -29,7 +29,7 @@ def hybrid() -> Curvature:
 
     Gauss-Newton leaves out ``Σ rᵢ ∇²rᵢ``. Where the residuals vanish, f falls by a large factor at
     every step and nothing is missed; where they stay large, it stalls at a linear rate, and the
-    Hessian is worth its price. One evaluation of ``f`` per update is added.
+    Hessian is worth its price.
 
     Raises:
       TypeError: a plain function instead of an objective.
@@ -48,7 +48,7 @@ def hybrid() -> Curvature:
     def update(grads, state: HybridState, params: Params, value_fn):
         del grads
         gauss_newton = ggn(value_fn, params)  # first: it refuses a plain function
-        value = jnp.asarray(value_fn(params), state.value.dtype)
+        value = jnp.asarray(value_fn.loss(gauss_newton.jacobian.outputs), state.value.dtype)
         newton = state.value - value < FAST * state.value
         return Either(newton, hessian(value_fn, params), gauss_newton), HybridState(value, newton)
 

@@ -188,7 +188,7 @@ def _contract(a: jax.Array, b: jax.Array) -> jax.Array:
     return 0.5 * (product + product.T)
 
 
-def ggn(objective: Objective, params: Params) -> Operator:
+def ggn(objective: Objective, params: Params) -> Pullback:
     """The generalised Gauss-Newton matrix ``Jᵀ ∇²ℓ(z) J`` at ``params``, as an operator.
 
     ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a

@@ -110,7 +110,7 @@ class Bench:
     problems: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")] = ()
     """Which problems; all of them if none is named."""
     solvers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", aliases=("--methods",))] = ()
-    """Which solvers or methods, the first being what times are relative to; all if none named."""
+    """Which solvers or methods, the first being what times relate to; all if none is named."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only what is quickly done: problems as given, in float64; fewer steps and trials."""
     lines: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -252,7 +252,7 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
 def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array):
     """How far the residual is from being orthogonal to the columns: two cosines, free of units.
 
-    The cosine with their *span*, ``‖q‖ / (‖r‖ + noise)``: its square is the part of f that
+    The cosine with their *span*, ``‖q‖ / (‖r‖ + 10 noise)``: its square is the part of f that
     Gauss-Newton could still take away, the relative offset of Bates and Watts (1981). Where the
     Jacobian is singular at the solution it never becomes small; then the largest cosine with a
     *single* column (MINPACK's measure) has to, fivefold.
@@ -265,12 +265,13 @@ def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
-    size_and_noise = size + jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
+    noise = jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
     floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
     span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
     single = jnp.max(jnp.abs(slopes), initial=0)
     # The span holds every column, also one that roundings hide from its triangle.
-    least = jnp.minimum(jnp.maximum(span, single), 5 * single)
-    return jnp.where(least == 0, 0, least / size_and_noise)
+    whole = jnp.maximum(span, single)
+    least = jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))
+    return jnp.where(whole == 0, 0, least)

@@ -9,7 +9,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import Request, page, save
+from experiments.benchmarks.tables import BAR, Request, page, save
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
 from experiments.compare.tables import console
@@ -20,7 +20,6 @@ from experiments.problems import PROBLEMS
 from experiments.records import Store
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"
 
 Number = Annotated[str | None, tyro.conf.arg(metavar="N")]
 

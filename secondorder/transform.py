@@ -110,10 +110,7 @@ def scale_by_curvature(
             return grads, state
         g = tree.accumulator(grads)
         scale = trust.scale(state.trust)
-        known = (scale,) if curvature.reads_scale else ()
-        operator, curvature_state = curvature.update(
-            grads, state.curvature, params, value_fn, *known
-        )
+        operator, curvature_state = curvature.at(grads, state.curvature, params, value_fn, scale)
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)

@@ -1,4 +1,4 @@
-"""What the tests of the sampled methods share: fixed gradients, and a plain loop along them."""
+"""What the tests of methods for networks share: a small net, fixed gradients, a loop along them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+
+def net(p, x):
+    """A hidden layer of six, dead where its bias is far below zero, and a leaf out of use."""
+    hidden = jax.nn.relu(x @ p["in"] + p["dead"])
+    return hidden @ p["out"] + p["bias"]
+
+
+def start(dtype="float32", dead=0.0):
+    key = jax.random.key(2)
+    return {
+        "in": (0.5 * jax.random.normal(key, (4, 6))).astype(dtype),
+        "dead": jnp.full(6, dead, dtype),
+        "out": (0.5 * jax.random.normal(key, (6, 3))).astype(dtype),
+        "bias": jnp.zeros(3, dtype),
+        "unused": jnp.ones((2, 3), dtype),
+    }
 
 
 def fixed_gradients(shapes: dict[str, tuple[int, ...]], count: int, seed: int = 0):

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from experiments.benchmarks.judge import ELSEWHERE, FALSE, Precision, best_digits, verdict
 from experiments.benchmarks.solvers import Solver
 
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"
 GIVEN = "as given"  # the variant of a problem that is timed
 REPETITIONS = 7
 SLOW = 0.5  # seconds: a run that takes longer is timed once

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks import batch, judge, summary
-from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Run, Start, compete
+from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import BAR, Report, Request, Table
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
 from experiments.testset import MGH, TestProblem, starts

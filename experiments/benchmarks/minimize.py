@@ -7,10 +7,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks import judge, summary
-from experiments.benchmarks.arena import BAR, GIVEN, REPETITIONS, Case, Run, Start, compete
+from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import MINIMIZE, Solver
-from experiments.benchmarks.tables import Report, Request
+from experiments.benchmarks.tables import BAR, Report, Request
 from experiments.errors import pick
 from experiments.figures.profiles import profile_figure
 from experiments.testset import CLASSICAL, MGH, Classical, TestProblem, starts

@@ -1,7 +1,5 @@
 """Training networks: steps, seconds and gradients to a target, everyone tuned alike."""
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +9,8 @@ from tqdm import tqdm
 
 from experiments import engine, tuning
 from experiments.benchmarks.contestants import SETTINGS, contestants
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import BAR, Report, Request, Table
+from experiments.benchmarks.timing import interleaved
 from experiments.engine import Prepared, Run
 from experiments.errors import pick
 from experiments.optimizers import Optimizer
@@ -29,7 +28,6 @@ NETWORKS: dict[str, Problem] = {
     )
 }
 BASELINE = "adamw"  # what times are relative to
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"
 SEEDS, TRIALS = 3, 7
 QUICK_SEEDS, QUICK_TRIALS, QUICK_STEPS = 1, 3, 100
 ROUNDS, PERIOD = 7, 10  # of timing; a period holds the refreshes of what is refreshed now and then
@@ -128,25 +126,25 @@ def race(
     prepared: Mapping[str, Prepared], chosen: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     """Seconds of a step: medians of rounds in which each takes a period of steps, in turn."""
-    carried, seconds = {}, {name: [] for name in prepared}
     first = next(iter(prepared.values()))
-    batches = engine.batches(first.setting, 0)
-    batch = next(batches)
+    batch = next(engine.batches(first.setting, 0))
+
+    def training(p: Prepared, chosen: Mapping[str, float]):
+        settings = {k: jax.numpy.asarray(v, float) for k, v in chosen.items()}
+        params = p.problem.init(jax.random.key(0), p.setting.data)
+        state = p.start(params, settings)
+
+        def period():
+            nonlocal params, state
+            for _ in range(PERIOD):
+                params, state, _ = p.step(params, state, batch, settings)
+            return params
+
+        return period
+
     with engine.numerics(first.problem):
-        for name, p in prepared.items():
-            settings = {k: jax.numpy.asarray(v, float) for k, v in chosen[name].items()}
-            params = p.problem.init(jax.random.key(0), p.setting.data)
-            carried[name] = params, p.start(params, settings), settings
-        for _ in range(ROUNDS):
-            for name, p in prepared.items():
-                params, state, settings = carried[name]
-                clock = time.perf_counter()
-                for _ in range(PERIOD):
-                    params, state, _ = p.step(params, state, batch, settings)
-                jax.block_until_ready(params)
-                seconds[name].append((time.perf_counter() - clock) / PERIOD)
-                carried[name] = params, state, settings
-    return {name: statistics.median(found) for name, found in seconds.items()}
+        periods = {name: training(p, chosen[name]) for name, p in prepared.items()}
+        return {name: s / PERIOD for name, s in interleaved(periods, ROUNDS).items()}
 
 
 def reached(run: Run, target: float, column: str) -> float:

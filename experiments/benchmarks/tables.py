@@ -11,6 +11,8 @@ import jax
 import secondorder as so
 from experiments.errors import UserError
 
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"  # of every progress bar
+
 
 class Table(NamedTuple):
     """A titled table of text."""

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,18 +37,25 @@ def race(programs: Mapping[str, tuple[Callable, tuple]], repetitions: int = 9) -
         compiled[name] = (jax.jit(function).lower(*arguments).compile(), arguments)
         compile_seconds[name] = time.perf_counter() - start
         outputs[name] = jax.block_until_ready(compiled[name][0](*arguments))
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repetitions):
-        for name, (program, arguments) in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arguments))
-            seconds[name].append(time.perf_counter() - start)
+    calls = {name: partial(program, *given) for name, (program, given) in compiled.items()}
+    seconds = interleaved(calls, repetitions)
     return {
         name: Timing(
-            statistics.median(seconds[name]),
+            seconds[name],
             compile_seconds[name],
             compiled[name][0].memory_analysis().temp_size_in_bytes,
             outputs[name],
         )
         for name in programs
     }
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median seconds of each call, a round of all after a round of all."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}

@@ -24,3 +24,10 @@ class Curvature(NamedTuple):
     update: Callable[..., tuple[Operator, Any]]
     needs_value_fn: bool = True
     reads_scale: bool = False
+
+    def at(
+        self, grads: Params, state: Any, params: Params, value_fn: Any, scale: Any
+    ) -> tuple[Operator, Any]:
+        """``update``, with the trust's scalar where it reads it."""
+        known = (scale,) if self.reads_scale else ()
+        return self.update(grads, state, params, value_fn, *known)

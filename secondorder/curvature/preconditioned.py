@@ -32,8 +32,7 @@ def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
     def update(grads, state, params, value_fn, scale) -> tuple[Operator, Any]:
         operators, states = [], []
         for curvature, memory in zip((base, approximation), state, strict=True):
-            known = (scale,) if curvature.reads_scale else ()
-            operator, memory = curvature.update(grads, memory, params, value_fn, *known)
+            operator, memory = curvature.at(grads, memory, params, value_fn, scale)
             operators.append(operator)
             states.append(memory)
         return Preconditioned(*operators), tuple(states)

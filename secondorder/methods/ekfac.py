@@ -36,6 +36,13 @@ def ekfac(
     Raises:
       ValueError: no ``example``.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> x, w = jax.random.normal(jax.random.key(0), (32, 3)), jnp.zeros((3, 2))
+      >>> f = so.compose(so.squared_error(x @ jnp.ones((3, 2))), lambda w: x @ w)
+      >>> bool(so.minimize(f, w, so.ekfac(example=f)).success)
+      True
+
     Source: George et al. (2018).
     """
     check_example("ekfac", example)

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.operators import lanczos
 from secondorder.operators.base import Operator
 from secondorder.spectrum.extremes import checked_steps
-from secondorder.spectrum.krylov import krylov_basis
+from secondorder.spectrum.krylov import ritz
 from secondorder.spectrum.probes import Reading, check_count, over_probes
 from secondorder.tree import Params
 
@@ -45,9 +44,7 @@ class Density(NamedTuple):
 
 def _quadrature(op: Operator, like: Params, key: jax.Array, steps: int):
     """Nodes and weights of one probe, ``(steps,)`` each."""
-    first, rest = jax.random.split(key)
-    basis = krylov_basis(op, tree.random_signs(first, like), rest, steps)
-    w, v = lanczos.eigen(basis, basis.size)
+    w, _, v, _ = ritz(op, like, key, steps)
     return w, v[0] ** 2
 
 

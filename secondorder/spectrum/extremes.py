@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.operators import lanczos
 from secondorder.operators.base import Operator
-from secondorder.spectrum.krylov import krylov_basis
+from secondorder.spectrum.krylov import ritz
 from secondorder.spectrum.probes import Reading, check_count
 from secondorder.tree import Params
 
@@ -29,14 +29,6 @@ class Eigenpairs(NamedTuple):
     standard_error: jax.Array
     products: jax.Array
     vectors: Params
-
-
-def _ritz(op: Operator, like: Params, key: jax.Array, steps: int):
-    """Ritz values in ascending order, their residuals, their vectors in the basis, the basis."""
-    first, rest = jax.random.split(key)
-    basis = krylov_basis(op, tree.random_signs(first, like), rest, steps)
-    w, v = lanczos.eigen(basis, basis.size)
-    return w, jnp.abs(basis.off[-1] * v[-1]), v, basis
 
 
 def top_eigenpairs(
@@ -72,7 +64,7 @@ def top_eigenpairs(
             f"top_eigenpairs got count={count}, but {steps} steps in {tree.size(like)} dimensions "
             "know no more pairs than steps; ask for fewer, or give more steps."
         )
-    w, residuals, v, basis = _ritz(op, like, key, steps)
+    w, residuals, v, basis = ritz(op, like, key, steps)
     order = jnp.arange(steps - 1, steps - 1 - count, -1)
     vectors = jax.vmap(lambda c: lanczos.combine(c, basis.vectors))(v[:, order].T)
     return Eigenpairs(w[order], residuals[order], jnp.asarray(steps, jnp.int32), vectors)
@@ -100,7 +92,7 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
       4.0
     """
     steps = checked_steps("condition_number", steps, like)
-    w, residuals, _, _ = _ritz(op, like, key, steps)
+    w, residuals, _, _ = ritz(op, like, key, steps)
     low, high = w[0], w[-1]
     # Below the rounding of the largest, the smallest is zero as far as anyone can tell.
     positive = low > jnp.finfo(w.dtype).eps * high

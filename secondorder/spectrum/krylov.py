@@ -33,3 +33,11 @@ def krylov_basis(op: Operator, vector: Params, key: jax.Array, steps: int) -> Ba
 
     basis, _ = jax.lax.scan(extend, lanczos.start(vector, steps), jnp.arange(steps))
     return basis._replace(size=jnp.asarray(steps, jnp.int32))
+
+
+def ritz(op: Operator, like: Params, key: jax.Array, steps: int):
+    """Ritz values in ascending order, their residuals, their vectors in the basis, the basis."""
+    first, rest = jax.random.split(key)
+    basis = krylov_basis(op, tree.random_signs(first, like), rest, steps)
+    w, v = lanczos.eigen(basis, basis.size)
+    return w, jnp.abs(basis.off[-1] * v[-1]), v, basis

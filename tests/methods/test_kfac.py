@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from training import net, start
 
 import secondorder as so
 
@@ -20,22 +21,6 @@ METHODS = {
     "ekfac of a given rate": functools.partial(so.ekfac, learning_rate=0.1, refresh=2),
 }
 every_method = pytest.mark.parametrize("name", METHODS)
-
-
-def net(p, x):
-    hidden = jax.nn.relu(x @ p["in"] + p["dead"])
-    return hidden @ p["out"] + p["bias"]
-
-
-def start(dtype="float32", dead=0.0):
-    key = jax.random.key(2)
-    return {
-        "in": (0.5 * jax.random.normal(key, (4, 6))).astype(dtype),
-        "dead": jnp.full(6, dead, dtype),
-        "out": (0.5 * jax.random.normal(key, (6, 3))).astype(dtype),
-        "bias": jnp.zeros(3, dtype),
-        "unused": jnp.ones((2, 3), dtype),
-    }
 
 
 def objective(x, y):

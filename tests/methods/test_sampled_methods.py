@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from training import net, start
 
 import secondorder as so
 
@@ -25,22 +26,6 @@ METHODS = {
 }
 RATES = {"shampoo": 0.2, "shampoo_blocks": 0.2, "shampoo_eigen": 0.2}
 every_method = pytest.mark.parametrize("name", METHODS)
-
-
-def net(p, x):
-    hidden = jax.nn.relu(x @ p["in"] + p["dead"])
-    return hidden @ p["out"] + p["bias"]
-
-
-def start(dtype="float32", dead=0.0):
-    key = jax.random.key(2)
-    return {
-        "in": (0.5 * jax.random.normal(key, (4, 6))).astype(dtype),
-        "dead": jnp.full(6, dead, dtype),
-        "out": (0.5 * jax.random.normal(key, (6, 3))).astype(dtype),
-        "bias": jnp.zeros(3, dtype),
-        "unused": jnp.ones((2, 3), dtype),
-    }
 
 
 @functools.cache

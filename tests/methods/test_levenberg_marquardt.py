@@ -206,3 +206,13 @@ def test_losses_other_than_least_squares_ignore_the_acceleration(x64):
         value, grad = jax.value_and_grad(objective)(p)
         taken.append(tx.update(grad, tx.init(p), p, value=value, grad=grad, value_fn=objective)[0])
     np.testing.assert_array_equal(*taken)
+
+
+@pytest.mark.parametrize("method", [so.levenberg_marquardt, so.dogleg, so.hybrid_newton])
+def test_what_the_noise_of_one_parameter_hides_of_another_is_taken_by_a_last_step(method):
+    # Brown's badly scaled function: beside x₁ = 1e6, any error of x₂ passes for rounding.
+    residual = lambda x: jnp.stack([x[0] - 1e6, x[1] - 2e-6, x[0] * x[1] - 2])
+    solve = jax.jit(lambda x: so.least_squares(residual, x, method(), tol=1e-4))
+    solution = solve(jnp.ones(2, jnp.float32))
+    assert bool(solution.success)
+    np.testing.assert_allclose(solution.params, [1e6, 2e-6], rtol=1e-6)

@@ -131,6 +131,23 @@ def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
     return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
 
 
+@jax.custom_batching.custom_vmap
+def _stacked(*scalars: jax.Array) -> jax.Array:
+    slot = jax.lax.broadcasted_iota(jnp.int32, (len(scalars),), 0)
+    stack = jnp.zeros(len(scalars), scalars[0].dtype)
+    for k, x in enumerate(scalars):
+        stack = jnp.where(slot == k, x, stack)
+    return stack
+
+
+@_stacked.def_vmap
+def _(size: int, batched: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
+    columns = [
+        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched, strict=True)
+    ]
+    return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True
+
+
 def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """``pack, unpack``: from a tree like ``example`` to one whose scalars share an array, and back.
 
@@ -149,11 +166,7 @@ def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         rest = [leaf for i, leaf in enumerate(found) if i not in packed]
         stacks = []
         for kind, places in kinds.items():
-            slot = jax.lax.broadcasted_iota(jnp.int32, (len(places),), 0)
-            stack = jnp.zeros(len(places), kind)
-            for k, i in enumerate(places):
-                stack = jnp.where(slot == k, found[i].astype(kind), stack)
-            stacks.append(stack)
+            stacks.append(_stacked(*(found[i].astype(kind) for i in places)))
         return rest, stacks
 
     def unpack(parts: Any) -> Any:

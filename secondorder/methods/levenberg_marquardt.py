@@ -9,7 +9,7 @@ import optax
 from secondorder import trust
 from secondorder.curvature import exact
 from secondorder.operators import ggn
-from secondorder.solvers import qr, qr_region
+from secondorder.solvers import qr, svd_region
 from secondorder.transform import scale_by_curvature
 
 
@@ -41,5 +41,5 @@ def levenberg_marquardt(
     Sethna (2012) for the acceleration.
     """
     if damping is None:
-        return scale_by_curvature(exact(ggn), qr_region(acceleration), trust.radius())
+        return scale_by_curvature(exact(ggn), svd_region(acceleration), trust.radius())
     return scale_by_curvature(exact(ggn), qr(acceleration), trust.damping(damping))

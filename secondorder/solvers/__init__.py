@@ -11,7 +11,6 @@ from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.momentum import momentum
 from secondorder.solvers.qr import qr
-from secondorder.solvers.region import qr_region
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
 from secondorder.solvers.steihaug import steihaug
 from secondorder.solvers.svd import dogleg, svd, svd_region
@@ -36,7 +35,6 @@ __all__ = [
     "krylov_cubic",
     "momentum",
     "qr",
-    "qr_region",
     "relative_progress",
     "relative_residual",
     "steihaug",

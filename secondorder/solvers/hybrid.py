@@ -12,8 +12,8 @@ from secondorder.operators.either import Either
 from secondorder.operators.pullback import Pullback
 from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Stop
-from secondorder.solvers.region import in_region
 from secondorder.solvers.rows import HIGHEST, Answer, Triangle, on_rows
+from secondorder.solvers.svd import in_region, singular_basis
 
 NEARLY = 1e-2  # a cosine from which a point may be a minimum, or a saddle
 
@@ -35,7 +35,7 @@ class Eigen(NamedTuple):
 
 
 def hybrid_region(acceleration: bool = False) -> Solver:
-    """:func:`secondorder.solvers.qr_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
+    """:func:`secondorder.solvers.svd_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
 
     For ``curvature.hybrid()``. Both steps are in Moré's scaled coordinates, so rescaling the
     parameters changes nothing. The Hessian is also looked at where the residual is nearly
@@ -55,6 +55,10 @@ def hybrid_region(acceleration: bool = False) -> Solver:
 
 
 def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
+    return singular_basis(triangle), _eigen(triangle, op, scaling, optimality)
+
+
+def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
     if not isinstance(op, Either) or triangle.span is not None:
         return None
     dtype, rows = scaling.dtype, op.second
@@ -79,21 +83,31 @@ def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality:
 
     w, v, saddle = jax.lax.cond(op.flag | (optimality <= NEARLY), eigen, none)
     slope = jnp.matmul(triangle.upper.T, triangle.q, precision=HIGHEST) + triangle.rest
-    return Eigen(op.flag | saddle, saddle, w, v, jnp.matmul(v.T, slope, precision=HIGHEST))
+    # Near a solution an eigenvalue below √ε of the greatest is more rounding than curvature; the
+    # rows, which are not squared, still see there.
+    least = jnp.sqrt(jnp.finfo(dtype).eps) * jnp.max(jnp.abs(w))
+    blind = (optimality <= NEARLY) & (jnp.min(jnp.abs(w)) <= least)
+    return Eigen(
+        (op.flag & ~blind) | saddle, saddle, w, v, jnp.matmul(v.T, slope, precision=HIGHEST)
+    )
 
 
 def _curvature(matrix: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.dot(v, jnp.matmul(matrix, v, precision=HIGHEST), precision=HIGHEST)
 
 
-def _solve(triangle: Triangle, eigen: Eigen | None, delta: jax.Array) -> Answer:
+def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
+    basis, eigen = factors
+    rows = in_region(triangle, basis, delta)
     if eigen is None:
-        return in_region(triangle, (), delta)
-    return jax.lax.cond(
+        return rows
+    found = jax.lax.cond(
         eigen.flag,
-        lambda: _newton(triangle, eigen, delta),
-        lambda: _settled(in_region(triangle, (), delta)),
+        lambda: _settled(_newton(triangle, eigen, delta)),
+        lambda: _settled(rows),
     )
+    # There is no acceleration of the Hessian's step.
+    return found._replace(again=lambda v: jnp.where(eigen.flag, jnp.nan, rows.again(v)))
 
 
 def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:
@@ -105,8 +119,7 @@ def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:
     stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
     stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
     boundary = ~found.interior & jnp.isfinite(delta)
-    unbent = jnp.full_like(triangle.upper, jnp.nan)  # there is no acceleration of this step
-    return _settled(Answer(z, stopped, boundary, unbent, bent, eigen.saddle))
+    return Answer(z, stopped, boundary, bent=bent, saddle=eigen.saddle)
 
 
 def _settled(answer: Answer) -> Answer:
@@ -115,6 +128,7 @@ def _settled(answer: Answer) -> Answer:
     return answer._replace(
         stopped=whole(answer.stopped),
         boundary=jnp.asarray(answer.boundary),
+        again=None,
         bent=jax.lax.convert_element_type(answer.bent, answer.z.dtype),
         saddle=jnp.asarray(answer.saddle),
     )

@@ -40,7 +40,8 @@ def qr(acceleration: bool = False) -> Solver:
         upper, q = damped(triangle, jnp.clip(damping, floor, 1 / eps))
         z = back_substituted(upper, q, triangle.rest)
         stopped = jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value)
-        return Answer(z, stopped, upper=upper)
+        again = lambda v: back_substituted(upper, jnp.zeros_like(v), v)
+        return Answer(z, stopped, again=again)
 
     return on_rows("qr", no_factors, solve, acceleration=acceleration)
 

@@ -22,6 +22,7 @@ from secondorder.operators.either import Either
 from secondorder.operators.pullback import Pullback
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.factors import triangular
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -75,7 +76,7 @@ class Answer(NamedTuple):
       z: the step.
       stopped: why it stopped.
       boundary: whether the step ends at a radius.
-      upper: ``U_λ``, the triangle of ``[U; √λ I]`` for the λ of the step, where there is one.
+      again: ``v ↦ argmin ½‖U a‖² + ½ λ‖a‖² + v·a`` for the λ of the step, where there is one.
       bent: ``½ z·(B − UᵀU) z``, where the model is not of the rows alone.
       saddle: whether the curvature is negative somewhere, so that no angle proves a minimum.
     """
@@ -83,7 +84,7 @@ class Answer(NamedTuple):
     z: jax.Array
     stopped: Any
     boundary: Any = False
-    upper: jax.Array | None = None
+    again: Callable[[jax.Array], jax.Array] | None = None
     bent: Any = 0.0
     saddle: Any = False
 
@@ -128,8 +129,8 @@ def on_rows(
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
-        if acceleration and isinstance(op, Pullback) and op.middle.least_squares:
-            y = _accelerated(y, op, point, answer.upper)
+        if acceleration and answer.again is not None and op.middle.least_squares:
+            y = _accelerated(y, op, point, answer.again)
         return make_step(
             tree.cast(unravel(y / point.scaling, like), like),
             predicted,
@@ -157,7 +158,7 @@ def _rows_of(op: Operator) -> Operator:
     return op.second if isinstance(op, Either) else op
 
 
-def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> jax.Array:
+def _accelerated(y: jax.Array, op: Any, point: Point, again: Callable) -> jax.Array:
     """``y + ½ a``: the step bent as the model bends along it, or ``y`` where that is much.
 
     ``a = argmin ½‖A a + r″‖² + ½ λ‖a‖²`` with ``r″`` the second derivative of the outputs along
@@ -172,7 +173,7 @@ def _accelerated(y: jax.Array, op: Pullback, point: Point, upper: jax.Array) -> 
     span = point.triangle.span
     if span is not None:
         push = jnp.matmul(span.basis.T, push, precision=HIGHEST)
-    a = back_substituted(upper, jnp.zeros_like(push), push)
+    a = again(push)
     if span is not None:
         a = jnp.matmul(span.basis, a, precision=HIGHEST)
     # A comparison with NaN is false, so a bend that is not finite bends nothing.
@@ -211,13 +212,6 @@ def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
         rest = jnp.matmul(basis.T, whole, precision=HIGHEST)
         span = Span(basis, whole - jnp.matmul(basis, rest, precision=HIGHEST))
     return Triangle(*triangular(a, r), rest, span)
-
-
-def triangular(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``U`` and ``q`` with ``‖a z + r‖² = ‖U z + q‖²`` and a constant, by QR of ``[a r]``."""
-    k = a.shape[1]
-    factor = jnp.linalg.qr(jnp.concatenate([a, r[:, None]], axis=1), mode="r")
-    return factor[:k, :k], factor[:k, k]
 
 
 def damped(triangle: Triangle, damping: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,16 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Stop
+from secondorder.solvers.factors import singular
 from secondorder.solvers.rows import HIGHEST, Answer, Triangle, on_rows
+
+MAX_ITERATIONS = 10  # two or three are usual
+CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary
 
 
 class Singular(NamedTuple):
     """``U`` in its singular basis.
 
     Attributes:
-      s: singular values in *ascending* order, those below rounding set to zero.
+      s: singular values in any order, those below rounding set to zero.
       vt: the right vectors as rows, in that order.
       c: the gradient's coefficients, of ``Uᵀq + rest``; zero where s is.
     """
@@ -32,18 +35,15 @@ class Singular(NamedTuple):
     c: jax.Array
 
 
-def _factorise(triangle: Triangle, *ignored: Any) -> Singular:
+def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
+    """The factors of these solvers; of what is not finite, s is NaN."""
     del ignored
-    # LAPACK may not return from a matrix with NaN; a NaN in s marks the failure instead.
     upper, q, rest = triangle[:3]
     sound = jnp.all(jnp.isfinite(upper)) & jnp.all(jnp.isfinite(q))
-    u, s, vt = jnp.linalg.svd(jnp.where(sound, upper, 0))
-    limit = s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    kept = s > limit
-    c = s * jnp.matmul(u.T, q, precision=HIGHEST)
-    c = c + jnp.matmul(vt, rest, precision=HIGHEST)
-    s, c = jnp.where(kept, s, 0), jnp.where(kept, c, 0)
-    return Singular(jnp.where(sound, s, jnp.nan)[::-1], vt[::-1], c[::-1])
+    s, turned, v = singular(jnp.where(sound, upper, 0))
+    kept = s > s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    c = jnp.matmul(turned.T, q, precision=HIGHEST) + jnp.matmul(v.T, rest, precision=HIGHEST)
+    return Singular(jnp.where(sound, jnp.where(kept, s, 0), jnp.nan), v.T, jnp.where(kept, c, 0))
 
 
 def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
@@ -61,7 +61,7 @@ def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
             z = z - off / jnp.where(scale > 0, scale, jnp.inf)
         return Answer(z, stopped, boundary)
 
-    return on_rows(name, _factorise, answer, reads)
+    return on_rows(name, singular_basis, answer, reads)
 
 
 def _quotient(c: jax.Array, w: jax.Array) -> jax.Array:
@@ -87,8 +87,11 @@ def svd() -> Solver:
     )
 
 
-def svd_region() -> Solver:
-    """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, exactly (Moré 1978, with singular values).
+def svd_region(acceleration: bool = False) -> Solver:
+    """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
+
+    Args:
+      acceleration: as in :func:`secondorder.solvers.qr`.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -98,11 +101,41 @@ def svd_region() -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd_region(), so.trust.radius())
     """
 
-    def solve(s, c, delta):
-        found = secular.within_radius(s**2, c, delta, semidefinite=True)
-        return found.z, ~found.interior
+    return on_rows("svd_region", singular_basis, in_region, "radius", acceleration)
 
-    return _in_singular_basis("svd_region", solve, "radius")
+
+def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
+    """The step of :func:`svd_region`."""
+    s, vt, c = basis
+    largest = jnp.max(s, initial=0)
+    unit = jnp.where(largest > 0, largest, 1)
+    w, c = (s / unit) ** 2, c / unit**2
+
+    def refine(carry):
+        lam, z, count = carry
+        length = jnp.linalg.norm(z)
+        slope = jnp.sum(_quotient((z / length) ** 2, w + lam))
+        lam = jnp.maximum(lam + (length - delta) / (delta * slope), 0)
+        return lam, -_quotient(c, w + lam), count + 1
+
+    def far(carry):
+        lam, z, count = carry
+        excess = jnp.linalg.norm(z) - delta
+        outside = (excess > CLOSE * delta) | ((excess < -CLOSE * delta) & (lam > 0))
+        return outside & (count < MAX_ITERATIONS)
+
+    start = jnp.zeros((), w.dtype), -_quotient(c, w), jnp.zeros((), jnp.int32)
+    lam, z, _ = jax.lax.while_loop(far, refine, start)
+    boundary = lam > 0
+    deficient = ~jnp.all(s > 0) | (triangle.span is not None)
+    stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
+    stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
+
+    def again(v):
+        part = jnp.where(s > 0, jnp.matmul(vt, v, precision=HIGHEST) / unit**2, 0)
+        return -jnp.matmul(vt.T, _quotient(part, w + lam), precision=HIGHEST)
+
+    return Answer(jnp.matmul(vt.T, z, precision=HIGHEST), stopped, boundary, again)
 
 
 def dogleg() -> Solver:

@@ -9,6 +9,12 @@ import secondorder as so
 S = so.solvers
 RNG = np.random.default_rng(3)
 TALL, WIDE = RNG.normal(size=(7, 4)), RNG.normal(size=(3, 5))
+SHAPES = {
+    "tall": TALL,
+    "square": RNG.normal(size=(4, 4)),
+    "wide": WIDE,
+    "of bad units": RNG.normal(size=(7, 4)) * 10.0 ** np.array([-6, 0, 3, 6]),
+}
 
 
 def scaled(rows):
@@ -46,24 +52,47 @@ def test_of_many_solutions_svd_takes_the_shortest(x64):
     assert step.stopped == S.Stop.SINGULAR
 
 
-@pytest.mark.parametrize("rows", [TALL, WIDE], ids=["tall", "wide"])
-@pytest.mark.parametrize("radius", [1e-3, 0.3, 1e3])
-def test_the_region_step_is_best_within_its_scaled_radius(rows, radius, x64):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("radius", [1e-6, 1e-3, 0.3, 1e3, np.inf])
+def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x64, shape, radius):
+    rows = SHAPES[shape]
     r = RNG.normal(size=rows.shape[0])
     step, _ = run(S.svd_region(), Rows(rows, r), radius)
     a, d = scaled(rows)
     y = step.direction * d
-    assert np.linalg.norm(y) <= radius * (1 + 1e-9)
     np.testing.assert_allclose(step.length, np.linalg.norm(y), rtol=1e-9)
+    change = a @ y
+    np.testing.assert_allclose(step.predicted, change @ (r + change / 2), rtol=1e-9)
+    shortest = np.linalg.lstsq(a, -r, rcond=None)[0]
+    assert bool(step.boundary) == (np.linalg.norm(shortest) > 1.1 * radius)
     if not step.boundary:
-        shortest = np.linalg.lstsq(a, -r, rcond=None)[0]
         np.testing.assert_allclose(y, shortest, rtol=1e-8, atol=1e-12)
+        assert step.stopped == (S.Stop.SINGULAR if shape == "wide" else S.Stop.SOLVED)
         return
-    # On the boundary: Aᵀ(Ay + r) = −λ y with λ > 0
-    slope = a.T @ (a @ y + r)
+    assert 0.9 * radius <= np.linalg.norm(y) <= 1.1 * radius
+    assert step.stopped == S.Stop.BOUNDARY
+    slope = a.T @ (a @ y + r)  # = −λ y with λ > 0
     multiplier = -slope @ y / (y @ y)
     assert multiplier > 0
     np.testing.assert_allclose(slope, -multiplier * y, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_deficient_rank_the_whole_region_step_is_the_shortest_and_says_so(x64, dtype):
+    rows = np.outer(RNG.normal(size=6), [1.0, 1.0, 1.0]).astype(dtype)
+    r = (0.1 * RNG.normal(size=6) - rows @ np.ones(3)).astype(dtype)
+    step, _ = run(S.svd_region(), Rows(rows, r), dtype(np.inf))
+    shortest = np.linalg.lstsq(rows, -r, rcond=None)[0]
+    np.testing.assert_allclose(step.direction, shortest, rtol=1e3 * np.finfo(dtype).eps)
+    assert step.stopped == S.Stop.SINGULAR
+    step, _ = run(S.svd_region(), Rows(0 * rows, r), dtype(1.0))
+    np.testing.assert_array_equal(step.direction, 0)
+
+
+def test_a_gradient_of_zero_asks_for_no_step(x64):
+    step, _ = run(S.svd_region(), Rows(TALL, np.zeros(7)), 1.0)
+    np.testing.assert_array_equal(step.direction, 0)
+    assert not step.boundary
 
 
 def test_the_dogleg_runs_from_the_gradient_through_the_cauchy_point_to_gauss_newton(x64):

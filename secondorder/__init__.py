@@ -1,6 +1,7 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
 from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
+from secondorder.chunks import chunked
 from secondorder.curvature import exact, layer_table, running
 from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     # objectives
     "Objective",
+    "chunked",
     "compose",
     "per_example",
     "restrict",

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.chunks import Chunked
 from secondorder.objective import BatchedModel, Objective, Stationary
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.hessian import hessian
@@ -25,11 +26,14 @@ DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by produ
 
 def opened(
     value_fn: Callable, params: Params
-) -> tuple[Callable[[Any], Objective | Stationary], Any]:
+) -> tuple[Callable[[Any], Objective | Stationary | Chunked], Any]:
     """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
 
-    The user's code runs once, here. An objective keeps its split, its loss and its examples.
+    The user's code runs here, and never again. An objective keeps its split, its loss and its
+    examples, or its chunks.
     """
+    if isinstance(value_fn, Chunked):
+        return _opened_chunks(value_fn, params)
     if not isinstance(value_fn, Objective):
         fn, theta = jax.closure_convert(value_fn, params)
         return lambda theta: Stationary(lambda p: fn(p, *theta)), theta
@@ -45,7 +49,7 @@ def opened(
         outer, model_theta = jax.closure_convert(model, params)
         build_model = lambda t: lambda p: outer(p, *t)
         outputs = jax.eval_shape(build_model(model_theta), params)
-    build_loss, loss_theta = _opened_loss(value_fn.loss, outputs)
+    build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
 
     def build(theta: Any) -> Objective:
         return Objective(build_loss(theta[0]), build_model(theta[1]), stationary=True)
@@ -53,21 +57,52 @@ def opened(
     return build, (loss_theta, model_theta)
 
 
-def _opened_loss(loss: Callable, outputs: Any) -> tuple[Callable, Any]:
-    """A loss of the library is opened by its fields, so that it still knows its curvature."""
+def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
+    """Its batch is part of θ; its chunks are opened as functions of their part of the batch."""
+    part, batch = value_fn.objective, jax.tree.map(jnp.asarray, value_fn.batch)
+    chunk = jax.tree.map(lambda x: x[: value_fn.chunk_size], batch)
+    if isinstance(part(chunk), Objective):
+        model, inside = jax.closure_convert(lambda p, c: part(c).model(p), params, chunk)
+        outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
+        loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
+        build = lambda t, c: Objective(loss(t[1], c), lambda p: model(p, c, *t[0]))
+    else:
+        fn, inside = jax.closure_convert(lambda p, c: part(c)(p), params, chunk)
+        outside = ()
+        build = lambda t, c: lambda p: fn(p, c, *t[0])
+
+    def build_whole(theta: Any) -> Chunked:
+        own = lambda c: build(theta[:2], c)
+        return dataclasses.replace(value_fn, part=own, batch=theta[2], stationary=True)
+
+    return build_whole, (inside, outside, batch)
+
+
+def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable, Any]:
+    """A loss of the library is opened by its fields, so that it still knows its curvature.
+
+    Args:
+      loss_of: ``() -> loss``, or ``chunk -> loss``, as the chunk is given.
+    """
+    loss = loss_of(*chunk)
     if isinstance(loss, losses.Total):
-        parts = [_opened_loss(*pair) for pair in zip(loss.terms, loss.split(outputs), strict=True)]
-        builds, thetas = zip(*parts, strict=True)
-        return lambda t: losses.total(
-            *(build(x) for build, x in zip(builds, t, strict=True))
+        terms = [lambda *c, k=k: loss_of(*c).terms[k] for k in range(len(loss.terms))]
+        pairs = zip(terms, loss.split(outputs), strict=True)
+        builds, thetas = zip(*(_opened_loss(*pair, *chunk) for pair in pairs), strict=True)
+        return lambda t, *c: losses.total(
+            *(build(x, *c) for build, x in zip(builds, t, strict=True))
         ), thetas
     if not isinstance(loss, losses.Loss) or isinstance(loss, losses.AnyLoss):
-        fn = loss.fn if isinstance(loss, losses.AnyLoss) else loss
-        opened_fn, theta = jax.closure_convert(fn, outputs)
-        return lambda t: lambda z: opened_fn(z, *t), theta
-    fields = {f.name: getattr(loss, f.name) for f in dataclasses.fields(loss)}  # type: ignore
-    theta = {k: v for k, v in fields.items() if not callable(v)}
-    return lambda t: dataclasses.replace(loss, **t), theta  # type: ignore
+        fn, theta = jax.closure_convert(lambda z, *c: loss_of(*c)(z), outputs, *chunk)
+        return lambda t, *c: lambda z: fn(z, *c, *t), theta
+
+    def fields_of(*c):
+        own = loss_of(*c)
+        fields = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
+        return {k: v for k, v in fields.items() if not callable(v)}
+
+    fields, theta = jax.closure_convert(fields_of, *chunk)
+    return lambda t, *c: dataclasses.replace(loss, **fields(*c, *t)), theta  # type: ignore
 
 
 def attach(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import losses
+from secondorder.chunks import Chunked
 from secondorder.tree import Params
 
 Outputs = Any
@@ -51,8 +52,8 @@ class Stationary:
 
 
 def held(
-    value_fn: Objective | Stationary, free: Params, box: tuple[Params, Params]
-) -> Objective | Stationary:
+    value_fn: Objective | Stationary | Chunked, free: Params, box: tuple[Params, Params]
+) -> Objective | Stationary | Chunked:
     """``value_fn`` with the other parameters held where they are: no derivative sees them.
 
     ``box`` tells ``scale_by_curvature`` the bounds ``(lower, upper)`` that a step is cut at.
@@ -63,7 +64,16 @@ def held(
 
     if isinstance(value_fn, Stationary):
         return Stationary(lambda p: value_fn.fn(hold(p)), box=box)
-    return dataclasses.replace(value_fn, model=_through(hold, value_fn.model), box=box)
+    return dataclasses.replace(_before(hold, value_fn), box=box)
+
+
+def _before(change: Callable[[Params], Params], value_fn: Any) -> Any:
+    """``value_fn ∘ change``, still split as it was."""
+    if isinstance(value_fn, Chunked):
+        return value_fn.over(lambda part: _before(change, part))
+    if isinstance(value_fn, Objective):
+        return dataclasses.replace(value_fn, model=_through(change, value_fn.model))
+    return lambda p: value_fn(change(p))
 
 
 def _through(change: Callable[[Params], Params], model: Callable) -> Callable:
@@ -225,15 +235,19 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
             return whole
         return jax.tree.map(lambda m, g, p: g if m else p, mask, whole, params)
 
-    if not isinstance(value_fn, Objective):
-        return lambda given: value_fn(fill(given))
-    return dataclasses.replace(value_fn, model=_through(fill, value_fn.model))
+    return _before(fill, value_fn)
 
 
 def as_objective(value_fn: Callable, user: str) -> Objective:
     """``value_fn`` if it is an :class:`Objective`; else a ``TypeError`` that says what to pass."""
     if isinstance(value_fn, Objective):
         return value_fn
+    if isinstance(value_fn, Chunked):
+        raise TypeError(
+            f"{user} needs all outputs at once, but value_fn is chunked. Pass the objective of the "
+            "whole batch, or take a method that works by products, such as secondorder.newton_cg "
+            "or secondorder.hessian_free."
+        )
     raise TypeError(
         f"{user} needs the split of the objective into loss and model, but value_fn is "
         f"{value_fn!r}, a plain function. Pass value_fn=secondorder.compose(loss, model), or "

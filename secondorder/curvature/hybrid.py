@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.curvature.base import Curvature
+from secondorder.objective import as_objective
 from secondorder.operators.either import Either
 from secondorder.operators.hessian import hessian
 from secondorder.operators.pullback import ggn
@@ -47,8 +48,9 @@ def hybrid() -> Curvature:
 
     def update(grads, state: HybridState, params: Params, value_fn):
         del grads
-        gauss_newton = ggn(value_fn, params)  # first: it refuses a plain function
-        value = jnp.asarray(value_fn.loss(gauss_newton.jacobian.outputs), state.value.dtype)
+        objective = as_objective(value_fn, "hybrid")
+        gauss_newton = ggn(objective, params)
+        value = jnp.asarray(objective.loss(gauss_newton.jacobian.outputs), state.value.dtype)
         newton = state.value - value < FAST * state.value
         return Either(newton, hessian(value_fn, params), gauss_newton), HybridState(value, newton)
 

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.chunks import Chunked
 from secondorder.curvature import moments, taps
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.moments import Moments
@@ -37,6 +38,14 @@ from secondorder.operators.kronecker import Factors, Kronecker, KroneckerEigen, 
 from secondorder.tree import Params
 
 MAX_SIZE = 8192  # a longer factor is kept as its diagonal
+
+
+class InChunks(NamedTuple):
+    """A sample of a chunked objective: ``draw(objective of chunk k, k)`` is that of a chunk."""
+
+    objective: Chunked
+    params: Params
+    draw: Callable[[Any, jax.Array], Any]
 
 
 class Layers(NamedTuple):
@@ -109,8 +118,10 @@ def _reader(example: Any) -> Read:
 
     def model(params):
         shown: Any = example
-        if callable(example) and not isinstance(example, Objective):
+        if callable(example) and not isinstance(example, Objective | Chunked):
             shown = example(params)
+        if isinstance(shown, Chunked):
+            shown = shown.first()
         return as_objective(shown, "layerwise (its example)").model(params)
 
     @functools.cache
@@ -134,8 +145,10 @@ def _layer_sample(estimate: Estimate, read: Read) -> Estimate:
             "fisher_sample(), ggn_sample(), ggn_components() or per_example()."
         )
 
-    def draw(grads: Params, params: Params, value_fn: Any, key: jax.Array) -> Layers:
-        del grads
+    def draw(grads: Params, params: Params, value_fn: Any, key: jax.Array) -> Layers | InChunks:
+        if isinstance(value_fn, Chunked):
+            part = lambda f, k: draw(grads, params, f, jax.random.fold_in(key, k))
+            return InChunks(value_fn, params, part)
         objective = as_objective(value_fn, "layerwise")
         outputs, pull = taps.tapped(objective.model, params, read(params))
         u = start(losses.as_loss(objective.loss), outputs, key)
@@ -175,7 +188,19 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
             frame.append(eyes)
         return tuple(averages), tuple(frame)
 
-    def measure(sample: Layers, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+    def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
+        """The first factor of a layer is a mean over all that was added, else it is a sum."""
+        mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
+        pairs = zip(blocks, total, strict=True)
+        return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
+
+    def measure(sample: Layers | InChunks, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+        if isinstance(sample, InChunks):
+            whole = sample.objective
+            total = whole.total(lambda part, k: measure(sample.draw(part, k), frame))
+            total = tree.scale(whole.weight, total)
+            return rescaled(blocks_of(sample.params), total, 1 / (whole.count * whole.weight))
+
         def one(u):
             v, statistics = sample.pull(u)
             leaves, found = jax.tree.leaves(v), []
@@ -196,10 +221,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
         total, _ = jax.lax.scan(step, zeros, sample.cotangents)
         passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
-        mean = lambda m: m._replace(factors=(m.factors[0] / passes, *m.factors[1:]))
-        blocks = blocks_of(jax.eval_shape(sample.pull, first)[0])
-        pairs = zip(blocks, total, strict=True)
-        return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
+        return rescaled(blocks_of(jax.eval_shape(sample.pull, first)[0]), total, 1 / passes)
 
     def factors_of(like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
         pairs = zip(blocks_of(like), averages, strict=True)

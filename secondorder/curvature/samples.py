@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.chunks import Chunked
 from secondorder.objective import as_objective
 from secondorder.operators.hessian import hvp
 from secondorder.tree import Params
@@ -71,7 +72,9 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
     """``v = Jᵀ cotangent(loss, outputs, key)``."""
 
     def draw(grads, params, value_fn, key):
-        del grads
+        if isinstance(value_fn, Chunked):  # whose samples are independent: their sum is one
+            one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
+            return _twice(tree.scale(math.sqrt(value_fn.weight), value_fn.total(one)))
         objective = as_objective(value_fn, user)
         outputs, pull = jax.vjp(objective.model, params)
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ class Loss:
     each output array, and ``weight(outputs)`` is the factor in front of the sum over examples
     (``1/N`` for a mean, 1 for a sum). ``least_squares`` says that ``‖residual‖²`` measures the
     loss itself, not only its slope: for a likelihood that is surely wrong it has no bound.
+    ``averages`` says whether it is a mean over examples or a sum; ``None`` where that is not known.
     """
 
     least_squares = False
+    averages: ClassVar[bool | None] = None
 
     def __call__(self, outputs: Outputs) -> jax.Array:
         raise TypeError(f"{type(self).__name__} defines no value.")

@@ -25,6 +25,8 @@ class Elementwise(Loss):
     a sampler of targets where ``φ`` is a negative log-likelihood.
     """
 
+    averages = True
+
     targets: Outputs
 
     def phi(self, z, t):
@@ -140,6 +142,8 @@ class Poisson(Elementwise):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum(Elementwise):
     """``Σᵢ φ(rᵢ)`` over residuals: no targets, no mean."""
+
+    averages = False
 
     targets: Outputs = None
 

@@ -17,6 +17,8 @@ from secondorder.losses.base import Loss
 class SoftmaxCrossEntropy(Loss):
     """``−Σ_c t_c log softmax(z)_c``, averaged over all leading axes."""
 
+    averages = True
+
     labels: Any
 
     def _targets(self, z: jax.Array) -> jax.Array:

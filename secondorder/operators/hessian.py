@@ -7,7 +7,9 @@ from collections.abc import Callable
 import jax
 
 from secondorder import tree
+from secondorder.chunks import Chunked
 from secondorder.operators.base import Function, Operator
+from secondorder.operators.chunks import Chunks
 from secondorder.tree import Params
 
 
@@ -53,5 +55,7 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
       [6.0, 2.0]
     """
     tree.check_real(params)
+    if isinstance(value_fn, Chunked):
+        return Chunks(value_fn, params, lambda part, k: hessian(part, params))
     _, product = jax.linearize(jax.grad(value_fn), params)
     return Function(product, params)

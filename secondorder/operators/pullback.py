@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.chunks import Chunked
 from secondorder.objective import Objective, as_objective
 from secondorder.operators.base import Operator
+from secondorder.operators.chunks import Chunks
 from secondorder.operators.dense import ravel
 from secondorder.operators.jacobian import Jacobian, linearize
 from secondorder.tree import Params
@@ -188,7 +190,11 @@ def _contract(a: jax.Array, b: jax.Array) -> jax.Array:
     return 0.5 * (product + product.T)
 
 
-def ggn(objective: Objective, params: Params) -> Pullback:
+@overload
+def ggn(objective: Objective, params: Params) -> Pullback: ...
+@overload
+def ggn(objective: Chunked, params: Params) -> Chunks: ...
+def ggn(objective: Objective | Chunked, params: Params) -> Operator:
     """The generalised Gauss-Newton matrix ``Jᵀ ∇²ℓ(z) J`` at ``params``, as an operator.
 
     ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a
@@ -205,12 +211,14 @@ def ggn(objective: Objective, params: Params) -> Pullback:
       >>> B.mv(jnp.ones(2)).tolist()
       [1.0, 4.0]
     """
+    if isinstance(objective, Chunked):
+        return Chunks(objective, params, lambda part, k: ggn(part, params))
     objective = as_objective(objective, "ggn")
     at = linearize(objective.model, params)
     return Pullback(at, LossCurvature(losses.as_loss(objective.loss), at.outputs))
 
 
-def ggnvp(objective: Objective, params: Params, v: Params) -> Params:
+def ggnvp(objective: Objective | Chunked, params: Params, v: Params) -> Params:
     """The Gauss-Newton-vector product ``Jᵀ ∇²ℓ(z) J v``; about one and a half gradients.
 
     Raises:
@@ -227,7 +235,10 @@ def ggnvp(objective: Objective, params: Params, v: Params) -> Params:
 
 
 def fisher(
-    objective: Objective, params: Params, key: jax.Array | None = None, samples: int = 1
+    objective: Objective | Chunked,
+    params: Params,
+    key: jax.Array | None = None,
+    samples: int = 1,
 ) -> Operator:
     """The Fisher matrix ``Jᵀ E[s sᵀ] J``, ``s`` the scores of targets drawn *from the model*.
 
@@ -250,9 +261,12 @@ def fisher(
       >>> float(so.fisher(f, jnp.array(1.0)).mv(jnp.array(1.0)))
       2.5
     """
-    objective = as_objective(objective, "fisher")
     if samples < 1:
         raise ValueError(f"fisher got samples={samples}; pass a positive integer.")
+    if isinstance(objective, Chunked):
+        own = lambda k: None if key is None else jax.random.fold_in(key, k)
+        return Chunks(objective, params, lambda part, k: fisher(part, params, own(k), samples))
+    objective = as_objective(objective, "fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
     draw = functools.partial(loss.sample, outputs=at.outputs)
@@ -264,7 +278,7 @@ def fisher(
     return Pullback(at, _outer_products(scores, loss, at.outputs))
 
 
-def empirical_fisher(objective: Objective, params: Params) -> Operator:
+def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator:
     """``w Σₙ gₙ gₙᵀ``: outer products of the per-example gradients ``gₙ`` of the actual loss.
 
     ``w`` is ``1/N`` for a loss that is a mean over N examples, 1 for a sum. It is *not* the Fisher
@@ -280,6 +294,8 @@ def empirical_fisher(objective: Objective, params: Params) -> Operator:
       >>> float(so.empirical_fisher(f, jnp.array(0.0)).mv(jnp.array(1.0)))
       0.5
     """
+    if isinstance(objective, Chunked):
+        return Chunks(objective, params, lambda part, k: empirical_fisher(part, params))
     objective = as_objective(objective, "empirical_fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)

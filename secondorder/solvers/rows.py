@@ -185,7 +185,8 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
     if not isinstance(op, Pullback):
         raise TypeError(
             f"The {name}() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
-            f"curvature is a {type(op).__name__}. Use exact(ggn), or the direct() solver."
+            f"curvature is a {type(op).__name__}. Use exact(ggn) of an objective that is not "
+            "chunked, or the direct() solver."
         )
     matrix, residual = op.factor(), op.residual()
     norms = jnp.linalg.norm(matrix, axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from secondorder.chunks import Chunked
 from secondorder.curvature.taps.record import read
 from secondorder.objective import as_objective
 from secondorder.tree import Params
@@ -34,7 +35,7 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
     Nothing is computed, so ``ShapeDtypeStruct``s do.
 
     Args:
-      objective: by ``compose`` or ``per_example``.
+      objective: by ``compose``, ``per_example`` or ``chunked``.
       params: its parameters.
       strict: whether leaves that are not understood raise.
 
@@ -50,6 +51,8 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
       >>> [(row.leaf, row.block) for row in table]
       [("['b']", 'fallback (1, 1, 2)'), ("['w']", 'dense (1, 3, 2)')]
     """
+    if isinstance(objective, Chunked):
+        objective = objective.first()
     layout = read(as_objective(objective, "layer_table").model, params)
     where = {leaf: block for block in layout.blocks for leaf in block.leaves}
     rows = []

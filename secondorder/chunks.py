@@ -1,0 +1,150 @@
+"""An objective over a batch too large to differentiate at once: chunk after chunk, summed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.tree import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunked:
+    """``f(params) = w Σₖ fₖ(params)`` over the chunks of a batch; ``w`` is one over their number.
+
+    Its value, derivatives and statistics are sums over the chunks, and :meth:`total` takes them.
+    It has no outputs in one piece, hence no ``loss`` and ``model`` of its own.
+
+    Attributes:
+      part: a chunk of the batch ↦ its objective.
+      batch: pytree of arrays with one common leading axis.
+      chunk_size: how many examples a chunk holds.
+      mean: else ``w = 1``.
+      stationary, box: as of an :class:`Objective`.
+    """
+
+    part: Callable[[Any], Callable[[Params], jax.Array]]
+    batch: Any
+    chunk_size: int
+    mean: bool = True
+    stationary: bool = False
+    box: tuple[Params, Params] | None = None
+
+    def __call__(self, params: Params) -> jax.Array:
+        return self.weight * self.total(lambda fn, k: fn(params))
+
+    @property
+    def count(self) -> int:
+        """The number of chunks."""
+        return jax.tree.leaves(self.batch)[0].shape[0] // self.chunk_size
+
+    @property
+    def weight(self) -> float:
+        """The factor in front of the sum over the chunks."""
+        return 1 / self.count if self.mean else 1.0
+
+    def first(self) -> Any:
+        """The objective of the first chunk, which uses its parameters as all of them do."""
+        return self.objective(jax.tree.map(lambda x: x[: self.chunk_size], self.batch))
+
+    def objective(self, chunk: Any) -> Any:
+        """The objective of a chunk."""
+        fn = self.part(chunk)
+        averages = getattr(getattr(fn, "loss", None), "averages", None)
+        if averages not in (None, self.mean):
+            kind, right = ("mean over examples", True) if averages else ("sum", False)
+            raise ValueError(
+                f"chunked got mean={self.mean}, but the loss of its chunks is a {kind}: the whole "
+                f"would not be what it is for the batch in one piece. Pass mean={right}."
+            )
+        return fn
+
+    def over(self, change: Callable[[Any], Callable]) -> Chunked:
+        """The same with ``change`` made to the objective of every chunk."""
+        return dataclasses.replace(self, part=lambda chunk: change(self.part(chunk)))
+
+    def total(self, fn: Callable[[Any, jax.Array], Any]) -> Any:
+        """``Σₖ fn(objective of chunk k, k)``, in at least float32.
+
+        Nothing of a chunk outlives it: a derivative of the sum computes its values again.
+        """
+        cut = lambda x: x.reshape(self.count, self.chunk_size, *x.shape[1:])
+        of = lambda k, chunk: tree.accumulator(fn(self.objective(chunk), k))
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)  # a scan's body needs no barrier
+        def step(total, at):
+            return tree.add(total, of(*at)), None
+
+        over = jnp.arange(self.count), jax.tree.map(cut, self.batch)
+        shapes = jax.eval_shape(lambda: of(*jax.tree.map(lambda x: x[0], over)))
+        return jax.lax.scan(step, tree.zeros_like(shapes), over)[0]
+
+
+def chunked(
+    objective_of: Callable[[Any], Callable[[Params], jax.Array]],
+    batch: Any,
+    chunk_size: int,
+    *,
+    mean: bool = True,
+) -> Chunked:
+    """The objective of a batch in chunks: ``f(params) = (1/K) Σₖ objective_of(chunkₖ)(params)``.
+
+    The same numbers as ``objective_of(batch)``, where examples do not see one another, in the
+    memory of one chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer
+    statistics go through the chunks one after another. Nothing is stored between them, so a
+    gradient costs a third more, and each product begins with a forward pass. The outputs are of one
+    chunk at a time, too, which is what large vocabularies need. Random draws are other ones than
+    those of the batch in one piece, of the same distribution.
+
+    Methods that take the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it;
+    those by products serve, and ``solvers.direct()`` for few parameters.
+
+    Args:
+      objective_of: a chunk ↦ its objective by :func:`secondorder.compose` (or a plain function of
+        the parameters, for Hessian methods).
+      batch: pytree of arrays with one common leading axis, the examples: labels, keys and weights
+        among them.
+      chunk_size: examples in a chunk; it divides their number.
+      mean: whether losses are means over examples, or sums, such as ``sum_of_squares``: then the
+        objective is the sum of those of the chunks. A loss that divides by the sum of its weights
+        has to divide by a number that is the same in all chunks.
+
+    Raises:
+      TypeError: an ``objective_of`` that is no function.
+      ValueError: a batch without one common leading axis, or chunks that do not divide it; when
+        called, a loss of the library that is known to be no mean (no sum).
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> batch = {"x": jnp.arange(6.0), "y": jnp.ones(6)}
+      >>> objective_of = lambda b: so.compose(so.squared_error(b["y"]), lambda p: p * b["x"])
+      >>> f = so.chunked(objective_of, batch, chunk_size=2)
+      >>> p = jnp.array(2.0)
+      >>> float(f(p)), float(objective_of(batch)(p))
+      (13.5, 13.5)
+      >>> round(float(so.ggnvp(f, p, jnp.array(1.0))), 4)
+      9.1667
+    """
+    if not callable(objective_of):
+        raise TypeError(f"chunked needs objective_of to be a function, but got {objective_of!r}.")
+    batch = jax.tree.map(jnp.asarray, batch)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
+    if not shapes or any(not s or s[0] != shapes[0][0] for s in shapes):
+        raise ValueError(
+            "chunked needs a batch of arrays with one common leading axis (one entry per "
+            f"example), but their shapes are {shapes}."
+        )
+    examples = shapes[0][0]
+    if chunk_size < 1 or examples == 0 or examples % chunk_size:
+        raise ValueError(
+            f"chunked got chunk_size={chunk_size} for {examples} examples. Chunks must be of one "
+            "size: pass a divisor, leave out the rest, or fill up with examples that weigh nothing "
+            "(one-hot labels of zeros, a mask in the batch)."
+        )
+    return Chunked(objective_of, batch, chunk_size, mean)

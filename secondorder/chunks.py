@@ -122,14 +122,14 @@ def chunked(
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
-      >>> batch = {"x": jnp.arange(6.0), "y": jnp.ones(6)}
+      >>> batch = {"x": jnp.arange(4.0), "y": jnp.ones(4)}
       >>> objective_of = lambda b: so.compose(so.squared_error(b["y"]), lambda p: p * b["x"])
       >>> f = so.chunked(objective_of, batch, chunk_size=2)
       >>> p = jnp.array(2.0)
       >>> float(f(p)), float(objective_of(batch)(p))
-      (13.5, 13.5)
-      >>> round(float(so.ggnvp(f, p, jnp.array(1.0))), 4)
-      9.1667
+      (4.5, 4.5)
+      >>> float(so.ggnvp(f, p, jnp.array(1.0)))
+      3.5
     """
     if not callable(objective_of):
         raise TypeError(f"chunked needs objective_of to be a function, but got {objective_of!r}.")

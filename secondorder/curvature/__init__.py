@@ -6,7 +6,7 @@ from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
 from secondorder.curvature.layers import layerwise
 from secondorder.curvature.preconditioned import preconditioned
-from secondorder.curvature.running import Running, running
+from secondorder.curvature.running import Running, drift, running
 from secondorder.curvature.samples import (
     Estimate,
     Sample,
@@ -40,6 +40,7 @@ __all__ = [
     "axis_roots",
     "bfgs",
     "diagonal",
+    "drift",
     "exact",
     "fisher_sample",
     "ggn_components",

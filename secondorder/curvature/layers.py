@@ -31,8 +31,9 @@ from secondorder.curvature.base import Curvature
 from secondorder.curvature.moments import Moments
 from secondorder.curvature.running import running
 from secondorder.curvature.samples import Estimate, fisher_sample
-from secondorder.curvature.structures import Now, Structure, sound
+from secondorder.curvature.structures import Now, Structure, farthest, sound
 from secondorder.objective import Objective, as_objective
+from secondorder.operators import axes as ax
 from secondorder.operators import kronecker as kr
 from secondorder.operators.kronecker import Factors, Kronecker, KroneckerEigen, Leaf
 from secondorder.tree import Params
@@ -87,7 +88,8 @@ def layerwise(
         components instead of a sample, or ``per_example()``, which is the empirical Fisher.
       decay: of the averages, per sample.
       every: a sample is taken at the first update and each ``every`` updates after it.
-      refresh: likewise for inverses (``eigen``: eigenbases).
+      refresh: likewise for inverses (``eigen``: eigenbases); or ``curvature.drift(0.1)``, to renew
+        them where the factors, or λ, have moved away from them.
       eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
         of inverses that have the damping within.
       reduce: whether positions that share weights are summed before their outer products are taken.
@@ -242,10 +244,19 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
             means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
         return tuple(means), tuple(bases)
 
+    def drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
+        if eigen:
+            factors = jax.tree.leaves([m.factors for m in averages])
+            pairs = zip(factors, jax.tree.leaves(frame), strict=True)
+            return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])
+        pairs = zip(frame, factors_of(like, averages), strict=True)
+        return farthest([d for pair in pairs for d in kr.residuals(*pair, damping)])
+
     def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
         if eigen:
             entries = [jnp.maximum(m.squares, 0) for m in averages]
             return KroneckerEigen(blocks_of(like), frame, entries)
         return Kronecker(blocks_of(like), factors_of(like, averages), frame)
 
-    return Structure(init, measure, operator, turned if eigen else inverted, recount=eigen)
+    refresh = turned if eigen else inverted
+    return Structure(init, measure, operator, refresh, drift, recount=eigen)

@@ -14,6 +14,44 @@ from secondorder.curvature.samples import Estimate
 from secondorder.curvature.structures import Now, Structure
 
 
+class Drift(NamedTuple):
+    """When a frame is refreshed: once it is further than ``tolerance`` from its averages."""
+
+    tolerance: Any
+    every: Any = 1
+
+
+def drift(tolerance: Any = 0.1, every: Any = 1) -> Drift:
+    """Refresh what is derived from the averages once they have drifted from it, and not before.
+
+    Pass it as ``refresh=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac`` and ``shampoo``, or
+    as ``precondition_frequency=`` to ``soap``. The largest over all factors F of all blocks of
+
+        ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
+        ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
+        ‖F P F − F‖ / ‖F‖               for a root, of which P is the power (``shampoo``)
+
+    is compared with the tolerance; all are renewed together, and at the first update. A look costs
+    a few products of matrices for each factor, which is less than to renew it.
+
+    Args:
+      tolerance: the drift that is still borne.
+      every: updates from one look to the next.
+
+    Raises:
+      ValueError: a tolerance that is not positive.
+
+    Example:
+      >>> import secondorder as so
+      >>> adaptive = so.soap(precondition_frequency=so.curvature.drift(0.1, every=10))
+
+    Source: Eschenhagen et al. (2025), section 4, for eigenbases.
+    """
+    if isinstance(tolerance, (int, float)) and not tolerance > 0:
+        raise ValueError(f"drift got tolerance={tolerance}; pass a positive number, such as 0.1.")
+    return Drift(tolerance, every)
+
+
 class Running(NamedTuple):
     """The memory of :func:`running`.
 
@@ -48,15 +86,26 @@ def running(
       structure: how it is summarised, such as ``curvature.diagonal()``.
       decay: of the average, per sample; 1 sums instead.
       every: a sample is taken at the first update and each ``every`` updates after it.
-      refresh: likewise for the expensive part of a structure, such as an eigenbasis.
+      refresh: likewise for the expensive part of a structure, such as an eigenbasis; or
+        ``curvature.drift(0.1)``, to renew it where the averages have moved away from it.
       debias: whether the average is of the samples alone, or also of the zeros it starts from.
       seed: of the random draws.
+
+    Raises:
+      ValueError: ``drift`` for a structure that does not know how far its frame is.
 
     Example:
       >>> import secondorder as so
       >>> diagonal = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), 0.99, every=10)
       >>> tx = so.scale_by_curvature(diagonal, so.solvers.closed_form(), so.trust.fixed(1e-3))
     """
+
+    adaptive = isinstance(refresh, Drift)
+    if adaptive and structure.refresh is not None and structure.drift is None:
+        raise ValueError(
+            "running got refresh=drift(...), but the structure has no drift of its frame. Pass a "
+            "number of updates as refresh, or a structure with drift=."
+        )
 
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
@@ -80,7 +129,12 @@ def running(
         averages, samples = _at(state.count, every, both, lambda: (state.averages, state.samples))
         before = after = averages, state.frame
         renew: Any = structure.refresh
-        if renew is not None:
+        if renew is not None and adaptive:
+            measure: Any = structure.drift
+            far = lambda: measure(grads, *before, scale) > refresh.tolerance
+            moved = _at(state.count, refresh.every, far, lambda: jnp.asarray(False))
+            after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
+        elif renew is not None:
             after = _at(state.count, refresh, renewed, lambda: before)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,8 @@ class Structure(NamedTuple):
       measure: ``(sample, frame) -> `` what one sample tells, shaped like the averages.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
       refresh: ``(like, averages, frame, Now) -> (averages, frame)``; ``None`` without a frame.
+      drift: ``(like, averages, frame, damping) -> `` how far the averages have moved from the
+        frame, relatively; ``None`` if not known.
       behind: whether this step's operator is in the frame of before its refresh.
       recount: whether the first sample is counted anew in the first frame.
     """
@@ -44,6 +46,7 @@ class Structure(NamedTuple):
     measure: Callable[[Any, Any], Any]
     operator: Callable[[Params, Any, Any], Operator]
     refresh: Callable[[Params, Any, Any, Now], tuple[Any, Any]] | None = None
+    drift: Callable[[Params, Any, Any, Scalar], jax.Array] | None = None
     behind: bool = False
     recount: bool = False
 
@@ -116,6 +119,20 @@ def sound(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(new)), new, old)
 
 
+def farthest(drifts: Sequence[jax.Array]) -> jax.Array:
+    """The largest of the drifts of single factors; 0 where there is none."""
+    peaks = [jnp.max(d).astype(jnp.float32) for d in drifts if d.size]
+    return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros(())
+
+
+def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> jax.Array:
+    def leaf(x, mean, old):
+        pairs = zip(mean.grams, old, strict=True)
+        return farthest([ax.off_diagonal(g, q) for g, q in pairs if g is not None])
+
+    return farthest(jax.tree.leaves(jax.tree.map(leaf, like, averages, bases)))
+
+
 def axis_basis(axes: Axes | None = None) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
@@ -163,7 +180,13 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         return _first_or_next(now.first, renew)
 
     return Structure(
-        _start(axes, lambda layout: True), measure, operator, refresh, behind=True, recount=True
+        _start(axes, lambda layout: True),
+        measure,
+        operator,
+        refresh,
+        _basis_drift,
+        behind=True,
+        recount=True,
     )
 
 
@@ -225,6 +248,17 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
 
         return averages, jax.tree.map(leaf, like, averages, roots)
 
+    def drift(like: Params, averages: Any, roots: Any, damping: Scalar) -> jax.Array:
+        def of_one(x, gram, root):
+            gram = gram + jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+            return ax.change(gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x)))))
+
+        def leaf(x, mean, old):
+            pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
+            return farthest([of_one(x, g, r) for g, r in pairs if g is not None])
+
+        return farthest(jax.tree.leaves(jax.tree.map(leaf, like, averages, roots)))
+
     def operator(like: Params, averages: Any, roots: Any) -> Operator:
         def entries(x, mean):
             if mean.squares is None:
@@ -233,7 +267,7 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
 
         return AxisRoots(axes, roots, jax.tree.map(entries, like, averages))
 
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh)
+    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
 
 
 def axis_eigen(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
@@ -265,4 +299,5 @@ def axis_eigen(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
 
         return AxisEigen(axes, bases, jax.tree.map(entries, like, averages, bases))
 
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh)
+    frame = refresh, _basis_drift
+    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, *frame)

@@ -31,7 +31,8 @@ def ekfac(
     Args:
       learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce: as in
         ``kfac``.
-      every, refresh: steps between two samples, and between two bases.
+      every, refresh: steps between two samples, and between two bases; or, for bases where they are
+        needed, ``refresh=curvature.drift(0.1)``.
 
     Raises:
       ValueError: no ``example``.

@@ -38,7 +38,8 @@ def kfac(
         returns one: it shows how the model uses its leaves. ``secondorder.layer_table`` prints it.
       momentum: decay of the averaged gradient, where the learning rate is given.
       decay: of the averages A and G.
-      every, refresh: steps between two samples of them, and between two inverses.
+      every, refresh: steps between two samples of them, and between two inverses; or, for
+        inverses where they are needed, ``refresh=curvature.drift(0.1)``.
       weight_decay: decoupled: the parameters shrink by (α times) it a step.
       estimator: what is sampled: ``curvature.fisher_sample()`` (default), ``ggn_sample()`` for
         losses that are no likelihood, ``ggn_components()`` for no sampling, ``per_example()`` for

@@ -41,7 +41,8 @@ def shampoo(
       graft: what gives each leaf the length of its step: AdaGrad, any other Optax transformation,
         or ``None`` for Shampoo's own length.
       block_size: longer axes are cut into blocks, each with matrices of its own.
-      every, refresh: steps between two additions to the matrices, and between two roots.
+      every, refresh: steps between two additions to the matrices, and between two roots; or, for
+        roots where they are needed, ``refresh=curvature.drift(0.1)``.
       eigen: instead of roots, keep eigenvectors, whose eigenvalues are up to date at every step.
       weight_decay: decoupled: the parameters shrink by α times it a step.
 

@@ -33,7 +33,8 @@ def soap(
       learning_rate: α or a schedule.
       b1, b2: decays of the first and second moment; ``b2`` also of the matrices.
       eps: ε.
-      precondition_frequency: f, steps from one basis to the next.
+      precondition_frequency: f, steps from one basis to the next; or ``curvature.drift(0.1)``, for
+        a new one where it is needed.
       max_precond_dim: longer axes are left as they are; vectors are, too.
       weight_decay: decoupled: the parameters shrink by α times it a step.
 

@@ -154,6 +154,29 @@ def rayleigh(gram: jax.Array, basis: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.sum(basis * product, axis=1), 0)
 
 
+def off_diagonal(gram: jax.Array, basis: jax.Array) -> jax.Array:
+    """``‖QᵀGQ − diag‖ / ‖G‖`` of each block, ``(N,)``: 0 for eigenvectors, and where G is 0."""
+    turned = jnp.matmul(basis.mT, jnp.matmul(gram, basis, precision=HIGHEST), precision=HIGHEST)
+    return _ratio(jnp.where(jnp.eye(gram.shape[-1], dtype=bool), 0, turned), gram)
+
+
+def change(gram: jax.Array, inverse: jax.Array) -> jax.Array:
+    """``‖G P G − G‖ / ‖G‖`` of each block, ``(N,)``: what of G is new since ``P = G⁻¹``.
+
+    Not ``P G − I``, which is of rounding errors alone where G is nearly singular.
+    """
+    image = jnp.matmul(jnp.matmul(gram, inverse, precision=HIGHEST), gram, precision=HIGHEST)
+    return _ratio(image - gram, gram)
+
+
+def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``‖x‖ / ‖y‖`` of each block; 0 where y is."""
+    size = jnp.max(jnp.abs(y), axis=(1, 2), keepdims=True)
+    size = jnp.where(size > 0, size, 1)
+    x, y = (jnp.sqrt(jnp.sum((z / size) ** 2, axis=(1, 2))) for z in (x, y))
+    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)
+
+
 def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One step of orthogonal iteration from a basis near by: ``Q⁺ = qr(G Q)``.
 

@@ -118,6 +118,21 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
     return tuple(inverse(f, s) for f, s in pairs)
 
 
+def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Array]:
+    """``‖P (F + shift I) − I‖ / √d`` of each of the stack: how far inverses P are from those."""
+
+    def residual(inverse: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+        if factor.ndim == 2:  # an entry without any curvature has no inverse, and misses none
+            error = jnp.where(inverse > 0, inverse * (factor + shift[:, None]) - 1, 0)
+            return jnp.sqrt(jnp.mean(error * error, axis=1))
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
+        damped = factor + shift[:, None, None] * eye
+        error = jnp.matmul(inverse, damped, precision=HIGHEST) - eye
+        return jnp.sqrt(jnp.mean(jnp.sum(error * error, axis=2), axis=1))
+
+    return list(map(residual, kept, factors, shifts(factors, damping)))
+
+
 def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:
     """``fn(array of a block, …)`` split again, for every block, in at least float32."""
     leaves, structure = jax.tree.flatten(v)

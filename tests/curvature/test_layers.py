@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import secondorder as so
-from secondorder.curvature import fisher_sample, ggn_components, ggn_sample, layerwise, per_example
+from secondorder.curvature import (
+    drift,
+    fisher_sample,
+    ggn_components,
+    ggn_sample,
+    layerwise,
+    per_example,
+)
+from secondorder.operators import kronecker as kr
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -175,6 +183,59 @@ def test_factors_too_long_are_kept_as_their_diagonals():
         for x, y in zip(a.factors, b.factors, strict=True):
             expected = x if x.shape[-1] <= 3 else np.diagonal(x, axis1=1, axis2=2)
             np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+def renewed(curvature, steps):
+    """Whether each update of ``(params, damping)`` renewed the frame, in one compiled update."""
+    f = network(X)
+    update = jax.jit(
+        lambda p, state, damping: curvature.update(jax.grad(f)(p), state, p, f, damping)[1]
+    )
+    state, seen = curvature.init(PARAMS), []
+    for params, damping in steps:
+        new = update(params, state, damping)
+        pairs = zip(*map(jax.tree.leaves, (state.frame, new.frame)), strict=True)
+        seen.append(any(not np.array_equal(*pair) for pair in pairs))
+        state = new
+    assert update._cache_size() == 1
+    return seen
+
+
+@pytest.mark.parametrize("eigen", [False, True])
+def test_inverses_and_bases_are_renewed_where_factors_have_drifted(eigen):
+    elsewhere = jax.tree.map(lambda x: -2.0 * x + 0.3, PARAMS)
+    steps = [(PARAMS, 0.1)] * 3 + [(elsewhere, 0.1)] * 2 + [(elsewhere, 10.0)]
+    adaptive = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e-3), eigen=eigen)
+    # A basis does not depend on the damping; an inverse has it within.
+    assert renewed(adaptive, steps) == [True, False, False, True, False, not eigen]
+    kept = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e9), eigen=eigen)
+    assert renewed(kept, steps) == [True, False, False, False, False, False]
+
+
+def test_the_drift_of_an_inverse_is_what_it_misses_of_the_identity():
+    rng = np.random.default_rng(1)
+    factors = tuple((x @ x.T)[None] for x in (rng.normal(size=(3, 3)), rng.normal(size=(2, 4))))
+    diagonal = rng.uniform(1, 2, size=(1, 5))
+    kept = kr.inverses((*factors, diagonal), 0.5)
+    assert max(jnp.max(r) for r in kr.residuals(kept, (*factors, diagonal), 0.5)) < 1e-12
+    grown = (1.2 * factors[0], factors[1], diagonal)
+    for found, p, f, shift in zip(
+        kr.residuals(kept, grown, 0.3), kept, grown, kr.shifts(grown, 0.3), strict=True
+    ):
+        p, f = (np.diag(x[0]) if x.ndim == 2 else x[0] for x in (p, f))
+        error = p @ (f + float(shift[0]) * np.eye(len(f))) - np.eye(len(f))
+        np.testing.assert_allclose(found[0], np.linalg.norm(error) / len(f) ** 0.5, rtol=1e-10)
+
+
+@pytest.mark.parametrize("eigen", [False, True])
+def test_dead_layers_do_not_drift(eigen):
+    f = so.compose(so.squared_error(Y), lambda w: jax.nn.relu(X @ w - 1e3))
+    curvature = layerwise(f, ggn_components(), refresh=drift(1e-6), eigen=eigen)
+    params = np.zeros((3, 2))
+    state = curvature.init(params)
+    for _ in range(3):
+        state = curvature.update(params, state, params, f, 0.1)[1]
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((state.averages, state.frame)))
 
 
 def test_a_model_other_than_the_example_is_refused_with_the_leaf_named():

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 import secondorder as so
-from secondorder.curvature import axis_basis, axis_eigen, axis_roots, diagonal, gradient, running
+from secondorder.curvature import (
+    axis_basis,
+    axis_eigen,
+    axis_roots,
+    diagonal,
+    drift,
+    gradient,
+    running,
+)
 
 G = [1.0, 5.0, 2.0, 7.0, 3.0, 4.0, 6.0]
 SQUARES = np.square(G)
@@ -56,18 +64,84 @@ def test_samples_are_taken_at_the_first_update_and_each_so_many_after_it():
     np.testing.assert_allclose(found, taken, rtol=1e-6)
 
 
-@pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
-def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structure):
-    grads = [jax.random.normal(jax.random.key(i), (3, 4)) for i in range(7)]
-    curvature = running(gradient(), structure(), 0.9, refresh=3)
+def frames_of(curvature, grads):
+    """The frame after each update, from one compiled update."""
     update = jax.jit(lambda g, s: curvature.update({"w": g}, s, None, None)[1])
     state, frames = curvature.init({"w": grads[0]}), []
     for g in grads:
         state = update(g, state)
         frames.append(np.asarray(state.frame["w"][0]))
-    renewed = [True] + [not np.array_equal(a, b) for a, b in itertools.pairwise(frames)]
-    assert renewed == [True, False, False, True, False, False, True]
     assert update._cache_size() == 1
+    return [True] + [not np.array_equal(a, b) for a, b in itertools.pairwise(frames)]
+
+
+@pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
+def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structure):
+    grads = [jax.random.normal(jax.random.key(i), (3, 4)) for i in range(7)]
+    renewed = frames_of(running(gradient(), structure(), 0.9, refresh=3), grads)
+    assert renewed == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
+def test_what_has_drifted_is_renewed_and_what_has_not_is_kept(structure):
+    same, other = (jax.random.normal(jax.random.key(i), (3, 4)) for i in range(2))
+    grads = [same] * 4 + [other] * 2
+    assert frames_of(running(gradient(), structure(), 0.5, refresh=drift(0.1)), grads) == [
+        *[True, False, False, False],  # the first is of no schedule
+        *[True, True],
+    ]
+    kept = running(gradient(), structure(), 0.5, refresh=drift(1e9))
+    assert frames_of(kept, grads) == [True] + [False] * 5
+    seldom = running(gradient(), structure(), 0.5, refresh=drift(0.1, every=5))
+    assert frames_of(seldom, grads) == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
+def test_drift_is_the_largest_distance_of_a_factor_from_what_was_derived_of_it(structure, x64):
+    rng = np.random.default_rng(0)
+    params, parts = {"w": np.zeros((3, 4)), "v": np.zeros(2)}, structure()
+    _, frame = parts.init(params)
+    averages = parts.init(params)[0]
+    grams = [x @ x.T for x in (rng.normal(size=(3, 5)), rng.normal(size=(4, 9)))]
+    averages["w"] = averages["w"]._replace(grams=tuple(g[None] for g in grams))
+    if structure is axis_roots:
+        frame["w"] = tuple(0.5 * np.eye(len(g))[None] for g in grams)
+        damped = [g + 1e-6 * np.eye(len(g)) for g in grams]
+        expected = [np.linalg.norm(g @ g / 16 - g) / np.linalg.norm(g) for g in damped]
+    else:
+        q = [np.linalg.qr(rng.normal(size=g.shape))[0] for g in grams]
+        frame["w"] = tuple(x[None] for x in q)
+        turned = [x.T @ g @ x for x, g in zip(q, grams, strict=True)]
+        off = [t - np.diag(np.diag(t)) for t in turned]
+        expected = [np.linalg.norm(x) / np.linalg.norm(g) for x, g in zip(off, grams, strict=True)]
+    np.testing.assert_allclose(parts.drift(params, averages, frame, 0.0), max(expected), rtol=1e-6)
+    if structure is not axis_roots:  # whose ε is in the gradient's units
+        tiny = jax.tree.map(lambda x: x * 1e-30, averages)
+        np.testing.assert_allclose(parts.drift(params, tiny, frame, 0.0), max(expected), rtol=1e-6)
+        assert parts.drift(params, jax.tree.map(jnp.zeros_like, averages), frame, 0.0) == 0
+
+
+def test_what_is_not_renewed_is_not_paid():
+    calls, parts = [], axis_eigen()
+
+    def counted(*args):
+        jax.debug.callback(lambda: calls.append(None))
+        return parts.refresh(*args)
+
+    curvature = running(gradient(), parts._replace(refresh=counted), 0.5, refresh=drift(0.1))
+    grads = [jax.random.normal(jax.random.key(0), (3, 4))] * 4
+    assert frames_of(curvature, grads) == [True, False, False, False]
+    jax.effects_barrier()
+    assert len(calls) == 1
+
+
+def test_drift_without_a_tolerance_or_a_frame_to_measure_is_refused():
+    with pytest.raises(ValueError, match="tolerance=0; pass a positive number"):
+        drift(0)
+    unknown = axis_basis()._replace(drift=None)
+    with pytest.raises(ValueError, match="no drift of its frame"):
+        running(gradient(), unknown, 0.9, refresh=drift())
+    running(gradient(), DIAGONAL, 0.9, refresh=drift())  # has nothing to refresh
 
 
 def test_each_update_draws_anew_and_a_saved_state_draws_the_same():

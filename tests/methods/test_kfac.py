@@ -17,6 +17,8 @@ Y = jax.random.randint(jax.random.key(1), (16,), 0, 3)
 METHODS = {
     "kfac": functools.partial(so.kfac, refresh=2),
     "ekfac": functools.partial(so.ekfac, refresh=2),
+    "kfac of drift": functools.partial(so.kfac, refresh=so.curvature.drift(0.1)),
+    "ekfac of drift": functools.partial(so.ekfac, refresh=so.curvature.drift(0.1)),
     "kfac of a given rate": functools.partial(so.kfac, learning_rate=0.1, refresh=2),
     "ekfac of a given rate": functools.partial(so.ekfac, learning_rate=0.1, refresh=2),
 }

@@ -20,11 +20,15 @@ METHODS = {
     "sophia_h": functools.partial(so.sophia, k=2, estimator=so.curvature.hutchinson()),
     "adahessian": so.adahessian,
     "soap": functools.partial(so.soap, precondition_frequency=2),
+    "soap_drift": functools.partial(so.soap, precondition_frequency=so.curvature.drift(0.1)),
     "shampoo": functools.partial(so.shampoo, refresh=2),
     "shampoo_blocks": functools.partial(so.shampoo, refresh=2, block_size=3),
     "shampoo_eigen": functools.partial(so.shampoo, refresh=2, eigen=True),
+    "shampoo_drift": functools.partial(
+        so.shampoo, refresh=so.curvature.drift(0.1, every=2), block_size=3
+    ),
 }
-RATES = {"shampoo": 0.2, "shampoo_blocks": 0.2, "shampoo_eigen": 0.2}
+RATES = {name: 0.2 for name in METHODS if name.startswith("shampoo")}
 every_method = pytest.mark.parametrize("name", METHODS)
 
 

@@ -41,7 +41,7 @@ class CurvatureState(NamedTuple):
 
 
 def scale_by_curvature(
-    curvature: Curvature, solver: Solver, trust: Trust
+    curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:
     """One step of ``B d = −g``: what curvature, solved how, trusted how far.
 
@@ -57,6 +57,8 @@ def scale_by_curvature(
       curvature: WHAT, e.g. ``exact(hessian)``.
       solver: HOW, e.g. ``solvers.cg()``.
       trust: HOW FAR, e.g. ``trust.damping()``.
+      burn_in: at the first so many updates the curvature's memory alone is gathered; parameters,
+        trust and solver stay as they are. (``minimize`` calls 20 of them a stagnation.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -137,7 +139,23 @@ def scale_by_curvature(
             report=step._replace(direction=()),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
+        def gather():
+            scale = trust.scale(state.trust)
+            _, memory = curvature.at(updates, state.curvature, params, value_fn, scale)
+            memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
+            # No model has been asked yet, so none has promised that little is left to gain.
+            report = state.report._replace(
+                predicted=jnp.full_like(state.report.predicted, -jnp.inf)
+            )
+            rest = state._replace(count=state.count + 1, curvature=memory, report=report)
+            return tree.zeros_like(updates), rest
+
+        step = lambda: update(updates, state, params, value_fn=value_fn, **known)
+        return jax.lax.cond(state.count >= burn_in, step, gather)
+
+    never = isinstance(burn_in, int) and burn_in == 0
+    return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
 
 
 def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:

@@ -32,7 +32,8 @@ def drift(tolerance: Any = 0.1, every: Any = 1) -> Drift:
         ‖F P F − F‖ / ‖F‖               for a root, of which P is the power (``shampoo``)
 
     is compared with the tolerance; all are renewed together, and at the first update. A look costs
-    a few products of matrices for each factor, which is less than to renew it.
+    a few products of matrices for each factor, which is less than to renew it. An inverse is
+    measured where it is most wrong, and λ often moves by factors: there, tolerances are above 1.
 
     Args:
       tolerance: the drift that is still borne.

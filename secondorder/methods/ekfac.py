@@ -21,6 +21,7 @@ def ekfac(
     weight_decay: Any = None,
     estimator: Estimate | None = None,
     reduce: bool = False,
+    burn_in: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
 
@@ -29,8 +30,8 @@ def ekfac(
     is in that basis. Damping is exact.
 
     Args:
-      learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce: as in
-        ``kfac``.
+      learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce,
+        burn_in: as in ``kfac``.
       every, refresh: steps between two samples, and between two bases; or, for bases where they are
         needed, ``refresh=curvature.drift(0.1)``.
 
@@ -48,4 +49,4 @@ def ekfac(
     """
     check_example("ekfac", example)
     layers = layerwise(example, estimator, decay, every, refresh, eigen=True, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay)
+    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in)

@@ -24,6 +24,7 @@ def kfac(
     weight_decay: Any = None,
     estimator: Estimate | None = None,
     reduce: bool = False,
+    burn_in: Any = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −(A + π√λ I)⁻¹ ∇W (G + √λ/π I)⁻¹`` for each layer; the step is ``αΔ + μδ``.
 
@@ -39,12 +40,13 @@ def kfac(
       momentum: decay of the averaged gradient, where the learning rate is given.
       decay: of the averages A and G.
       every, refresh: steps between two samples of them, and between two inverses; or, for
-        inverses where they are needed, ``refresh=curvature.drift(0.1)``.
+        inverses where they are needed, ``refresh=curvature.drift(4.0)``.
       weight_decay: decoupled: the parameters shrink by (α times) it a step.
       estimator: what is sampled: ``curvature.fisher_sample()`` (default), ``ggn_sample()`` for
         losses that are no likelihood, ``ggn_components()`` for no sampling, ``per_example()`` for
         the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
+      burn_in: updates at first that gather A and G alone and move nothing, not even λ.
 
     Raises:
       ValueError: no ``example``.
@@ -60,20 +62,26 @@ def kfac(
     """
     check_example("kfac", example)
     layers = layerwise(example, estimator, decay, every, refresh, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay)
+    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in)
 
 
 def layered(
-    layers: Curvature, learning_rate: Any, damping: Any, momentum: Any, weight_decay: Any
+    layers: Curvature,
+    learning_rate: Any,
+    damping: Any,
+    momentum: Any,
+    weight_decay: Any,
+    burn_in: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """A step by the curvature of layers: of the quadratic model, or of a given length."""
     if learning_rate is None:
         model = preconditioned(exact(ggn), layers)
         solver = solvers.momentum(solvers.closed_form())
-        direction = scale_by_curvature(model, solver, trust.damping(damping, lazy=True))
+        policy = trust.damping(damping, lazy=True)
+        direction = scale_by_curvature(model, solver, policy, burn_in=burn_in)
         return direction if weight_decay is None else optax.chain(direction, decayed(weight_decay))
     solver = solvers.averaged(solvers.closed_form(), momentum)
-    direction = scale_by_curvature(layers, solver, trust.fixed(damping))
+    direction = scale_by_curvature(layers, solver, trust.fixed(damping), burn_in=burn_in)
     return step_along(direction, learning_rate, weight_decay=weight_decay)
 
 

@@ -161,6 +161,35 @@ def test_training_many_networks_under_vmap_equals_training_each(name):
 # Invariance
 
 
+@every_method
+def test_a_burn_in_gathers_statistics_and_moves_nothing(name):
+    params, settings = start(), {"burn_in": 3, "weight_decay": 0.1}
+    fresh = method(name, **settings).init(params)
+    unmoved, state, _ = train(name, params, steps=3, state=fresh, **settings)
+    jax.tree.map(np.testing.assert_array_equal, unmoved, params)
+    (before,), (after,) = map(so.transform.find_states, (fresh, state))
+    same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
+    same(
+        (before.trust, before.solver, before.rejections),
+        (after.trust, after.solver, after.rejections),
+    )
+    gathered = after.curvature if "rate" in name else after.curvature[1]
+    assert int(gathered.samples) == 3 and int(after.count) == 3
+    # A batch of NaN is not gathered.
+    _, spoilt, _ = train(name, params, x=X * jnp.nan, steps=1, state=fresh, **settings)
+    (spoilt,) = so.transform.find_states(spoilt)
+    same(numbers(spoilt.curvature), numbers(before.curvature))
+    moved, _, values = train(name, params, steps=12, state=state, **settings)
+    assert values[-1] < values[0] and np.any(moved["in"] != params["in"])
+
+
+def test_minimize_goes_on_after_a_burn_in():
+    f = objective(X, Y)
+    tx = so.kfac(example=f, burn_in=5)
+    solution = so.minimize(f, start(), tx, max_steps=12)
+    assert int(solution.steps) == 12 and solution.value < f(start())
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["kfac", "kfac of a given rate"])
 def test_an_affine_change_of_a_layers_inputs_and_outputs_changes_no_function(name):

@@ -49,9 +49,21 @@ class Chunked:
         """The factor in front of the sum over the chunks."""
         return 1 / self.count if self.mean else 1.0
 
+    def chunk(self, k: Any) -> Any:
+        """Every so-manieth example from the k-th on.
+
+        So a chunk has its share of every device that a batch is spread over, and nothing is moved.
+        """
+
+        def share(x: jax.Array) -> jax.Array:
+            cut = x.reshape(self.chunk_size, self.count, *x.shape[1:])
+            return jax.lax.dynamic_index_in_dim(cut, k, axis=1, keepdims=False)
+
+        return jax.tree.map(share, self.batch)
+
     def first(self) -> Any:
         """The objective of the first chunk, which uses its parameters as all of them do."""
-        return self.objective(jax.tree.map(lambda x: x[: self.chunk_size], self.batch))
+        return self.objective(self.chunk(0))
 
     def objective(self, chunk: Any) -> Any:
         """The objective of a chunk."""
@@ -74,16 +86,15 @@ class Chunked:
 
         Nothing of a chunk outlives it: a derivative of the sum computes its values again.
         """
-        cut = lambda x: x.reshape(self.count, self.chunk_size, *x.shape[1:])
-        of = lambda k, chunk: tree.accumulator(fn(self.objective(chunk), k))
+        of = lambda k: tree.accumulator(fn(self.objective(self.chunk(k)), k))
 
         @functools.partial(jax.checkpoint, prevent_cse=False)  # a scan's body needs no barrier
-        def step(total, at):
-            return tree.add(total, of(*at)), None
+        def step(total, k):
+            return tree.add(total, of(k)), None
 
-        over = jnp.arange(self.count), jax.tree.map(cut, self.batch)
-        shapes = jax.eval_shape(lambda: of(*jax.tree.map(lambda x: x[0], over)))
-        return jax.lax.scan(step, tree.zeros_like(shapes), over)[0]
+        numbers = jnp.arange(self.count)
+        shapes = jax.eval_shape(of, numbers[0])
+        return jax.lax.scan(step, tree.zeros_like(shapes), numbers)[0]
 
 
 def chunked(
@@ -99,8 +110,8 @@ def chunked(
     memory of one chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer
     statistics go through the chunks one after another. Nothing is stored between them, so a
     gradient costs a third more, and each product begins with a forward pass. The outputs are of one
-    chunk at a time, too, which is what large vocabularies need. Random draws are other ones than
-    those of the batch in one piece, of the same distribution.
+    chunk at a time, too, which is what large vocabularies need. A chunk holds every K-th example.
+    Random draws are other ones than those of the batch in one piece, of the same distribution.
 
     Methods that take the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it;
     those by products serve, and ``solvers.direct()`` for few parameters.

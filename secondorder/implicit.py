@@ -59,8 +59,8 @@ def opened(
 
 def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
     """Its batch is part of θ; its chunks are opened as functions of their part of the batch."""
-    part, batch = value_fn.objective, jax.tree.map(jnp.asarray, value_fn.batch)
-    chunk = jax.tree.map(lambda x: x[: value_fn.chunk_size], batch)
+    part, batch = value_fn.objective, value_fn.batch
+    chunk = value_fn.chunk(0)
     if isinstance(part(chunk), Objective):
         model, inside = jax.closure_convert(lambda p, c: part(c).model(p), params, chunk)
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)

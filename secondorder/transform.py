@@ -120,7 +120,7 @@ def scale_by_curvature(
         taken = tree.cast(step.direction, grads)
 
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
-        finite = tree.all_finite(g) & tree.all_finite((taken, _numbers(curvature_state)))
+        finite = tree.all_finite((g, taken, _numbers(curvature_state)))
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
         trust_state = trust.update(trial, state.trust)
@@ -190,15 +190,18 @@ def _gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) ->
     value, new_value = value.astype(dtype), new_value.astype(dtype)
     change = new_value - value
     near = jnp.abs(change) <= noise * jnp.abs(value)
-    if new_slope is None:
-        zero = lambda: jnp.zeros((), dtype)
-        new_slope = jax.lax.cond(near, lambda: both()[1].astype(dtype), zero)
-    slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + new_slope.astype(dtype))
+
+    def by_slopes():
+        slope = both()[1] if new_slope is None else new_slope
+        slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + slope.astype(dtype))
+        return slopes, tree.max_abs(updates) == 0
+
+    unknown = lambda: (jnp.zeros((), dtype), jnp.asarray(False))
+    slopes, nothing = jax.lax.cond(near, by_slopes, unknown) if lazy else by_slopes()
     change = jnp.where(near, slopes, change)
     sound = jnp.isfinite(new_value) & jnp.isfinite(change)
     gain = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
-    gain = jnp.where(tree.max_abs(updates) == 0, 1, gain)
-    return jnp.where(sound, gain, -jnp.inf)
+    return jnp.where(sound, jnp.where(nothing, 1, gain), -jnp.inf)
 
 
 def _numbers(state: Any) -> list[jax.Array]:

@@ -94,7 +94,9 @@ def test_what_is_not_finite_shows(bad):
     assert not bool(so.tree.all_finite(x))
     for measure in (so.tree.norm(x), so.tree.max_abs(x)):
         assert jnp.isnan(measure) if jnp.isnan(bad) else measure == jnp.inf
-    assert bool(so.tree.all_finite({"a": jnp.array([1.0, -2.0])}))
+    alike = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([jnp.finfo(jnp.float32).max] * 2)}
+    assert bool(so.tree.all_finite(alike))
+    assert not bool(jax.jit(so.tree.all_finite)(alike | {"c": jnp.array([1.0, bad])}))
 
 
 def test_results_take_the_dtype_their_sentence_says():

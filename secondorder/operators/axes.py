@@ -118,9 +118,17 @@ def along_axes(factors: Sequence[jax.Array | None], x: jax.Array) -> jax.Array:
     """``(⊗ᵢ Fᵢ) x`` for a leaf in blocks."""
     for axis, factor in enumerate(factors, start=1):
         if factor is not None:
-            contract = ((2,), (axis,)), ((0,), (0,))
-            x = jnp.moveaxis(jax.lax.dot_general(factor, x, contract, precision=HIGHEST), 1, axis)
+            x = along_axis(factor, x, axis)
     return x
+
+
+def along_axis(factor: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    """``F x`` for each of ``(N, b, b)``, along one axis of a leaf in blocks."""
+    if axis == x.ndim - 1:  # where it stands already: no transposition
+        contract = ((axis,), (2,)), ((0,), (0,))
+        return jax.lax.dot_general(x, factor, contract, precision=HIGHEST)
+    contract = ((2,), (axis,)), ((0,), (0,))
+    return jnp.moveaxis(jax.lax.dot_general(factor, x, contract, precision=HIGHEST), 1, axis)
 
 
 def transposed(factors: Factors) -> Factors:

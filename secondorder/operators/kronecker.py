@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.operators.axes import along_axis
 from secondorder.operators.base import Operator
 from secondorder.tree import Params, Scalar
 
@@ -54,8 +55,7 @@ def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
         if factor.ndim == 2:
             x = x * _spread(factor, axis, x.ndim)
         else:
-            contract = ((2,), (axis,)), ((0,), (0,))
-            x = jnp.moveaxis(jax.lax.dot_general(factor, x, contract, precision=HIGHEST), 1, axis)
+            x = along_axis(factor, x, axis)
     return x
 
 
@@ -108,7 +108,8 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
             size = factor + shift[:, None]
             return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
         eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
-        lower = jnp.linalg.cholesky(factor + shift[:, None, None] * eye)
+        shifted = factor + shift[:, None, None] * eye
+        lower = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
         half = jax.lax.linalg.triangular_solve(
             lower, jnp.broadcast_to(eye, factor.shape), left_side=True, lower=True
         )

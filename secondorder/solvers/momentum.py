@@ -39,40 +39,35 @@ def momentum(solver: Solver) -> Solver:
 
     def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
         last, inner = state
-        grad = quadratic.grad
         found, inner = solver.update(quadratic, inner, damping)
-        # Of length one, so that no product of a short step with itself underflows.
-        new, size = _unit(found.direction)
-        old, _ = _unit(last)
+        # Of entries up to one, so that no product of a short step with itself underflows.
+        new, old = _unit(found.direction), _unit(last)
         curved = quadratic.curvature.gram(new, old)
-        both = ((new, new), (new, old), (old, old))
-        (aa, ab, bb), (ga, gb) = (
-            (tree.vdot(*p) for p in both),
-            (tree.vdot(grad, v) for v in (new, old)),
-        )
-        damped = curved + damping * jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
-        alpha, mu = _minimum(damped, ga, gb)
-        step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
+        aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
+        ga, gb = (tree.vdot(quadratic.grad, v) for v in (new, old))
+        square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
+        alpha, mu = _minimum(curved + damping * square, ga, gb)
         weights = jnp.stack([alpha, mu])
         bend = jnp.sum(weights * jnp.sum(curved * weights, axis=1))
+        step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
         predicted = alpha * ga + mu * gb + 0.5 * bend
-        finite = tree.all_finite((step, predicted))
-        stopped = jnp.where(finite, found.stopped, Stop.NONFINITE.value)
+        length = jnp.sqrt(jnp.maximum(jnp.sum(weights * jnp.sum(square * weights, axis=1)), 0))
         outcome = make_step(
             step,
             predicted,
+            length=length,
             iterations=found.iterations,
             products=found.products + 1,  # two halves
-            stopped=stopped,
+            stopped=jnp.where(jnp.isfinite(predicted), found.stopped, Stop.NONFINITE.value),
         )
         return outcome, (step, inner)
 
     return solver._replace(init=init, update=update)
 
 
-def _unit(v: Params) -> tuple[Params, jax.Array]:
-    size = tree.norm(v)
-    return tree.scale(1 / jnp.where(size > 0, size, 1), v), size
+def _unit(v: Params) -> Params:
+    peak = tree.max_abs(v)
+    return tree.scale(1 / jnp.where(peak > 0, peak, 1), v)
 
 
 def _minimum(matrix: jax.Array, ga: jax.Array, gb: jax.Array) -> tuple[jax.Array, jax.Array]:

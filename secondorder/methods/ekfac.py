@@ -22,6 +22,7 @@ def ekfac(
     estimator: Estimate | None = None,
     reduce: bool = False,
     burn_in: Any = 0,
+    trials: Any = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
 
@@ -31,7 +32,7 @@ def ekfac(
 
     Args:
       learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce,
-        burn_in: as in ``kfac``.
+        burn_in, trials: as in ``kfac``.
       every, refresh: steps between two samples, and between two bases; or, for bases where they are
         needed, ``refresh=curvature.drift(0.1)``.
 
@@ -49,4 +50,4 @@ def ekfac(
     """
     check_example("ekfac", example)
     layers = layerwise(example, estimator, decay, every, refresh, eigen=True, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in)
+    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in, trials)

@@ -25,6 +25,7 @@ def kfac(
     estimator: Estimate | None = None,
     reduce: bool = False,
     burn_in: Any = 0,
+    trials: Any = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −(A + π√λ I)⁻¹ ∇W (G + √λ/π I)⁻¹`` for each layer; the step is ``αΔ + μδ``.
 
@@ -47,6 +48,8 @@ def kfac(
         the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
       burn_in: updates at first that gather A and G alone and move nothing, not even λ.
+      trials: steps between two trials of the step by its value. Between them λ stays and every
+        finite step is taken. Without a learning rate.
 
     Raises:
       ValueError: no ``example``.
@@ -62,7 +65,7 @@ def kfac(
     """
     check_example("kfac", example)
     layers = layerwise(example, estimator, decay, every, refresh, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in)
+    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in, trials)
 
 
 def layered(
@@ -72,12 +75,13 @@ def layered(
     momentum: Any,
     weight_decay: Any,
     burn_in: Any,
+    trials: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """A step by the curvature of layers: of the quadratic model, or of a given length."""
     if learning_rate is None:
         model = preconditioned(exact(ggn), layers)
         solver = solvers.momentum(solvers.closed_form())
-        policy = trust.damping(damping, lazy=True)
+        policy = trust.damping(damping, lazy=True, every=trials)
         direction = scale_by_curvature(model, solver, policy, burn_in=burn_in)
         return direction if weight_decay is None else optax.chain(direction, decayed(weight_decay))
     solver = solvers.averaged(solvers.closed_form(), momentum)

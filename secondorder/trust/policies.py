@@ -74,7 +74,9 @@ def martens(damping, factor, gain, accepted):
     return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
 
 
-def damping(initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False) -> Trust:
+def damping(
+    initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False, every: Any = 1
+) -> Trust:
     """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
 
     A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
@@ -86,6 +88,8 @@ def damping(initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False) 
       adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
       lazy: whether a trial costs a value alone, and a tangent only where values are rounding: for
         large models, where a tangent is dear.
+      every: steps between two trials. Between them λ stays, and every finite step is taken; after a
+        rejection each step is tried until one is taken.
 
     Raises:
       ValueError: ``initial`` not positive: a product of factors could never raise it.
@@ -93,6 +97,13 @@ def damping(initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False) 
     _check_positive("damping", initial)
 
     def update(trial: Trial, state: TrustState) -> TrustState:
+        if isinstance(every, int) and every == 1:
+            return tried(trial, state)
+        untried = lambda: _next(state, state.scale, state.factor, jnp.nan, trial.finite)
+        due = (state.count % every == 0) | ~state.accepted
+        return jax.lax.cond(due, lambda: tried(trial, state), untried)
+
+    def tried(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)

@@ -92,6 +92,21 @@ def test_nielsen_raises_the_damping_ever_faster_while_steps_are_rejected():
 # Damping, by Martens
 
 
+def test_between_two_trials_every_finite_step_is_taken_and_the_damping_stays():
+    policy = trust.damping(1.0, every=3)
+    good, poor = trial(gain=1.0), trial(gain=-1.0)
+    assert scales(policy, good, poor, poor, good) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 9])
+    between = after(policy, good, poor)
+    assert between.accepted and jnp.isnan(between.gain)
+    assert not after(policy, good, trial(finite=False)).accepted
+
+
+def test_after_a_rejection_each_step_is_tried_until_one_is_taken():
+    policy, poor = trust.damping(1.0, every=3), trial(gain=-1.0)
+    assert not after(policy, poor, poor).accepted
+    assert after(policy, poor, trial(gain=1.0), poor).accepted
+
+
 @pytest.mark.parametrize(
     ("gain", "factor"), [(1.0, 2 / 3), (0.76, 2 / 3), (0.5, 1.0), (0.24, 1.5), (0.01, 1.5)]
 )

@@ -26,8 +26,8 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("digits-autoencoder", "ekfac"): {"refresh": 1},
     ("digits-classifier", "kfac"): {"refresh": 1},
     ("digits-classifier", "ekfac"): {"refresh": 1},
-    # Fewer samples cost no steps here.
-    ("curves", "kfac"): {"every": 5},
+    # Fewer samples and trials cost few steps here.
+    ("curves", "kfac"): {"every": 5, "trials": 5},
 }
 
 
@@ -59,19 +59,20 @@ def _sampled(passes: float, every: int = 1) -> cost.StepCost:
     return lambda diagnostics: cost.GRADIENT + passes / every
 
 
-def _layered(diagnostics: Mapping[str, float]) -> float:
-    """Gradient, sensitivities for drawn targets, two tangents for α and μ, a trial's value."""
-    del diagnostics
-    return cost.GRADIENT + cost.COTANGENT / 2 + 2 * cost.TANGENT + cost.VALUE
+def _layered(every: int = 1, trials: int = 1, **settings: Any) -> cost.StepCost:
+    """Gradient, two tangents for α and μ; now and then sensitivities, and a value tried."""
+    del settings
+    rare = cost.COTANGENT / 2 / every + cost.VALUE / trials
+    return lambda diagnostics: cost.GRADIENT + 2 * cost.TANGENT + rare
 
 
-def _curvature(name: str, label: str, build: Callable) -> Optimizer:
+def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
     return Optimizer(
         name=name,
         label=label,
         build=build,
         step_class="dense",
-        step_cost=_layered,
+        step_cost=price,
         look=Look("#0072B2", "solid", "o"),
         search={"damping": DAMPINGS},
     )
@@ -86,14 +87,14 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         del params
         return so.restrict(problem.objective(batch), whole)
 
-    def layered(method: Callable, name: str) -> Callable:
+    def layered(method: Callable, name: str, label: str) -> Optimizer:
         settings = SETTINGS.get((problem.name, name), {})
 
         def build(damping):
             layers = method(damping=damping, example=example, **settings)
             return layers if _all_layers(problem) else on_matrices(layers)
 
-        return build
+        return _curvature(name, label, build, _layered(**settings))
 
     all_of_them = (
         _first_order("adamw", "AdamW", _of(optax.adamw), SMALL_RATES),
@@ -110,8 +111,8 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             "adahessian", "AdaHessian", lambda learning_rate: so.adahessian(learning_rate), RATES,
             _sampled(cost.HESSIAN_PRODUCT),
         ),
-        _curvature("kfac", "K-FAC", layered(so.kfac, "kfac")),
-        _curvature("ekfac", "EKFAC", layered(so.ekfac, "ekfac")),
+        layered(so.kfac, "kfac", "K-FAC"),
+        layered(so.ekfac, "ekfac", "EKFAC"),
         OPTIMIZERS["hessian-free"],
     )  # fmt: skip
     return {optimizer.name: optimizer for optimizer in all_of_them}

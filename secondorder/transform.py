@@ -98,6 +98,7 @@ def scale_by_curvature(
             residual=real(),
             optimality=known,
             stopped=none(),
+            dimension=none(),
         )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
@@ -116,13 +117,19 @@ def scale_by_curvature(
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
+        fraction = 1.0
+        if trust.searches:
+            if value is None:
+                value = value_fn(params)
+            step, fraction = _searched(step, g, params, value, value_fn, trust.searches)
         step = _within_box(step, Quadratic(g, operator), params, value_fn)
+        solver_state = solver.taken(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
         finite = tree.all_finite((g, taken, _numbers(curvature_state)))
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
-        trial = Trial(gain, step.predicted, step.length, step.boundary, finite)
+        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, fraction)
         trust_state = trust.update(trial, state.trust)
 
         accepted = trust_state.accepted
@@ -136,7 +143,7 @@ def scale_by_curvature(
             curvature=memories[0],
             solver=memories[1],
             trust=trust_state,
-            report=step._replace(direction=()),
+            report=step._replace(direction=(), bend=None),
         )
 
     def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
@@ -156,6 +163,42 @@ def scale_by_curvature(
 
     never = isinstance(burn_in, int) and burn_in == 0
     return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+
+
+def _searched(
+    step: Step, grads: Params, params: Params, value: Any, value_fn: Callable, halvings: int
+) -> tuple[Step, jax.Array]:
+    """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
+
+    Along ``α d + ½ α² a``, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
+    """
+    d, a = step.direction, step.bend
+    dtype = step.predicted.dtype
+
+    def at(fraction: jax.Array) -> Params:
+        path = tree.scale(fraction, d)
+        return path if a is None else tree.axpy(0.5 * fraction**2, a, path)
+
+    def tried(fraction: jax.Array) -> jax.Array:
+        new = value_fn(tree.add(params, tree.cast(at(fraction), params))).astype(dtype)
+        return jnp.where(jnp.isfinite(new), new, jnp.inf)
+
+    def rising(carry):
+        fraction, here, further, count = carry
+        found = (here < jnp.asarray(value, dtype)) & (further >= here)
+        return ~found & (count < halvings)
+
+    def halve(carry):
+        fraction, _, further, count = carry
+        return 0.5 * fraction, further, tried(0.25 * fraction), count + 1
+
+    one = jnp.ones((), dtype)
+    start = one, tried(one), tried(0.5 * one), jnp.zeros((), jnp.int32)
+    fraction, *_ = jax.lax.while_loop(rising, halve, start)
+    slope = tree.vdot(grads, d).astype(dtype)
+    predicted = fraction * slope + fraction**2 * (step.predicted - slope)
+    length = fraction * step.length
+    return step._replace(direction=at(fraction), predicted=predicted, length=length), fraction
 
 
 def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:
@@ -234,7 +277,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``): of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``: of the last solve;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:
@@ -253,7 +296,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         )
     last = states[-1]
     report = last.report._asdict()
-    del report["direction"], report["boundary"]
+    del report["direction"], report["boundary"], report["bend"]
     found = report | {
         "steps": last.count,
         "rejections": last.rejections,

@@ -82,6 +82,10 @@ def sampled_natural_gradient(damping):
     return so.scale_by_curvature(fisher, so.solvers.cg(), so.trust.damping(damping))
 
 
+def natural_gradient_by_gain_ratio(damping, momentum):
+    return so.natural_gradient(damping=damping, momentum=momentum, search=False)
+
+
 def sophia_of_the_hessian(learning_rate, gamma):
     return so.sophia(learning_rate, gamma=gamma, estimator=so.curvature.hutchinson())
 
@@ -177,6 +181,18 @@ METHODS = {
     "hessian_free": Method(
         so.hessian_free, {"damping": 1.0},
         parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
+    ),
+    "natural_gradient": Method(
+        so.natural_gradient, {"damping": 1e-5},
+        parabola=8, rosenbrock=40, logistic=20,
+    ),
+    "natural_gradient_by_gain_ratio": Method(
+        natural_gradient_by_gain_ratio, {"damping": 1e-3, "momentum": 0.5},
+        parabola=20, rosenbrock=60, logistic=20, closed_loop=True,
+    ),
+    "natural_gradient_of_a_fixed_rate": Method(
+        so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3},
+        live=("learning_rate", "damping"), parabola=5, rosenbrock=20, logistic=10,
     ),
     "sampled_natural_gradient": Method(
         sampled_natural_gradient, {"damping": 1e-1},

@@ -12,6 +12,7 @@ from secondorder.methods.hybrid_newton import hybrid_newton
 from secondorder.methods.kfac import kfac
 from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
+from secondorder.methods.natural_gradient import natural_gradient
 from secondorder.methods.newton import newton
 from secondorder.methods.newton_cg import newton_cg
 from secondorder.methods.shampoo import shampoo
@@ -37,6 +38,7 @@ __all__ = [
     "hessian_free",
     "hybrid_newton",
     "levenberg_marquardt",
+    "natural_gradient",
     "newton",
     "newton_cg",
     "trust_region_newton",

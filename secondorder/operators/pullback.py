@@ -174,6 +174,13 @@ class Pullback(Operator):
         columns = self.jacobian.dense()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
+    def second_derivative(self, v: Params) -> jax.Array:
+        """``Sᵀ z″``, with ``z″`` the second derivative of the outputs along ``v``: ``(k,)``."""
+        fn, params = self.jacobian.fn, self.jacobian.params
+        along = tree.cast(v, params)
+        slope = lambda p: jax.jvp(fn, (p,), (along,))[1]
+        return ravel(self.middle.root_transpose(jax.jvp(slope, (params,), (along,))[1]))
+
     def residual(self) -> jax.Array | None:
         """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""
         r = self.middle.residual()

@@ -6,6 +6,7 @@ from secondorder.solvers.cg import Progress, cg, relative_progress, relative_res
 from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
+from secondorder.solvers.dual import dual
 from secondorder.solvers.grafted import grafted
 from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
@@ -26,6 +27,7 @@ __all__ = [
     "closed_form",
     "direct",
     "dogleg",
+    "dual",
     "eigen",
     "exact_cubic",
     "exact_region",

@@ -50,6 +50,10 @@ class Step(NamedTuple):
         one (from cosines between the residual and the Jacobian's columns); infinity where it does
         not, NaN before the first step.
       stopped: a :class:`Stop`.
+      dimension: the order of the system that was solved, the parameters' number or that of the rows
+        where they are fewer; 0 of a solver that has no choice.
+      bend: ``a`` where the path ``α d + ½ α² a`` follows the model's outputs better than ``α d``;
+        ``None`` else.
     """
 
     direction: Params
@@ -62,6 +66,8 @@ class Step(NamedTuple):
     residual: jax.Array
     optimality: jax.Array
     stopped: jax.Array
+    dimension: jax.Array
+    bend: Params = None
 
 
 class Prepared(NamedTuple):
@@ -87,12 +93,15 @@ class Solver(NamedTuple):
       reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or
         ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
+      taken: ``(state, direction) -> state``, for one that remembers its step: what became of it,
+        searched and cut at the bounds.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Quadratic, Any, jax.Array], tuple[Step, Any]]
     reads: str = "damping"
     measures: bool = False
+    taken: Callable[[Any, Params], Any] = lambda state, direction: state
 
 
 def prepared(
@@ -147,6 +156,8 @@ def make_step(
     residual: Any = jnp.nan,
     optimality: Any = jnp.inf,
     stopped: Any = Stop.SOLVED,
+    dimension: Any = 0,
+    bend: Params = None,
 ) -> Step:
     """A :class:`Step` with every field an array of a settled dtype, never weakly typed."""
     dtype = tree.dtype(direction)
@@ -163,4 +174,6 @@ def make_step(
         residual=real(residual),
         optimality=real(optimality),
         stopped=whole(stopped),
+        dimension=whole(dimension),
+        bend=bend,
     )

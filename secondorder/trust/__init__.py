@@ -1,7 +1,7 @@
 """HOW FAR a step is trusted."""
 
 from secondorder.trust.base import Trial, Trust, TrustState
-from secondorder.trust.policies import cubic, damping, fixed, martens, nielsen, radius
+from secondorder.trust.policies import cubic, damping, fixed, martens, nielsen, radius, searched
 
 __all__ = [
     "Trial",
@@ -13,4 +13,5 @@ __all__ = [
     "martens",
     "nielsen",
     "radius",
+    "searched",
 ]

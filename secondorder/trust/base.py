@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,6 +22,7 @@ class Trial(NamedTuple):
       length: the step's length in the solver's norm.
       boundary: whether the step was cut at the radius.
       finite: whether gradient and step hold neither NaN nor infinity.
+      fraction: how far along the solver's step it goes, where the policy searches.
     """
 
     gain: Callable[[], jax.Array]
@@ -29,6 +30,7 @@ class Trial(NamedTuple):
     length: jax.Array
     boundary: jax.Array
     finite: jax.Array
+    fraction: Any = 1.0
 
 
 class TrustState(NamedTuple):
@@ -59,6 +61,8 @@ class Trust(NamedTuple):
       scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy asks its
         schedule or (injected) hyperparameter anew, rather than the state for an older answer.
       evaluates: whether it asks for the gain, which takes the objective.
+      searches: into how many fractions 1, ½, ¼, ... of the step it looks, for the first after which
+        the objective rises again; 0 for none.
       lazy: whether the slope at the trial is taken only where the difference of two values is
         rounding; a tangent is spared then, at the price of a branch.
     """
@@ -69,3 +73,4 @@ class Trust(NamedTuple):
     scale: Callable[[TrustState], jax.Array] = lambda state: state.scale
     evaluates: bool = True
     lazy: bool = False
+    searches: int = 0

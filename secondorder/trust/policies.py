@@ -115,6 +115,41 @@ def damping(
     return Trust(lambda params: _state(initial, params), update, "damping", lazy=lazy)
 
 
+def searched(initial: Any = None, halvings: int = 30) -> Trust:
+    """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
+
+    At least half of the step: ``λ/9``; at most a tenth, or nothing: ``9λ``. So λ stays as small as
+    steps of use allow, smaller than the gain ratio would leave it: a weakly damped step that is
+    too long still points along the path that the curvature sees, which a shorter one follows.
+    A step is rejected where no fraction of it descends.
+
+    Args:
+      initial: the first λ > 0, relative to the curvature (it is kept above rounding); ``None`` for
+        the precision to the power ¾.
+      halvings: how often the step is halved at most.
+
+    Raises:
+      ValueError: ``initial`` not positive, or ``halvings`` below 1.
+    """
+    _check_positive("searched", initial)
+    _check_positive("searched", halvings, "halvings")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        limits = jnp.finfo(state.scale.dtype)
+        short = ~accepted | (trial.fraction <= 0.1)
+        factor = jnp.where(short, 9, jnp.where(trial.fraction >= 0.5, 1 / 9, 1))
+        scale = jnp.clip(factor * state.scale, limits.eps, jnp.sqrt(limits.max))
+        return _next(state, scale, state.factor, gain, accepted)
+
+    def start(params: tree.Params) -> TrustState:
+        small = jnp.finfo(tree.dtype(params)).eps ** 0.75
+        return _state(small if initial is None else initial, params)
+
+    return Trust(start, update, "damping", searches=halvings)
+
+
 def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
     """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
 

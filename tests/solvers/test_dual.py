@@ -1,0 +1,199 @@
+"""The damped Gauss-Newton step in the space of the parameters or of the samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+from secondorder.operators.rows import rows_of
+from secondorder.solvers import Stop, dual
+from tests import oracles, problems
+
+pytestmark = pytest.mark.usefixtures("x64")
+RNG = np.random.default_rng(0)
+WIDE, TALL = RNG.normal(size=(5, 9)), RNG.normal(size=(9, 5))
+
+
+def linear(matrix, targets=None):
+    """½‖A p − t‖², of as many parameters as A has columns, and where to start."""
+    targets = np.arange(1.0, len(matrix) + 1) if targets is None else targets
+    return so.sum_of_squares(lambda p: matrix @ p - targets), jnp.ones(matrix.shape[1])
+
+
+def solved(f, p, damping, solver=None, state=None):
+    solver = dual() if solver is None else solver
+    grad = jax.grad(f)(p)
+    quadratic = so.Quadratic(grad, so.ggn(f, p))
+    state = solver.init(p) if state is None else state
+    return solver.update(quadratic, state, jnp.asarray(damping, float))
+
+
+def expected(f, p, damping):
+    """``−(JᵀMJ + λ I)⁻¹ g`` written out."""
+    loss, x = oracles.on_vectors(f.loss, f.model(p))
+    j = np.asarray(oracles.jacobian(f.model, p))
+    m = np.asarray(jax.hessian(loss)(x))
+    g = j.T @ np.asarray(jax.grad(loss)(x))
+    return -np.linalg.solve(j.T @ m @ j + damping * np.eye(j.shape[1]), g)
+
+
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+@pytest.mark.parametrize("damping", [1e-3, 1.0])
+def test_a_step_is_the_same_in_either_space(matrix, damping):
+    f, p = linear(matrix)
+    step, _ = solved(f, p, damping)
+    np.testing.assert_allclose(step.direction, expected(f, p, damping), rtol=1e-9)
+    assert step.dimension == 5 and step.stopped == Stop.SOLVED
+    # Rows of zeros add samples, columns of zeros parameters: the other space has to be taken.
+    more = np.pad(matrix, ((0, 9), (0, 0)))
+    padded, _ = solved(*linear(more, np.pad(np.arange(1.0, len(matrix) + 1), (0, 9))), damping)
+    np.testing.assert_allclose(padded.direction, step.direction, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(problems.SPLIT) - {"soft_l1_fit", "cauchy_fit"}))
+def test_any_convex_loss_and_tree_of_outputs_gives_the_dense_step(name):
+    problem = problems.SPLIT[name](jnp.float64)
+    step, _ = solved(problem.objective, problem.params, 1e-2)
+    found = oracles.flat(step.direction)
+    reference = expected(problem.objective, problem.params, 1e-2)
+    np.testing.assert_allclose(found, reference, rtol=1e-7, atol=1e-10)
+    model = so.Quadratic(
+        jax.grad(problem.objective)(problem.params), so.ggn(problem.objective, problem.params)
+    )
+    np.testing.assert_allclose(step.predicted, model(step.direction), rtol=1e-8)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-2])
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+def test_repeated_samples_do_no_harm(matrix, damping):
+    twice = np.concatenate([matrix, matrix[:3]])
+    targets = np.concatenate([np.arange(1.0, len(matrix) + 1), [1.0, 2, 3]])
+    f, p = linear(twice, targets)
+    step, _ = solved(f, p, damping)
+    j, r = twice, np.asarray(twice @ p - targets)
+    u, s, vt = np.linalg.svd(j, full_matrices=False)
+    kept = s > 1e-10 * s[0]
+    weights = np.where(kept, s / np.where(kept, s**2 + damping, 1), 0)
+    np.testing.assert_allclose(step.direction, -vt.T @ (weights * (u.T @ r)), rtol=1e-7)
+    is_singular = len(matrix) < matrix.shape[1] and damping == 0
+    assert step.stopped == (Stop.SINGULAR if is_singular else Stop.SOLVED)
+
+
+def test_one_sample_is_enough_for_a_step():
+    f, p = linear(WIDE[:1])
+    step, _ = solved(f, p, 1e-3)
+    assert step.dimension == 1
+    np.testing.assert_allclose(step.direction, expected(f, p, 1e-3), rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
+def test_chunks_give_the_step_of_the_whole(count):
+    x = np.random.default_rng(1).normal(size=(count, 3))
+    batch = {"x": x, "y": np.arange(count) % 2.0}
+
+    def model(p, x):
+        return jnp.tanh(x @ p["a"]) @ p["b"]
+
+    of = lambda b: so.compose(so.sigmoid_cross_entropy(b["y"]), lambda p: model(p, b["x"]))
+    params = {"a": jnp.asarray(RNG.normal(size=(3, 2))), "b": jnp.asarray(RNG.normal(size=2))}
+    whole, _ = solved(of(batch), params, 1e-3, dual(0.5))
+    parts, _ = solved(so.chunked(of, batch, 2), params, 1e-3, dual(0.5))
+    np.testing.assert_allclose(
+        oracles.flat(parts.direction), oracles.flat(whole.direction), rtol=1e-8
+    )
+    np.testing.assert_allclose(parts.predicted, whole.predicted, rtol=1e-8)
+    assert parts.dimension == whole.dimension == min(count, 8)
+
+
+def test_the_grams_of_chunks_hold_the_rows_of_two_chunks_at_most():
+    batch = {"x": np.zeros(64)}
+    of = lambda b: so.sum_of_squares(lambda p: jnp.cos(b["x"][:, None] * jnp.arange(3000.0)) @ p)
+    params = jnp.zeros(3000)
+
+    def gram(chunk_size):
+        f = so.chunked(of, batch, chunk_size, mean=False)
+        return jax.jit(lambda p: rows_of(so.ggn(f, p)).sample_gram())
+
+    memory = lambda size: gram(size).lower(params).compile().memory_analysis().temp_size_in_bytes
+    assert memory(4) < 0.4 * memory(64)
+    np.testing.assert_allclose(gram(4)(params), np.full((64, 64), 3000.0))
+
+
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+def test_momentum_is_springs_recursion(matrix):
+    """φₖ = argmin ‖A φ + rₖ‖² + λ‖φ − μ φₖ₋₁‖², by its normal equations, each batch another A."""
+    damping, mu, solver = 0.1, 0.9, dual(0.9)
+    rng, p = np.random.default_rng(2), jnp.ones(matrix.shape[1])
+    state, last = solver.init(p), np.zeros(matrix.shape[1])
+    for _ in range(6):
+        a = rng.normal(size=matrix.shape)
+        f, _ = linear(a)
+        step, state = solved(f, p, damping, solver, state)
+        r = np.asarray(f.model(p))
+        system = a.T @ a + damping * np.eye(a.shape[1])
+        last = np.linalg.solve(system, -a.T @ r + damping * mu * last)
+        assert a.T @ r @ last < 0  # else momentum is left out
+        np.testing.assert_allclose(step.direction, last, rtol=1e-8)
+        p = p + 0.1 * step.direction
+
+
+def test_a_relative_damping_has_no_units():
+    f, p = linear(WIDE)
+    steps = [
+        solved(linear(c * WIDE, c * np.arange(1.0, 6))[0], p, 1e-3, dual(relative=True))[0]
+        for c in (1.0, 1e6)
+    ]
+    reference = expected(f, p, 1e-3 * np.sum(WIDE**2))
+    for step in steps:
+        np.testing.assert_allclose(step.direction, reference, rtol=1e-8)
+
+
+def test_momentum_that_goes_uphill_is_left_out():
+    f, p = linear(TALL)
+    plain, state = solved(f, p, 0.1)
+    uphill = state._replace(memory=state.memory._replace(step=-1e3 * plain.direction))
+    step, _ = solved(f, p, 0.1, dual(0.9), uphill)
+    np.testing.assert_allclose(step.direction, plain.direction, rtol=1e-9)
+
+
+def test_momentum_fades_where_the_damping_rises():
+    f, p = linear(WIDE)
+    _, state = solved(f, p, 0.1)
+    sideways = jnp.asarray(np.linalg.svd(WIDE)[2][-1])  # the rows do not see it
+    state = state._replace(memory=state.memory._replace(step=sideways))
+    along = lambda damping: solved(f, p, damping, dual(0.9), state)[0].direction @ sideways
+    np.testing.assert_allclose(along(0.1), 0.9, rtol=1e-9)
+    np.testing.assert_allclose(along(1.0), 0.9 / 100, rtol=1e-9)
+
+
+def test_the_bend_solves_for_the_second_derivative_along_the_step():
+    x = np.linspace(0, 2, 7)
+    f = so.sum_of_squares(lambda p: p[0] * jnp.exp(p[1] * x) - 2 * np.exp(0.5 * x))
+    p, damping = jnp.array([1.5, 0.6]), 0.3
+    step, _ = solved(f, p, damping, dual(acceleration=True))
+    j = np.asarray(jax.jacobian(f.model)(p))
+    second = np.einsum("mij,i,j->m", jax.hessian(f.model)(p), step.direction, step.direction)
+    a = -np.linalg.solve(j.T @ j + damping * np.eye(2), j.T @ second)
+    np.testing.assert_allclose(step.bend, a, rtol=1e-8)
+
+
+def test_a_loss_that_is_not_convex_is_made_so_and_flagged():
+    f = so.compose(lambda z: jnp.sum(jnp.cos(z)), lambda p: WIDE @ p)
+    p = jnp.full(9, 0.1)
+    step, _ = solved(f, p, 1e-1)
+    assert step.stopped == Stop.NEGATIVE_CURVATURE
+    assert step.direction @ jax.grad(f)(p) < 0 and step.predicted < 0
+
+
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+def test_a_nan_is_reported(matrix):
+    f, p = linear(np.where(matrix == matrix[0, 0], np.nan, matrix))
+    step, _ = solved(f, p, 1e-3)
+    assert step.stopped == Stop.NONFINITE
+
+
+def test_a_curvature_without_rows_is_refused():
+    f, p = linear(TALL)
+    with pytest.raises(TypeError, match=r"needs the rows .* exact\(ggn\)"):
+        dual().update(so.Quadratic(p, so.hessian(f, p)), dual().init(p), jnp.ones(()))

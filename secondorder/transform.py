@@ -99,6 +99,7 @@ def scale_by_curvature(
             optimality=known,
             stopped=none(),
             dimension=none(),
+            fraction=real(),
         )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
@@ -117,11 +118,10 @@ def scale_by_curvature(
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
-        fraction = 1.0
         if trust.searches:
             if value is None:
                 value = value_fn(params)
-            step, fraction = _searched(step, g, params, value, value_fn, trust.searches)
+            step = _searched(step, g, params, value, value_fn, trust.searches)
         step = _within_box(step, Quadratic(g, operator), params, value_fn)
         solver_state = solver.taken(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
@@ -129,7 +129,7 @@ def scale_by_curvature(
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
         finite = tree.all_finite((g, taken, _numbers(curvature_state)))
         gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
-        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, fraction)
+        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
         trust_state = trust.update(trial, state.trust)
 
         accepted = trust_state.accepted
@@ -167,7 +167,7 @@ def scale_by_curvature(
 
 def _searched(
     step: Step, grads: Params, params: Params, value: Any, value_fn: Callable, halvings: int
-) -> tuple[Step, jax.Array]:
+) -> Step:
     """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
 
     Along ``α d + ½ α² a``, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
@@ -184,7 +184,7 @@ def _searched(
         return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
     def rising(carry):
-        fraction, here, further, count = carry
+        _, here, further, count = carry
         found = (here < jnp.asarray(value, dtype)) & (further >= here)
         return ~found & (count < halvings)
 
@@ -196,9 +196,12 @@ def _searched(
     start = one, tried(one), tried(0.5 * one), jnp.zeros((), jnp.int32)
     fraction, *_ = jax.lax.while_loop(rising, halve, start)
     slope = tree.vdot(grads, d).astype(dtype)
-    predicted = fraction * slope + fraction**2 * (step.predicted - slope)
-    length = fraction * step.length
-    return step._replace(direction=at(fraction), predicted=predicted, length=length), fraction
+    return step._replace(
+        direction=at(fraction),
+        predicted=fraction * slope + fraction**2 * (step.predicted - slope),
+        length=fraction * step.length,
+        fraction=fraction,
+    )
 
 
 def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:
@@ -277,7 +280,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``: of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``: of the last solve;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:

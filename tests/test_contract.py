@@ -191,7 +191,7 @@ METHODS = {
         parabola=20, rosenbrock=60, logistic=20, closed_loop=True,
     ),
     "natural_gradient_of_a_fixed_rate": Method(
-        so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3},
+        so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3, "momentum": 0.0},
         live=("learning_rate", "damping"), parabola=5, rosenbrock=20, logistic=10,
     ),
     "sampled_natural_gradient": Method(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks import jacobian, least_squares, minimize, networks
+from experiments.benchmarks import jacobian, least_squares, minimize, networks, physics
 from experiments.benchmarks.tables import Report, Request
 
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
@@ -10,4 +10,5 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "least-squares": least_squares.run,
     "minimize": minimize.run,
     "networks": networks.run,
+    "physics": physics.run,
 }

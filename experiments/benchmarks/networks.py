@@ -1,6 +1,6 @@
 """Training networks: steps, seconds and gradients to a target, everyone tuned alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,10 +27,24 @@ NETWORKS: dict[str, Problem] = {
         byte_transformer.PROBLEM,
     )
 }
-BASELINE = "adamw"  # what times are relative to
 SEEDS, TRIALS = 3, 7
 QUICK_SEEDS, QUICK_TRIALS, QUICK_STEPS = 1, 3, 100
 ROUNDS, PERIOD = 7, 10  # of timing; a period holds the refreshes of what is refreshed now and then
+
+
+class Field(NamedTuple):
+    """Who races over what.
+
+    Attributes:
+      contestants: a problem ↦ its optimizers, by name.
+      baseline: what times are relative to.
+      quick: the problems of a quick run.
+    """
+
+    problems: Mapping[str, Problem]
+    contestants: Callable[[Problem], Mapping[str, Optimizer]]
+    baseline: str
+    quick: Sequence[str]
 
 
 class Contest(NamedTuple):
@@ -50,21 +64,34 @@ class Contest(NamedTuple):
 
 def run(request: Request) -> Report:
     """All runs of the chosen problems."""
-    problems = [NETWORKS[name] for name in pick(request.problems, NETWORKS, "problem")]
-    if request.quick and not request.problems:
-        problems = [NETWORKS["digits-autoencoder"], NETWORKS["digits-classifier"]]
-    known = contestants(problems[0])
-    names = pick(request.solvers, known, "method")
-    names = [BASELINE, *(name for name in names if name != BASELINE)]
+    quick = ("digits-autoencoder", "digits-classifier")
+    return contest(request, Field(NETWORKS, contestants, "adamw", quick))
+
+
+def contest(request: Request, field: Field) -> Report:
+    """All runs of the chosen problems of a field."""
+    chosen = request.problems or (field.quick if request.quick else ())
+    problems = [field.problems[name] for name in pick(chosen, field.problems, "problem")]
+    names = pick(request.solvers, field.contestants(problems[0]), "method")
+    names = [field.baseline, *(name for name in names if name != field.baseline)]
     trials = QUICK_TRIALS if request.quick else TRIALS
     tables = []
     with tqdm(total=len(problems) * len(names), bar_format=BAR) as bar:
         for problem in problems:
-            tables += _contest(problem, names, request, trials, bar)
-    return Report(tables, [_words(problems, names, trials, request.quick)])
+            everyone = field.contestants(problem)
+            racing = {name: everyone[name] for name in names}
+            tables += _contest(problem, racing, request, trials, bar)
+    untuned = [o.label for o in racing.values() if not o.search]
+    return Report(tables, [_words(problems, names, untuned, trials, request.quick)])
 
 
-def _words(problems: Sequence[Problem], names: Sequence[str], trials: int, quick: bool) -> str:
+def _words(
+    problems: Sequence[Problem],
+    names: Sequence[str],
+    untuned: Sequence[str],
+    trials: int,
+    quick: bool,
+) -> str:
     budget = ", ".join(f"{p.name} {_limit(p.tuning_steps, quick):,}" for p in problems)
     own = "; ".join(
         f"{method} on {problem}: " + ", ".join(f"{k}={v}" for k, v in settings.items())
@@ -75,11 +102,13 @@ def _words(problems: Sequence[Problem], names: Sequence[str], trials: int, quick
     described = " ".join(f"**{p.name}**: {p.description}" for p in problems)
     if any(p is byte_transformer.PROBLEM for p in problems):
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
+    nobody = ", ".join(untuned) or "nobody"
     return f"""{described} Every method has one hyperparameter tuned, with {trials} trials on a
-seed of their own, each of at most so many steps: {budget}. (L-BFGS and Hessian-free have none.)
-What is not at its default: {own or "nothing"}. Medians of {seeds} seed{"s" * (seeds > 1)}; a target
-that most seeds do not reach is a dash. Gradient-equivalents count a gradient as 1, by the rules of
-`experiments/cost.py`; Grams, factorisations and products with the inverses show in seconds only."""
+seed of their own, each of at most so many steps: {budget}. (None to tune: {nobody}.) What is not at
+its default: {own or "nothing"}. Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most
+seeds do not reach is a dash, and one that some do not says how many do. Gradient-equivalents count
+a gradient as 1, by the rules of `experiments/cost.py`; Grams, factorisations and products with the
+inverses show in seconds only."""
 
 
 def _limit(steps: int, quick: bool) -> int:
@@ -87,12 +116,12 @@ def _limit(steps: int, quick: bool) -> int:
 
 
 def _contest(
-    problem: Problem, names: Sequence[str], request: Request, trials: int, bar: tqdm
+    problem: Problem, racing: Mapping[str, Optimizer], request: Request, trials: int, bar: tqdm
 ) -> list[Table]:
-    setting, everyone = engine.set_up(problem), contestants(problem)
+    """The runs of the racing optimizers, the first being the baseline."""
+    setting = engine.set_up(problem)
     prepared, found, quick = {}, {}, request.quick
-    for name in names:
-        optimizer = everyone[name]
+    for name, optimizer in racing.items():
         bar.set_description_str(f"{problem.name}, {name}, compiling")
         prepared[name] = engine.prepare(setting, optimizer)
         steps = _limit(problem.steps[optimizer.step_class], quick)
@@ -116,7 +145,7 @@ def _contest(
     bar.set_description_str(f"{problem.name}, timing")
     seconds = race(prepared, {name: tuned for name, (tuned, _) in found.items()})
     contests = [
-        Contest(everyone[n], runs, tuned, seconds[n], prepared[n].compile_seconds)
+        Contest(racing[n], runs, tuned, seconds[n], prepared[n].compile_seconds)
         for n, (tuned, runs) in found.items()
     ]
     return [_table(problem, contests)]
@@ -161,12 +190,22 @@ def _median(runs: Sequence[Run], target: float, column: str) -> float:
     return float(np.median(np.nan_to_num(numbers, nan=np.inf)))
 
 
+def _unless_all(runs: Sequence[Run], target: float) -> str:
+    count = sum(not np.isnan(reached(run, target, "step")) for run in runs)
+    return "" if count == len(runs) else f" ({count} of {len(runs)})"
+
+
 def _table(problem: Problem, contests: Sequence[Contest]) -> Table:
-    (base,) = [c for c in contests if c.optimizer.name == BASELINE]
+    base = contests[0]
     header = ["method", "tuned"]
     for target in problem.targets:
         header += [f"steps to {target:g}", "s", "gradients"]
-    header += ["error at the end", "ms a step", "of AdamW's", "s to compile"]
+    header += [
+        "error at the end",
+        "ms a step",
+        f"of {base.optimizer.label.split(',')[0]}'s",
+        "s to compile",
+    ]
     rows = []
     for c in contests:
         tuned = ", ".join(f"{name.replace('_', ' ')} {v:.2g}" for name, v in c.tuned.items())
@@ -179,6 +218,8 @@ def _table(problem: Problem, contests: Sequence[Contest]) -> Table:
             ):
                 number = _median(c.runs, target, column)
                 row.append("-" if np.isnan(number) else format(number, form))
+                if column == "step" and row[-1] != "-":
+                    row[-1] += _unless_all(c.runs, target)
         ends = np.median([run.columns["error"][-1] for run in c.runs])
         row += [f"{ends:.3g}", f"{1e3 * c.seconds:.3g}", f"{c.seconds / base.seconds:.2f}×"]
         rows.append([*row, f"{c.compile_seconds:.1f}"])

@@ -52,6 +52,7 @@ class Step(NamedTuple):
       stopped: a :class:`Stop`.
       dimension: the order of the system that was solved, the parameters' number or that of the rows
         where they are fewer; 0 of a solver that has no choice.
+      fraction: how much of the step is taken, by a policy that searches along it.
       bend: ``a`` where the path ``α d + ½ α² a`` follows the model's outputs better than ``α d``;
         ``None`` else.
     """
@@ -67,6 +68,7 @@ class Step(NamedTuple):
     optimality: jax.Array
     stopped: jax.Array
     dimension: jax.Array
+    fraction: jax.Array
     bend: Params = None
 
 
@@ -175,5 +177,6 @@ def make_step(
         optimality=real(optimality),
         stopped=whole(stopped),
         dimension=whole(dimension),
+        fraction=real(1),
         bend=bend,
     )

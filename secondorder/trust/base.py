@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -30,7 +30,7 @@ class Trial(NamedTuple):
     length: jax.Array
     boundary: jax.Array
     finite: jax.Array
-    fraction: Any = 1.0
+    fraction: jax.Array | float = 1.0
 
 
 class TrustState(NamedTuple):

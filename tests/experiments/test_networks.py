@@ -3,13 +3,14 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import networks
+from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
 from experiments.engine import Run
-from experiments.problems import byte_transformer, curves
+from experiments.problems import byte_transformer, curves, poisson
 
 
 def test_the_curves_are_as_hard_to_compress_as_the_published_ones():
@@ -54,3 +55,52 @@ def test_a_target_counts_from_the_first_step_that_reaches_it():
     assert networks.reached(run, 3.0, "step") == 1
     assert networks.reached(run, 2.0, "step") == 2
     assert math.isnan(networks.reached(run, 0.5, "step"))
+
+
+@pytest.mark.parametrize("name", physics.PHYSICS)
+def test_every_optimizer_takes_a_step_on_every_equation(name):
+    problem = physics.PHYSICS[name]
+    with jax.enable_x64(problem.float64):
+        data = problem.load()
+        params = problem.init(jax.random.key(0), data)
+        f = problem.objective(next(problem.stream(data, 0)))
+        for optimizer in physics.contestants(problem).values():
+
+            def step(params, optimizer=optimizer):
+                tx = optimizer.build(**dict.fromkeys(optimizer.search, 0.1))
+                value, grad = jax.value_and_grad(f)(params)
+                extra = {"value": value, "grad": grad, "value_fn": f}
+                return tx.update(grad, tx.init(params), params, **extra)[0]
+
+            updates = jax.eval_shape(step, params)
+            assert jax.tree.structure(updates) == jax.tree.structure(params), optimizer.name
+
+
+def test_the_solution_of_poissons_equation_has_no_residual(x64):
+    """The residual of any u is ``Δu + f``; that of u* has to vanish, by finite differences."""
+    h, x = 1e-4, np.array([0.3, 0.45])
+    around = sum(poisson.solution(x + s * h * e) for s in (-1, 1) for e in np.eye(2))
+    bend = (around - 4 * poisson.solution(x)) / h**2
+    np.testing.assert_allclose(bend + 2 * np.pi**2 * poisson.solution(x), 0, atol=1e-5)
+    data = poisson.load()
+    params = poisson.init(jax.random.key(0), data)
+    of = lambda x, boundary: poisson.residual(params, (jnp.asarray(x), jnp.asarray(boundary)))
+    u = lambda x: poisson.u(params, jnp.asarray(x))
+    around = sum(u(x + s * h * e) for s in (-1, 1) for e in np.eye(2))
+    within = ((around - 4 * u(x)) / h**2 + 2 * np.pi**2 * poisson.solution(x)) / 30
+    np.testing.assert_allclose(of(x, False), within, rtol=1e-5)
+    np.testing.assert_allclose(of(x, True), u(x) / 30**0.5, rtol=1e-12)
+
+
+def test_the_points_fill_the_square_and_its_boundary():
+    data = poisson.load()
+    points, on = data["points"], data["on_boundary"]
+    at_edge = np.any((points == 0) | (points == 1), axis=1)
+    np.testing.assert_array_equal(at_edge, on)
+    assert len(np.unique(points, axis=0)) == len(points) == 900 + 120
+
+
+def test_a_target_that_some_seeds_miss_says_how_many_reach_it():
+    runs = [Run("p", "o", k, "", {"step": np.arange(2), "error": np.array([9.0, e])})
+            for k, e in enumerate((1.0, 5.0, 1.0))]  # fmt: skip
+    assert networks._unless_all(runs, 6.0) == "" and networks._unless_all(runs, 2.0) == " (2 of 3)"

@@ -156,9 +156,9 @@ def race(
 ) -> dict[str, float]:
     """Seconds of a step: medians of rounds in which each takes a period of steps, in turn."""
     first = next(iter(prepared.values()))
-    batch = next(engine.batches(first.setting, 0))
 
     def training(p: Prepared, chosen: Mapping[str, float]):
+        batch = next(engine.batches(p.setting, 0))
         settings = {k: jax.numpy.asarray(v, float) for k, v in chosen.items()}
         params = p.problem.init(jax.random.key(0), p.setting.data)
         state = p.start(params, settings)

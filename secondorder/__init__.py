@@ -32,6 +32,7 @@ from secondorder.methods import (
     natural_gradient,
     newton,
     newton_cg,
+    scale_by_quadratic_model,
     shampoo,
     soap,
     sophia,
@@ -130,6 +131,7 @@ __all__ = [
     "only_extra_args",
     "running",
     "scale_by_curvature",
+    "scale_by_quadratic_model",
     # solving
     "Evaluations",
     "Fit",

@@ -86,6 +86,10 @@ def natural_gradient_by_gain_ratio(damping, momentum):
     return so.natural_gradient(damping=damping, momentum=momentum, search=False)
 
 
+def adam_scaled_by_the_quadratic_model(damping):
+    return so.scale_by_quadratic_model(optax.scale_by_adam(), damping)
+
+
 def sophia_of_the_hessian(learning_rate, gamma):
     return so.sophia(learning_rate, gamma=gamma, estimator=so.curvature.hutchinson())
 
@@ -194,6 +198,10 @@ METHODS = {
         so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3, "momentum": 0.0},
         live=("learning_rate", "damping"), parabola=5, rosenbrock=20, logistic=10,
     ),
+    "adam_scaled_by_the_quadratic_model": Method(
+        adam_scaled_by_the_quadratic_model, {"damping": 1e-2},
+        parabola=20, logistic=25, closed_loop=True, matrix_free=True,
+    ),
     "sampled_natural_gradient": Method(
         sampled_natural_gradient, {"damping": 1e-1},
         parabola=15, rosenbrock=70, logistic=16, closed_loop=True, matrix_free=True,
@@ -247,6 +255,7 @@ def rows(condition=lambda method: True):
 
 def test_every_method_has_a_row():
     rows = {method.factory for method in METHODS.values()}
+    rows |= {so.scale_by_quadratic_model}  # takes a transformation: its row is of Adam's
     assert [name for name in so.methods.__all__ if getattr(so, name) not in rows] == []
 
 

@@ -6,6 +6,7 @@ from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
 from secondorder.curvature.layers import layerwise
 from secondorder.curvature.preconditioned import preconditioned
+from secondorder.curvature.proposed import proposed
 from secondorder.curvature.running import Running, drift, running
 from secondorder.curvature.samples import (
     Estimate,
@@ -54,6 +55,7 @@ __all__ = [
     "lbfgs",
     "per_example",
     "preconditioned",
+    "proposed",
     "running",
     "sr1",
     "taps",

@@ -15,6 +15,7 @@ from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.natural_gradient import natural_gradient
 from secondorder.methods.newton import newton
 from secondorder.methods.newton_cg import newton_cg
+from secondorder.methods.quadratic_model import scale_by_quadratic_model
 from secondorder.methods.shampoo import shampoo
 from secondorder.methods.soap import soap
 from secondorder.methods.sophia import sophia
@@ -25,6 +26,7 @@ __all__ = [
     "adahessian",
     "ekfac",
     "kfac",
+    "scale_by_quadratic_model",
     "shampoo",
     "soap",
     "sophia",

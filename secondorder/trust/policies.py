@@ -118,10 +118,10 @@ def damping(
 def searched(initial: Any = None, halvings: int = 30) -> Trust:
     """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
 
-    At least half of the step: ``λ/9``; at most a tenth, or nothing: ``9λ``. So λ stays as small as
-    steps of use allow, smaller than the gain ratio would leave it: a weakly damped step that is
-    too long still points along the path that the curvature sees, which a shorter one follows.
-    A step is rejected where no fraction of it descends.
+    After k halvings: ``3^(k−3) λ``, between ``λ/9`` and ``9λ``, which also follows a rejection: no
+    fraction descends. So λ stays as small as steps of use allow, smaller than the gain ratio would
+    leave it: a weakly damped step that is too long still points along the path that the curvature
+    sees, which a shorter one follows.
 
     Args:
       initial: the first λ > 0, relative to the curvature (it is kept above rounding); ``None`` for
@@ -138,9 +138,9 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
-        short = ~accepted | (trial.fraction <= 0.1)
-        factor = jnp.where(short, 9, jnp.where(trial.fraction >= 0.5, 1 / 9, 1))
-        scale = jnp.clip(factor * state.scale, limits.eps, jnp.sqrt(limits.max))
+        factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 3, -2, 2)
+        scale = jnp.where(accepted, factor, 9) * state.scale
+        scale = jnp.clip(scale, 1e3 * limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)
 
     def start(params: tree.Params) -> TrustState:

@@ -54,7 +54,8 @@ def dual(momentum: Any = 0.0, acceleration: bool = False, relative: bool = False
       acceleration: whether the step has a ``bend``, for a policy that searches along it: the
         solution for the second derivative of the outputs along ``d``, where it is at most ¾ as
         long. Least-squares losses that are not chunked alone; others ignore it.
-      relative: whether λ is a part of the trace of the Gram, or in the units of the curvature.
+      relative: whether λ is a part of the trace of the Gram, and never below rounding, or in the
+        units of the curvature.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -145,7 +146,7 @@ def _solver(
     m, n = rows.shape
     gram = rows.parameter_gram() if n <= m else rows.sample_gram()
     if relative:
-        damping = damping * jnp.trace(gram)
+        damping = jnp.maximum(damping, max(m, n) * jnp.finfo(gram.dtype).eps) * jnp.trace(gram)
     solve, singular = _semidefinite(gram, damping, max(m, n))
     if n <= m:
         return lambda u, e: solve(rows.mvt(u) + e), singular

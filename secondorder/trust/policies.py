@@ -140,7 +140,7 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
         limits = jnp.finfo(state.scale.dtype)
         factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 3, -2, 2)
         scale = jnp.where(accepted, factor, 9) * state.scale
-        scale = jnp.clip(scale, 1e3 * limits.eps, jnp.sqrt(limits.max))
+        scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)
 
     def start(params: tree.Params) -> TrustState:

@@ -106,8 +106,8 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
         lambda: _settled(_newton(triangle, eigen, delta)),
         lambda: _settled(rows),
     )
-    # There is no acceleration of the Hessian's step.
-    return found._replace(again=lambda v: jnp.where(eigen.flag, jnp.nan, rows.again(v)))
+    again: Any = rows.again  # there is no acceleration of the Hessian's step
+    return found._replace(again=lambda v: jnp.where(eigen.flag, jnp.nan, again(v)))
 
 
 def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:

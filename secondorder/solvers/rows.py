@@ -129,7 +129,8 @@ def on_rows(
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
-        if acceleration and answer.again is not None and op.middle.least_squares:
+        bends = isinstance(op, Pullback) and op.middle.least_squares
+        if acceleration and answer.again is not None and bends:
             y = _accelerated(y, op, point, answer.again)
         return make_step(
             tree.cast(unravel(y / point.scaling, like), like),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import attempt, tree
 from secondorder.curvature.base import Curvature
 from secondorder.objective import is_stationary
 from secondorder.quadratic import Quadratic
@@ -121,14 +120,14 @@ def scale_by_curvature(
         if trust.searches:
             if value is None:
                 value = value_fn(params)
-            step = _searched(step, g, params, value, value_fn, trust.searches)
-        step = _within_box(step, Quadratic(g, operator), params, value_fn)
+            step = attempt.searched(step, g, params, value, value_fn, trust.searches)
+        step = attempt.within_box(step, Quadratic(g, operator), params, value_fn)
         solver_state = solver.taken(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
         finite = tree.all_finite((g, taken, _numbers(curvature_state)))
-        gain = lambda: _gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
+        gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
         trust_state = trust.update(trial, state.trust)
 
@@ -163,91 +162,6 @@ def scale_by_curvature(
 
     never = isinstance(burn_in, int) and burn_in == 0
     return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
-
-
-def _searched(
-    step: Step, grads: Params, params: Params, value: Any, value_fn: Callable, halvings: int
-) -> Step:
-    """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
-
-    Along ``α d + ½ α² a``, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
-    """
-    d, a = step.direction, step.bend
-    dtype = step.predicted.dtype
-
-    def at(fraction: jax.Array) -> Params:
-        path = tree.scale(fraction, d)
-        return path if a is None else tree.axpy(0.5 * fraction**2, a, path)
-
-    def tried(fraction: jax.Array) -> jax.Array:
-        new = value_fn(tree.add(params, tree.cast(at(fraction), params))).astype(dtype)
-        return jnp.where(jnp.isfinite(new), new, jnp.inf)
-
-    def rising(carry):
-        _, here, further, count = carry
-        found = (here < jnp.asarray(value, dtype)) & (further >= here)
-        return ~found & (count < halvings)
-
-    def halve(carry):
-        fraction, _, further, count = carry
-        return 0.5 * fraction, further, tried(0.25 * fraction), count + 1
-
-    one = jnp.ones((), dtype)
-    start = one, tried(one), tried(0.5 * one), jnp.zeros((), jnp.int32)
-    fraction, *_ = jax.lax.while_loop(rising, halve, start)
-    slope = tree.vdot(grads, d).astype(dtype)
-    return step._replace(
-        direction=at(fraction),
-        predicted=fraction * slope + fraction**2 * (step.predicted - slope),
-        length=fraction * step.length,
-        fraction=fraction,
-    )
-
-
-def _within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:
-    """The step cut at the objective's bounds, where it has any, and what the model says of it."""
-    box = getattr(value_fn, "box", None)
-    if box is None:
-        return step
-    cut = jax.tree.map(
-        lambda d, x, low, high: jnp.clip(x.astype(d.dtype) + d, low, high) - x.astype(d.dtype),
-        step.direction,
-        params,
-        *box,
-    )
-    return step._replace(direction=cut, predicted=quadratic(cut).astype(step.predicted.dtype))
-
-
-def _gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> jax.Array:
-    """Actual over predicted change of the objective along ``updates``.
-
-    Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
-    the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The
-    slope at the trial rides on its evaluation as a forward derivative. A step of nothing gains all
-    there is: where the gradient is zero, or the step rounds to it, a policy has nothing to correct.
-    """
-    direction = tree.cast(updates, params)
-    trial = tree.add(params, direction)
-    dtype = predicted.dtype
-    both = lambda: jax.jvp(value_fn, (trial,), (direction,))
-    new_value, new_slope = (value_fn(trial), None) if lazy else both()
-    noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
-    value = value_fn(params) if value is None else jnp.asarray(value)
-    value, new_value = value.astype(dtype), new_value.astype(dtype)
-    change = new_value - value
-    near = jnp.abs(change) <= noise * jnp.abs(value)
-
-    def by_slopes():
-        slope = both()[1] if new_slope is None else new_slope
-        slopes = 0.5 * (tree.vdot(grads, updates).astype(dtype) + slope.astype(dtype))
-        return slopes, tree.max_abs(updates) == 0
-
-    unknown = lambda: (jnp.zeros((), dtype), jnp.asarray(False))
-    slopes, nothing = jax.lax.cond(near, by_slopes, unknown) if lazy else by_slopes()
-    change = jnp.where(near, slopes, change)
-    sound = jnp.isfinite(new_value) & jnp.isfinite(change)
-    gain = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
-    return jnp.where(sound, jnp.where(nothing, 1, gain), -jnp.inf)
 
 
 def _numbers(state: Any) -> list[jax.Array]:

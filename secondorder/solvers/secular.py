@@ -100,9 +100,10 @@ def cubically_regularised(w: jax.Array, c: jax.Array, sigma: jax.Array) -> Minim
 
 
 def _own_radius(w: jax.Array, c: jax.Array) -> jax.Array:
-    """``∞`` for a positive definite model, else ``‖c/|w|‖``."""
+    """``∞`` for a positive definite model, else ``‖c/|w|‖``; 1 at a saddle without a slope."""
     unit = w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
     magnitude = jnp.linalg.norm(c / jnp.maximum(jnp.abs(w), jnp.where(unit > 0, unit, 1)))
+    magnitude = jnp.where((magnitude == 0) & (w[0] < -unit), 1, magnitude)
     return jnp.where(w[0] > unit, jnp.inf, magnitude)
 
 

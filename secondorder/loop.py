@@ -277,7 +277,8 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
     # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
-    converged = (slope <= problem.tol * yardstick) & ~_measured(loop.state)
+    open_to_doubt = _measured(loop.state) & (tree.size(loop.params) > 0)
+    converged = (slope <= problem.tol * yardstick) & ~open_to_doubt
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
     patience, stuck = _patience(loop.state)

@@ -145,6 +145,8 @@ def _(size: int, batched: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
     columns = [
         x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched, strict=True)
     ]
+    # Without the barrier XLA fuses all that led to the scalars into the stack, and computes it
+    # anew for each of its entries.
     return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True
 
 

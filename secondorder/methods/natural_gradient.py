@@ -27,8 +27,9 @@ def natural_gradient(
     For a likelihood ``JᵀMJ`` is the Fisher matrix. With more parameters than outputs the system is
     that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` says which, as ``dimension``. Repeated
     samples make it singular, and do no harm. Large batches go through in chunks, by
-    :func:`secondorder.chunked`. By default every step is searched for the fraction α = 1, ½, ¼, ...
-    that descends furthest, and λ follows α; a step that does not descend is rejected.
+    :func:`secondorder.chunked`. By default every step is cut to the first fraction α = 1, ½, ¼, ...
+    that descends further than the next one, and λ follows α; a step that does not descend is
+    rejected.
 
     Args:
       learning_rate: α or a schedule; then λ is fixed, and nothing is evaluated or rejected.

@@ -146,6 +146,12 @@ class Jacobian:
         (product,) = self._transpose(tree.cast(u, self.outputs))
         return product
 
+    def second_derivative(self, v: Params) -> Any:
+        """``z″ = d²/dt² fn(params + t v)`` at t = 0, of the outputs' shapes: two forward passes."""
+        along = tree.cast(v, self.params)
+        slope = lambda p: jax.jvp(self.fn, (p,), (along,))[1]
+        return jax.jvp(slope, (self.params,), (along,))[1]
+
     @property
     def mode(self) -> str:
         """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""

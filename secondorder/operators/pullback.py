@@ -176,10 +176,7 @@ class Pullback(Operator):
 
     def second_derivative(self, v: Params) -> jax.Array:
         """``Sᵀ z″``, with ``z″`` the second derivative of the outputs along ``v``: ``(k,)``."""
-        fn, params = self.jacobian.fn, self.jacobian.params
-        along = tree.cast(v, params)
-        slope = lambda p: jax.jvp(fn, (p,), (along,))[1]
-        return ravel(self.middle.root_transpose(jax.jvp(slope, (params,), (along,))[1]))
+        return ravel(self.middle.root_transpose(self.jacobian.second_derivative(v)))
 
     def residual(self) -> jax.Array | None:
         """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""

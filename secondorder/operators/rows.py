@@ -29,7 +29,7 @@ class Rows:
       matrix: ``(m, n)``.
       residual: the ``r`` with ``Rᵀ r`` the gradient (but for what the rows do not see): ``(m,)``,
         zero where the curvature knows none.
-      passes: what forming ``R`` cost, in Jacobian passes.
+      passes: what forming ``R`` costs, in Jacobian passes: once, whatever is asked of it.
     """
 
     matrix: jax.Array
@@ -96,8 +96,9 @@ class ChunkedRows:
 
     @property
     def passes(self) -> int:
-        """Of one Jacobian of all chunks."""
-        return self.shape[0]
+        """Of the smaller Gram. Each product with ``R`` forms the rows once more, uncounted."""
+        m, n = self.shape
+        return m if n <= m else (1 + self._count) * m
 
     @property
     def residual(self) -> jax.Array:

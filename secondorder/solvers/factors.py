@@ -1,7 +1,9 @@
 """The two factorisations of least squares, which many small problems under ``vmap`` take together.
 
 LAPACK factorises one matrix after another. Where a batch holds many of a few columns, a column of
-all of them is one vector operation, with the batch along the last axis: some ten times as fast.
+all of them is one vector operation, with the batch along the last axis. For 1024 matrices of two
+columns that is eleven times as fast for singular values and three times for triangles; with each
+further column it gains less, and from five on nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-FEW = 6  # columns up to which the loops over them are written out
+FEW = 4  # columns up to which the loops over them are written out
 MAX_SWEEPS = 20  # five or six are usual
 
 

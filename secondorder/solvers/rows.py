@@ -166,10 +166,7 @@ def _accelerated(y: jax.Array, op: Any, point: Point, again: Callable) -> jax.Ar
     ``y``, under the loss's curvature; kept where ``‖a‖ ≤ ¾ ‖y‖``
     (Transtrum and Sethna 2012, equations 9 and 15).
     """
-    fn, params = op.jacobian.fn, op.jacobian.params
-    along = tree.cast(unravel(y / point.scaling, params), params)
-    slope = lambda p: jax.jvp(fn, (p,), (along,))[1]
-    bend = jax.jvp(slope, (params,), (along,))[1]
+    bend = op.jacobian.second_derivative(unravel(y / point.scaling, op.jacobian.params))
     push = ravel(op.jacobian.mvt(op.middle.mv(bend))) / point.scaling
     span = point.triangle.span
     if span is not None:

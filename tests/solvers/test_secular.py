@@ -55,6 +55,16 @@ def test_the_cubic_step_meets_the_conditions_of_a_global_minimum(x64):
     assert hard > 0
 
 
+def test_a_saddle_without_a_slope_is_left_along_its_lowest_axis_by_a_step_of_one(x64):
+    w, c = jnp.array([-2.0, 1.0, 3.0]), jnp.zeros(3)
+    for found in (secular.within_radius(w, c, jnp.inf), secular.cubically_regularised(w, c, 0.0)):
+        np.testing.assert_allclose(np.abs(found.z), [1.0, 0.0, 0.0], atol=1e-12)
+        np.testing.assert_allclose(found.multiplier, 2.0)
+        assert found.hard
+    at_a_minimum = secular.within_radius(jnp.abs(w), c, jnp.inf)
+    np.testing.assert_array_equal(at_a_minimum.z, 0)
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1.0, 1e12])
 def test_a_tiny_gradient_in_float32_is_solved_like_one_of_size_one(factor):
     w, c = jnp.array([-1.0, 2.0, 5.0]), jnp.array([0.3, -1.0, 2.0])

@@ -44,6 +44,20 @@ def test_svd_agrees_with_qr_also_for_an_altered_gradient(x64):
         np.testing.assert_allclose(one.direction, other.direction, rtol=1e-8)
 
 
+def test_a_region_counts_what_was_added_to_the_gradient(x64):
+    r = RNG.normal(size=7)
+    a, d = scaled(TALL)
+    altered = TALL.T @ r + np.array([0.3, 0.0, -1.0, 2.0])
+    step, _ = run(S.svd_region(), Rows(TALL, r, altered), 0.3)
+    y = step.direction * d
+    assert 0.27 <= np.linalg.norm(y) <= 0.33
+    slope = a.T @ (a @ y) + altered / d  # = −λ y with λ > 0
+    multiplier = -slope @ y / (y @ y)
+    assert multiplier > 0
+    np.testing.assert_allclose(slope, -multiplier * y, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(step.predicted, altered / d @ y + 0.5 * np.sum((a @ y) ** 2))
+
+
 def test_of_many_solutions_svd_takes_the_shortest(x64):
     rows = np.outer(RNG.normal(size=6), [1.0, 1.0, 1.0])
     r = RNG.normal(size=6)

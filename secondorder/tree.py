@@ -43,14 +43,36 @@ def size(tree: Params) -> int:
 
 def vdot(a: Params, b: Params) -> jax.Array:
     """``Σ aᵢ bᵢ`` over all leaves, carried in at least float32."""
-
-    def leaf(x, y):
-        acc = accumulation_dtype(jnp.result_type(x, y))
-        return jnp.sum(jnp.asarray(x, acc) * jnp.asarray(y, acc))
-
     out = dtype(a)
-    dots = jax.tree.leaves(jax.tree.map(leaf, a, b))
-    return sum((d.astype(out) for d in dots), jnp.zeros((), out))
+
+    def product(x: jax.Array, y: jax.Array) -> jax.Array:
+        acc = accumulation_dtype(jnp.result_type(x, y))
+        return jnp.sum(x.astype(acc) * y.astype(acc)).astype(out)
+
+    products = [product(x, y) for x, y in zip(_few(a, out), _few(b, out), strict=True)]
+    return sum(products, jnp.zeros((), out))
+
+
+MANY = 4096  # entries of a leaf that is worth kernels of its own
+
+
+def _few(a: Params, out: Any) -> list[jax.Array]:
+    """The leaves for a sum over all entries, small ones joined in the dtype ``out``.
+
+    A reduction is two or three kernels, each compiled and launched: a network of twelve layers has
+    two dozen leaves, and two thirds of them are small.
+    """
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(a)]
+    small = [x for x in leaves if x.size < MANY and not _is_placed(x)]
+    if len(small) < 2:
+        return leaves
+    large = [x for x in leaves if x.size >= MANY or _is_placed(x)]
+    return [*large, jnp.concatenate([x.ravel().astype(out) for x in small])]
+
+
+def _is_placed(x: jax.Array) -> bool:
+    """Whether an array is explicitly sharded: then it is neither joined nor contracted."""
+    return not jax.typeof(x).sharding.mesh.empty
 
 
 def norm(a: Params) -> jax.Array:
@@ -64,7 +86,7 @@ def norm(a: Params) -> jax.Array:
 def max_abs(a: Params) -> jax.Array:
     """The largest entry in magnitude; 0 for an empty tree, NaN where there is one."""
     out = dtype(a)
-    peaks = [jnp.max(jnp.abs(x)).astype(out) for x in jax.tree.leaves(a) if jnp.size(x)]
+    peaks = [jnp.max(jnp.abs(x)).astype(out) for x in _few(a, out) if x.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
 
 
@@ -229,7 +251,7 @@ def all_finite(x: Params) -> jax.Array:
     # Zero times what is not finite is NaN: a sum, which is quicker than a conjunction; and one for
     # all leaves of a kind, since each is a kernel or two to compile.
     alike: dict[Any, jax.Array] = {}
-    for leaf in map(jnp.asarray, jax.tree.leaves(x)):
+    for leaf in _few(x, dtype(x)):
         kind = jax.typeof(leaf)
         alike[kind] = alike.get(kind, 0) + 0 * leaf
     sums = [jnp.isfinite(jnp.sum(leaf)) for leaf in alike.values()]

@@ -61,7 +61,8 @@ from secondorder.spectrum import (
     top_eigenpairs,
     trace,
 )
-from secondorder.transform import CurvatureState, diagnostics, scale_by_curvature
+from secondorder.states import CurvatureState, diagnostics
+from secondorder.transform import scale_by_curvature
 
 __version__ = "0.1.0"
 

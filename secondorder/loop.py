@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import states, tree
 from secondorder.chunks import Chunked
 from secondorder.objective import Known, Objective, Stationary, held
 from secondorder.operators.dense import ravel
 from secondorder.operators.jacobian import linearize
-from secondorder.solvers.base import Prepared
-from secondorder.transform import find_linesearches, find_states, takes_jacobian, undone
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
@@ -129,14 +127,14 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     value_dtype = jax.eval_shape(problem.fn, params).dtype
     nan = lambda *shape, dtype=dtype: jnp.full(shape, jnp.nan, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
-    state = jax.tree.map(settled, problem.optimizer.init(params))
+    state = jax.tree.map(states.settled, problem.optimizer.init(params))
     model = None
-    if takes_jacobian(state) and isinstance(problem.fn, Objective):
+    if states.takes_jacobian(state) and isinstance(problem.fn, Objective):
         shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
         model = tree.zeros_like(shapes)
     return Loop(
         params=params,
-        state=_primed(state, problem, params),
+        state=states.primed(state, problem.optimizer, problem.fn, params),
         last=params,
         value=nan(dtype=value_dtype),
         grad_norm=nan(),
@@ -210,7 +208,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
     They are after a rejected step, and after a line search that ended here and kept them (unless
     the optimizer takes a Jacobian, which then has to be evaluated anyway).
     """
-    stored = _stored(loop.state, loop.params) if loop.model is None else None
+    stored = states.stored(loop.state, loop.params) if loop.model is None else None
 
     def fresh():
         value, grad, model = _value_grad_model(fn, loop.params, loop.model is not None)
@@ -277,12 +275,16 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
     # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
-    open_to_doubt = _measured(loop.state) & (tree.size(loop.params) > 0)
+    open_to_doubt = states.measured(loop.state) & (tree.size(loop.params) > 0)
     converged = (slope <= problem.tol * yardstick) & ~open_to_doubt
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
-    patience, stuck = _patience(loop.state)
-    status = jnp.where(loop.still >= patience, stuck, status)
+    # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer
+    # has stopped moving.
+    tried = states.tried(loop.state)
+    idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
+    stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
+    status = jnp.where(idle, stuck, status)
     # The first idle update counts: after rejections a step is short because damping made it so.
     rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
     spent = (loop.still >= 2) & (loop.promised <= rounding)
@@ -293,27 +295,9 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     return loop._replace(first_size=first, steepest=steepest, status=status)
 
 
-def _measured(state: Any) -> jax.Array:
-    """Whether the solver measures optimality itself (NaN: it will, at its first step)."""
-    ours = find_states(state)
-    return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
-
-
-def _patience(state: Any) -> tuple[jax.Array, jax.Array]:
-    """How many idle updates to bear, and what more of them mean.
-
-    A trust policy refused them, and each refusal shortens the next trial; or an optimizer has
-    stopped moving.
-    """
-    ours = find_states(state)
-    asked = ~jnp.isnan(ours[-1].trust.gain) if ours else jnp.asarray(False)
-    stuck = jnp.where(asked, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
-    return jnp.where(asked, REJECTIONS, PATIENCE), stuck
-
-
 def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
     """The loop after an update, unless the solver found the current point to be optimal."""
-    ours, searches = find_states(state), find_linesearches(state)
+    ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.nan, dtype)
@@ -355,7 +339,7 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         jax.debug.callback(problem.callback, loop.steps, loop.value, loop.grad_norm)
     return loop._replace(
         params=params,
-        state=undone(optimal, loop.state, jax.tree.map(settled, state)),
+        state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
         moved=moved,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
@@ -365,52 +349,3 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         history=tree.where(optimal, loop.history, history),
         status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
     )
-
-
-def _stored(state: Any, params: Params) -> Any | None:
-    """The last link of a chain where it is a line search that holds value and gradient.
-
-    Only the last: a transformation after it would move the parameters on, and its gradient would be
-    that of another point.
-    """
-    while type(state) is tuple and state:  # a chain's state; a NamedTuple is a link's
-        state = state[-1]
-    for search in find_linesearches(state):
-        same = jax.tree.structure(getattr(search, "grad", None)) == jax.tree.structure(params)
-        if search is state and same and hasattr(search, "value"):
-            return search
-    return None
-
-
-def _primed(state: Any, problem: Problem, params: Params) -> Any:
-    """The first state, with room for the factors that a solver keeps of a point.
-
-    Their shapes follow from the objective, which ``init`` does not see; one abstract update shows
-    them. Zeros are never read: the first update is not a second trial.
-    """
-    is_solver = lambda x: isinstance(x, Prepared)
-    if not any(map(is_solver, jax.tree.leaves(state, is_leaf=is_solver))):
-        return state
-
-    def one_update(state, params):
-        fn = problem.fn
-        value, grad = jax.value_and_grad(fn)(params)
-        update = problem.optimizer.update
-        return update(grad, state, params, value=value, grad=grad, value_fn=fn)[1]
-
-    shapes = jax.eval_shape(one_update, state, params)
-
-    def fill(old, shape):
-        if not is_solver(old):
-            return old
-        return old._replace(factors=tree.zeros_like(shape.factors))
-
-    return jax.tree.map(fill, state, shapes, is_leaf=is_solver)
-
-
-def settled(x: Any) -> Any:
-    """An array whose dtype is its own, not a weak one that the loop would have to promote."""
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return x
-    return jax.lax.convert_element_type(x, x.dtype)

@@ -21,13 +21,13 @@ from secondorder.loop import (
     begin,
     free_params,
     run,
-    settled,
 )
 from secondorder.methods.hessian_free import hessian_free
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton_cg import newton_cg
 from secondorder.methods.trust_region_newton import trust_region_newton
 from secondorder.objective import Objective
+from secondorder.states import settled
 from secondorder.tree import Params
 
 DENSE_LIMIT = 100  # parameters: up to here a dense Hessian and its eigenvalues

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +13,9 @@ from secondorder.curvature.base import Curvature
 from secondorder.objective import is_stationary
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Solver, Step, roll_back
-from secondorder.solvers.rows import RowsState
+from secondorder.states import CurvatureState
 from secondorder.tree import Params
-from secondorder.trust.base import Trial, Trust, TrustState
-
-
-class CurvatureState(NamedTuple):
-    """The state of :func:`scale_by_curvature`.
-
-    Attributes:
-      count: updates so far.
-      rejections: how many of them were rejected.
-      products: curvature products paid in all of them.
-      curvature, solver: the memories, rolled back where a step is rejected.
-      trust: the :class:`TrustState`, which moves at every update.
-      report: the last solver's :class:`Step`, without its direction.
-    """
-
-    count: jax.Array
-    rejections: jax.Array
-    products: jax.Array
-    curvature: Any
-    solver: Any
-    trust: TrustState
-    report: Step
+from secondorder.trust.base import Trial, Trust
 
 
 def scale_by_curvature(
@@ -184,79 +163,3 @@ def _check_call(grads, params, value_fn, needs_value_fn: bool) -> None:
         )
     tree.check_real(params)
     tree.check_match(grads, params, "the gradients", "params")
-
-
-def diagnostics(state: Any) -> dict[str, jax.Array]:
-    """What the last update did, from any Optax state that holds a method of this library.
-
-    Works inside ``jit``. Keys, present where they apply:
-
-    * ``steps``, ``rejections``, ``total_products``: so far;
-    * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
-    * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``: of the last solve;
-    * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
-
-    Raises:
-      ValueError: no state of this library is inside.
-
-    Example:
-      >>> import jax.numpy as jnp, secondorder as so
-      >>> so.diagnostics(so.newton_cg().init(jnp.zeros(2)))["steps"].item()
-      0
-    """
-    states = find_states(state)
-    if not states:
-        raise ValueError(
-            "diagnostics found no state of this library's methods. Pass the state that the "
-            "optimizer's init or update returned."
-        )
-    last = states[-1]
-    report = last.report._asdict()
-    del report["direction"], report["boundary"], report["bend"]
-    found = report | {
-        "steps": last.count,
-        "rejections": last.rejections,
-        "total_products": last.products,
-        "accepted": last.trust.accepted,
-        "gain": last.trust.gain,
-        "scale": last.trust.scale,
-    }
-    for search in find_linesearches(state):
-        found["learning_rate"] = search.learning_rate
-        found["linesearch_steps"] = search.info.num_linesearch_steps
-    return found
-
-
-def takes_jacobian(state: Any) -> bool:
-    """Whether a method inside an Optax state forms a dense Jacobian at every point."""
-    return any(isinstance(ours.solver, RowsState) for ours in find_states(state))
-
-
-def undone(where: jax.Array, old: Any, new: Any) -> Any:
-    """The Optax state ``new``, or, where so, as if the update that led to it had not been made.
-
-    What it learnt of its point, the report and a solver's factors, stays: that is still true.
-    """
-
-    is_ours = lambda x: isinstance(x, CurvatureState)
-
-    def known(old: Any, new: Any) -> Any:
-        if not is_ours(new):
-            return old
-        return old._replace(report=new.report, solver=roll_back(old.solver, new.solver))
-
-    old = jax.tree.map(known, old, new, is_leaf=is_ours)
-    return jax.tree.map(lambda a, b: b if a is b else jnp.where(where, a, b), old, new)
-
-
-def find_states(state: Any) -> list[CurvatureState]:
-    """Every :class:`CurvatureState` inside an Optax state."""
-    is_ours = lambda x: isinstance(x, CurvatureState)
-    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
-
-
-def find_linesearches(state: Any) -> list[Any]:
-    """Every state of an Optax line search (they share no class, but these two fields)."""
-    is_search = lambda x: hasattr(x, "info") and hasattr(x, "learning_rate")
-    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_search) if is_search(leaf)]

@@ -21,7 +21,7 @@ HOUSE = (
     ({"operators"},),
     ({"quadratic"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
-    ({"transform", "attempt"}, {"spectrum"}, {"stepsize"}, {"implicit"}, {"projection"}),
+    ({"transform", "attempt", "states"}, {"spectrum"}, {"stepsize"}, {"implicit"}, {"projection"}),
     ({"methods"}, {"loop"}),
     ({"minimize", "curve_fit"}, {"interop"}),  # their defaults are methods
     ({"__init__"},),

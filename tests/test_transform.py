@@ -11,7 +11,7 @@ import pytest
 import secondorder as so
 from secondorder import solvers, trust
 from secondorder.curvature import Curvature
-from secondorder.transform import find_states
+from secondorder.states import find_states
 
 
 def scalar(f):

@@ -1,0 +1,178 @@
+"""What an Optax state holds of this library's: found, reported, undone, made ready for a loop.
+
+A method may lie anywhere in a state: in a chain, under a mask, among injected hyperparameters. Who
+asks after it, asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import tree
+from secondorder.solvers.base import Prepared, Step, roll_back
+from secondorder.solvers.rows import RowsState
+from secondorder.tree import Params
+from secondorder.trust.base import TrustState
+
+
+class CurvatureState(NamedTuple):
+    """The state of :func:`scale_by_curvature`.
+
+    Attributes:
+      count: updates so far.
+      rejections: how many of them were rejected.
+      products: curvature products paid in all of them.
+      curvature, solver: the memories, rolled back where a step is rejected.
+      trust: the :class:`TrustState`, which moves at every update.
+      report: the last solver's :class:`Step`, without its direction.
+    """
+
+    count: jax.Array
+    rejections: jax.Array
+    products: jax.Array
+    curvature: Any
+    solver: Any
+    trust: TrustState
+    report: Step
+
+
+def find_states(state: Any) -> list[CurvatureState]:
+    """Every :class:`CurvatureState` inside an Optax state."""
+    is_ours = lambda x: isinstance(x, CurvatureState)
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+
+
+def find_linesearches(state: Any) -> list[Any]:
+    """Every state of an Optax line search (they share no class, but these two fields)."""
+    is_search = lambda x: hasattr(x, "info") and hasattr(x, "learning_rate")
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_search) if is_search(leaf)]
+
+
+def diagnostics(state: Any) -> dict[str, jax.Array]:
+    """What the last update did, from any Optax state that holds a method of this library.
+
+    Works inside ``jit``. Keys, present where they apply:
+
+    * ``steps``, ``rejections``, ``total_products``: so far;
+    * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
+    * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``: of the last solve;
+    * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
+
+    Raises:
+      ValueError: no state of this library is inside.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.diagnostics(so.newton_cg().init(jnp.zeros(2)))["steps"].item()
+      0
+    """
+    states = find_states(state)
+    if not states:
+        raise ValueError(
+            "diagnostics found no state of this library's methods. Pass the state that the "
+            "optimizer's init or update returned."
+        )
+    last = states[-1]
+    report = last.report._asdict()
+    del report["direction"], report["boundary"], report["bend"]
+    found = report | {
+        "steps": last.count,
+        "rejections": last.rejections,
+        "total_products": last.products,
+        "accepted": last.trust.accepted,
+        "gain": last.trust.gain,
+        "scale": last.trust.scale,
+    }
+    for search in find_linesearches(state):
+        found["learning_rate"] = search.learning_rate
+        found["linesearch_steps"] = search.info.num_linesearch_steps
+    return found
+
+
+def takes_jacobian(state: Any) -> bool:
+    """Whether a method inside an Optax state forms a dense Jacobian at every point."""
+    return any(isinstance(ours.solver, RowsState) for ours in find_states(state))
+
+
+def measured(state: Any) -> jax.Array:
+    """Whether the solver measures optimality itself (NaN: it will, at its first step)."""
+    ours = find_states(state)
+    return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
+
+
+def tried(state: Any) -> jax.Array:
+    """Whether a trust policy has judged the last step by its value (an unasked gain is NaN)."""
+    ours = find_states(state)
+    return ~jnp.isnan(ours[-1].trust.gain) if ours else jnp.asarray(False)
+
+
+def stored(state: Any, params: Params) -> Any | None:
+    """The last link of a chain where it is a line search that holds value and gradient.
+
+    Only the last: a transformation after it would move the parameters on, and its gradient would be
+    that of another point.
+    """
+    while type(state) is tuple and state:  # a chain's state; a NamedTuple is a link's
+        state = state[-1]
+    for search in find_linesearches(state):
+        same = jax.tree.structure(getattr(search, "grad", None)) == jax.tree.structure(params)
+        if search is state and same and hasattr(search, "value"):
+            return search
+    return None
+
+
+def undone(where: jax.Array, old: Any, new: Any) -> Any:
+    """The Optax state ``new``, or, where so, as if the update that led to it had not been made.
+
+    What it learnt of its point, the report and a solver's factors, stays: that is still true.
+    """
+
+    is_ours = lambda x: isinstance(x, CurvatureState)
+
+    def known(old: Any, new: Any) -> Any:
+        if not is_ours(new):
+            return old
+        return old._replace(report=new.report, solver=roll_back(old.solver, new.solver))
+
+    old = jax.tree.map(known, old, new, is_leaf=is_ours)
+    return jax.tree.map(lambda a, b: b if a is b else jnp.where(where, a, b), old, new)
+
+
+def primed(
+    state: Any, optimizer: optax.GradientTransformationExtraArgs, fn: Callable, params: Params
+) -> Any:
+    """The first state, with room for the factors that a solver keeps of a point.
+
+    Their shapes follow from the objective, which ``init`` does not see; one abstract update shows
+    them. Zeros are never read: the first update is not a second trial.
+    """
+    is_solver = lambda x: isinstance(x, Prepared)
+    if not any(map(is_solver, jax.tree.leaves(state, is_leaf=is_solver))):
+        return state
+
+    def one_update(state, params):
+        value, grad = jax.value_and_grad(fn)(params)
+        return optimizer.update(grad, state, params, value=value, grad=grad, value_fn=fn)[1]
+
+    shapes = jax.eval_shape(one_update, state, params)
+
+    def fill(old, shape):
+        if not is_solver(old):
+            return old
+        return old._replace(factors=tree.zeros_like(shape.factors))
+
+    return jax.tree.map(fill, state, shapes, is_leaf=is_solver)
+
+
+def settled(x: Any) -> Any:
+    """An array whose dtype is its own, not a weak one that the loop would have to promote."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return jax.lax.convert_element_type(x, x.dtype)

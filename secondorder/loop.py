@@ -275,8 +275,7 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
     # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
-    open_to_doubt = states.measured(loop.state) & (tree.size(loop.params) > 0)
-    converged = (slope <= problem.tol * yardstick) & ~open_to_doubt
+    converged = (slope <= problem.tol * yardstick) & ~states.measured(loop.state)
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
     # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer

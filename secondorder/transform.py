@@ -64,7 +64,8 @@ def scale_by_curvature(
         # Each field an array of its own: a buffer that appears twice cannot be donated.
         none = lambda: jnp.zeros((), jnp.int32)
         real = lambda x=jnp.nan: jnp.full((), x, tree.dtype(params))
-        known = real(jnp.nan if solver.measures else jnp.inf)
+        # Without a parameter there is nothing that the solver could measure.
+        known = real(jnp.nan if solver.measures and tree.size(params) else jnp.inf)
         report = Step(
             direction=(),
             predicted=real(),
@@ -88,7 +89,7 @@ def scale_by_curvature(
         del grad, unused
         grads = updates
         _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
-        if not jax.tree.leaves(params):
+        if not tree.size(params):
             return grads, state
         g = tree.accumulator(grads)
         scale = trust.scale(state.trust)

@@ -322,9 +322,15 @@ def test_bad_input_is_answered_in_a_sentence():
         so.minimize(f, jnp.ones(2), so.gauss_newton())
 
 
-def test_an_empty_tree_is_converged_where_it_stands():
-    solution = so.minimize(lambda p: jnp.asarray(1.0), {})
-    assert solution.params == {} and int(solution.status) == so.Status.CONVERGED
+@pytest.mark.parametrize("nothing", [{}, jnp.zeros(0)], ids=["tree", "array"])
+@pytest.mark.parametrize("name", ["trust_region_newton", "newton", "levenberg_marquardt"])
+def test_without_parameters_a_solve_is_converged_where_it_stands(name, nothing):
+    # The last one measures optimality itself, and must not be waited for.
+    f = so.sum_of_squares(lambda p: jnp.ones(2))
+    solution = so.minimize(f, nothing, getattr(so, name)())
+    assert int(solution.status) == so.Status.CONVERGED and int(solution.steps) == 0
+    assert jax.tree.map(jnp.shape, solution.params) == jax.tree.map(jnp.shape, nothing)
+    assert float(solution.value) == 1.0
 
 
 def test_python_numbers_are_parameters_too():

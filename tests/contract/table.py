@@ -1,0 +1,235 @@
+"""The table of the contract: every method a row. A new method is one more row of ``METHODS``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+import pytest
+from contract.problems import example_of
+
+import secondorder as so
+from secondorder.solvers import Stop
+
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      factory: the method; called with ``options``.
+      options: its arguments, as written here. Injected as hyperparameters they change nothing.
+      live: those among them that may be schedules, and that are read anew at every step.
+      parabola, rosenbrock, logistic: within how many steps it solves them; 0 where the method
+        makes no such claim.
+      flags: how it reports indefinite curvature; empty where its curvature cannot be indefinite.
+      closed_loop: whether it evaluates its step, and rejects one that does not descend.
+      plain: whether a plain function serves as ``value_fn``, without the split in loss and model.
+      matrix_free: whether it runs on explicitly sharded parameters.
+      by_leaf: whether what it keeps or draws belongs to single leaves, so that the same numbers in
+        another tree are another step.
+      gradients_alone: whether ``value_fn`` may be left out.
+      dtypes: the parameters' dtypes that it supports.
+    """
+
+    factory: Callable[..., optax.GradientTransformationExtraArgs]
+    options: Mapping[str, Any] = {}
+    live: tuple[str, ...] = ()
+    parabola: int = 0
+    rosenbrock: int = 0
+    logistic: int = 0
+    flags: frozenset = frozenset()
+    closed_loop: bool = False
+    plain: bool = False
+    matrix_free: bool = False
+    by_leaf: bool = False
+    gradients_alone: bool = False
+    dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
+
+    def make(self, **changed) -> optax.GradientTransformationExtraArgs:
+        return self.factory(**{**self.options, **changed})
+
+
+def damped_newton(damping):
+    return so.scale_by_curvature(
+        so.exact(so.hessian), so.solvers.direct(), so.trust.damping(damping)
+    )
+
+
+def levenberg_marquardt_cg(damping):
+    return so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(), so.trust.damping(damping))
+
+
+def sampled_natural_gradient(damping):
+    fisher = so.exact(so.fisher, seed=0, samples=4)
+    return so.scale_by_curvature(fisher, so.solvers.cg(), so.trust.damping(damping))
+
+
+def natural_gradient_by_gain_ratio(damping, momentum):
+    return so.natural_gradient(damping=damping, momentum=momentum, search=False)
+
+
+def adam_scaled_by_the_quadratic_model(damping):
+    return so.scale_by_quadratic_model(optax.scale_by_adam(), damping)
+
+
+def sophia_of_the_hessian(learning_rate, gamma):
+    return so.sophia(learning_rate, gamma=gamma, estimator=so.curvature.hutchinson())
+
+
+def shampoo_of_bases(learning_rate):
+    return so.shampoo(learning_rate, eigen=True)
+
+
+SHIFTED = frozenset({Stop.SHIFTED})
+# A solver of a region uses negative curvature instead of repairing it, up to the boundary.
+NEGATIVE = frozenset({Stop.NEGATIVE_CURVATURE, Stop.BOUNDARY})
+
+METHODS = {
+    "gradient_descent": Method(
+        so.gradient_descent, parabola=14, logistic=50, plain=True
+    ),
+    "gradient_descent_of_a_fixed_rate": Method(
+        so.gradient_descent, {"learning_rate": 0.5}, live=("learning_rate",),
+        parabola=15, logistic=260, plain=True, matrix_free=True,
+    ),
+    "newton": Method(
+        so.newton, {"damping": 1e-3}, live=("damping",),
+        parabola=3, rosenbrock=26, logistic=6, flags=SHIFTED, plain=True,
+    ),
+    "newton_of_a_fixed_rate": Method(
+        so.newton, {"learning_rate": 1.0, "damping": 1e-3}, live=("learning_rate", "damping"),
+        parabola=3, rosenbrock=10, logistic=6, flags=SHIFTED, plain=True,
+    ),
+    "newton_with_adapted_damping": Method(
+        damped_newton, {"damping": 1e-3},
+        parabola=3, rosenbrock=42, logistic=6, flags=SHIFTED, closed_loop=True, plain=True,
+    ),
+    "newton_cg": Method(
+        so.newton_cg, {"initial_radius": 10.0},
+        parabola=3, rosenbrock=50, logistic=6,
+        flags=NEGATIVE, closed_loop=True, plain=True, matrix_free=True,
+    ),
+    "trust_region_newton": Method(
+        so.trust_region_newton, {"initial_radius": 10.0},
+        parabola=2, rosenbrock=36, logistic=6, flags=NEGATIVE, closed_loop=True, plain=True,
+    ),
+    "cubic_newton": Method(
+        so.cubic_newton, {"initial_weight": 1.0},
+        parabola=6, rosenbrock=33, logistic=8, flags=NEGATIVE, closed_loop=True, plain=True,
+    ),
+    "bfgs": Method(so.bfgs, parabola=6, rosenbrock=48, logistic=10, plain=True),
+    "lbfgs": Method(so.lbfgs, parabola=6, rosenbrock=47, logistic=9, plain=True),
+    "sr1": Method(
+        so.sr1, {"initial_radius": 10.0},
+        parabola=6, rosenbrock=110, logistic=12, closed_loop=True, plain=True,
+    ),
+    "dogleg": Method(
+        so.dogleg, {"initial_radius": 10.0},
+        parabola=2, rosenbrock=21, logistic=6, closed_loop=True,
+    ),
+    "gauss_newton": Method(so.gauss_newton, parabola=2, rosenbrock=16, logistic=6),
+    "gauss_newton_of_a_fixed_rate": Method(
+        so.gauss_newton, {"learning_rate": 1.0}, live=("learning_rate",),
+        parabola=2, rosenbrock=3, logistic=6,
+    ),
+    "hybrid_newton": Method(
+        so.hybrid_newton, {"initial_radius": 10.0},
+        parabola=2, rosenbrock=36, logistic=6, closed_loop=True,
+    ),
+    "levenberg_marquardt": Method(
+        so.levenberg_marquardt, parabola=2, rosenbrock=7, logistic=6, closed_loop=True
+    ),
+    "levenberg_marquardt_of_a_given_damping": Method(
+        so.levenberg_marquardt, {"damping": 1e-3},
+        parabola=3, rosenbrock=22, logistic=6, closed_loop=True,
+    ),
+    "levenberg_marquardt_by_cg": Method(
+        levenberg_marquardt_cg, {"damping": 1e-3},
+        parabola=3, rosenbrock=27, logistic=6, closed_loop=True, matrix_free=True,
+    ),
+    "hessian_free": Method(
+        so.hessian_free, {"damping": 1.0},
+        parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
+    ),
+    "natural_gradient": Method(
+        so.natural_gradient, {"damping": 1e-5},
+        parabola=8, rosenbrock=40, logistic=20,
+    ),
+    "natural_gradient_by_gain_ratio": Method(
+        natural_gradient_by_gain_ratio, {"damping": 1e-3, "momentum": 0.5},
+        parabola=20, rosenbrock=60, logistic=20, closed_loop=True,
+    ),
+    "natural_gradient_of_a_fixed_rate": Method(
+        so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3, "momentum": 0.0},
+        live=("learning_rate", "damping"), parabola=5, rosenbrock=20, logistic=10,
+    ),
+    "adam_scaled_by_the_quadratic_model": Method(
+        adam_scaled_by_the_quadratic_model, {"damping": 1e-2},
+        parabola=20, logistic=25, closed_loop=True, matrix_free=True,
+    ),
+    "sampled_natural_gradient": Method(
+        sampled_natural_gradient, {"damping": 1e-1},
+        parabola=15, rosenbrock=70, logistic=16, closed_loop=True, matrix_free=True,
+    ),
+    "sophia": Method(
+        so.sophia, {"learning_rate": 0.1}, live=("learning_rate",),
+        logistic=330, matrix_free=True,
+    ),
+    "sophia_of_the_hessian": Method(
+        sophia_of_the_hessian, {"learning_rate": 0.1, "gamma": 1.0}, live=("learning_rate",),
+        logistic=250, plain=True, matrix_free=True, by_leaf=True,
+    ),
+    "adahessian": Method(
+        so.adahessian, {"learning_rate": 0.5}, live=("learning_rate",),
+        parabola=145, logistic=95, plain=True, matrix_free=True, by_leaf=True,
+    ),
+    "soap": Method(
+        so.soap, {"learning_rate": 0.1}, live=("learning_rate",),
+        logistic=250, plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+    ),
+    "shampoo": Method(
+        so.shampoo, {"learning_rate": 1.0}, live=("learning_rate",),
+        parabola=150, logistic=95,
+        plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+    ),
+    "shampoo_of_bases": Method(
+        shampoo_of_bases, {"learning_rate": 1.0}, live=("learning_rate",),
+        parabola=150, logistic=95,
+        plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+    ),
+    "kfac": Method(
+        so.kfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        closed_loop=True, matrix_free=True, by_leaf=True,
+    ),
+    "kfac_of_a_given_rate": Method(
+        so.kfac, {"learning_rate": 0.1, "damping": 0.1, "refresh": 1, "example": example_of},
+        live=("learning_rate", "damping"), logistic=220, matrix_free=True, by_leaf=True,
+    ),
+    "ekfac": Method(
+        so.ekfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        closed_loop=True, matrix_free=True, by_leaf=True,
+    ),
+}  # fmt: skip
+
+
+# For the rules that all rows keep by the same lines of code. What Optax's wrappers, devices and the
+# libraries of modules and checkpoints do to a state depends on what kind it is of, and of what kind
+# the step, but not on the formula inside. These are the kinds.
+REPRESENTATIVES = (
+    "newton",  # the Hessian and a dense solution of it, behind Optax's own line search
+    "newton_cg",  # products alone, in a region
+    "levenberg_marquardt",  # rows of a Jacobian, whose factors outlive a rejection
+    "natural_gradient",  # steps that the combinator itself searches along
+    "lbfgs",  # memory of gradient differences
+    "sophia",  # samples, drawn by a key in the state; nothing evaluates the step
+    "soap",  # statistics of gradients alone, leaf by leaf
+    "kfac",  # statistics of layers, and a loop closed around them
+)
+
+
+def rows(condition=lambda method: True):
+    """A test over the rows of the table for which the condition holds."""
+    names = [name for name, method in METHODS.items() if condition(method)]
+    return pytest.mark.parametrize("name", names)
+
+
+representatives = pytest.mark.parametrize("name", REPRESENTATIVES)

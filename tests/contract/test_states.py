@@ -1,0 +1,115 @@
+"""Shapes, dtypes and states: what they hold, that they stay so, and that they can be saved."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from contract.problems import batch, join, logistic_start
+from contract.steps import assert_identical, signature, trainer, training_step, vdot
+from contract.table import METHODS, REPRESENTATIVES, representatives, rows
+
+
+@rows()
+def test_init_works_on_shapes_alone(name):
+    tx, params = METHODS[name].make(), logistic_start()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    assert_identical(tx.init(shapes), tx.init(params))
+    assert signature(jax.eval_shape(tx.init, shapes)) == signature(tx.init(params))
+
+
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
+
+
+@rows()
+@pytest.mark.parametrize("case", [*DTYPES, "float32 under x64"])
+def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
+    dtype = case.split()[0]
+    if dtype not in METHODS[name].dtypes:
+        pytest.skip("the method does not support this dtype")
+    with jax.enable_x64("64" in case):
+        tx, params, data = METHODS[name].make(), logistic_start(dtype), batch(dtype)
+        step = jax.jit(training_step(tx))  # traced once, for all of the following
+        state = tx.init(params)
+        first = jax.eval_shape(step, params, state, data)
+        assert signature(first.state) == signature(state)
+        assert signature(first.updates) == signature(first.grads)
+        assert signature(first.grads) == signature(params)
+
+        def body(carry):
+            return step(*carry, data)[:2]
+
+        carry = (params, state)
+        loops = (
+            lambda c: jax.lax.scan(lambda c, _: (body(c), None), c, length=2)[0],
+            lambda c: jax.lax.while_loop(lambda c: c[0]["b"] < 0, body, c),
+            lambda c: jax.lax.cond(c[0]["b"] < 0, body, lambda c: c, c),
+        )
+        for loop in loops:
+            assert signature(jax.eval_shape(loop, carry)) == signature(carry)
+
+
+# All arithmetic on half precision is that of float32, which float16 tries harder: what is small
+# vanishes in it. So bfloat16 is left to a few.
+DESCENTS = [
+    (name, dtype)
+    for name in METHODS
+    for dtype in DTYPES
+    if dtype != "bfloat16" or name in REPRESENTATIVES
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), DESCENTS)
+def test_it_descends_in_every_dtype(name, dtype):
+    if dtype not in METHODS[name].dtypes:
+        pytest.skip("the method does not support this dtype")
+    with jax.enable_x64(dtype == "float64"):
+        step, params, data = trainer(name), logistic_start(dtype), batch(dtype)
+        first = step(params, step.tx.init(params), data)
+        assert vdot(first.updates, first.grads) < 0
+        assert {x.dtype for x in jax.tree.leaves(first.params)} == {jnp.dtype(dtype)}
+        later = step.run(first.params, data, 3, first.state)
+        assert later.value < first.value
+        assert not np.isnan(join(later.params)).any()
+
+
+@rows()
+def test_states_hold_arrays_and_keys_alone(name):
+    outcome = trainer(name).run(logistic_start(), batch(), 1)
+    for state in (trainer(name).tx.init(logistic_start()), outcome.state):
+        leaves = jax.tree.leaves(state)
+        assert leaves and all(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
+@rows()
+def test_any_number_of_calls_takes_one_trace(name):
+    step = trainer(name)
+    step.run(logistic_start(), batch(), 1)
+    traces = step.traces
+    step.run(logistic_start(), batch(), 3)
+    assert step.traces == traces
+
+
+def assert_goes_on(name, saved, loaded):
+    """That what was loaded takes the same next step as what was saved, to the bit."""
+    assert_identical(loaded, (saved.params, saved.state))
+    again = trainer(name)(*loaded, batch())
+    assert_identical(again, trainer(name)(saved.params, saved.state, batch()))
+
+
+@rows()
+def test_a_pickled_state_takes_the_same_next_step(name):
+    saved = trainer(name).run(logistic_start(), batch(), 2)
+    assert_goes_on(name, saved, pickle.loads(pickle.dumps((saved.params, saved.state))))
+
+
+@representatives
+def test_a_checkpoint_takes_the_same_next_step(name, tmp_path):
+    saved = trainer(name).run(logistic_start(), batch(), 2)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", (saved.params, saved.state))
+        checkpointer.wait_until_finished()
+        loaded = checkpointer.restore(tmp_path / "state", (saved.params, saved.state))
+    assert_goes_on(name, saved, loaded)

@@ -1,0 +1,201 @@
+"""Optax's wrappers. Where the rule is the wrapper's and not the method's, a few methods show it."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from contract.problems import HELD, batch, logistic, logistic_start
+from contract.steps import (
+    Outcome,
+    assert_close,
+    assert_identical,
+    diagnostics,
+    signature,
+    trainer,
+    training_step,
+    vdot,
+)
+from contract.table import METHODS, REPRESENTATIVES, representatives, rows
+
+import secondorder as so
+
+
+def first_update(tx) -> Outcome:
+    return jax.jit(training_step(tx))(logistic_start(), tx.init(logistic_start()), batch())
+
+
+@functools.cache
+def injected(name):
+    """The method with its options as hyperparameters, static those that give shapes; its step."""
+    factory = METHODS[name].factory
+    static = {"max_cg_steps", "block_size", "max_precond_dim", "example"} & set(
+        inspect.signature(factory).parameters
+    )
+    tx = optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
+    return tx, jax.jit(training_step(tx))
+
+
+@rows()
+def test_options_can_be_injected_as_hyperparameters(name):
+    tx, step = injected(name)
+    outcome = step(logistic_start(), tx.init(logistic_start()), batch())
+    assert set(METHODS[name].options) - {"example"} <= set(outcome.state.hyperparams)
+    assert signature(outcome.state) == signature(tx.init(logistic_start()))
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    assert_close(outcome.updates, expected.updates)
+    assert diagnostics(outcome.state)["steps"] == 1
+
+
+LIVE = [(name, option) for name, method in METHODS.items() for option in method.live]
+
+
+def another(name, option) -> float:
+    """Another value of an option than the table's."""
+    return 2 * METHODS[name].options[option] + 1.0
+
+
+@functools.cache
+def updates_with_another(name, option):
+    """The first two updates, both at the start, with the other value as a constant."""
+    tx = METHODS[name].make(**{option: another(name, option)})
+    step = jax.jit(training_step(tx))
+    first = step(logistic_start(), tx.init(logistic_start()), batch())
+    return first.updates, step(logistic_start(), first.state, batch()).updates
+
+
+@pytest.mark.parametrize(("name", "option"), LIVE)
+def test_a_schedule_gives_each_step_its_own_value(name, option):
+    method = METHODS[name]
+    schedule = lambda n: jnp.where(n < 1, method.options[option], another(name, option))
+    tx = method.make(**{option: schedule})
+    step = jax.jit(training_step(tx))
+    first = step(logistic_start(), tx.init(logistic_start()), batch())
+    second = step(logistic_start(), first.state, batch())
+    assert_close(first.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
+    assert_close(second.updates, updates_with_another(name, option)[1])
+    assert abs(vdot(second.updates, second.grads) - vdot(first.updates, first.grads)) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "option"), LIVE)
+def test_a_changed_hyperparameter_holds_from_the_next_update_on(name, option):
+    tx, step = injected(name)
+    state = tx.init(logistic_start())
+    state.hyperparams[option] = jnp.asarray(another(name, option))
+    updates = step(logistic_start(), state, batch()).updates
+    assert_close(updates, updates_with_another(name, option)[0])
+
+
+@representatives
+def test_multi_steps_applies_the_average_once(name):
+    tx = optax.MultiSteps(trainer(name).tx, every_k_schedule=2)
+    step = jax.jit(training_step(tx))
+    start = tx.init(logistic_start())
+    first = step(logistic_start(), start, batch())
+    assert vdot(first.updates, first.updates) == 0
+    assert signature(first.state) == signature(start)
+    assert diagnostics(first.state)["steps"] == 0
+    second = step(first.params, first.state, batch())
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    assert_close(second.updates, expected.updates)
+    assert diagnostics(second.state)["steps"] == 1
+
+
+@representatives
+def test_apply_if_finite_passes_updates_through(name):
+    tx = optax.apply_if_finite(trainer(name).tx, max_consecutive_errors=2)
+    outcome = first_update(tx)
+    assert_close(outcome.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
+    assert diagnostics(outcome.state)["steps"] == 1
+
+
+@rows()
+def test_it_descends_along_gradients_that_another_transformation_has_shortened(name):
+    params, state = logistic_start(), trainer(name).tx.init(logistic_start())
+    shortened = jax.tree.map(lambda leaf: np.float32(1e-2), params)
+    outcome = trainer(name)(params, state, batch(), shortened)
+    assert vdot(outcome.updates, outcome.grads) < 0
+
+
+@representatives
+def test_in_a_named_chain_it_descends_along_clipped_gradients(name):
+    links = ("clip", optax.clip_by_global_norm(1e-2)), ("method", trainer(name).tx)
+    tx = optax.named_chain(*links)
+    outcome = first_update(tx)
+    assert vdot(outcome.updates, outcome.grads) < 0
+    np.testing.assert_equal(diagnostics(outcome.state["method"]), diagnostics(outcome.state))
+
+
+def frozen_bias(tx, how: str):
+    """``tx`` on the weights alone, by one of Optax's two ways."""
+    if how == "masked":
+        freeze = optax.masked(optax.set_to_zero(), {"b": True, "w": False})
+        return optax.chain(optax.masked(tx, {"b": False, "w": True}), freeze)
+    return optax.partition({"train": tx, "hold": optax.set_to_zero()}, {"b": "hold", "w": "train"})
+
+
+@functools.cache
+def update_of_the_weights_alone(name):
+    def weights_alone(data):
+        whole = logistic(data)
+        return so.compose(whole.loss, lambda w: whole.model({"b": HELD["b"], "w": w}))
+
+    step = jax.jit(training_step(trainer(name).tx, weights_alone))
+    return step(HELD["w"], trainer(name).tx.init(HELD["w"]), batch()).updates
+
+
+# Both ways hand over the same trees, with gaps: the rows take one, the other is Optax's.
+WAYS = [*((name, "partition") for name in METHODS), *((name, "masked") for name in REPRESENTATIVES)]
+
+
+@pytest.mark.parametrize(("name", "how"), WAYS)
+def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
+    tx, params = frozen_bias(trainer(name).tx, how), HELD
+
+    @jax.jit
+    def both(params, state):
+        objective = logistic(batch())
+        value, grads = jax.value_and_grad(objective)(params)
+        restricted = so.restrict(objective, params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=restricted
+        )
+        return optax.apply_updates(params, updates), updates, state
+
+    moved, updates, state = both(params, tx.init(params))
+    assert_identical(moved["b"], params["b"])
+    assert signature(state) == signature(tx.init(params))
+    assert_close(updates["w"], update_of_the_weights_alone(name))
+
+
+@representatives
+def test_it_chains_with_the_line_search_of_optax(name):
+    search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
+    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, "value", "grad", "value_fn"))
+
+    @jax.jit
+    def update(data):
+        objective, params = logistic(data), logistic_start()
+        value, grads = jax.value_and_grad(objective)(params)
+        state = tx.init(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=objective, epoch=3
+        )
+        return updates, grads, objective(updates) - value
+
+    updates, grads, change = update(batch())
+    assert vdot(updates, grads) < 0 and change < 0
+    behind_a_wall, _, _ = update(batch(wall=1e-6))  # a closed loop hands a step of zeros over
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(behind_a_wall))
+
+
+@representatives
+def test_it_chains_with_the_zoom_line_search_of_optax(name):
+    search = optax.scale_by_zoom_linesearch(10, initial_guess_strategy="one")
+    tx = optax.chain(trainer(name).tx, so.only_extra_args(search, "value", "grad", "value_fn"))
+    params = logistic_start()
+    outcome = jax.eval_shape(training_step(tx), params, tx.init(params), batch())
+    assert signature(outcome.updates) == signature(params)

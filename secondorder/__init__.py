@@ -1,6 +1,7 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
 from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
+from secondorder.borrowed import with_curvature
 from secondorder.chunks import chunked
 from secondorder.curvature import exact, layer_table, running
 from secondorder.curve_fit import Fit, curve_fit
@@ -74,6 +75,7 @@ __all__ = [
     "per_example",
     "restrict",
     "sum_of_squares",
+    "with_curvature",
     # losses
     "arctan",
     "cauchy",

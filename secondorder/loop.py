@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
-from secondorder.chunks import Chunked
-from secondorder.objective import Known, Objective, Stationary, held
+from secondorder.objective import AnyObjective, Known, Objective, held
 from secondorder.operators.dense import ravel
 from secondorder.operators.jacobian import linearize
 from secondorder.solvers.base import Prepared
@@ -115,7 +114,7 @@ class Problem(NamedTuple):
       callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
     """
 
-    fn: Objective | Stationary | Chunked
+    fn: AnyObjective
     optimizer: optax.GradientTransformationExtraArgs
     tol: Any
     max_steps: Any

@@ -325,7 +325,7 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         # is rounding, a tenth is gained by chance. A gain that is NaN was not asked for.
         gains = accepted & (trust.gain * predicted > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        values = jnp.where(jnp.isnan(trust.gain), 0, 1)
+        values = report.looks + jnp.where(jnp.isnan(trust.gain), 0, 1)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:

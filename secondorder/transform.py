@@ -100,6 +100,7 @@ def scale_by_curvature(
             stopped=none(),
             dimension=none(),
             fraction=real(),
+            looks=none(),
         )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
@@ -121,6 +122,8 @@ def scale_by_curvature(
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
         if shown is not value_fn:  # whose residuals the angles are to are not these
             step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
+        if trust.evaluates:
+            step = attempt.backtracked(step, params, value_fn)
         if trust.searches:
             if value is None:
                 value = value_fn(params)
@@ -146,7 +149,7 @@ def scale_by_curvature(
             curvature=memories[0],
             solver=memories[1],
             trust=trust_state,
-            report=step._replace(direction=(), bend=None),
+            report=step._replace(direction=(), bend=None, trail=None),
         )
 
     def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
@@ -198,7 +201,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``: of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``: of the last solve;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:
@@ -217,7 +220,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         )
     last = states[-1]
     report = last.report._asdict()
-    del report["direction"], report["boundary"], report["bend"]
+    del report["direction"], report["boundary"], report["bend"], report["trail"]
     found = report | {
         "steps": last.count,
         "rejections": last.rejections,

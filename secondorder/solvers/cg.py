@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Step, Stop, Trail, make_step
 from secondorder.tree import Params
 
 
@@ -67,6 +67,7 @@ class _Carry(NamedTuple):
     iterations: jax.Array
     model: jax.Array
     negative: jax.Array
+    trail: Trail | None
 
 
 def cg(
@@ -74,6 +75,7 @@ def cg(
     stop: StopRule | None = None,
     preconditioner: Preconditioner | None = None,
     warm_start: float = 0.0,
+    trail: int = 0,
 ) -> Solver:
     """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
 
@@ -87,6 +89,9 @@ def cg(
       preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite.
       warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
         zero. A start that does not decrease the model is dropped.
+      trail: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than the
+        last one, are kept, the latest. Where the objective is evaluated, the step goes back along
+        them as long as its value falls (Martens 2010, section 4.6). A warm start is the last one.
 
     Example:
       >>> import secondorder as so
@@ -112,7 +117,8 @@ def cg(
         start = None
         if _is_on(warm_start):
             start = _start(scaled, product, tree.scale(warm_start / unit, state))
-        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps)
+        kept = _no_trail(grad, trail)
+        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps, kept)
         step = tree.scale(unit, final.step)
         # One more product buys the true residual and the undamped model change, free of drift.
         curved = quadratic.curvature.mv(step)
@@ -126,6 +132,7 @@ def cg(
             products=final.iterations + (1 if start is None else 2),
             residual=tree.norm(error) / unit,
             stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
+            trail=_undamped(final.trail, unit, damping),
         )
         return outcome, (step if _is_on(warm_start) else ())
 
@@ -146,7 +153,38 @@ def _start(quadratic, product, start):
     return tree.where(good, start, zeros), tree.where(good, image, zeros)
 
 
-def _iterate(grad, product, precondition, start, stop, max_steps):
+def _no_trail(like: Params, length: int) -> Trail | None:
+    if length == 0:
+        return None
+    rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), like)
+    values = jnp.zeros(length, tree.dtype(like))
+    return Trail(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+
+
+def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Array) -> Trail | None:
+    """The trail with an iterate, where it is due."""
+    if trail is None:
+        return None
+    length = trail.predicted.shape[0]
+    place = jnp.where(done == trail.due, trail.count % length, length)  # beyond: dropped
+    return Trail(
+        jax.tree.map(lambda rows, x: rows.at[place].set(x, mode="drop"), trail.steps, step),
+        trail.predicted.at[place].set(model, mode="drop"),
+        trail.count + (done == trail.due),
+        jnp.where(done == trail.due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
+    )
+
+
+def _undamped(trail: Trail | None, unit: jax.Array, damping: jax.Array) -> Trail | None:
+    """In the units of the gradient, without the damping term."""
+    if trail is None:
+        return None
+    squares = jax.vmap(lambda d: tree.vdot(d, d))(trail.steps)
+    predicted = unit**2 * (trail.predicted - 0.5 * damping * squares)
+    return trail._replace(steps=tree.scale(unit, trail.steps), predicted=predicted)
+
+
+def _iterate(grad, product, precondition, start, stop, max_steps, trail):
     zeros = tree.zeros_like(grad)
     step, image = (zeros, zeros) if start is None else start
     residual = tree.negative(tree.add(grad, image))
@@ -188,11 +226,13 @@ def _iterate(grad, product, precondition, start, stop, max_steps):
         rz = tree.vdot(residual, z)
         direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
         done = c.iterations + 1
-        model = c.model.at[done].set(model_value(step, residual))
-        return _Carry(step, residual, direction, rz, done, model, negative)
+        now = model_value(step, residual)
+        kept = _extended(c.trail, step, now, done)
+        model = c.model.at[done].set(now)
+        return _Carry(step, residual, direction, rz, done, model, negative, kept)
 
     nothing = jnp.zeros((), jnp.int32)
-    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False))
+    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), trail)
     final = jax.lax.while_loop(going, iterate, initial)
     stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
     stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)

@@ -37,31 +37,38 @@ def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
     if trail is None:
         return step
     dtype, length = step.predicted.dtype, trail.predicted.shape[0]
-    kept = jnp.minimum(trail.count, length)
+    kept = jnp.minimum(trail.count, length - 1)
 
     def at(back: jax.Array) -> tuple[Params, jax.Array]:
         place = (trail.count - back) % length
-        earlier = jax.tree.map(lambda rows: rows[place], trail.steps), trail.predicted[place]
+        row = lambda rows: jax.lax.dynamic_index_in_dim(rows, place, axis=0, keepdims=False)
+        earlier = jax.tree.map(row, trail.steps), trail.predicted[place]
         return tree.where(back == 0, (step.direction, step.predicted), earlier)
 
-    tried = lambda back: _value_at(at(back)[0], params, value_fn, dtype)
+    value_at = lambda back: _value_at(at(back)[0], params, value_fn, dtype)
+    whole, none = value_at(jnp.zeros((), jnp.int32)), jnp.zeros((), jnp.int32)
+    # Iterates of one value, as of a solved system, are no reason to go back.
+    rounding = 10 * jnp.finfo(dtype).eps * jnp.where(jnp.isfinite(whole), jnp.abs(whole), 0)
 
-    def falling(carry):
-        back, here, earlier = carry
-        return (back < kept) & (earlier <= here)
+    def going(carry):
+        _, _, back, here, last = carry
+        return (back < kept) & (here <= last + rounding)
 
-    none = jnp.zeros((), jnp.int32)
-    back, *_ = jax.lax.while_loop(
-        falling,
-        lambda carry: (carry[0] + 1, carry[2], tried(carry[0] + 2)),
-        (none, tried(none), tried(none + 1)),
-    )
+    def go(carry):
+        best, least, back, here, _ = carry
+        earlier = value_at(back + 1)
+        lower = earlier < least - rounding
+        best, least = jnp.where(lower, back + 1, best), jnp.where(lower, earlier, least)
+        return best, least, back + 1, earlier, here
+
+    start = none, whole, none, whole, whole
+    back, _, looked, *_ = jax.lax.while_loop(going, go, start)
     direction, predicted = at(back)
     return step._replace(
         direction=direction,
         predicted=predicted,
         length=tree.norm(direction),
-        looks=step.looks + back + 2,
+        looks=step.looks + looked + 1,
     )
 
 

@@ -115,6 +115,14 @@ def example_of(params) -> so.Objective:
     return affine(params)
 
 
+def hessian_free_of_whole_steps(damping):
+    return so.hessian_free(damping, backtrack=0, halvings=0)
+
+
+def hessian_free_preconditioned_by_layers(damping, example):
+    return so.hessian_free(damping, preconditioner=so.curvature.layerwise(example))
+
+
 SHIFTED = frozenset({Stop.SHIFTED})
 # A solver of a region uses negative curvature instead of repairing it, up to the boundary.
 NEGATIVE = frozenset({Stop.NEGATIVE_CURVATURE, Stop.BOUNDARY})
@@ -183,8 +191,16 @@ METHODS = {
         parabola=3, rosenbrock=27, logistic=6, closed_loop=True, matrix_free=True,
     ),
     "hessian_free": Method(
-        so.hessian_free, {"damping": 1.0},
+        so.hessian_free, {"damping": 0.1},
+        parabola=8, rosenbrock=28, logistic=15, matrix_free=True,
+    ),
+    "hessian_free_of_whole_steps": Method(
+        hessian_free_of_whole_steps, {"damping": 0.1},
         parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
+    ),
+    "hessian_free_preconditioned_by_layers": Method(
+        hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
+        parabola=8, rosenbrock=26, logistic=15, matrix_free=True, by_leaf=True,
     ),
     "natural_gradient": Method(
         so.natural_gradient, {"damping": 1e-5},
@@ -598,9 +614,14 @@ def first_update(tx) -> Outcome:
 def injected(name):
     """The method with its options as hyperparameters; static are those that give shapes."""
     factory = METHODS[name].factory
-    static = {"max_cg_steps", "block_size", "max_precond_dim", "example"} & set(
-        inspect.signature(factory).parameters
-    )
+    static = {
+        "max_cg_steps",
+        "backtrack",
+        "halvings",
+        "block_size",
+        "max_precond_dim",
+        "example",
+    } & set(inspect.signature(factory).parameters)
     return optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
 
 

@@ -2,6 +2,7 @@
 
 from secondorder.curvature import taps
 from secondorder.curvature.base import Curvature
+from secondorder.curvature.empirical import empirical_diagonal
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
 from secondorder.curvature.layers import layerwise
@@ -42,6 +43,7 @@ __all__ = [
     "bfgs",
     "diagonal",
     "drift",
+    "empirical_diagonal",
     "exact",
     "fisher_sample",
     "ggn_components",

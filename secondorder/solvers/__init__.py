@@ -2,7 +2,7 @@
 
 from secondorder.solvers.averaged import averaged
 from secondorder.solvers.base import Solver, Step, Stop
-from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
+from secondorder.solvers.cg import Progress, cg, known_inverse, relative_progress, relative_residual
 from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
@@ -34,6 +34,7 @@ __all__ = [
     "gltr",
     "grafted",
     "hybrid_region",
+    "known_inverse",
     "krylov_cubic",
     "momentum",
     "qr",

@@ -35,10 +35,10 @@ class Stop(enum.IntEnum):
 
 
 class Trail(NamedTuple):
-    """Iterates that a solver passed on its way, the latest of them, in a ring.
+    """Iterates that a solver passed on its way, the latest of them, in a ring of rows.
 
     Attributes:
-      steps: along a leading axis of the ring's length.
+      steps: along a leading axis of the ring's length, which is one more than are kept.
       predicted: the model's change at each, without the damping term.
       count: how many were kept so far: the latest lies at ``count − 1`` modulo the length.
       due: the iteration after which the next is kept.

@@ -59,6 +59,33 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
     return rule
 
 
+def known_inverse() -> Preconditioner:
+    """``M⁻¹`` is what the curvature knows of ``(B + λ I)⁻¹``.
+
+    Of ``curvature.preconditioned(exact(ggn), …)``: K-FAC's inverse, a diagonal's. It is one matrix
+    for all iterations of a solve.
+
+    Raises:
+      TypeError: at update, a curvature that knows no inverse.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.cg(preconditioner=so.solvers.known_inverse())
+    """
+
+    def of(quadratic: Quadratic, damping: jax.Array) -> Callable[[Params], Params]:
+        solve = getattr(quadratic.curvature, "solve", None)
+        if solve is None:
+            raise TypeError(
+                "known_inverse() needs a curvature with an approximate inverse, but a "
+                f"{type(quadratic.curvature).__name__} has none. Use "
+                "curvature.preconditioned(exact(ggn), curvature.layerwise(example))."
+            )
+        return lambda residual: solve(residual, damping)
+
+    return of
+
+
 class _Carry(NamedTuple):
     step: Params
     residual: Params  # −g − (B + λ) step
@@ -156,8 +183,9 @@ def _start(quadratic, product, start):
 def _no_trail(like: Params, length: int) -> Trail | None:
     if length == 0:
         return None
-    rows = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), like)
-    values = jnp.zeros(length, tree.dtype(like))
+    # One row more than are valid: it is written at every iteration, and counted where it is due.
+    rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * (length + 1)), like)
+    values = jnp.zeros(length + 1, tree.dtype(like))
     return Trail(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
 
 
@@ -165,13 +193,14 @@ def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Arr
     """The trail with an iterate, where it is due."""
     if trail is None:
         return None
-    length = trail.predicted.shape[0]
-    place = jnp.where(done == trail.due, trail.count % length, length)  # beyond: dropped
+    place = trail.count % trail.predicted.shape[0]
+    put = lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, place, axis=0)
+    due = done == trail.due
     return Trail(
-        jax.tree.map(lambda rows, x: rows.at[place].set(x, mode="drop"), trail.steps, step),
-        trail.predicted.at[place].set(model, mode="drop"),
-        trail.count + (done == trail.due),
-        jnp.where(done == trail.due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
+        jax.tree.map(put, trail.steps, step),
+        trail.predicted.at[place].set(model),
+        trail.count + due,
+        jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
     )
 
 

@@ -113,7 +113,7 @@ def test_the_trail_holds_the_latest_iterates_in_growing_distances(x64, length, n
     np.testing.assert_allclose(step.direction, expected[-1], atol=1e-9)
     assert step.trail.count == 8
     for back, number in enumerate(reversed(numbers), start=1):
-        place = (step.trail.count - back) % length
+        place = (step.trail.count - back) % (length + 1)
         d = expected[number - 1]
         np.testing.assert_allclose(step.trail.steps[place], d, atol=1e-9)
         model = problem.grad @ d + 0.5 * d @ matrix @ d

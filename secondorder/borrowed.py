@@ -59,7 +59,8 @@ def with_curvature(
       >>> x, y = jnp.arange(8.0), 3 * jnp.arange(8.0)
       >>> on = lambda n: so.compose(so.squared_error(y[:n]), lambda p: p * x[:n])
       >>> f = so.with_curvature(on(8), on(4))
-      >>> p, opt = jnp.array(0.0), so.hessian_free(damping=1e-6)
+      >>> p = jnp.array(0.0)
+      >>> opt = so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(), so.trust.fixed())
       >>> updates, _ = opt.update(jax.grad(f)(p), opt.init(p), p, value_fn=f)
       >>> float(updates)  # g = −52.5 of all, curvature 3.5 instead of 17.5
       15.0

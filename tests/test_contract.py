@@ -123,6 +123,11 @@ def hessian_free_preconditioned_by_layers(damping, example):
     return so.hessian_free(damping, preconditioner=so.curvature.layerwise(example))
 
 
+def layerwise_prox_linear(damping):
+    solver = so.solvers.prox_linear(so.solvers.cg(10))
+    return so.layerwise_gauss_newton(damping, solver=solver, layer_of=so.operators.apart)
+
+
 SHIFTED = frozenset({Stop.SHIFTED})
 # A solver of a region uses negative curvature instead of repairing it, up to the boundary.
 NEGATIVE = frozenset({Stop.NEGATIVE_CURVATURE, Stop.BOUNDARY})
@@ -201,6 +206,14 @@ METHODS = {
     "hessian_free_preconditioned_by_layers": Method(
         hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
         parabola=8, rosenbrock=26, logistic=15, matrix_free=True, by_leaf=True,
+    ),
+    "layerwise_gauss_newton": Method(
+        so.layerwise_gauss_newton, {"damping": 1e-3},
+        parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
+    ),
+    "layerwise_prox_linear": Method(
+        layerwise_prox_linear, {"damping": 1e-3},
+        parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
     ),
     "natural_gradient": Method(
         so.natural_gradient, {"damping": 1e-5},
@@ -621,6 +634,7 @@ def injected(name):
         "block_size",
         "max_precond_dim",
         "example",
+        "layer_of",
     } & set(inspect.signature(factory).parameters)
     return optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
 

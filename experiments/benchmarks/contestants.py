@@ -75,6 +75,13 @@ def _preconditioned(**settings: Any) -> cost.StepCost:
     return lambda diagnostics: alone(diagnostics) + cost.COTANGENT / 2
 
 
+def _by_layers(diagnostics: cost.Diagnostics) -> float:
+    """Products of single layers, a quarter each, two tangents for α and μ, values and a trial."""
+    layers = cost.GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
+    looks = cost.VALUE * diagnostics["looks"]
+    return cost.GRADIENT + layers + 2 * cost.TANGENT + looks + cost.TRIAL
+
+
 def _hessian_free_kfac(
     damping: Any, example: Any, **settings: Any
 ) -> optax.GradientTransformationExtraArgs:
@@ -133,6 +140,10 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         OPTIMIZERS["hessian-free"],
         layered(
             _hessian_free_kfac, "hessian-free-kfac", "Hessian-free, by K-FAC", _preconditioned
+        ),
+        _curvature(
+            "layerwise-gauss-newton", "Layerwise Gauss-Newton",
+            lambda damping: so.layerwise_gauss_newton(damping), _by_layers,
         ),
     )  # fmt: skip
     return {optimizer.name: optimizer for optimizer in all_of_them}

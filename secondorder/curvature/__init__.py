@@ -2,6 +2,7 @@
 
 from secondorder.curvature import taps
 from secondorder.curvature.base import Curvature
+from secondorder.curvature.blocks import layer_blocks
 from secondorder.curvature.empirical import empirical_diagonal
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
@@ -52,6 +53,7 @@ __all__ = [
     "hutchinson",
     "hybrid",
     "identity",
+    "layer_blocks",
     "layerwise",
     "layer_table",
     "lbfgs",

@@ -35,9 +35,9 @@ def hessian_free(
       damping: the first λ, in the units of the curvature.
       max_cg_steps: at most this many products a step.
       warm_start: the factor on the last solution.
-      preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse, which takes a third of the
-        products at ``tolerance=2e-3``; ``curvature.empirical_diagonal()``, Martens'; or any other
-        that knows its damped inverse.
+      preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse: the weaker λ, the more
+        products it saves, and CG may stop sooner (``tolerance=2e-3``);
+        ``curvature.empirical_diagonal()``, Martens'; or any other that knows its damped inverse.
       tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of what all
         have, ``k = max(10, iterations/10)``.
       backtrack: how many of CG's iterates are kept, each as large as the parameters; 0 for none.

@@ -47,5 +47,9 @@ def line_searched(product: float = 0.0) -> StepCost:
 
 
 def tried(product: float) -> StepCost:
-    """The gradient, curvature products, and one trial of the step, taken or not."""
-    return lambda diagnostics: GRADIENT + product * diagnostics["products"] + TRIAL
+    """The gradient, curvature products, values looked at to choose the step, and its trial."""
+
+    def price(diagnostics: Diagnostics) -> float:
+        return GRADIENT + product * diagnostics["products"] + VALUE * diagnostics["looks"] + TRIAL
+
+    return price

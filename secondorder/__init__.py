@@ -1,6 +1,7 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
 from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
+from secondorder.borrowed import with_curvature
 from secondorder.chunks import chunked
 from secondorder.curvature import exact, layer_table, running
 from secondorder.curve_fit import Fit, curve_fit
@@ -27,6 +28,7 @@ from secondorder.methods import (
     hessian_free,
     hybrid_newton,
     kfac,
+    layerwise_gauss_newton,
     lbfgs,
     levenberg_marquardt,
     natural_gradient,
@@ -75,6 +77,7 @@ __all__ = [
     "per_example",
     "restrict",
     "sum_of_squares",
+    "with_curvature",
     # losses
     "arctan",
     "cauchy",
@@ -119,6 +122,7 @@ __all__ = [
     "gradient_descent",
     "hessian_free",
     "hybrid_newton",
+    "layerwise_gauss_newton",
     "levenberg_marquardt",
     "natural_gradient",
     "newton",

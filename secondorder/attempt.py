@@ -28,6 +28,56 @@ def within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Calla
     return step._replace(direction=cut, predicted=quadratic(cut).astype(step.predicted.dtype))
 
 
+def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
+    """The step, or where an iterate on its trail has a lower value, that one.
+
+    Goes back from the step to ever earlier iterates, for as long as the value does not rise.
+    """
+    trail = step.trail
+    if trail is None:
+        return step
+    dtype, length = step.predicted.dtype, trail.predicted.shape[0]
+    kept = jnp.minimum(trail.count, length - 1)
+
+    def at(back: jax.Array) -> tuple[Params, jax.Array]:
+        place = (trail.count - back) % length
+        row = lambda rows: jax.lax.dynamic_index_in_dim(rows, place, axis=0, keepdims=False)
+        earlier = jax.tree.map(row, trail.steps), trail.predicted[place]
+        return tree.where(back == 0, (step.direction, step.predicted), earlier)
+
+    value_at = lambda back: _value_at(at(back)[0], params, value_fn, dtype)
+    whole, none = value_at(jnp.zeros((), jnp.int32)), jnp.zeros((), jnp.int32)
+    # Iterates of one value, as of a solved system, are no reason to go back.
+    rounding = 10 * jnp.finfo(dtype).eps * jnp.where(jnp.isfinite(whole), jnp.abs(whole), 0)
+
+    def going(carry):
+        _, _, back, here, last = carry
+        return (back < kept) & (here <= last + rounding)
+
+    def go(carry):
+        best, least, back, here, _ = carry
+        earlier = value_at(back + 1)
+        lower = earlier < least - rounding
+        best, least = jnp.where(lower, back + 1, best), jnp.where(lower, earlier, least)
+        return best, least, back + 1, earlier, here
+
+    start = none, whole, none, whole, whole
+    back, _, looked, *_ = jax.lax.while_loop(going, go, start)
+    direction, predicted = at(back)
+    return step._replace(
+        direction=direction,
+        predicted=predicted,
+        length=tree.norm(direction),
+        looks=step.looks + looked + 1,
+    )
+
+
+def _value_at(step: Params, params: Params, value_fn: Callable, dtype: Any) -> jax.Array:
+    """The value after a step, infinite where it is not finite."""
+    new = value_fn(tree.add(params, tree.cast(step, params))).astype(dtype)
+    return jnp.where(jnp.isfinite(new), new, jnp.inf)
+
+
 def searched(
     step: Step, grads: Params, params: Params, value: Any, value_fn: Callable, halvings: int
 ) -> Step:
@@ -42,9 +92,7 @@ def searched(
         path = tree.scale(fraction, d)
         return path if a is None else tree.axpy(0.5 * fraction**2, a, path)
 
-    def tried(fraction: jax.Array) -> jax.Array:
-        new = value_fn(tree.add(params, tree.cast(at(fraction), params))).astype(dtype)
-        return jnp.where(jnp.isfinite(new), new, jnp.inf)
+    tried = lambda fraction: _value_at(at(fraction), params, value_fn, dtype)
 
     def rising(carry):
         _, here, further, count = carry
@@ -57,13 +105,14 @@ def searched(
 
     one = jnp.ones((), dtype)
     start = one, tried(one), tried(0.5 * one), jnp.zeros((), jnp.int32)
-    fraction, *_ = jax.lax.while_loop(rising, halve, start)
+    fraction, _, _, count = jax.lax.while_loop(rising, halve, start)
     slope = tree.vdot(grads, d).astype(dtype)
     return step._replace(
         direction=at(fraction),
         predicted=fraction * slope + fraction**2 * (step.predicted - slope),
         length=fraction * step.length,
         fraction=fraction,
+        looks=step.looks + count + 2,
     )
 
 

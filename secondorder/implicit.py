@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
-from secondorder.objective import BatchedModel, Objective, Stationary
+from secondorder.objective import AnyObjective, BatchedModel, Objective, Stationary
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.hessian import hessian
 from secondorder.tree import Params
@@ -24,14 +25,16 @@ from secondorder.tree import Params
 DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by products
 
 
-def opened(
-    value_fn: Callable, params: Params
-) -> tuple[Callable[[Any], Objective | Stationary | Chunked], Any]:
+def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
     """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
 
     The user's code runs here, and never again. An objective keeps its split, its loss and its
     examples, or its chunks.
     """
+    if isinstance(value_fn, WithCurvature):
+        of_value, theta = opened(value_fn.value_fn, params)
+        of_curvature, bent = opened(value_fn.curvature_fn, params)
+        return lambda t: WithCurvature(of_value(t[0]), of_curvature(t[1])), (theta, bent)
     if isinstance(value_fn, Chunked):
         return _opened_chunks(value_fn, params)
     if not isinstance(value_fn, Objective):

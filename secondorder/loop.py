@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import states, tree
-from secondorder.chunks import Chunked
-from secondorder.objective import Known, Objective, Stationary, held
+from secondorder.objective import AnyObjective, Known, Objective, held
 from secondorder.operators.dense import ravel
 from secondorder.operators.jacobian import linearize
 from secondorder.tree import Params
@@ -113,7 +112,7 @@ class Problem(NamedTuple):
       callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
     """
 
-    fn: Objective | Stationary | Chunked
+    fn: AnyObjective
     optimizer: optax.GradientTransformationExtraArgs
     tol: Any
     max_steps: Any
@@ -309,7 +308,7 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         # is rounding, a tenth is gained by chance. A gain that is NaN was not asked for.
         gains = accepted & (trust.gain * predicted > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        values = jnp.where(jnp.isnan(trust.gain), 0, 1)
+        values = report.looks + jnp.where(jnp.isnan(trust.gain), 0, 1)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import losses
+from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.tree import Params
 
@@ -51,9 +52,10 @@ class Stationary:
         return self.fn(params)
 
 
-def held(
-    value_fn: Objective | Stationary | Chunked, free: Params, box: tuple[Params, Params]
-) -> Objective | Stationary | Chunked:
+AnyObjective = Objective | Stationary | Chunked | WithCurvature
+
+
+def held(value_fn: AnyObjective, free: Params, box: tuple[Params, Params]) -> AnyObjective:
     """``value_fn`` with the other parameters held where they are: no derivative sees them.
 
     ``box`` tells ``scale_by_curvature`` the bounds ``(lower, upper)`` that a step is cut at.
@@ -62,6 +64,9 @@ def held(
     def hold(p: Params) -> Params:
         return jax.tree.map(lambda m, x: jnp.where(m, x, jax.lax.stop_gradient(x)), free, p)
 
+    if isinstance(value_fn, WithCurvature):
+        both = value_fn.value_fn, value_fn.curvature_fn
+        return WithCurvature(*(held(fn, free, box) for fn in both))  # type: ignore
     if isinstance(value_fn, Stationary):
         return Stationary(lambda p: value_fn.fn(hold(p)), box=box)
     return dataclasses.replace(_before(hold, value_fn), box=box)
@@ -69,6 +74,9 @@ def held(
 
 def _before(change: Callable[[Params], Params], value_fn: Any) -> Any:
     """``value_fn ∘ change``, still split as it was."""
+    if isinstance(value_fn, WithCurvature):
+        both = value_fn.value_fn, value_fn.curvature_fn
+        return WithCurvature(*(_before(change, fn) for fn in both))
     if isinstance(value_fn, Chunked):
         return value_fn.over(lambda part: _before(change, part))
     if isinstance(value_fn, Objective):
@@ -247,6 +255,12 @@ def as_objective(value_fn: Callable, user: str) -> Objective:
             f"{user} needs all outputs at once, but value_fn is chunked. Pass the objective of the "
             "whole batch, or take a method that works by products, such as secondorder.newton_cg "
             "or secondorder.hessian_free."
+        )
+    if isinstance(value_fn, WithCurvature):
+        raise TypeError(
+            f"{user} got an objective with the curvature of another one, and cannot tell which of "
+            "the two is meant. Pass that one itself; around chunks, give with_curvature two "
+            "chunked objectives."
         )
     raise TypeError(
         f"{user} needs the split of the objective into loss and model, but value_fn is "

@@ -61,7 +61,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``: of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``: of the last solve;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:
@@ -80,7 +80,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         )
     last = states[-1]
     report = last.report._asdict()
-    del report["direction"], report["boundary"], report["bend"]
+    del report["direction"], report["boundary"], report["bend"], report["trail"]
     found = report | {
         "steps": last.count,
         "rejections": last.rejections,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import attempt, tree
+from secondorder.borrowed import curved
 from secondorder.curvature.base import Curvature
 from secondorder.objective import is_stationary
 from secondorder.quadratic import Quadratic
@@ -79,6 +80,7 @@ def scale_by_curvature(
             stopped=none(),
             dimension=none(),
             fraction=real(),
+            looks=none(),
         )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
@@ -93,10 +95,15 @@ def scale_by_curvature(
             return grads, state
         g = tree.accumulator(grads)
         scale = trust.scale(state.trust)
-        operator, curvature_state = curvature.at(grads, state.curvature, params, value_fn, scale)
+        shown = curved(value_fn)
+        operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
         step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
+        if shown is not value_fn:  # whose residuals the angles are to are not these
+            step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
+        if trust.evaluates:
+            step = attempt.backtracked(step, params, value_fn)
         if trust.searches:
             if value is None:
                 value = value_fn(params)
@@ -122,13 +129,13 @@ def scale_by_curvature(
             curvature=memories[0],
             solver=memories[1],
             trust=trust_state,
-            report=step._replace(direction=(), bend=None),
+            report=step._replace(direction=(), bend=None, trail=None),
         )
 
     def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
         def gather():
             scale = trust.scale(state.trust)
-            _, memory = curvature.at(updates, state.curvature, params, value_fn, scale)
+            _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
             memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
             # No model has been asked yet, so none has promised that little is left to gain.
             report = state.report._replace(

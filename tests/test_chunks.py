@@ -159,7 +159,8 @@ def test_a_leaf_in_no_layer_has_its_grams_in_expectation(x64):
 def test_deterministic_methods_take_the_same_steps(x64):
     whole, chunks = pair()
     exact = so.scale_by_curvature(so.exact(so.ggn), so.solvers.direct(), so.trust.damping())
-    for optimizer in (so.newton_cg(), so.hessian_free(), exact):
+    truncated = so.hessian_free(max_cg_steps=6)  # rounding is amplified from product to product
+    for optimizer in (so.newton_cg(), truncated, exact):
         one, other = (so.minimize(f, PARAMS, optimizer, max_steps=6) for f in (chunks, whole))
         assert_equal(one.params, other.params, rtol=1e-6, atol=1e-8)
         assert int(one.status) == int(other.status)
@@ -203,7 +204,7 @@ def test_parameters_may_be_held_and_bounded(x64):
     assert np.all(jax.grad(restricted[0])(PARAMS)["w1"] == 0)
     assert_equal(*(so.ggnvp(f, PARAMS, PARAMS) for f in restricted))
     ends = [
-        so.minimize(f, PARAMS, so.hessian_free(), bounds=(-1.0, 1.0), max_steps=8)
+        so.minimize(f, PARAMS, so.hessian_free(max_cg_steps=6), bounds=(-1.0, 1.0), max_steps=8)
         for f in (chunks, whole)
     ]
     assert_equal(ends[0].params, ends[1].params, rtol=1e-6, atol=1e-8)

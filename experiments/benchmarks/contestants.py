@@ -26,6 +26,8 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("digits-autoencoder", "ekfac"): {"refresh": 1},
     ("digits-classifier", "kfac"): {"refresh": 1},
     ("digits-classifier", "ekfac"): {"refresh": 1},
+    ("digits-autoencoder", "hessian-free-kfac"): {"refresh": 1},
+    ("digits-classifier", "hessian-free-kfac"): {"refresh": 1},
     # Fewer samples and trials cost few steps here.
     ("curves", "kfac"): {"every": 5, "trials": 5},
 }
@@ -66,6 +68,28 @@ def _layered(every: int = 1, trials: int = 1, **settings: Any) -> cost.StepCost:
     return lambda diagnostics: cost.GRADIENT + 2 * cost.TANGENT + rare
 
 
+def _preconditioned(**settings: Any) -> cost.StepCost:
+    """Hessian-free's, and sensitivities for its preconditioner."""
+    del settings
+    alone = cost.tried(cost.GAUSS_NEWTON_PRODUCT)
+    return lambda diagnostics: alone(diagnostics) + cost.COTANGENT / 2
+
+
+def _by_layers(diagnostics: cost.Diagnostics) -> float:
+    """Products of single layers, a quarter each, two tangents for α and μ, values and a trial."""
+    layers = cost.GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
+    looks = cost.VALUE * diagnostics["looks"]
+    return cost.GRADIENT + layers + 2 * cost.TANGENT + looks + cost.TRIAL
+
+
+def _hessian_free_kfac(
+    damping: Any, example: Any, **settings: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Hessian-free with K-FAC's inverse as preconditioner of CG, which then is stopped sooner."""
+    layers = so.curvature.layerwise(example, **settings)
+    return so.hessian_free(damping, preconditioner=layers, tolerance=2e-3)
+
+
 def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
     return Optimizer(
         name=name,
@@ -87,14 +111,14 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         del params
         return so.restrict(problem.objective(batch), whole)
 
-    def layered(method: Callable, name: str, label: str) -> Optimizer:
+    def layered(method: Callable, name: str, label: str, price: Callable = _layered) -> Optimizer:
         settings = SETTINGS.get((problem.name, name), {})
 
         def build(damping):
             layers = method(damping=damping, example=example, **settings)
             return layers if _all_layers(problem) else on_matrices(layers)
 
-        return _curvature(name, label, build, _layered(**settings))
+        return _curvature(name, label, build, price(**settings))
 
     all_of_them = (
         _first_order("adamw", "AdamW", _of(optax.adamw), SMALL_RATES),
@@ -114,6 +138,13 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         layered(so.kfac, "kfac", "K-FAC"),
         layered(so.ekfac, "ekfac", "EKFAC"),
         OPTIMIZERS["hessian-free"],
+        layered(
+            _hessian_free_kfac, "hessian-free-kfac", "Hessian-free, by K-FAC", _preconditioned
+        ),
+        _curvature(
+            "layerwise-gauss-newton", "Layerwise Gauss-Newton",
+            lambda damping: so.layerwise_gauss_newton(damping), _by_layers,
+        ),
     )  # fmt: skip
     return {optimizer.name: optimizer for optimizer in all_of_them}
 

@@ -2,6 +2,8 @@
 
 from secondorder.curvature import taps
 from secondorder.curvature.base import Curvature
+from secondorder.curvature.blocks import layer_blocks
+from secondorder.curvature.empirical import empirical_diagonal
 from secondorder.curvature.exact import exact, identity
 from secondorder.curvature.hybrid import hybrid
 from secondorder.curvature.layers import layerwise
@@ -42,6 +44,7 @@ __all__ = [
     "bfgs",
     "diagonal",
     "drift",
+    "empirical_diagonal",
     "exact",
     "fisher_sample",
     "ggn_components",
@@ -50,6 +53,7 @@ __all__ = [
     "hutchinson",
     "hybrid",
     "identity",
+    "layer_blocks",
     "layerwise",
     "layer_table",
     "lbfgs",

@@ -10,6 +10,7 @@ from secondorder.methods.gradient_descent import gradient_descent
 from secondorder.methods.hessian_free import hessian_free
 from secondorder.methods.hybrid_newton import hybrid_newton
 from secondorder.methods.kfac import kfac
+from secondorder.methods.layerwise_gauss_newton import layerwise_gauss_newton
 from secondorder.methods.lbfgs import lbfgs
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.natural_gradient import natural_gradient
@@ -31,6 +32,7 @@ __all__ = [
     "soap",
     "sophia",
     "sr1",
+    "layerwise_gauss_newton",
     "lbfgs",
     "dogleg",
     "bfgs",

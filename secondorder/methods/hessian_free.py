@@ -7,25 +7,41 @@ from typing import Any
 import optax
 
 from secondorder import trust
-from secondorder.curvature import exact
+from secondorder.curvature import Curvature, exact, preconditioned
 from secondorder.operators import ggn
-from secondorder.solvers import cg, relative_progress
+from secondorder.solvers import cg, known_inverse, relative_progress
 from secondorder.transform import scale_by_curvature
 
 
 def hessian_free(
-    damping: Any = 1.0, max_cg_steps: int = 250, warm_start: float = 0.95
+    damping: Any = 0.1,
+    max_cg_steps: int = 250,
+    warm_start: float = 0.95,
+    *,
+    preconditioner: Curvature | None = None,
+    tolerance: float = 5e-4,
+    backtrack: int = 10,
+    halvings: int = 10,
 ) -> optax.GradientTransformationExtraArgs:
     """``(G + λ I) d = −g`` by conjugate gradients, stopped where the model stops falling.
 
     ``G`` is the Gauss-Newton matrix, so the system is never indefinite. CG starts from the decayed
-    last step, stops by Martens' relative progress of the model, and λ follows the gain ratio; a
-    step that does not decrease the objective is rejected.
+    last solution and stops by Martens' relative progress of the model. The step goes back along
+    CG's iterates while the objective falls, and then is halved while it falls; λ follows the gain
+    ratio, and rises with each halving. A step that does not decrease the objective is rejected.
+    With :func:`secondorder.with_curvature` the products are of a part of the batch.
 
     Args:
       damping: the first λ, in the units of the curvature.
       max_cg_steps: at most this many products a step.
-      warm_start: the factor on the last step.
+      warm_start: the factor on the last solution.
+      preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse: the weaker λ, the more
+        products it saves, and CG may stop sooner (``tolerance=2e-3``);
+        ``curvature.empirical_diagonal()``, Martens'; or any other that knows its damped inverse.
+      tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of what all
+        have, ``k = max(10, iterations/10)``.
+      backtrack: how many of CG's iterates are kept, each as large as the parameters; 0 for none.
+      halvings: of a step, at most; 0 takes it whole or not at all.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -34,7 +50,14 @@ def hessian_free(
       >>> bool(so.minimize(f, jnp.array(0.0), so.hessian_free()).success)
       True
 
-    Source: Martens (2010), section 4.
+    Source: Martens (2010), section 4; Martens and Sutskever (2012).
     """
-    solver = cg(max_cg_steps, stop=relative_progress(), warm_start=warm_start)
-    return scale_by_curvature(exact(ggn), solver, trust.damping(damping, adapt=trust.martens))
+    curvature = exact(ggn) if preconditioner is None else preconditioned(exact(ggn), preconditioner)
+    solver = cg(
+        max_cg_steps,
+        relative_progress(tolerance),
+        None if preconditioner is None else known_inverse(),
+        warm_start,
+        backtrack,
+    )
+    return scale_by_curvature(curvature, solver, trust.damping(damping, halvings=halvings))

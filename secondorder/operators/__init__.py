@@ -15,6 +15,7 @@ from secondorder.operators.diagonal import PositiveDiagonal
 from secondorder.operators.hessian import hessian, hvp
 from secondorder.operators.jacobian import Jacobian, jacobian, linearize
 from secondorder.operators.kronecker import Kronecker, KroneckerEigen, Leaf
+from secondorder.operators.layers import LayerBlocks, apart, beside
 from secondorder.operators.pullback import Pullback, empirical_fisher, fisher, ggn, ggnvp
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Jacobian",
     "Kronecker",
     "KroneckerEigen",
+    "LayerBlocks",
     "Leaf",
     "Operator",
     "PositiveDiagonal",
@@ -34,6 +36,8 @@ __all__ = [
     "Pullback",
     "Scaled",
     "Sum",
+    "apart",
+    "beside",
     "dense",
     "empirical_fisher",
     "fisher",

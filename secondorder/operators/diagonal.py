@@ -34,3 +34,18 @@ class PositiveDiagonal(Diagonal):
         """``(entriesᵢ + λ)ᵖ vᵢ``."""
         leaf = lambda x, d: (x.astype(d.dtype) * damped_power(d, p, damping)).astype(x.dtype)
         return jax.tree.map(leaf, v, tree.accumulator(self.entries))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SoftenedDiagonal(PositiveDiagonal):
+    """``diag(entries)``, whose inverse is taken to a power below 1.
+
+    Attributes:
+      exponent: 0 for no effect, 1 for the inverse.
+    """
+
+    exponent: float = 0.75
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``vᵢ / (entriesᵢ + λ)^exponent``."""
+        return self.power(v, -self.exponent, damping)

@@ -2,7 +2,8 @@
 
 from secondorder.solvers.averaged import averaged
 from secondorder.solvers.base import Solver, Step, Stop
-from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
+from secondorder.solvers.by_layer import by_layer
+from secondorder.solvers.cg import Progress, cg, known_inverse, relative_progress, relative_residual
 from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
@@ -11,6 +12,7 @@ from secondorder.solvers.grafted import grafted
 from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.momentum import momentum
+from secondorder.solvers.prox_linear import prox_linear
 from secondorder.solvers.qr import qr
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
 from secondorder.solvers.steihaug import steihaug
@@ -22,6 +24,7 @@ __all__ = [
     "Step",
     "Stop",
     "averaged",
+    "by_layer",
     "cg",
     "clipped",
     "closed_form",
@@ -34,8 +37,10 @@ __all__ = [
     "gltr",
     "grafted",
     "hybrid_region",
+    "known_inverse",
     "krylov_cubic",
     "momentum",
+    "prox_linear",
     "qr",
     "relative_progress",
     "relative_residual",

@@ -34,6 +34,22 @@ class Stop(enum.IntEnum):
     NONFINITE = 6, "The gradient or the curvature held NaN or infinity; there is no step."
 
 
+class Trail(NamedTuple):
+    """Iterates that a solver passed on its way, the latest of them, in a ring of rows.
+
+    Attributes:
+      steps: along a leading axis of the ring's length, which is one more than are kept.
+      predicted: the model's change at each, without the damping term.
+      count: how many were kept so far: the latest lies at ``count − 1`` modulo the length.
+      due: the iteration after which the next is kept.
+    """
+
+    steps: Params
+    predicted: jax.Array
+    count: jax.Array
+    due: jax.Array
+
+
 class Step(NamedTuple):
     """What a solver hands over.
 
@@ -53,8 +69,10 @@ class Step(NamedTuple):
       dimension: the order of the system that was solved, the parameters' number or that of the rows
         where they are fewer; 0 of a solver that has no choice.
       fraction: how much of the step is taken, by a policy that searches along it.
+      looks: values of the objective taken to choose it, before its trial.
       bend: ``a`` where the path ``α d + ½ α² a`` follows the model's outputs better than ``α d``;
         ``None`` else.
+      trail: iterates on the way to it, for the one of the lowest value to be taken; ``None`` else.
     """
 
     direction: Params
@@ -69,7 +87,9 @@ class Step(NamedTuple):
     stopped: jax.Array
     dimension: jax.Array
     fraction: jax.Array
+    looks: jax.Array
     bend: Params = None
+    trail: Any = None
 
 
 class Prepared(NamedTuple):
@@ -160,6 +180,7 @@ def make_step(
     stopped: Any = Stop.SOLVED,
     dimension: Any = 0,
     bend: Params = None,
+    trail: Trail | None = None,
 ) -> Step:
     """A :class:`Step` with every field an array of a settled dtype, never weakly typed."""
     dtype = tree.dtype(direction)
@@ -178,5 +199,7 @@ def make_step(
         stopped=whole(stopped),
         dimension=whole(dimension),
         fraction=real(1),
+        looks=whole(0),
         bend=bend,
+        trail=trail,
     )

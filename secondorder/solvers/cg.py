@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Step, Stop, Trail, make_step
 from secondorder.tree import Params
 
 
@@ -59,6 +59,33 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
     return rule
 
 
+def known_inverse() -> Preconditioner:
+    """``M⁻¹`` is what the curvature knows of ``(B + λ I)⁻¹``.
+
+    Of ``curvature.preconditioned(exact(ggn), …)``: K-FAC's inverse, a diagonal's. It is one matrix
+    for all iterations of a solve.
+
+    Raises:
+      TypeError: at update, a curvature that knows no inverse.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.cg(preconditioner=so.solvers.known_inverse())
+    """
+
+    def of(quadratic: Quadratic, damping: jax.Array) -> Callable[[Params], Params]:
+        solve = getattr(quadratic.curvature, "solve", None)
+        if solve is None:
+            raise TypeError(
+                "known_inverse() needs a curvature with an approximate inverse, but a "
+                f"{type(quadratic.curvature).__name__} has none. Use "
+                "curvature.preconditioned(exact(ggn), curvature.layerwise(example))."
+            )
+        return lambda residual: solve(residual, damping)
+
+    return of
+
+
 class _Carry(NamedTuple):
     step: Params
     residual: Params  # −g − (B + λ) step
@@ -67,6 +94,7 @@ class _Carry(NamedTuple):
     iterations: jax.Array
     model: jax.Array
     negative: jax.Array
+    trail: Trail | None
 
 
 def cg(
@@ -74,6 +102,7 @@ def cg(
     stop: StopRule | None = None,
     preconditioner: Preconditioner | None = None,
     warm_start: float = 0.0,
+    trail: int = 0,
 ) -> Solver:
     """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
 
@@ -87,6 +116,9 @@ def cg(
       preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite.
       warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
         zero. A start that does not decrease the model is dropped.
+      trail: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than the
+        last one, are kept, the latest. Where the objective is evaluated, the step goes back along
+        them as long as its value falls (Martens 2010, section 4.6). A warm start is the last one.
 
     Example:
       >>> import secondorder as so
@@ -112,7 +144,8 @@ def cg(
         start = None
         if _is_on(warm_start):
             start = _start(scaled, product, tree.scale(warm_start / unit, state))
-        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps)
+        kept = _no_trail(grad, trail)
+        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps, kept)
         step = tree.scale(unit, final.step)
         # One more product buys the true residual and the undamped model change, free of drift.
         curved = quadratic.curvature.mv(step)
@@ -126,6 +159,7 @@ def cg(
             products=final.iterations + (1 if start is None else 2),
             residual=tree.norm(error) / unit,
             stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
+            trail=_undamped(final.trail, unit, damping),
         )
         return outcome, (step if _is_on(warm_start) else ())
 
@@ -146,7 +180,40 @@ def _start(quadratic, product, start):
     return tree.where(good, start, zeros), tree.where(good, image, zeros)
 
 
-def _iterate(grad, product, precondition, start, stop, max_steps):
+def _no_trail(like: Params, length: int) -> Trail | None:
+    if length == 0:
+        return None
+    # One row more than are valid: it is written at every iteration, and counted where it is due.
+    rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * (length + 1)), like)
+    values = jnp.zeros(length + 1, tree.dtype(like))
+    return Trail(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+
+
+def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Array) -> Trail | None:
+    """The trail with an iterate, where it is due."""
+    if trail is None:
+        return None
+    place = trail.count % trail.predicted.shape[0]
+    put = lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, place, axis=0)
+    due = done == trail.due
+    return Trail(
+        jax.tree.map(put, trail.steps, step),
+        trail.predicted.at[place].set(model),
+        trail.count + due,
+        jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
+    )
+
+
+def _undamped(trail: Trail | None, unit: jax.Array, damping: jax.Array) -> Trail | None:
+    """In the units of the gradient, without the damping term."""
+    if trail is None:
+        return None
+    squares = jax.vmap(lambda d: tree.vdot(d, d))(trail.steps)
+    predicted = unit**2 * (trail.predicted - 0.5 * damping * squares)
+    return trail._replace(steps=tree.scale(unit, trail.steps), predicted=predicted)
+
+
+def _iterate(grad, product, precondition, start, stop, max_steps, trail):
     zeros = tree.zeros_like(grad)
     step, image = (zeros, zeros) if start is None else start
     residual = tree.negative(tree.add(grad, image))
@@ -188,11 +255,13 @@ def _iterate(grad, product, precondition, start, stop, max_steps):
         rz = tree.vdot(residual, z)
         direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
         done = c.iterations + 1
-        model = c.model.at[done].set(model_value(step, residual))
-        return _Carry(step, residual, direction, rz, done, model, negative)
+        now = model_value(step, residual)
+        kept = _extended(c.trail, step, now, done)
+        model = c.model.at[done].set(now)
+        return _Carry(step, residual, direction, rz, done, model, negative, kept)
 
     nothing = jnp.zeros((), jnp.int32)
-    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False))
+    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), trail)
     final = jax.lax.while_loop(going, iterate, initial)
     stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
     stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)

@@ -62,7 +62,8 @@ def momentum(solver: Solver) -> Solver:
         )
         return outcome, (step, inner)
 
-    return solver._replace(init=init, update=update)
+    taken = lambda state, direction: (direction, solver.taken(state[1], direction))
+    return solver._replace(init=init, update=update, taken=taken)
 
 
 def _unit(v: Params) -> Params:

@@ -75,7 +75,11 @@ def martens(damping, factor, gain, accepted):
 
 
 def damping(
-    initial: Any = 1e-3, adapt: Callable = nielsen, lazy: bool = False, every: Any = 1
+    initial: Any = 1e-3,
+    adapt: Callable = nielsen,
+    lazy: bool = False,
+    every: Any = 1,
+    halvings: int = 0,
 ) -> Trust:
     """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
 
@@ -90,6 +94,8 @@ def damping(
         large models, where a tangent is dear.
       every: steps between two trials. Between them λ stays, and every finite step is taken; after a
         rejection each step is tried until one is taken.
+      halvings: how often a step is halved at most, for as long as that descends further. A step
+        taken in part has a good gain, and was too long: each halving raises λ by half.
 
     Raises:
       ValueError: ``initial`` not positive: a product of factors could never raise it.
@@ -108,11 +114,15 @@ def damping(
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
         scale, factor = adapt(state.scale, state.factor, jnp.maximum(gain, -1), accepted)
+        if halvings:
+            halved = -jnp.log2(trial.fraction)
+            scale = jnp.where(accepted & (halved > 0), 1.5**halved * state.scale, scale)
         # Kept finite and off zero, so that λ can always come back; factor likewise.
         scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
         return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
 
-    return Trust(lambda params: _state(initial, params), update, "damping", lazy=lazy)
+    start = lambda params: _state(initial, params)
+    return Trust(start, update, "damping", lazy=lazy, searches=halvings)
 
 
 def searched(initial: Any = None, halvings: int = 30) -> Trust:

@@ -67,6 +67,19 @@ def natural_gradient_by_gain_ratio(damping, momentum):
     return so.natural_gradient(damping=damping, momentum=momentum, search=False)
 
 
+def hessian_free_of_whole_steps(damping):
+    return so.hessian_free(damping, backtrack=0, halvings=0)
+
+
+def hessian_free_preconditioned_by_layers(damping, example):
+    return so.hessian_free(damping, preconditioner=so.curvature.layerwise(example))
+
+
+def layerwise_prox_linear(damping):
+    solver = so.solvers.prox_linear(so.solvers.cg(10))
+    return so.layerwise_gauss_newton(damping, solver=solver, layer_of=so.operators.apart)
+
+
 def adam_scaled_by_the_quadratic_model(damping):
     return so.scale_by_quadratic_model(optax.scale_by_adam(), damping)
 
@@ -147,8 +160,24 @@ METHODS = {
         parabola=3, rosenbrock=27, logistic=6, closed_loop=True, matrix_free=True,
     ),
     "hessian_free": Method(
-        so.hessian_free, {"damping": 1.0},
+        so.hessian_free, {"damping": 0.1},
+        parabola=8, rosenbrock=28, logistic=15, matrix_free=True,
+    ),
+    "hessian_free_of_whole_steps": Method(
+        hessian_free_of_whole_steps, {"damping": 0.1},
         parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
+    ),
+    "hessian_free_preconditioned_by_layers": Method(
+        hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
+        parabola=8, rosenbrock=26, logistic=15, matrix_free=True, by_leaf=True,
+    ),
+    "layerwise_gauss_newton": Method(
+        so.layerwise_gauss_newton, {"damping": 1e-3},
+        parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
+    ),
+    "layerwise_prox_linear": Method(
+        layerwise_prox_linear, {"damping": 1e-3},
+        parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
     ),
     "natural_gradient": Method(
         so.natural_gradient, {"damping": 1e-5},

@@ -32,9 +32,15 @@ def first_update(tx) -> Outcome:
 def injected(name):
     """The method with its options as hyperparameters, static those that give shapes; its step."""
     factory = METHODS[name].factory
-    static = {"max_cg_steps", "block_size", "max_precond_dim", "example"} & set(
-        inspect.signature(factory).parameters
-    )
+    static = {
+        "max_cg_steps",
+        "backtrack",
+        "halvings",
+        "block_size",
+        "max_precond_dim",
+        "example",
+        "layer_of",
+    } & set(inspect.signature(factory).parameters)
     tx = optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
     return tx, jax.jit(training_step(tx))
 

@@ -89,6 +89,37 @@ def test_a_preconditioner_changes_the_path_but_not_the_goal(x64):
     )
 
 
+def iterates_of(matrix, grad, count):
+    """Textbook conjugate gradients from zero: the first so many iterates."""
+    step, residual = np.zeros_like(grad), -grad
+    direction, found = residual, []
+    for _ in range(count):
+        alpha = residual @ residual / (direction @ matrix @ direction)
+        step, rest = step + alpha * direction, residual - alpha * matrix @ direction
+        direction = rest + (rest @ rest) / (residual @ residual) * direction
+        residual = rest
+        found.append(step)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("length", "numbers"), [(4, [6, 8, 11, 15]), (20, [1, 2, 3, 4, 6, 8, 11, 15])]
+)
+def test_the_trail_holds_the_latest_iterates_in_growing_distances(x64, length, numbers):
+    matrix, damping = random_matrix(np.geomspace(1, 30, 60)), 0.2
+    problem = Dense(matrix, 7.0 * np.sin(np.arange(60.0)))
+    step, _ = run(cg(18, stop=relative_residual(1e-12), trail=length), problem, damping)
+    expected = iterates_of(matrix + damping * np.eye(60), problem.grad, 18)
+    np.testing.assert_allclose(step.direction, expected[-1], atol=1e-9)
+    assert step.trail.count == 8
+    for back, number in enumerate(reversed(numbers), start=1):
+        place = (step.trail.count - back) % (length + 1)
+        d = expected[number - 1]
+        np.testing.assert_allclose(step.trail.steps[place], d, atol=1e-9)
+        model = problem.grad @ d + 0.5 * d @ matrix @ d
+        np.testing.assert_allclose(step.trail.predicted[place], model, rtol=1e-8)
+
+
 # Where the curvature is not positive
 
 

@@ -267,3 +267,11 @@ def test_a_search_begins_by_the_precision_and_stays_above_rounding():
 def test_a_search_of_nothing_is_refused(setting):
     with pytest.raises(ValueError, match=r"trust\.searched got .* positive"):
         trust.searched(**setting)
+
+
+def test_halvings_of_a_step_raise_damping_by_half_each_and_whole_steps_follow_the_gain():
+    at = lambda fraction, gain: trial(gain=gain)._replace(fraction=jnp.asarray(fraction))
+    policy = trust.damping(0.5, halvings=10)
+    assert policy.searches == 10 and trust.damping(0.5).searches == 0
+    found = scales(policy, at(0.25, 1.0), at(1.0, 1.0), at(0.5, NO))
+    np.testing.assert_allclose(np.divide(found, [0.5, *found[:-1]]), [2.25, 1 / 3, 2], rtol=1e-6)

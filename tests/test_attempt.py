@@ -1,0 +1,92 @@
+"""Going back along a solver's trail: which iterate is taken, and what was looked at for it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secondorder as so
+from secondorder import attempt
+from secondorder.solvers.base import Trail, make_step
+
+PARAMS = jnp.array([10.0])
+
+
+def tried(values, final, length=4, count=None):
+    """The step out of a trail whose k-th iterate, a step of k, has the k-th of the values."""
+    count = len(values) if count is None else count
+    ring = np.zeros((length + 1, 1), np.float32)
+    for k in range(len(values)):
+        ring[k % (length + 1)] = k + 1
+    table = jnp.array([0.0, *values, final], jnp.float32)
+    value_fn = lambda p: table[jnp.round(p[0] - PARAMS[0]).astype(int)]
+    trail = Trail(jnp.asarray(ring), -10 * jnp.asarray(ring[:, 0]), jnp.asarray(count), None)
+    whole = jnp.array([len(values) + 1.0])
+    step = make_step(whole, -10.0 * whole[0], trail=trail)
+    return jax.jit(lambda: attempt.backtracked(step, PARAMS, value_fn)._replace(trail=None))()
+
+
+@pytest.mark.parametrize(
+    ("values", "final", "taken"),
+    [
+        ([9.0, 8.0, 7.0], 6.0, 4),  # ever lower: the step itself
+        ([9.0, 5.0, 7.0], 8.0, 2),  # back while it falls
+        ([1.0, 9.0, 7.0], 8.0, 3),  # and no further, though there is a lower one
+        ([3.0, 4.0, 5.0], 6.0, 1),  # to the first
+        ([9.0, 5.0, jnp.nan], jnp.inf, 2),  # through what is not finite
+        ([9.0, 2.0, 3.0, 4.0, 5.0, 6.0], 7.0, 3),  # as far as the ring reaches
+        ([], 7.0, 1),  # no iterate was kept
+        ([9.0, 6.9999995, 7.0, 7.0], 7.0, 5),  # equal ones are left, and rounding is no descent
+        ([9.0, 6.0, 7.0, 7.0], 7.0, 2),  # but what lies before them is found
+    ],
+)
+def test_the_step_goes_back_until_the_value_would_rise(values, final, taken):
+    step = tried(values, final)
+    assert step.direction[0] == taken
+    assert step.predicted == -10 * taken and step.length == taken
+    back, kept = len(values) + 1 - taken, min(len(values), 4)
+    assert step.looks <= kept + 1 and (back == 0 or step.looks >= min(back + 2, kept + 1))
+
+
+# What a method makes of it
+
+
+def test_a_step_beyond_the_valley_is_taken_back_and_the_warm_start_is_not():
+    """Where it is flat, which CG sees last, the value rises faster than its quadratic."""
+    bend = jnp.array([1.0, 100.0])
+    rise = lambda z: jnp.where(bend > 30, 0.5 * z**2, jnp.cosh(z)) + 3.5 * z
+    f = so.compose(lambda z: jnp.sum(rise(z)), lambda p: p * jnp.sqrt(bend))
+    start = jnp.zeros(2)
+    grad = jax.grad(f)(start)
+
+    def update(trail):
+        cg = so.solvers.cg(200, trail=trail, warm_start=0.9)
+        tx = so.scale_by_curvature(so.exact(so.ggn), cg, so.trust.damping(1e-3))
+        return jax.jit(lambda: tx.update(grad, tx.init(start), start, value_fn=f))()
+
+    (_, before), (taken, after) = update(0), update(10)
+    assert so.diagnostics(after)["looks"] >= 2
+    assert f(taken) < min(f(start), f(start + before.solver))
+    np.testing.assert_array_equal(after.solver, before.solver)
+    told = so.diagnostics(after)
+    predicted = so.Quadratic(grad, so.ggn(f, start))(taken)
+    np.testing.assert_allclose(told["predicted"], predicted, rtol=1e-4)
+    np.testing.assert_allclose(told["gain"], (f(taken) - f(start)) / predicted, rtol=1e-4)
+
+
+def test_an_open_loop_policy_looks_at_nothing():
+    f = so.sum_of_squares(lambda p: jnp.arctan(p))
+    tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(trail=4), so.trust.fixed(1e-3))
+    p = jnp.array([4.0, 1.0])
+    _, state = tx.update(jax.grad(f)(p), tx.init(p), p, value_fn=f)
+    assert so.diagnostics(state)["looks"] == 0
+
+
+def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
+    f = so.sum_of_squares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
+    cg = lambda trail: so.solvers.cg(trail=trail)
+    method = lambda trail: so.scale_by_curvature(so.exact(so.ggn), cg(trail), so.trust.damping())
+    plain = so.minimize(f, jnp.array([-1.2, 1.0]), method(0))
+    more = so.minimize(f, jnp.array([-1.2, 1.0]), method(4))
+    assert plain.evaluations.values <= plain.steps
+    assert more.evaluations.values >= 2 * (more.steps - 1)

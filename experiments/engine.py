@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from threadpoolctl import threadpool_limits
 
+import secondorder as so
 from experiments.cost import GRADIENT
 from experiments.optimizers import Optimizer
 from experiments.problem import Data, Problem
@@ -122,6 +123,9 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
             value, grad = optax.value_and_grad_from_state(objective)(params, state=state)
         else:
             value, grad = jax.value_and_grad(objective)(params)
+        if optimizer.curvature_part > 1:
+            part = jax.tree.map(lambda x: x[:: optimizer.curvature_part], batch)
+            objective = so.with_curvature(objective, problem.objective(part))
         transformation = optimizer.build(**hyperparameters)
         updates, state = transformation.update(
             grad, state, params, value=value, grad=grad, value_fn=objective

@@ -48,6 +48,8 @@ class Optimizer:
     search: Mapping[str, Search] = field(default_factory=dict)
     """What is tuned, and where. Empty: run at its defaults."""
     diagnose: Callable[[Any], Mapping[str, jax.Array]] = so.diagnostics
+    curvature_part: int = 1
+    """Its curvature is of every so-manieth example of a batch."""
     baseline: bool = False
     reuses_gradient: bool = False
     """Whether the state holds value and gradient of the new point, as a line search leaves them."""

@@ -75,6 +75,8 @@ class Problem:
     grad_norm_target: float = 1e-8
     """A run ends when the gradient norm falls to it."""
     tuning_steps: int = 300
+    look_every: int = 1
+    """A benchmark looks at the error each so many steps: a look costs a step or more."""
     step_unit: float = 1.0
     """Where the search for a fixed step begins: one over the curvature, to a decade."""
     looks_at: Callable[[Data], Batch] = lambda data: next(full_batch(data, 0))

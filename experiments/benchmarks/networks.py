@@ -99,7 +99,7 @@ def _words(
         if method in names and problem in {p.name for p in problems}
     )
     seeds = QUICK_SEEDS if quick else SEEDS
-    described = " ".join(f"**{p.name}**: {p.description}" for p in problems)
+    described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if any(p is byte_transformer.PROBLEM for p in problems):
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
     nobody = ", ".join(untuned) or "nobody"
@@ -109,6 +109,11 @@ its default: {own or "nothing"}. Medians of {seeds} seed{"s" * (seeds > 1)}; a t
 seeds do not reach is a dash, and one that some do not says how many do. Gradient-equivalents count
 a gradient as 1, by the rules of `experiments/cost.py`; Grams, factorisations and products with the
 inverses show in seconds only."""
+
+
+def _looks(problem: Problem) -> str:
+    every = problem.look_every
+    return f" Looked at each {every} steps." if every > 1 else ""
 
 
 def _limit(steps: int, quick: bool) -> int:
@@ -129,16 +134,18 @@ def _contest(
         if optimizer.search:
             bar.set_description_str(f"{problem.name}, {name}, tuning")
             trial_steps = _limit(min(steps, problem.tuning_steps), quick)
-            best = tuning.tune(prepared[name], trials, trial_steps, every=2)
+            best = tuning.tune(
+                prepared[name], trials, trial_steps, every=max(2, problem.look_every)
+            )
             tuned = {best.hyperparameter: best.best.setting}
         runs = []
         for seed in range(QUICK_SEEDS if quick else SEEDS):
             bar.set_description_str(f"{problem.name}, {name}, seed {seed}")
-            runs.append(engine.run(prepared[name], seed, steps, tuned))
+            runs.append(engine.run(prepared[name], seed, steps, tuned, every=problem.look_every))
         found[name] = tuned, runs
         if request.lines:
             ends = ", ".join(
-                f"{r.columns['error'][-1]:.4g} after {len(r.columns['step']) - 1}" for r in runs
+                f"{r.columns['error'][-1]:.4g} after {r.columns['step'][-1]:.0f}" for r in runs
             )
             bar.write(f"{problem.name}  {name}  {tuned}  error {ends}")
         bar.update()

@@ -81,12 +81,13 @@ PROBLEM = Problem(
     metrics=lambda params, data: {"error": networks.squared_error(params, data["inputs"])},
     measure="loss",
     targets=TARGETS,
-    steps={"first-order": 500, "quasi-newton": 500, "matrix-free": 60, "dense": 250},
+    steps={"first-order": 300, "quasi-newton": 300, "matrix-free": 40, "dense": 150},
     solved=lambda row: row["error"] <= TARGETS[-1],
     float64=False,
     random_start=True,
     grad_norm_target=1e-6,
-    tuning_steps=150,
+    tuning_steps=100,
+    look_every=2,
 )
 
 MINIBATCHES = dataclasses.replace(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from secondorder.curvature import taps
 from secondorder.curvature.structures import sound
 from secondorder.operators import kronecker as kr
+from secondorder.operators.axes import one_by_one
 from secondorder.operators.kronecker import Factors
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -119,7 +120,8 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     if factor.ndim == 2:
         return old
     size = jnp.max(jnp.abs(factor), axis=(1, 2), keepdims=True)
-    return sound(jnp.linalg.eigh(factor / jnp.where(size > 0, size, 1))[1], old)
+    vectors = one_by_one(jnp.linalg.eigh, factor / jnp.where(size > 0, size, 1))[1]
+    return sound(vectors, old)
 
 
 def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:

@@ -150,9 +150,25 @@ def separated(layout: Layout, factors: Factors) -> Factors:
     return tuple(apart(i, gram) for i, gram in enumerate(factors))
 
 
+def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
+    """``factorise(*stacks)`` of stacks ``(N, …)``, on a CPU one after another.
+
+    There, LAPACK's batched kernels share the threads of all that runs beside them, and where steps
+    are dispatched ahead they were seen to wait for one another for ever (JAX 0.10.2).
+    """
+
+    def singly(*stacks: jax.Array) -> Any:
+        one = lambda parts: jax.tree.map(lambda x: x[0], factorise(*(x[None] for x in parts)))
+        return jax.lax.map(one, stacks)
+
+    if len(stacks[0]) == 1:
+        return factorise(*stacks)
+    return jax.lax.platform_dependent(*stacks, cpu=singly, default=factorise)
+
+
 def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, largest first and none negative, and eigenvectors of ``(N, b, b)``."""
-    values, vectors = jnp.linalg.eigh(gram)
+    values, vectors = one_by_one(jnp.linalg.eigh, gram)
     return jnp.maximum(values[:, ::-1], 0), vectors[:, :, ::-1]
 
 
@@ -197,7 +213,7 @@ def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]
     basis = jnp.take_along_axis(basis, order[:, None, :], axis=2)
     size = jnp.max(jnp.abs(gram), axis=(1, 2), keepdims=True)
     image = jnp.matmul(gram / jnp.where(size > 0, size, 1), basis, precision=HIGHEST)
-    return jnp.linalg.qr(image)[0], order
+    return one_by_one(lambda x: jnp.linalg.qr(x)[0], image), order
 
 
 def along(vector: jax.Array, axis: int, rank: int) -> jax.Array:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.operators.axes import along_axis
+from secondorder.operators.axes import along_axis, one_by_one
 from secondorder.operators.base import Operator
 from secondorder.tree import Params, Scalar
 
@@ -107,17 +107,16 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
         if factor.ndim == 2:
             size = factor + shift[:, None]
             return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
-        # One after another: on a CPU, batched triangular solves in a program that does other things
-        # beside them were seen to wait for one another for ever, where steps are dispatched ahead.
-        if len(factor) == 1:
-            return whole(factor[0], shift[0])[None]
-        return jax.lax.map(lambda pair: whole(*pair), (factor, shift))
+        return one_by_one(whole, factor, shift)
 
     def whole(factor: jax.Array, shift: jax.Array) -> jax.Array:
-        eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
-        lower = jax.lax.linalg.cholesky(factor + shift * eye, symmetrize_input=False)
-        half = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-        return jnp.matmul(half.T, half, precision=HIGHEST)
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
+        shifted = factor + shift[:, None, None] * eye
+        lower = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
+        half = jax.lax.linalg.triangular_solve(
+            lower, jnp.broadcast_to(eye, factor.shape), left_side=True, lower=True
+        )
+        return jnp.matmul(half.mT, half, precision=HIGHEST)
 
     pairs = zip(factors, shifts(factors, damping), strict=True)
     return tuple(inverse(f, s) for f, s in pairs)

@@ -138,3 +138,23 @@ def test_the_columns_are_put_in_order_before_they_are_improved():
     new, order = ax.next_basis(gram, basis)
     np.testing.assert_array_equal(order[0], [1, 2, 0])
     np.testing.assert_allclose(np.abs(new[0]), np.eye(3)[:, [1, 2, 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("factorise", ["eigh", "qr", "cholesky"])
+def test_on_a_cpu_stacks_are_factorised_one_after_another_and_alike(factorise):
+    # Batched, they may wait for one another for ever.
+    kinds = {
+        "eigh": jnp.linalg.eigh,
+        "qr": lambda x: tuple(jnp.linalg.qr(x)),
+        "cholesky": lambda x: (jnp.linalg.cholesky(x),),
+    }
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 4, 6))
+    stack = jnp.asarray(root @ root.mT)
+    found = jax.jit(lambda x: ax.one_by_one(kinds[factorise], x))
+    for x, y in zip(found(stack), kinds[factorise](stack), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    calls = [
+        line for line in found.lower(stack).compile().as_text().splitlines() if "lapack" in line
+    ]
+    assert calls and not any("[3,4,4]" in line for line in calls)

@@ -1,7 +1,6 @@
 """Kronecker operators against products written out, in float64."""
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,21 +94,6 @@ def test_a_stack_of_layers_is_damped_each_by_its_own():
         alone = inverses((jnp.asarray(a[s : s + 1]), jnp.asarray(g[s : s + 1])), LAMBDA)
         for x, y in zip(together, alone, strict=True):
             np.testing.assert_allclose(x[s], y[0], rtol=1e-12)
-
-
-def test_a_stack_is_solved_one_after_another_since_batched_solves_can_wait_for_ever():
-    shapes = []
-
-    def collect(jaxpr):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name in ("cholesky", "triangular_solve"):
-                shapes.append(eqn.invars[0].aval.shape)
-            for inner in jax.extend.core.jaxprs_in_params(eqn.params):
-                collect(inner)
-
-    stack = jnp.stack([jnp.eye(3)] * 2), jnp.stack([jnp.eye(4)] * 2)
-    collect(jax.make_jaxpr(lambda f: inverses(f, 0.1))(stack).jaxpr)
-    assert sorted(shapes) == [(3, 3), (3, 3), (4, 4), (4, 4)]
 
 
 def test_factors_of_zeros_have_finite_inverses():

@@ -1,0 +1,12 @@
+"""The gallery: calculus as optimizers use it, a picture and a few checked numbers per idea."""
+
+from experiments.pictures import derivative, descent, paths
+from experiments.pictures.lesson import Claim, Lesson
+from experiments.pictures.make import make
+
+CHAPTERS = (derivative, descent, paths)
+LESSONS: dict[str, Lesson] = {
+    lesson.name: lesson for chapter in CHAPTERS for lesson in chapter.LESSONS
+}
+
+__all__ = ["LESSONS", "Claim", "Lesson", "make"]

@@ -1,10 +1,10 @@
 """The gallery: calculus as optimizers use it, a picture and a few checked numbers per idea."""
 
-from experiments.pictures import derivative, descent, paths
+from experiments.pictures import chain_rule, derivative, descent, paths, products
 from experiments.pictures.lesson import Claim, Lesson
 from experiments.pictures.make import make
 
-CHAPTERS = (derivative, descent, paths)
+CHAPTERS = (derivative, descent, paths, chain_rule, products)
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson for chapter in CHAPTERS for lesson in chapter.LESSONS
 }

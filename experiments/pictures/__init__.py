@@ -1,10 +1,18 @@
 """The gallery: calculus as optimizers use it, a picture and a few checked numbers per idea."""
 
-from experiments.pictures import chain_rule, derivative, descent, paths, products
+from experiments.pictures import (
+    chain_rule,
+    derivative,
+    descent,
+    hessian,
+    jacobian,
+    paths,
+    products,
+)
 from experiments.pictures.lesson import Claim, Lesson
 from experiments.pictures.make import make
 
-CHAPTERS = (derivative, descent, paths, chain_rule, products)
+CHAPTERS = (derivative, descent, paths, chain_rule, products, jacobian, hessian)
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson for chapter in CHAPTERS for lesson in chapter.LESSONS
 }

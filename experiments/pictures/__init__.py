@@ -4,15 +4,17 @@ from experiments.pictures import (
     chain_rule,
     derivative,
     descent,
+    failures,
     hessian,
     jacobian,
+    newton,
     paths,
     products,
 )
 from experiments.pictures.lesson import Claim, Lesson
 from experiments.pictures.make import make
 
-CHAPTERS = (derivative, descent, paths, chain_rule, products, jacobian, hessian)
+CHAPTERS = (derivative, descent, paths, chain_rule, products, jacobian, hessian, newton, failures)
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson for chapter in CHAPTERS for lesson in chapter.LESSONS
 }

@@ -1,5 +1,6 @@
 """The Hessian: a quadratic model at a point, and five matrices that are called curvature."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,40 +36,40 @@ REACH = 1.5  # half the width of the windows
 
 
 def model_numbers() -> Numbers:
-    numbers: Numbers = {}
-    for name, (value, near) in PLACES.items():
-        # Where the gradient is zero, whatever kind of point that is.
-        point = so.least_squares(jax.grad(value), jnp.array(near), tol=1e-12).params
-        hessian = so.hessian(value, point)
-        eigenvalues, vectors = jnp.linalg.eigh(so.dense(hessian, point))
-        quadratic = so.Quadratic(jax.grad(value)(point), hessian)
-        t = jnp.linspace(-REACH, REACH, 121)
-        x, y = jnp.meshgrid(t, t)
-        steps = jnp.stack([x, y], -1)
-        along = [jax.vmap(lambda s, v=v: value(point + s * v))(t) for v in vectors.T]
-        model = [jax.vmap(lambda s, v=v: value(point) + quadratic(s * v))(t) for v in vectors.T]
-        # How far model and function part, over all directions, as the distance shrinks.
-        radii = jnp.geomspace(0.02, 0.2, 6)
-        turn = jnp.linspace(0, 2 * jnp.pi, 60)
-        ring = jnp.stack([jnp.cos(turn), jnp.sin(turn)], -1)
-        miss = lambda d: value(point + d) - value(point) - quadratic(d)
-        misses = jnp.stack([jnp.abs(jax.vmap(miss)(r * ring)).max() for r in radii])
-        numbers[name] = {
-            "point": point,
-            "value": float(value(point)),
-            "slope": float(jnp.linalg.norm(jax.grad(value)(point))),
-            "eigenvalues": eigenvalues,
-            "vectors": vectors,
-            "t": t,
-            "x": point[0] + x,
-            "y": point[1] + y,
-            "f": jax.vmap(jax.vmap(lambda d: value(point + d)))(steps),
-            "m": jax.vmap(jax.vmap(lambda d: value(point) + quadratic(d)))(steps),
-            "along": along,
-            "model": model,
-            "power": fitted_power(radii, misses),
-        }
-    return numbers
+    return {name: _model_at(value, jnp.array(near)) for name, (value, near) in PLACES.items()}
+
+
+def _model_at(value: Callable, near: jax.Array) -> Numbers:
+    """The function and its quadratic model around a point where the gradient is zero."""
+    point = so.least_squares(jax.grad(value), near, tol=1e-12).params
+    hessian = so.hessian(value, point)
+    eigenvalues, vectors = jnp.linalg.eigh(so.dense(hessian, point))
+    quadratic = so.Quadratic(jax.grad(value)(point), hessian)
+    function = jax.jit(lambda d: value(point + d))
+    model = jax.jit(lambda d: value(point) + quadratic(d))
+    t = jnp.linspace(-REACH, REACH, 121)
+    x, y = jnp.meshgrid(t, t)
+    everywhere = lambda fn: jax.vmap(jax.vmap(fn))(jnp.stack([x, y], -1))
+    along = lambda fn: jax.vmap(jax.vmap(fn))(t[None, :, None] * vectors.T[:, None, :])
+    # How far model and function part, over all directions, as the distance shrinks.
+    radii = jnp.geomspace(0.02, 0.2, 6)
+    turn = jnp.linspace(0, 2 * jnp.pi, 60)
+    ring = jnp.stack([jnp.cos(turn), jnp.sin(turn)], -1)
+    rings = radii[:, None, None] * ring
+    misses = jnp.abs(jax.vmap(jax.vmap(lambda d: function(d) - model(d)))(rings)).max(1)
+    return {
+        "point": point,
+        "eigenvalues": eigenvalues,
+        "vectors": vectors,
+        "t": t,
+        "x": point[0] + x,
+        "y": point[1] + y,
+        "f": everywhere(function),
+        "m": everywhere(model),
+        "along": along(function),
+        "model": along(model),
+        "power": fitted_power(radii, misses),
+    }
 
 
 @styled

@@ -2,6 +2,7 @@
 
 from experiments.pictures import (
     chain_rule,
+    cost,
     derivative,
     descent,
     failures,
@@ -14,7 +15,18 @@ from experiments.pictures import (
 from experiments.pictures.lesson import Claim, Lesson
 from experiments.pictures.make import make
 
-CHAPTERS = (derivative, descent, paths, chain_rule, products, jacobian, hessian, newton, failures)
+CHAPTERS = (
+    derivative,
+    descent,
+    paths,
+    chain_rule,
+    products,
+    jacobian,
+    hessian,
+    newton,
+    failures,
+    cost,
+)
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson for chapter in CHAPTERS for lesson in chapter.LESSONS
 }

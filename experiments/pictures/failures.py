@@ -126,7 +126,7 @@ def failure_claims(n: Numbers) -> list[Claim]:
     return claims
 
 
-SIDE = 120  # starts along each side of the square
+COARSE, FINE = 120, 360  # starts along each side of the square
 MINIMA = ((3.0, 2.0), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126))
 OTHER, LOST = 4, 5  # a saddle or a maximum; nowhere
 BASIN_COLOURS = (BLUE, ORANGE, GREEN, PINK, "#D9D9D9", BLACK)
@@ -138,8 +138,8 @@ PANELS = {
 }
 
 
-def _starts(reach: float) -> jax.Array:
-    side = (jnp.arange(SIDE) + 0.5) / SIDE * 2 * reach - reach
+def _starts(reach: float, count: int) -> jax.Array:
+    side = (jnp.arange(count) + 0.5) / count * 2 * reach - reach
     return jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
 
 
@@ -156,7 +156,7 @@ def _ends(optimizer, steps: int) -> jax.Array:
 
         return jax.lax.scan(step, (p, optimizer.init(p)), length=steps)[0][0]
 
-    return jax.jit(jax.vmap(run))(_starts(5.0))
+    return jax.jit(jax.vmap(run))(_starts(5.0, COARSE))
 
 
 def _pure_ends(slope, starts: jax.Array, steps: int) -> jax.Array:
@@ -169,7 +169,8 @@ def _basin(ends: jax.Array, minima: jax.Array, slope) -> np.ndarray:
     distance = jnp.linalg.norm(ends[:, None] - minima, axis=-1)
     still = jnp.linalg.norm(jax.vmap(slope)(ends), axis=-1) < 1e-6
     at = jnp.where(distance.min(1) < 1e-3, distance.argmin(1), OTHER)
-    return np.asarray(jnp.where(still, at, LOST)).reshape(SIDE, SIDE)
+    side = round(len(ends) ** 0.5)
+    return np.asarray(jnp.where(still, at, LOST)).reshape(side, side)
 
 
 def basin_numbers() -> Numbers:
@@ -182,11 +183,11 @@ def basin_numbers() -> Numbers:
     minima = _pure_ends(slope, jnp.array(MINIMA), 3)
     of = {
         "gradient descent": _basin(_ends(so.gradient_descent(5e-3), 800), minima, slope),
-        "pure": _basin(_pure_ends(slope, _starts(5.0), 60), minima, slope),
+        "pure": _basin(_pure_ends(slope, _starts(5.0, FINE), 60), minima, slope),
         "region": _basin(_ends(so.trust_region_newton(1.0), 30), minima, slope),
-        "cube": _basin(_pure_ends(cube, _starts(2.0), 60), roots, cube),
+        "cube": _basin(_pure_ends(cube, _starts(2.0, FINE), 60), roots, cube),
     }
-    inside = np.linalg.norm(np.asarray(_starts(2.0)), axis=1).reshape(SIDE, SIDE) < 2
+    inside = np.linalg.norm(np.asarray(_starts(2.0, FINE)), axis=1).reshape(FINE, FINE) < 2
     return {
         "of": of,
         "minima": minima,
@@ -198,9 +199,9 @@ def basin_numbers() -> Numbers:
 
 @styled
 def draw_basins(n: Numbers) -> Figure:
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 9.8), layout="constrained")
     colours = ListedColormap(list(BASIN_COLOURS))
-    for axes, (name, title) in zip(figure.subplots(1, 4), PANELS.items(), strict=True):
+    for axes, (name, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         reach = 2 if name == "cube" else 5
         axes.imshow(n["of"][name], origin="lower", extent=(-reach, reach, -reach, reach),
                     cmap=colours, vmin=-0.5, vmax=5.5, interpolation="nearest")  # fmt: skip
@@ -209,7 +210,7 @@ def draw_basins(n: Numbers) -> Figure:
         axes.set(xlabel="start: real part" if name == "cube" else "start: x")
         axes.set_ylabel("imaginary part" if name == "cube" else "y", labelpad=0)
         what = "a root" if name == "cube" else "a minimum"
-        axes.set_title(f"{title}\n{n['found'][name]:.1%} find {what}", fontsize=11)
+        axes.set_title(f"{title}\n{n['found'][name]:.1%} find {what}")
         axes.grid(visible=False)
     figure.suptitle("Colour: which star a start leads to. Grey: a saddle or a maximum", fontsize=13)
     return figure
@@ -252,7 +253,7 @@ LESSONS = (
         "Himmelblau's function has four minima, four saddles and a maximum. Gradient descent rolls "
         "into the nearest valley. Pure Newton is drawn to whatever is stationary: the grey starts "
         "end on a saddle or the maximum, and neighbours part company. A trust region makes Newton "
-        "go down again. On the right the classical fractal: Newton for the three roots of z³ = 1.",
+        "go down again. Last, the classical fractal: Newton for the three roots of z³ = 1.",
         basin_numbers,
         draw_basins,
         basin_claims,

@@ -62,10 +62,7 @@ def draw_modes(n: Numbers) -> Figure:
     for axes, panel in zip(figure.subplots(1, 2, sharey=True), ("inputs", "outputs"), strict=True):
         other = "outputs" if panel == "inputs" else "inputs"
         for mode, colour, marker in (("forward", ORANGE, "s"), ("reverse", BLUE, "o")):
-            label = {
-                "forward": "forward: a pass per input",
-                "reverse": "reverse: a pass per output",
-            }
+            label = f"{mode}: a pass per {'input' if mode == 'forward' else 'output'}"
             axes.loglog(n["sizes"], 1e3 * n[panel][mode], color=colour, marker=marker,
                         label=label)  # fmt: skip
         crossing = n[panel]["crossover"]

@@ -16,6 +16,7 @@ from experiments.compare.tables import console
 from experiments.compare.write import write
 from experiments.errors import UserError, pick, whole_number
 from experiments.optimizers import OPTIMIZERS
+from experiments.pictures import LESSONS, make
 from experiments.problems import PROBLEMS
 from experiments.records import Store
 
@@ -50,7 +51,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class List:
-    """Show the problems and the optimizers by name."""
+    """Show the problems, the optimizers and the pictures by name."""
 
 
 def compare(options: Compare) -> int:
@@ -93,6 +94,9 @@ def show_list(options: List) -> int:
     print("\nBenchmarks")
     for name in BENCHMARKS:
         print(f"  {name}")
+    print("\nPictures")
+    for name, lesson in LESSONS.items():
+        print(f"  {name:30} {lesson.title}")
     print("\nOptimizers")
     for name, optimizer in OPTIMIZERS.items():
         tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
@@ -132,9 +136,31 @@ def bench(options: Bench) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Draw the gallery: what a derivative, a gradient, a Hessian and a Newton step are.
+
+    Writes each picture as PNG and SVG, and `gallery.html` with all of them, which opens alone.
+    """
+
+    names: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")]] = ()
+    """Which pictures; all of them if none is named."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/pictures")
+    """The folder for them."""
+
+
+def pictures(options: Pictures) -> int:
+    chosen = [LESSONS[name] for name in pick(options.names, LESSONS, "picture")]
+    page, failed = make(chosen, options.out)
+    for sentence in failed:
+        print(f"A number is not what it should be. {sentence}", file=sys.stderr)
+    print(f"Gallery: {page}")
+    return 1 if failed else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
-        Compare | Bench | List,
+        Compare | Bench | Pictures | List,
         args=arguments,
         prog="python -m experiments",
         description="Experiments with optimizers. Start with: python -m experiments compare",
@@ -142,12 +168,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if isinstance(command, Compare):
             return compare(command)
+        if isinstance(command, Pictures):
+            return pictures(command)
         return bench(command) if isinstance(command, Bench) else show_list(command)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted before the first run had finished.", file=sys.stderr)
+        print("Interrupted before the first run or page had finished.", file=sys.stderr)
         return INTERRUPTED
 
 

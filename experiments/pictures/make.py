@@ -1,0 +1,48 @@
+"""Draws the chosen lessons into a folder: every picture as PNG and SVG, and one page of all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from experiments.benchmarks.tables import BAR
+from experiments.errors import UserError
+from experiments.pictures.lesson import Lesson
+from experiments.pictures.page import Shown, gallery
+
+
+class Made(NamedTuple):
+    """The page; beside it lie the pictures and what moves."""
+
+    page: Path
+    failed: list[str]
+    """One sentence for each checked number that is not what it should be."""
+
+
+def make(lessons: Sequence[Lesson], folder: Path) -> Made:
+    """Computes, checks and draws, one lesson after another, then writes the page of all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"'{folder}' cannot be made a folder: {error.strerror}.") from error
+    shown = []
+    with tqdm(total=len(lessons), bar_format=BAR) as bar:
+        for lesson in lessons:
+            bar.set_description_str(lesson.name)
+            shown.append(_draw(lesson, folder))
+            bar.update()
+        bar.set_description_str("done")
+    page = folder / "gallery.html"
+    page.write_text(gallery(shown))
+    return Made(page, [str(claim) for one in shown for claim in one.claims if not claim.holds])
+
+
+def _draw(lesson: Lesson, folder: Path) -> Shown:
+    numbers = lesson.numbers()
+    images = lesson.image(numbers)
+    if lesson.animate is not None:
+        images["gif"] = lesson.animate(numbers)
+    for kind, content in images.items():
+        (folder / f"{lesson.name}.{kind}").write_bytes(content)
+    return Shown(lesson, images["png"], images.get("gif"), lesson.claims(numbers))

@@ -78,21 +78,30 @@ def _value_at(step: Params, params: Params, value_fn: Callable, dtype: Any) -> j
     return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
 
+def along(step: Step, fraction: Any) -> Params:
+    """``α d + ½ α² a + ⅙ α³ b + ...``, the point of a step's path at a fraction α of it."""
+    factor = fraction
+    path = tree.scale(factor, step.direction)
+    for order, x in enumerate(step.bends, 2):
+        factor = factor * fraction / order
+        path = tree.axpy(factor, x, path)
+    return path
+
+
+def bent(step: Step) -> Step:
+    """The end of the path that a solver proposes."""
+    return step._replace(direction=along(step, 1.0)) if step.bends else step
+
+
 def searched(
     step: Step, grads: Params, params: Params, value: Any, value_fn: Callable, halvings: int
 ) -> Step:
     """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
 
-    Along ``α d + ½ α² a``, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
+    Along the step's path, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
     """
-    d, a = step.direction, step.bend
     dtype = step.predicted.dtype
-
-    def at(fraction: jax.Array) -> Params:
-        path = tree.scale(fraction, d)
-        return path if a is None else tree.axpy(0.5 * fraction**2, a, path)
-
-    tried = lambda fraction: _value_at(at(fraction), params, value_fn, dtype)
+    tried = lambda fraction: _value_at(along(step, fraction), params, value_fn, dtype)
 
     def rising(carry):
         _, here, further, count = carry
@@ -106,9 +115,9 @@ def searched(
     one = jnp.ones((), dtype)
     start = one, tried(one), tried(0.5 * one), jnp.zeros((), jnp.int32)
     fraction, _, _, count = jax.lax.while_loop(rising, halve, start)
-    slope = tree.vdot(grads, d).astype(dtype)
+    slope = tree.vdot(grads, step.direction).astype(dtype)
     return step._replace(
-        direction=at(fraction),
+        direction=along(step, fraction),
         predicted=fraction * slope + fraction**2 * (step.predicted - slope),
         length=fraction * step.length,
         fraction=fraction,

@@ -80,7 +80,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         )
     last = states[-1]
     report = last.report._asdict()
-    del report["direction"], report["boundary"], report["bend"], report["trail"]
+    del report["direction"], report["boundary"], report["bends"], report["trail"]
     found = report | {
         "steps": last.count,
         "rejections": last.rejections,

@@ -108,6 +108,8 @@ def scale_by_curvature(
             if value is None:
                 value = value_fn(params)
             step = attempt.searched(step, g, params, value, value_fn, trust.searches)
+        else:
+            step = attempt.bent(step)
         step = attempt.within_box(step, Quadratic(g, operator), params, value_fn)
         solver_state = solver.taken(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
@@ -129,7 +131,7 @@ def scale_by_curvature(
             curvature=memories[0],
             solver=memories[1],
             trust=trust_state,
-            report=step._replace(direction=(), bend=None, trail=None),
+            report=step._replace(direction=(), bends=(), trail=None),
         )
 
     def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):

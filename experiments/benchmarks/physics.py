@@ -1,7 +1,5 @@
 """Physics-informed networks: who reaches the accuracy that the equation asks for, and how soon."""
 
-import math
-
 import secondorder as so
 from experiments import cost
 from experiments.benchmarks.networks import Field, contest
@@ -21,7 +19,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         label="Natural gradient",
         build=lambda: so.natural_gradient(),
         step_class="dense",
-        step_cost=_searched,
+        step_cost=_searched(3),
         look=Look("#D55E00", "solid", "X"),
     )
     bfgs = Optimizer(
@@ -33,15 +31,31 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         look=Look("#009E73", "solid", "P"),
         reuses_gradient=True,
     )
+    searching = Optimizer(
+        name="levenberg-marquardt-search",
+        label="Levenberg-Marquardt, search",
+        build=lambda: so.levenberg_marquardt(search=True),
+        step_class="dense",
+        step_cost=_searched(4),
+        look=Look("#0072B2", "solid", "o"),
+    )
     known = (OPTIMIZERS[name] for name in ("adam", "lbfgs", "levenberg-marquardt"))
-    return {optimizer.name: optimizer for optimizer in (*known, bfgs, natural)}
+    return {optimizer.name: optimizer for optimizer in (*known, bfgs, searching, natural)}
 
 
-def _searched(diagnostics: cost.Diagnostics) -> float:
-    """The gradient, the rows, a second derivative along the step, and a value per fraction."""
-    looks = 2 - math.log2(diagnostics["fraction"])
-    rows = cost.COTANGENT * diagnostics["products"]
-    return cost.GRADIENT + rows + 2 * cost.TANGENT + cost.VALUE * looks + cost.TRIAL
+def _searched(order: int) -> cost.StepCost:
+    """The gradient, the rows, derivatives along the path, and a value per fraction.
+
+    A nested derivative is twice the work of what it is nested around: ``2ᵏ`` values for the k-th.
+    """
+    path = sum(2**k for k in range(2, order + 1)) * cost.VALUE
+
+    def price(diagnostics: cost.Diagnostics) -> float:
+        rows = cost.COTANGENT * diagnostics["products"]
+        looks = cost.VALUE * diagnostics["looks"]
+        return cost.GRADIENT + rows + path + looks + cost.TRIAL
+
+    return price
 
 
 def run(request: Request) -> Report:

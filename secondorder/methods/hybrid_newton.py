@@ -34,4 +34,4 @@ def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformation
 
     Source: Fletcher and Xu (1987); Moré and Sorensen (1983).
     """
-    return scale_by_curvature(hybrid(), hybrid_region(acceleration=True), radius(initial_radius))
+    return scale_by_curvature(hybrid(), hybrid_region(2), radius(initial_radius))

@@ -17,7 +17,7 @@ from secondorder.transform import scale_by_curvature
 def natural_gradient(
     learning_rate: Any = None,
     damping: Any = None,
-    momentum: Any = 0.5,
+    momentum: Any = 0.0,
     *,
     search: bool = True,
     acceleration: bool = True,
@@ -36,11 +36,13 @@ def natural_gradient(
       damping: where steps are searched, the first λ, as a part of the trace of JᵀMJ; ``None`` for
         the precision to the power ¾. Else in the units of the curvature, 1e-3 for ``None``: the
         first λ, or, with a learning rate, the fixed one.
-      momentum: SPRING's μ: of the steps, the one nearest to μ times the last one.
+      momentum: SPRING's μ: of the steps, the one nearest to μ times the last one. For batches that
+        change, such as points drawn anew, around 0.9.
       search: where there is no learning rate: whether to search, or to let λ follow the gain ratio
         of whole steps, for one trial a step.
-      acceleration: whether the search follows the model's second derivative along the step, where
-        that is safe; least-squares losses alone, others ignore it.
+      acceleration: whether the search follows the path along which residuals shrink evenly, to
+        third order, for two derivatives of the model along it; least-squares losses that are not
+        chunked alone, others ignore it.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -53,7 +55,7 @@ def natural_gradient(
     for the momentum; Transtrum and Sethna (2012) for the acceleration.
     """
     if search and learning_rate is None:
-        solver = dual(momentum, acceleration, relative=True)
+        solver = dual(momentum, order=3 if acceleration else 1, relative=True)
         return scale_by_curvature(exact(ggn), solver, trust.searched(damping))
     damping = 1e-3 if damping is None else damping
     policy = trust.damping(damping) if learning_rate is None else trust.fixed(damping)

@@ -152,6 +152,29 @@ class Jacobian:
         slope = lambda p: jax.jvp(self.fn, (p,), (along,))[1]
         return jax.jvp(slope, (self.params,), (along,))[1]
 
+    def derivative_along(self, *path: Params) -> Any:
+        """The derivative of the outputs, of one order more than the path has terms, at t = 0.
+
+        The path is ``params + t x₁ + ½ t² x₂ + ⅙ t³ x₃ + ...``; each order is a forward pass.
+        """
+        if len(path) == 1:
+            return self.second_derivative(*path)
+        terms = [tree.cast(x, self.params) for x in path]
+
+        def at(t: jax.Array) -> Any:
+            point, factor = self.params, jnp.ones_like(t)
+            for order, x in enumerate(terms, 1):
+                factor = factor * t / order
+                point = jax.tree.map(lambda p, x, f=factor: p + f.astype(p.dtype) * x, point, x)
+            return self.fn(point)
+
+        def slope(fn: Callable) -> Callable:
+            return lambda t: jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]
+
+        for _ in range(len(terms) + 1):
+            at = slope(at)
+        return at(jnp.zeros((), tree.dtype(self.params)))
+
     @property
     def mode(self) -> str:
         """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""

@@ -174,9 +174,9 @@ class Pullback(Operator):
         columns = self.jacobian.dense()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
-    def second_derivative(self, v: Params) -> jax.Array:
-        """``Sᵀ z″``, with ``z″`` the second derivative of the outputs along ``v``: ``(k,)``."""
-        return ravel(self.middle.root_transpose(self.jacobian.second_derivative(v)))
+    def derivative_along(self, *path: Params) -> jax.Array:
+        """``Sᵀ`` times the outputs' next derivative along a path: ``(k,)``."""
+        return ravel(self.middle.root_transpose(self.jacobian.derivative_along(*path)))
 
     def residual(self) -> jax.Array | None:
         """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""

@@ -70,8 +70,8 @@ class Step(NamedTuple):
         where they are fewer; 0 of a solver that has no choice.
       fraction: how much of the step is taken, by a policy that searches along it.
       looks: values of the objective taken to choose it, before its trial.
-      bend: ``a`` where the path ``α d + ½ α² a`` follows the model's outputs better than ``α d``;
-        ``None`` else.
+      bends: ``a, b, ...`` where the path ``α d + ½ α² a + ⅙ α³ b + ...`` follows the model's
+        outputs better than ``α d``; a step that is not searched goes to its end, α = 1.
       trail: iterates on the way to it, for the one of the lowest value to be taken; ``None`` else.
     """
 
@@ -88,7 +88,7 @@ class Step(NamedTuple):
     dimension: jax.Array
     fraction: jax.Array
     looks: jax.Array
-    bend: Params = None
+    bends: tuple[Params, ...] = ()
     trail: Any = None
 
 
@@ -179,7 +179,7 @@ def make_step(
     optimality: Any = jnp.inf,
     stopped: Any = Stop.SOLVED,
     dimension: Any = 0,
-    bend: Params = None,
+    bends: tuple[Params, ...] = (),
     trail: Trail | None = None,
 ) -> Step:
     """A :class:`Step` with every field an array of a settled dtype, never weakly typed."""
@@ -200,6 +200,6 @@ def make_step(
         dimension=whole(dimension),
         fraction=real(1),
         looks=whole(0),
-        bend=bend,
+        bends=bends,
         trail=trail,
     )

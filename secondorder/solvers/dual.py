@@ -25,6 +25,7 @@ from secondorder.operators.pullback import Pullback
 from secondorder.operators.rows import ChunkedRows, Rows, rows_of
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.paths import path
 from secondorder.solvers.rows import RowsState
 from secondorder.tree import Params
 
@@ -36,7 +37,7 @@ class Last(NamedTuple):
     damping: jax.Array
 
 
-def dual(momentum: Any = 0.0, acceleration: bool = False, relative: bool = False) -> Solver:
+def dual(momentum: Any = 0.0, order: int = 1, relative: bool = False) -> Solver:
     """``d = argmin g·d + ½ ‖R d‖² + ½ λ ‖d − μ d₋‖²``, ``d₋`` the last step, by a Gram of the rows.
 
     The Gram is ``RᵀR`` or ``R Rᵀ``, by shapes; the step's ``dimension`` says which. Its eigenvalues
@@ -51,9 +52,8 @@ def dual(momentum: Any = 0.0, acceleration: bool = False, relative: bool = False
 
     Args:
       momentum: 0 ≤ μ < 1.
-      acceleration: whether the step has a ``bend``, for a policy that searches along it: the
-        solution for the second derivative of the outputs along ``d``, where it is at most ¾ as
-        long. Least-squares losses that are not chunked alone; others ignore it.
+      order: of the path that a policy searches along, :mod:`secondorder.solvers.paths`; 1 for the
+        step alone. Least-squares losses that are not chunked alone; others ignore it.
       relative: whether λ is a part of the trace of the Gram, and never below rounding, or in the
         units of the curvature.
 
@@ -91,23 +91,22 @@ def dual(momentum: Any = 0.0, acceleration: bool = False, relative: bool = False
         step = plain + jnp.where(jnp.dot(g, plain + more) < 0, more, 0)
         change = rows.mv(step)
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
-        direction = tree.cast(unravel(step, grad), grad)
-        bend = None
-        if acceleration and isinstance(op, Pullback) and op.middle.least_squares:
-            a = -solve(op.second_derivative(direction), jnp.zeros_like(g))
-            # A comparison with NaN is false, so a bend that is not finite bends nothing.
-            mild = jnp.linalg.norm(a) <= 0.75 * jnp.linalg.norm(step)
-            bend = tree.cast(unravel(jnp.where(mild, a, 0), grad), grad)
+        own = lambda x: tree.cast(unravel(x, grad), grad)
+        terms = (step,)
+        if isinstance(op, Pullback) and op.middle.least_squares:
+            along = op.derivative_along
+            terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
+        terms = tuple(map(own, terms))
         outcome = make_step(
-            direction,
+            terms[0],
             predicted,
             products=rows.passes,
             jacobians=1,
             dimension=min(rows.shape),
-            stopped=_why(op, direction, change, predicted, singular),
-            bend=bend,
+            stopped=_why(op, terms[0], change, predicted, singular),
+            bends=terms[1:],
         )
-        return outcome, RowsState(Last(direction, damping), None)
+        return outcome, RowsState(Last(terms[0], damping), None)
 
     def taken(state: RowsState, direction: Params) -> RowsState:
         return state._replace(memory=state.memory._replace(step=direction))

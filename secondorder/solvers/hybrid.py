@@ -34,7 +34,7 @@ class Eigen(NamedTuple):
     c: jax.Array
 
 
-def hybrid_region(acceleration: bool = False) -> Solver:
+def hybrid_region(order: int = 1) -> Solver:
     """:func:`secondorder.solvers.svd_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
 
     For ``curvature.hybrid()``. Both steps are in Moré's scaled coordinates, so rescaling the
@@ -44,14 +44,14 @@ def hybrid_region(acceleration: bool = False) -> Solver:
     vanish, the Hessian is not taken.
 
     Args:
-      acceleration: as in :func:`secondorder.solvers.qr`; of the steps of Gauss-Newton.
+      order: as in :func:`secondorder.solvers.qr`; of the steps of Gauss-Newton.
 
     Example:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(
       ...     so.curvature.hybrid(), so.solvers.hybrid_region(), so.trust.radius())
     """
-    return on_rows("hybrid_region", _factorise, _solve, "radius", acceleration)
+    return on_rows("hybrid_region", _factorise, _solve, "radius", order)
 
 
 def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):

@@ -9,7 +9,7 @@ from secondorder.solvers.base import Solver, Stop
 from secondorder.solvers.rows import Answer, Triangle, back_substituted, damped, no_factors, on_rows
 
 
-def qr(acceleration: bool = False) -> Solver:
+def qr(order: int = 1) -> Solver:
     """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
@@ -20,9 +20,10 @@ def qr(acceleration: bool = False) -> Solver:
     norms, shaped like the parameters.
 
     Args:
-      acceleration: whether a least-squares (or robust) loss adds the geodesic acceleration to the
-        step where it is safe, for one second derivative of the model along the step (Transtrum and
-        Sethna 2012).
+      order: of the path that the step of a least-squares (or robust) loss follows,
+        :mod:`secondorder.solvers.paths`: 1 straight; 2 to where the geodesic acceleration leads,
+        where that is safe; 3 and more for policies that search along it. Each costs a derivative of
+        the model along the path.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -43,7 +44,7 @@ def qr(acceleration: bool = False) -> Solver:
         again = lambda v: back_substituted(upper, jnp.zeros_like(v), v)
         return Answer(z, stopped, again=again)
 
-    return on_rows("qr", no_factors, solve, acceleration=acceleration)
+    return on_rows("qr", no_factors, solve, order=order)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

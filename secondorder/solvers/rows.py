@@ -23,6 +23,7 @@ from secondorder.operators.pullback import Pullback
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, prepared
 from secondorder.solvers.factors import triangular
+from secondorder.solvers.paths import path
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -98,7 +99,7 @@ def on_rows(
     factorise: Callable,
     solve: Callable,
     reads: str = "damping",
-    acceleration: bool = False,
+    order: int = 1,
 ) -> Solver:
     """A solver in Moré's scaled coordinates.
 
@@ -107,7 +108,7 @@ def on_rows(
       factorise: ``(Triangle, Operator, scaling, optimality) -> factors``, once per point.
       solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
-      acceleration: whether to follow the curve that the step begins; see :func:`_accelerated`.
+      order: of the path that the step begins, :mod:`secondorder.solvers.paths`.
     """
 
     def prepare(quadratic: Quadratic, memory):
@@ -130,10 +131,15 @@ def on_rows(
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
         bends = isinstance(op, Pullback) and op.middle.least_squares
-        if acceleration and answer.again is not None and bends:
-            y = _accelerated(y, op, point, answer.again)
+        own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
+        bends = bends and answer.again is not None
+        following = lambda terms: _bend(terms, op, point, answer.again)
+        terms = path(y, order if bends else 1, following, own)
+        if len(terms) == 2:  # the step's own bend; a longer path is for a policy to search along
+            terms = (y + 0.5 * terms[1],)
+        terms = tuple(map(own, terms))
         return make_step(
-            tree.cast(unravel(y / point.scaling, like), like),
+            terms[0],
             predicted,
             length=length,
             boundary=answer.boundary,
@@ -141,6 +147,7 @@ def on_rows(
             jacobians=1,
             optimality=jnp.where(answer.saddle, 1, point.optimality),
             stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
+            bends=terms[1:],
         )
 
     def remember(params):
@@ -159,23 +166,19 @@ def _rows_of(op: Operator) -> Operator:
     return op.second if isinstance(op, Either) else op
 
 
-def _accelerated(y: jax.Array, op: Any, point: Point, again: Callable) -> jax.Array:
-    """``y + ½ a``: the step bent as the model bends along it, or ``y`` where that is much.
+def _bend(terms: tuple, op: Any, point: Point, again: Callable) -> jax.Array:
+    """The next term of the path, in scaled coordinates.
 
-    ``a = argmin ½‖A a + r″‖² + ½ λ‖a‖²`` with ``r″`` the second derivative of the outputs along
-    ``y``, under the loss's curvature; kept where ``‖a‖ ≤ ¾ ‖y‖``
-    (Transtrum and Sethna 2012, equations 9 and 15).
+    ``x = argmin ½‖A x + z‖² + ½ λ‖x‖²`` with ``z`` the next derivative of the outputs along the
+    path, under the loss's curvature.
     """
-    bend = op.jacobian.second_derivative(unravel(y / point.scaling, op.jacobian.params))
+    bend = op.jacobian.derivative_along(*terms)
     push = ravel(op.jacobian.mvt(op.middle.mv(bend))) / point.scaling
     span = point.triangle.span
-    if span is not None:
-        push = jnp.matmul(span.basis.T, push, precision=HIGHEST)
-    a = again(push)
-    if span is not None:
-        a = jnp.matmul(span.basis, a, precision=HIGHEST)
-    # A comparison with NaN is false, so a bend that is not finite bends nothing.
-    return jnp.where(jnp.linalg.norm(a) <= 0.75 * jnp.linalg.norm(y), y + 0.5 * a, y)
+    if span is None:
+        return again(push)
+    x = again(jnp.matmul(span.basis.T, push, precision=HIGHEST))
+    return jnp.matmul(span.basis, x, precision=HIGHEST)
 
 
 def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.Params):

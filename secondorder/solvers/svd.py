@@ -87,11 +87,11 @@ def svd() -> Solver:
     )
 
 
-def svd_region(acceleration: bool = False) -> Solver:
+def svd_region(order: int = 1) -> Solver:
     """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
 
     Args:
-      acceleration: as in :func:`secondorder.solvers.qr`.
+      order: as in :func:`secondorder.solvers.qr`.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -101,7 +101,7 @@ def svd_region(acceleration: bool = False) -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd_region(), so.trust.radius())
     """
 
-    return on_rows("svd_region", singular_basis, in_region, "radius", acceleration)
+    return on_rows("svd_region", singular_basis, in_region, "radius", order)
 
 
 def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:

@@ -128,10 +128,10 @@ def damping(
 def searched(initial: Any = None, halvings: int = 30) -> Trust:
     """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
 
-    After k halvings: ``3^(k−3) λ``, between ``λ/9`` and ``9λ``, which also follows a rejection: no
-    fraction descends. So λ stays as small as steps of use allow, smaller than the gain ratio would
-    leave it: a weakly damped step that is too long still points along the path that the curvature
-    sees, which a shorter one follows.
+    After k halvings: ``3^(k−1) λ``, at most ``9λ``, which also follows a rejection: no fraction
+    descends. So λ stays as small as steps of use allow, smaller than the gain ratio would leave it:
+    a weakly damped step that is too long still begins the path that the curvature sees, which a
+    shorter one follows.
 
     Args:
       initial: the first λ > 0, relative to the curvature (it is kept above rounding); ``None`` for
@@ -148,7 +148,7 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
-        factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 3, -2, 2)
+        factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
         scale = jnp.where(accepted, factor, 9) * state.scale
         scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)

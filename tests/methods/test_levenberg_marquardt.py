@@ -95,6 +95,13 @@ def test_rescaling_the_residuals_changes_nothing(x64, method, unit):
         np.testing.assert_allclose(a["scale"] * of_scale, b["scale"], rtol=1e-5)
 
 
+def test_rescaling_changes_nothing_of_a_search(x64):
+    units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(search=True)
+    points, _ = run(search, decay, START, 4)
+    rescaled, _ = run(search, decay, START, 4, units=units, weight=1e6)
+    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 def test_in_float32_the_units_change_the_last_digits_alone(unit):
     start = START.astype("float32")
@@ -195,6 +202,18 @@ def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
         assert bool(solution.success)
         steps[acceleration] = int(solution.steps)
     assert steps[True] < 0.5 * steps[False]
+
+
+def test_a_search_takes_the_first_fraction_that_descends_further_than_the_next(x64):
+    far = lambda p: jnp.arctan(p)  # a whole step goes to the other side and on
+    points, reports = run(so.levenberg_marquardt(search=True, acceleration=False), far, [4.0], 1)
+    newton = -np.arctan(4.0) * 17
+    values = [np.arctan(4 + newton * 0.5**k) ** 2 for k in range(12)]
+    best = next(
+        k for k in range(11) if values[k] < np.arctan(4) ** 2 and values[k + 1] >= values[k]
+    )
+    assert best > 0 and reports[0]["fraction"] == 0.5**best
+    np.testing.assert_allclose(points[1], 4 + newton * 0.5**best, rtol=1e-6)
 
 
 def test_losses_other_than_least_squares_ignore_the_acceleration(x64):

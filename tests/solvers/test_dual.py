@@ -171,11 +171,11 @@ def test_the_bend_solves_for_the_second_derivative_along_the_step():
     x = np.linspace(0, 2, 7)
     f = so.sum_of_squares(lambda p: p[0] * jnp.exp(p[1] * x) - 2 * np.exp(0.5 * x))
     p, damping = jnp.array([1.5, 0.6]), 0.3
-    step, _ = solved(f, p, damping, dual(acceleration=True))
+    step, _ = solved(f, p, damping, dual(order=2))
     j = np.asarray(jax.jacobian(f.model)(p))
     second = np.einsum("mij,i,j->m", jax.hessian(f.model)(p), step.direction, step.direction)
     a = -np.linalg.solve(j.T @ j + damping * np.eye(2), j.T @ second)
-    np.testing.assert_allclose(step.bend, a, rtol=1e-8)
+    np.testing.assert_allclose(step.bends[0], a, rtol=1e-8)
 
 
 def test_a_loss_that_is_not_convex_is_made_so_and_flagged():

@@ -252,7 +252,7 @@ def test_a_search_lowers_damping_by_long_fractions_and_raises_it_by_short_ones()
     at = lambda fraction: trial()._replace(fraction=jnp.asarray(fraction))
     fractions = (1.0, 0.5, 0.25, 1 / 8, 1 / 16, 1 / 256)
     found = scales(trust.searched(0.5), *map(at, fractions), trial(gain=NO))
-    factors = np.cumprod([1 / 9, 1 / 9, 1 / 3, 1, 3, 9, 9])
+    factors = np.cumprod([1 / 3, 1, 3, 9, 9, 9, 9])
     np.testing.assert_allclose(found, 0.5 * factors, rtol=1e-5)
     assert not after(trust.searched(1e-3), trial(gain=NO)).accepted
 

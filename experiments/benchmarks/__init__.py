@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks import jacobian, least_squares, minimize, networks, physics
+from experiments.benchmarks import jacobian, least_squares, logistic, minimize, networks, physics
 from experiments.benchmarks.tables import Report, Request
 
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "jacobian": jacobian.run,
     "least-squares": least_squares.run,
+    "logistic": logistic.run,
     "minimize": minimize.run,
     "networks": networks.run,
     "physics": physics.run,

@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from experiments.__main__ import main
-from experiments.benchmarks import least_squares, minimize, summary
+from experiments.benchmarks import least_squares, logistic, minimize, summary
 from experiments.benchmarks.arena import GIVEN, compete
 from experiments.benchmarks.judge import (
     ELSEWHERE,
@@ -26,6 +26,7 @@ from experiments.benchmarks.judge import (
 from experiments.benchmarks.profiles import data_profile, performance_profile
 from experiments.benchmarks.programs import Ended, Program, of_optax
 from experiments.benchmarks.solvers import Solver
+from experiments.benchmarks.tables import Request
 from experiments.testset import MGH
 
 QUIET = tqdm(disable=True)
@@ -172,3 +173,10 @@ def test_a_missing_peer_is_named_with_the_extra_that_holds_it(monkeypatch, capsy
     arguments = ["--solvers", "optimistix-dogleg", "--out", str(tmp_path)]
     assert main(["bench", "least_squares", *arguments]) == 2
     assert "peers" in capsys.readouterr().err
+
+
+def test_newtons_steps_by_products_end_logistic_regression_in_ten():
+    (table,) = logistic.run(Request(("logistic",), ("newton-cg", "lbfgs"), quick=True)).tables
+    (ours, theirs) = table.rows
+    assert int(ours[1]) <= 10 < int(theirs[1])
+    assert float(ours[2]) <= 1e-8 and float(theirs[2]) <= 1e-8

@@ -22,7 +22,7 @@ from experiments.pictures.lesson import (
     Lesson,
     Numbers,
 )
-from experiments.pictures.walk import fitted_power
+from experiments.pictures.walk import fitted_power, walk
 
 CHAPTER = "The derivative"
 POINT = 0.5  # where the tangent of the secants' picture is taken
@@ -160,11 +160,12 @@ def difference_claims(n: Numbers) -> list[Claim]:
 def sensitivity_numbers() -> Numbers:
     x = jnp.linspace(-2.0, 4.0, 40)[:, None]
     start = networks.layers([1, 4, 1], seed=3)
+    flat, tree = ravel_pytree(start)
     objective = so.compose(so.squared_error(jnp.sin(x)), lambda p: networks.apply(p, x))
-    # On the way: at the minimum no weight would matter.
-    params = so.minimize(objective, start, so.gradient_descent(0.1), max_steps=3).params
-    flat, tree = ravel_pytree(params)
     loss = jax.jit(lambda w: objective(tree(w)))
+    # On the way: at the minimum no weight would matter.
+    flat = jnp.asarray(walk(so.gradient_descent(0.1), loss, flat, 3)[-1])
+    params = tree(flat)
     slopes = jax.grad(loss)(flat)
     moved = jax.vmap(loss)(flat + NUDGE * jnp.eye(flat.size)) - loss(flat)
     order = np.argsort(-np.abs(slopes))

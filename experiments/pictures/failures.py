@@ -126,7 +126,7 @@ def failure_claims(n: Numbers) -> list[Claim]:
     return claims
 
 
-COARSE, FINE = 120, 360  # starts along each side of the square
+COARSE, FINE = 120, 240  # starts along each side of the square
 MINIMA = ((3.0, 2.0), (-2.805118, 3.131312), (-3.779310, -3.283186), (3.584428, -1.848126))
 OTHER, LOST = 4, 5  # a saddle or a maximum; nowhere
 BASIN_COLOURS = (BLUE, ORANGE, GREEN, PINK, "#D9D9D9", BLACK)
@@ -183,9 +183,9 @@ def basin_numbers() -> Numbers:
     minima = _pure_ends(slope, jnp.array(MINIMA), 3)
     of = {
         "gradient descent": _basin(_ends(so.gradient_descent(5e-3), 800), minima, slope),
-        "pure": _basin(_pure_ends(slope, _starts(5.0, FINE), 60), minima, slope),
+        "pure": _basin(_pure_ends(slope, _starts(5.0, FINE), 50), minima, slope),
         "region": _basin(_ends(so.trust_region_newton(1.0), 30), minima, slope),
-        "cube": _basin(_pure_ends(cube, _starts(2.0, FINE), 60), roots, cube),
+        "cube": _basin(_pure_ends(cube, _starts(2.0, FINE), 50), roots, cube),
     }
     inside = np.linalg.norm(np.asarray(_starts(2.0, FINE)), axis=1).reshape(FINE, FINE) < 2
     return {

@@ -41,9 +41,12 @@ def model_numbers() -> Numbers:
 
 def _model_at(value: Callable, near: jax.Array) -> Numbers:
     """The function and its quadratic model around a point where the gradient is zero."""
-    point = so.least_squares(jax.grad(value), near, tol=1e-12).params
+    # The pseudo-inverse, since a ridge is flat in one direction.
+    matrix = lambda p: so.dense(so.hessian(value, p), p)
+    step = lambda _, p: p - jnp.linalg.pinv(matrix(p)) @ jax.grad(value)(p)
+    point = jax.jit(lambda p: jax.lax.fori_loop(0, 8, step, p))(near)
     hessian = so.hessian(value, point)
-    eigenvalues, vectors = jnp.linalg.eigh(so.dense(hessian, point))
+    eigenvalues, vectors = jnp.linalg.eigh(matrix(point))
     quadratic = so.Quadratic(jax.grad(value)(point), hessian)
     function = jax.jit(lambda d: value(point + d))
     model = jax.jit(lambda d: value(point) + quadratic(d))
@@ -121,6 +124,9 @@ def model_claims(n: Numbers) -> list[Claim]:
     return claims
 
 
+NAMES = ("Hessian", "Gauss-Newton", "Fisher, 300 samples", "empirical Fisher", "K-FAC")
+
+
 def matrix_numbers() -> Numbers:
     data: Any = load_iris()
     x = jnp.asarray((data.data - data.data.mean(0)) / data.data.std(0))
@@ -134,16 +140,23 @@ def matrix_numbers() -> Numbers:
     params = tree(jnp.asarray(path[-1]))
     of_each = so.per_example(loss, lambda p, example: networks.apply(p, example), x)
     layers = so.curvature.layerwise(objective, so.curvature.ggn_components(), 0.0)
-    grads = jax.grad(objective)(params)
-    kfac, _ = layers.update(grads, layers.init(params), params, objective)
-    operators = {
-        "Hessian": so.hessian(objective, params),
-        "Gauss-Newton": so.ggn(objective, params),
-        "Fisher, 300 samples": so.fisher(objective, params, jax.random.key(0), samples=300),
-        "empirical Fisher": so.empirical_fisher(of_each, params),
-        "K-FAC": kfac,
-    }
-    matrices = {name: so.dense(operator, params) for name, operator in operators.items()}
+
+    @jax.jit
+    def matrices_at(params):
+        grads = jax.grad(objective)(params)
+        kfac, _ = layers.update(grads, layers.init(params), params, objective)
+        operators = {
+            "Hessian": so.hessian(objective, params),
+            "Gauss-Newton": so.ggn(objective, params),
+            "Fisher, 300 samples": so.fisher(objective, params, jax.random.key(0), samples=300),
+            "empirical Fisher": so.empirical_fisher(of_each, params),
+            "K-FAC": kfac,
+        }
+        return {name: so.dense(operator, params) for name, operator in operators.items()}
+
+    # A jitted function gives dictionaries back sorted by name.
+    found = matrices_at(params)
+    matrices = {name: found[name] for name in NAMES}
     return {
         "matrices": matrices,
         "sizes": [leaf.size for leaf in jax.tree.leaves(params)],

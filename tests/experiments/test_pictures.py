@@ -1,12 +1,22 @@
 """Every picture of the gallery shows numbers that are right, and the page opens alone."""
 
+import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from experiments.__main__ import main
-from experiments.pictures import LESSONS, Claim
+from experiments.pictures import LESSONS, Claim, derivative
+from experiments.pictures import page as pages
 from experiments.pictures.page import Shown, gallery
+from experiments.pictures.walk import walk
 
 UNCLOCKED = [name for name, lesson in LESSONS.items() if not lesson.clocked]
 CLOCKED = [name for name, lesson in LESSONS.items() if lesson.clocked]
@@ -68,6 +78,34 @@ def test_the_page_holds_every_picture_and_each_slider():
     assert page.count('<button role="tab"') == len({lesson.chapter for lesson in LESSONS.values()})
     for play in re.findall(r'"(play-[a-z]+)", ', page):
         assert f'id="{play}"' in page
+
+
+NODE = shutil.which("node")
+
+
+@pytest.mark.skipif(NODE is None, reason="node, which runs the page's script, is not installed")
+def test_the_sliders_of_the_page_compute_what_jax_does(x64):
+    script, stub = Path(pages.__file__).with_name("gallery.js"), Path(__file__).parent
+    command = [str(NODE), str(stub / "page_stub.js"), str(script)]
+    answers = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert answers["firstChapter"] == [False, True]
+    assert answers["secondChapter"] == [True, False]
+    number = lambda text, before: float(
+        re.search(before + r" (-?[\d.]+(?:e[+-]?\d+)?\d*)", text)[1]
+    )
+
+    x, h = derivative.POINT, 0.1
+    found = (derivative.hill(x + h) - derivative.hill(x)) / h
+    assert number(answers["secant"], "secant") == pytest.approx(float(found), abs=1e-4)
+    slope = jax.grad(derivative.hill)(x)
+    assert number(answers["secant"], "tangent") == pytest.approx(float(slope), abs=1e-4)
+
+    value = lambda p: 0.5 * (p[0] ** 2 + 20 * p[1] ** 2)
+    path = walk(optax.sgd(0.06, momentum=0.3), value, jnp.array([9.0, 1.0]), 60)
+    left = float(np.linalg.norm(path[-1]))
+    assert number(answers["descent"], "60 steps:") == pytest.approx(left, rel=1e-2)
+    assert answers["redrawn"]
+    assert "Too large" in answers["diverging"]
 
 
 def test_an_unknown_picture_is_answered_with_the_nearest(tmp_path, capsys):

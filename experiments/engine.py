@@ -31,7 +31,7 @@ class Status(StrEnum):
     """Why a run ended."""
 
     CONVERGED = "converged"  # to the problem's target
-    STEP_LIMIT = "step limit"
+    STEP_LIMIT = "step limit"  # or that of seconds
     STALLED = "stalled"  # no step changes anything any more
     DIVERGED = "diverged"  # not finite, or far above the start
     ELSEWHERE = "other stationary point"  # the gradient vanished, yet far above the optimum
@@ -205,8 +205,10 @@ def run(
         recorder, status, seconds, diagnostics = _Recorder(problem), None, 0.0, {}
         # A line search that hands its last gradient on still needs one to begin with.
         spent = GRADIENT if optimizer.reuses_gradient and problem.is_full_batch else 0.0
+        most = math.inf if problem.seconds is None else problem.seconds
         for count in range(steps + 1):
-            if count % every == 0 or count == steps:
+            over = count == steps or seconds >= most
+            if count % every == 0 or over:
                 measured = setting.measure(params, setting.everything, setting.data)
                 row = {
                     "step": count,
@@ -215,7 +217,7 @@ def run(
                 }
                 row |= {name: float(number) for name, number in measured.items()}
                 status = recorder.add(row | diagnostics)
-                if status or count == steps:
+                if status or over:
                     break
             clock = time.perf_counter()
             params, state, record = jax.block_until_ready(

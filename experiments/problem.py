@@ -77,6 +77,8 @@ class Problem:
     tuning_steps: int = 300
     look_every: int = 1
     """A benchmark looks at the error each so many steps: a look costs a step or more."""
+    seconds: float | None = None
+    """What a run may take, besides its number of steps."""
     step_unit: float = 1.0
     """Where the search for a fixed step begins: one over the curvature, to a decade."""
     looks_at: Callable[[Data], Batch] = lambda data: next(full_batch(data, 0))

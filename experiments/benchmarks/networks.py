@@ -72,16 +72,17 @@ def contest(request: Request, field: Field) -> Report:
     """All runs of the chosen problems of a field."""
     chosen = request.problems or (field.quick if request.quick else ())
     problems = [field.problems[name] for name in pick(chosen, field.problems, "problem")]
-    names = pick(request.solvers, field.contestants(problems[0]), "method")
+    known = {name: o for problem in problems for name, o in field.contestants(problem).items()}
+    names = pick(request.solvers, known, "method")
     names = [field.baseline, *(name for name in names if name != field.baseline)]
     trials = QUICK_TRIALS if request.quick else TRIALS
     tables = []
     with tqdm(total=len(problems) * len(names), bar_format=BAR) as bar:
         for problem in problems:
             everyone = field.contestants(problem)
-            racing = {name: everyone[name] for name in names}
+            racing = {name: everyone[name] for name in names if name in everyone}
             tables += _contest(problem, racing, request, trials, bar)
-    untuned = [o.label for o in racing.values() if not o.search]
+    untuned = [known[name].label for name in names if not known[name].search]
     return Report(tables, [_words(problems, names, untuned, trials, request.quick)])
 
 

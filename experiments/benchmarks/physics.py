@@ -6,14 +6,13 @@ from experiments.benchmarks.networks import Field, contest
 from experiments.benchmarks.tables import Report, Request
 from experiments.optimizers import OPTIMIZERS, Look, Optimizer
 from experiments.problem import Problem
-from experiments.problems import poisson
+from experiments.problems import poisson, poisson_5d
 
-PHYSICS = {problem.name: problem for problem in (poisson.PROBLEM,)}
+PHYSICS = {problem.name: problem for problem in (poisson.PROBLEM, poisson_5d.PROBLEM)}
 
 
 def contestants(problem: Problem) -> dict[str, Optimizer]:
     """By name; Adam first, which times are relative to."""
-    del problem
     natural = Optimizer(
         name="natural-gradient",
         label="Natural gradient",
@@ -39,8 +38,24 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         step_cost=_searched(4),
         look=Look("#0072B2", "solid", "o"),
     )
-    known = (OPTIMIZERS[name] for name in ("adam", "lbfgs", "levenberg-marquardt"))
-    return {optimizer.name: optimizer for optimizer in (*known, bfgs, searching, natural)}
+    known = tuple(OPTIMIZERS[name] for name in ("adam", "lbfgs"))
+    if problem is poisson_5d.PROBLEM:
+        everyone = *known, _spring()
+    else:
+        everyone = *known, OPTIMIZERS["levenberg-marquardt"], bfgs, searching, natural
+    return {optimizer.name: optimizer for optimizer in everyone}
+
+
+def _spring() -> Optimizer:
+    """For points drawn at every step: momentum, and damping by the gain ratio."""
+    return Optimizer(
+        name="natural-gradient",
+        label="Natural gradient, momentum 0.9",
+        build=lambda: so.natural_gradient(damping=1.0, momentum=0.9, search=False),
+        step_class="dense",
+        step_cost=cost.tried(cost.COTANGENT),
+        look=Look("#D55E00", "solid", "X"),
+    )
 
 
 def _searched(order: int) -> cost.StepCost:
@@ -60,4 +75,4 @@ def _searched(order: int) -> cost.StepCost:
 
 def run(request: Request) -> Report:
     """All runs of the chosen problems."""
-    return contest(request, Field(PHYSICS, contestants, "adam", tuple(PHYSICS)))
+    return contest(request, Field(PHYSICS, contestants, "adam", ("poisson-2d",)))

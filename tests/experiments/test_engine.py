@@ -113,6 +113,13 @@ def test_a_run_ends_by_name(optimizer, status):
     assert result.failed == (status == Status.DIVERGED)
 
 
+def test_a_run_out_of_seconds_is_looked_at_and_ends():
+    hasty = dataclasses.replace(LINE, seconds=1e-9)
+    result = run(prepare(set_up(hasty), sgd(1e-3)), 0, 50, every=10)
+    assert result.status == Status.STEP_LIMIT
+    np.testing.assert_array_equal(result.columns["step"], [0, 1])
+
+
 def test_float64_problems_leave_the_switch_of_the_process_alone():
     result = run(prepare(set_up(LINE), sgd(0.1)), 0, 3000)
     assert result.columns["value"][-1] < 1e-15

@@ -10,7 +10,7 @@ import pytest
 from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
 from experiments.engine import Run
-from experiments.problems import byte_transformer, curves, poisson
+from experiments.problems import byte_transformer, curves, poisson, poisson_5d
 
 
 def test_the_curves_are_as_hard_to_compress_as_the_published_ones():
@@ -104,3 +104,20 @@ def test_a_target_that_some_seeds_miss_says_how_many_reach_it():
     runs = [Run("p", "o", k, "", {"step": np.arange(2), "error": np.array([9.0, e])})
             for k, e in enumerate((1.0, 5.0, 1.0))]  # fmt: skip
     assert networks._unless_all(runs, 6.0) == "" and networks._unless_all(runs, 2.0) == " (2 of 3)"
+
+
+def test_the_cube_has_the_published_number_of_parameters_and_its_solution_no_residual(x64):
+    params = poisson_5d.PROBLEM.init(jax.random.key(0), {})
+    assert sum(x.size for x in jax.tree.leaves(params)) == 10_065
+    x = jnp.array([0.1, 0.3, 0.5, 0.7, 0.2])
+    f = jnp.pi**2 * poisson_5d.solution(x)
+    bend = jnp.trace(jax.hessian(poisson_5d.solution)(x))
+    np.testing.assert_allclose(bend + f, 0, atol=1e-9)
+    params = jax.tree.map(lambda p: p.astype(float), params)
+    u = lambda x: poisson_5d.u(params, x)
+    within = jnp.trace(jax.hessian(u)(x)) + f
+    found = poisson_5d.residual(params, (x, False)) * poisson_5d.INSIDE**0.5
+    np.testing.assert_allclose(found, within, rtol=1e-9)
+    batch = next(poisson_5d.stream({}, 0))
+    at_face = np.any((batch["points"] == 0) | (batch["points"] == 1), axis=1)
+    np.testing.assert_array_equal(at_face, batch["on_boundary"])

@@ -4,8 +4,7 @@
 
 The objective is half of ``∫ (Δu + f)² + ∫ (u − u*)²`` as means over points.
 
-Source: Müller and Zeinhofer (2023), for the equation; Dangel, Müller and Zeinhofer (2024), for the
-size of the network.
+Source: Dangel, Müller and Zeinhofer (2024), for the equation and the size of the network.
 """
 
 import functools

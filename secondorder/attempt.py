@@ -98,15 +98,18 @@ def searched(
 ) -> Step:
     """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
 
-    Along the step's path, and with ``m(αd) = α g·d + α² (m(d) − g·d)``.
+    Along the step's path, and with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step that promises less
+    than the rounding of the value stays whole: values would not tell its fractions apart.
     """
     dtype = step.predicted.dtype
+    start_value = jnp.asarray(value, dtype)
+    visible = jnp.abs(step.predicted) > jnp.finfo(dtype).eps * jnp.abs(start_value)
     tried = lambda fraction: _value_at(along(step, fraction), params, value_fn, dtype)
 
     def rising(carry):
         _, here, further, count = carry
-        found = (here < jnp.asarray(value, dtype)) & (further >= here)
-        return ~found & (count < halvings)
+        found = (here < start_value) & (further >= here)
+        return visible & ~found & (count < halvings)
 
     def halve(carry):
         fraction, _, further, count = carry

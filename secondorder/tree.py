@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 Params = Any  # a pytree of floating-point arrays
 Scalar = chex.Numeric
+MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 
 def accumulation_dtype(dtype: Any) -> Any:
@@ -49,30 +50,27 @@ def vdot(a: Params, b: Params) -> jax.Array:
         acc = accumulation_dtype(jnp.result_type(x, y))
         return jnp.sum(x.astype(acc) * y.astype(acc)).astype(out)
 
-    products = [product(x, y) for x, y in zip(_few(a, out), _few(b, out), strict=True)]
-    return sum(products, jnp.zeros((), out))
+    return sum((product(x, y) for x, y in _few(out, a, b)), jnp.zeros((), out))
 
 
-MANY = 4096  # entries of a leaf that is worth kernels of its own
-
-
-def _few(a: Params, out: Any) -> list[jax.Array]:
-    """The leaves for a sum over all entries, small ones joined in the dtype ``out``.
+def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
+    """The leaves of trees alike for sums over all entries, small ones joined in the dtype ``out``.
 
     A reduction is two or three kernels, each compiled and launched: a network of twelve layers has
-    two dozen leaves, and two thirds of them are small.
+    two dozen leaves, and two thirds of them are small. Explicitly sharded ones stay where they are.
     """
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(a)]
-    small = [x for x in leaves if x.size < MANY and not _is_placed(x)]
+    rows = [tuple(map(jnp.asarray, row)) for row in zip(*map(jax.tree.leaves, trees), strict=True)]
+    apart = lambda x: x.size >= MANY or not jax.typeof(x).sharding.mesh.empty
+    large = [row for row in rows if any(map(apart, row))]
+    small = [row for row in rows if not any(map(apart, row))]
     if len(small) < 2:
-        return leaves
-    large = [x for x in leaves if x.size >= MANY or _is_placed(x)]
-    return [*large, jnp.concatenate([x.ravel().astype(out) for x in small])]
-
-
-def _is_placed(x: jax.Array) -> bool:
-    """Whether an array is explicitly sharded: then it is neither joined nor contracted."""
-    return not jax.typeof(x).sharding.mesh.empty
+        return rows
+    return [
+        *large,
+        tuple(
+            jnp.concatenate([x.ravel().astype(out) for x in c]) for c in zip(*small, strict=True)
+        ),
+    ]
 
 
 def norm(a: Params) -> jax.Array:
@@ -86,7 +84,7 @@ def norm(a: Params) -> jax.Array:
 def max_abs(a: Params) -> jax.Array:
     """The largest entry in magnitude; 0 for an empty tree, NaN where there is one."""
     out = dtype(a)
-    peaks = [jnp.max(jnp.abs(x)).astype(out) for x in _few(a, out) if x.size]
+    peaks = [jnp.max(jnp.abs(x)).astype(out) for (x,) in _few(out, a) if x.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
 
 
@@ -251,7 +249,7 @@ def all_finite(x: Params) -> jax.Array:
     # Zero times what is not finite is NaN: a sum, which is quicker than a conjunction; and one for
     # all leaves of a kind, since each is a kernel or two to compile.
     alike: dict[Any, jax.Array] = {}
-    for leaf in _few(x, dtype(x)):
+    for (leaf,) in _few(dtype(x), x):
         kind = jax.typeof(leaf)
         alike[kind] = alike.get(kind, 0) + 0 * leaf
     sums = [jnp.isfinite(jnp.sum(leaf)) for leaf in alike.values()]

@@ -198,3 +198,13 @@ def test_packing_joins_the_scalars_of_a_kind_and_gives_them_back_alone_and_under
         chex.assert_trees_all_equal(
             jax.tree.map(lambda x, i=i: x[i], many), there_and_back(jnp.asarray(float(i)))
         )
+
+
+def test_small_and_large_leaves_are_paired_with_their_own():
+    rng = np.random.default_rng(0)
+    sizes = {"a": (3,), "b": (70, 80), "c": (), "d": (5000,), "e": (2, 2)}
+    x, y = ({k: rng.normal(size=s).astype(np.float32) for k, s in sizes.items()} for _ in range(2))
+    np.testing.assert_allclose(so.tree.vdot(x, y), oracles.flat(x) @ oracles.flat(y), rtol=1e-4)
+    np.testing.assert_allclose(so.tree.max_abs(x), np.abs(oracles.flat(x)).max())
+    for name in sizes:
+        assert not so.tree.all_finite(x | {name: np.full(sizes[name], np.nan, np.float32)})

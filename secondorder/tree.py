@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 Params = Any  # a pytree of floating-point arrays
-Scalar = chex.Numeric
+Scalar = jax.typing.ArrayLike
 MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 
@@ -108,7 +107,7 @@ def negative(x: Params) -> Params:
     return jax.tree.map(jnp.negative, x)
 
 
-def where(condition: chex.Array, x: Params, y: Params) -> Params:
+def where(condition: Scalar, x: Params, y: Params) -> Params:
     """``x`` where the scalar ``condition`` holds, else ``y``: also for whole states."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 

@@ -7,9 +7,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jax.extend.core import Literal
 
 from secondorder.curvature.taps import labels
+from secondorder.curvature.taps.programs import is_literal
 from secondorder.curvature.taps.sites import Scan, Site
 from secondorder.curvature.taps.strides import View
 
@@ -63,10 +63,10 @@ class Scope:
     axes: dict = dataclasses.field(default_factory=dict)
 
     def info(self, atom: Any) -> Info:
-        return Info(constant=True) if isinstance(atom, Literal) else self.infos[atom]
+        return Info(constant=True) if is_literal(atom) else self.infos[atom]
 
     def axes_of(self, atom: Any) -> labels.Axes:
-        return labels.fresh(np.shape(atom.val)) if isinstance(atom, Literal) else self.axes[atom]
+        return labels.fresh(np.shape(atom.val)) if is_literal(atom) else self.axes[atom]
 
 
 @dataclasses.dataclass

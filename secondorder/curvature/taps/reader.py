@@ -12,7 +12,6 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-from jax.extend.core import Literal
 
 from secondorder.curvature.taps import arithmetic, labels, sites, strides
 from secondorder.curvature.taps.findings import (
@@ -25,7 +24,14 @@ from secondorder.curvature.taps.findings import (
     Reading,
     Scope,
 )
-from secondorder.curvature.taps.programs import alive, beginnings, opened, programs, scan_counts
+from secondorder.curvature.taps.programs import (
+    alive,
+    beginnings,
+    is_literal,
+    opened,
+    programs,
+    scan_counts,
+)
 from secondorder.curvature.taps.sites import Scan, Site
 
 PRODUCTS = {
@@ -69,7 +75,7 @@ class Reader:
         """Read one program, given what is known of its inputs; returns the same of its outputs."""
         numbers = alive(jaxpr)
         used = [v for i in numbers for v in jaxpr.eqns[i].invars] + list(jaxpr.outvars)
-        uses = collections.Counter(v for v in used if not isinstance(v, Literal))
+        uses = collections.Counter(v for v in used if not is_literal(v))
         scope = Scope(path, scans, uses)
         for var in jaxpr.constvars:
             scope.infos[var], scope.axes[var] = Info(), labels.fresh(var.aval.shape)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
 from secondorder import tree
 from secondorder.curvature.taps.blocks import Layout
 from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
 from secondorder.curvature.taps.grouping import Group, group
-from secondorder.curvature.taps.programs import alive, opened, programs, scan_counts
+from secondorder.curvature.taps.programs import alive, is_literal, opened, programs, scan_counts
 from secondorder.curvature.taps.reader import read_program
 from secondorder.curvature.taps.sites import Site
 from secondorder.curvature.taps.statistics import Use, statistics
@@ -196,7 +195,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
     env: dict[Any, Any] = {}
     factors: dict[Any, Any] = {}  # what a leaf was multiplied by on its way, by its variable
     records: dict[Path, Any] = {}
-    read = lambda atom: atom.val if isinstance(atom, Literal) else env[atom]
+    read = lambda atom: atom.val if is_literal(atom) else env[atom]
     env.update(zip(jaxpr.constvars, constants, strict=True))
     env.update(zip(jaxpr.invars, values, strict=True))
     for number in alive(jaxpr, effects=True):

@@ -49,13 +49,17 @@ def load():
     return {"text": whole[:cut], "held_out": whole[cut:].reshape(LOOK, CONTEXT + 1)}
 
 
-def stream(data, seed):
-    """Windows from random places."""
-    generator = np.random.default_rng(seed)
-    places = np.arange(CONTEXT + 1)
-    while True:
-        starts = generator.integers(0, len(data["text"]) - CONTEXT, WINDOWS)
-        yield {"windows": np.asarray(data["text"])[starts[:, None] + places]}
+def windows(count):
+    """Batches of so many windows from random places."""
+
+    def stream(data, seed):
+        generator = np.random.default_rng(seed)
+        places = np.arange(CONTEXT + 1)
+        while True:
+            starts = generator.integers(0, len(data["text"]) - CONTEXT, count)
+            yield {"windows": np.asarray(data["text"])[starts[:, None] + places]}
+
+    return stream
 
 
 def init(key, data):
@@ -127,7 +131,7 @@ PROBLEM = Problem(
     measure="loss",
     targets=TARGETS,
     steps={"first-order": 600, "quasi-newton": 300, "matrix-free": 100, "dense": 300},
-    stream=stream,
+    stream=windows(WINDOWS),
     looks_at=lambda data: {"windows": data["held_out"][:WINDOWS]},
     solved=lambda row: row["error"] <= TARGETS[-1],
     float64=False,

@@ -14,7 +14,7 @@ def ekfac(
     learning_rate: Any = None,
     damping: Any = 0.1,
     example: Any = None,
-    momentum: Any = 0.9,
+    momentum: Any = None,
     decay: Any = 0.95,
     every: Any = 1,
     refresh: Any = 5,

@@ -17,7 +17,7 @@ def kfac(
     learning_rate: Any = None,
     damping: Any = 0.1,
     example: Any = None,
-    momentum: Any = 0.9,
+    momentum: Any = None,
     decay: Any = 0.95,
     every: Any = 1,
     refresh: Any = 5,
@@ -38,7 +38,9 @@ def kfac(
       damping: the first λ, in the units of the curvature; or the fixed one.
       example: an objective on a batch like those to come, or a function of the parameters that
         returns one: it shows how the model uses its leaves. ``secondorder.layer_table`` prints it.
-      momentum: decay of the averaged gradient, where the learning rate is given.
+      momentum: Δ is of the gradient averaged with this decay; 0.9 unless given where the learning
+        rate is, else none. With the quadratic model it keeps α from following the noise of
+        a batch, whose own gradient it would otherwise be fitted to.
       decay: of the averages A and G.
       every, refresh: steps between two samples of them, and between two inverses; or, for
         inverses where they are needed, ``refresh=curvature.drift(4.0)``.
@@ -49,7 +51,9 @@ def kfac(
       reduce: whether positions that share weights are summed before A and G, or count as examples.
       burn_in: updates at first that gather A and G alone and move nothing, not even λ.
       trials: steps between two trials of the step by its value. Between them λ stays and every
-        finite step is taken. Without a learning rate.
+        finite step is taken. ``None``: never, λ is ``damping``; for small batches, on which a step
+        that was fitted to the batch always looks good, so that λ would fall and fall. Without a
+        learning rate.
 
     Raises:
       ValueError: no ``example``.
@@ -80,11 +84,15 @@ def layered(
     """A step by the curvature of layers: of the quadratic model, or of a given length."""
     if learning_rate is None:
         model = preconditioned(exact(ggn), layers)
-        solver = solvers.momentum(solvers.closed_form())
-        policy = trust.damping(damping, lazy=True, every=trials)
+        solver = solvers.closed_form()
+        if momentum is not None:
+            solver = solvers.averaged(solver, momentum)
+        solver = solvers.momentum(solver)
+        never = trials is None
+        policy = trust.fixed(damping) if never else trust.damping(damping, lazy=True, every=trials)
         direction = scale_by_curvature(model, solver, policy, burn_in=burn_in)
         return direction if weight_decay is None else optax.chain(direction, decayed(weight_decay))
-    solver = solvers.averaged(solvers.closed_form(), momentum)
+    solver = solvers.averaged(solvers.closed_form(), 0.9 if momentum is None else momentum)
     direction = scale_by_curvature(layers, solver, trust.fixed(damping), burn_in=burn_in)
     return step_along(direction, learning_rate, weight_decay=weight_decay)
 

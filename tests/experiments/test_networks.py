@@ -24,7 +24,7 @@ def test_the_curves_are_as_hard_to_compress_as_the_published_ones():
 def test_the_text_is_that_of_the_listed_modules():
     assert b"class ArgumentParser" in byte_transformer.text()
     assert len(byte_transformer.fingerprint()) == 16
-    batch = next(byte_transformer.stream(byte_transformer.load(), 0))
+    batch = next(byte_transformer.PROBLEM.stream(byte_transformer.load(), 0))
     assert batch["windows"].shape == (64, 65)
 
 

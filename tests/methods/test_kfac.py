@@ -19,6 +19,7 @@ METHODS = {
     "ekfac": functools.partial(so.ekfac, refresh=2),
     "kfac of drift": functools.partial(so.kfac, refresh=so.curvature.drift(0.1)),
     "ekfac of drift": functools.partial(so.ekfac, refresh=so.curvature.drift(0.1)),
+    "kfac of small batches": functools.partial(so.kfac, refresh=2, momentum=0.8, trials=None),
     "kfac of a given rate": functools.partial(so.kfac, learning_rate=0.1, refresh=2),
     "ekfac of a given rate": functools.partial(so.ekfac, learning_rate=0.1, refresh=2),
 }
@@ -126,6 +127,41 @@ def test_a_damping_far_off_is_recovered_from(damping):
     params, state, values = train("kfac", start(), steps=12, damping=damping)
     assert_no_nan(params, state)
     assert values[-1] < values[0]
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).astype(np.float64)
+
+
+def outside(vector, *span):
+    """The part of a vector, relative, that is in no combination of others."""
+    columns = np.stack(span, axis=1)
+    weights, *_ = np.linalg.lstsq(columns, vector, rcond=None)
+    return np.linalg.norm(columns @ weights - vector) / np.linalg.norm(vector)
+
+
+def test_momentum_with_the_quadratic_model_preconditions_the_averaged_gradient():
+    """α and μ are fitted to the gradient at hand; Δ is of the mean, and δ the last step."""
+    f, p, b = objective(X, Y), start(), 0.8
+    plain, averaged = (
+        method("kfac", momentum=momentum, trials=None, refresh=1, decay=0.0, every=9)
+        for momentum in (None, b)
+    )
+    grads = [jax.grad(objective(x, Y))(p) for x in (X, -X, X[::-1])]
+    state, taken = averaged.init(p), []
+    for grad in grads:
+        update, state = averaged.update(grad, state, p, value_fn=f)
+        taken.append(flat(update))
+    kfac_of = lambda grad: flat(plain.update(grad, plain.init(p), p, value_fn=f)[0])
+    mean = jax.tree.map(lambda *g: sum(b ** (2 - i) * x for i, x in enumerate(g)), *grads)
+    assert outside(taken[2], kfac_of(mean), taken[1]) < 1e-4
+    assert outside(taken[2], kfac_of(grads[2]), taken[1]) > 0.01
+
+
+@pytest.mark.parametrize(("trials", "held"), [(None, True), (1, False)])
+def test_without_trials_the_damping_is_held(trials, held):
+    _, state, _ = train("kfac", start(), damping=0.03, trials=trials)
+    assert (float(so.diagnostics(state)["scale"]) == pytest.approx(0.03)) == held
 
 
 @every_method

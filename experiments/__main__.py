@@ -19,6 +19,7 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.pictures import LESSONS, make
 from experiments.problems import PROBLEMS
 from experiments.records import Store
+from experiments.studies import FOLDERS, Limits, play, publish, title
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C
 
@@ -97,6 +98,9 @@ def show_list(options: List) -> int:
     print("\nPictures")
     for name, lesson in LESSONS.items():
         print(f"  {name:30} {lesson.title}")
+    print("\nStudies")
+    for name, folder in FOLDERS.items():
+        print(f"  {name:30} {title(folder)}")
     print("\nOptimizers")
     for name, optimizer in OPTIMIZERS.items():
         tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
@@ -158,9 +162,41 @@ def pictures(options: Pictures) -> int:
     return 1 if failed else 0
 
 
+@dataclass(frozen=True)
+class Study:
+    """Run an experiment of a page: its script says what it asks, races, and prints its tables."""
+
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+    """Which one: a folder of `experiments/studies`."""
+    seeds: Number = None
+    """Seeds per optimizer where the start is random; 3 unless given."""
+    steps: Number = None
+    """Upper limit of steps per run."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/studies")
+    """The folder for the runs; finished ones are used again."""
+    fresh: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run everything again."""
+    publish: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write what is printed into the README of its folder."""
+
+
+def study(options: Study) -> int:
+    (name,) = pick([options.name], FOLDERS, "study")
+    limits = Limits(
+        seeds=whole_number(options.seeds, "--seeds") or SEEDS,
+        steps=whole_number(options.steps, "--steps"),
+        folder=options.out,
+        fresh=options.fresh,
+    )
+    printed = play(FOLDERS[name], limits)
+    if options.publish:
+        print(f"\nPage: {publish(FOLDERS[name], printed)}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
-        Compare | Bench | Pictures | List,
+        Compare | Study | Bench | Pictures | List,
         args=arguments,
         prog="python -m experiments",
         description="Experiments with optimizers. Start with: python -m experiments compare",
@@ -170,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
             return compare(command)
         if isinstance(command, Pictures):
             return pictures(command)
+        if isinstance(command, Study):
+            return study(command)
         return bench(command) if isinstance(command, Bench) else show_list(command)
     except UserError as error:
         print(error, file=sys.stderr)

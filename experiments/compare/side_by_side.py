@@ -98,7 +98,7 @@ class _Crew:
         with contextlib.suppress(OSError):  # a worker that died is heard of when its pipe ends
             pipe.send(names)
 
-    def hear(self, pipe: Connection) -> None:
+    def hear(self, pipe: Any) -> None:
         try:
             told: Told = pipe.recv()
         except (EOFError, OSError):
@@ -118,7 +118,7 @@ class _Crew:
             self._tell(pipe, None)
             worker.process.join()
 
-    def _lost(self, pipe: Connection) -> None:
+    def _lost(self, pipe: Any) -> None:
         worker = self.workers.pop(pipe)
         worker.process.join()
         code = worker.process.exitcode or 0

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.__main__ import main
+from experiments.bar import Bar
+from experiments.compare.plan import Plan
+from experiments.compare.run import Comparison
 from experiments.engine import Run
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import PROBLEMS
 from experiments.records import Store
 from experiments.tuning import Trial
 
@@ -113,19 +117,26 @@ def test_every_single_bit_of_a_record_counts(store):
 
 
 def test_a_damaged_record_is_run_again_and_the_rest_used(tmp_path, capsys):
-    arguments = ["compare", "curve-fit", "--optimizers", "levenberg-marquardt", "gauss-newton"]
-    arguments += ["--steps", "4", "--out", str(tmp_path)]
-    assert main(arguments) == 0
-    damaged = tmp_path / "runs/curve-fit--gauss-newton--seed-0.json"
-    before = json.loads(damaged.read_text())
-    flip(damaged)
-    capsys.readouterr()
-    assert main(arguments) == 0
-    told = capsys.readouterr()
-    assert f"{damaged} is corrupt" in told.err
-    assert "1 finished part" in told.out
-    again = json.loads(damaged.read_text())
-    for of in (before, again):
-        del of["run"]["columns"]["seconds"], of["run"]["compile_seconds"], of["checksum"]
-    assert again == before
-    assert damaged.with_name(damaged.name + ".corrupt").exists()
+    names = ("gauss-newton", "levenberg-marquardt")
+    plan = Plan([PROBLEMS["rosenbrock"]], [OPTIMIZERS[name] for name in names], steps=4)
+
+    def compare() -> int:
+        bar = Bar(disable=True)
+        Comparison(plan, Store(tmp_path), bar).run()
+        return bar.skipped
+
+    assert compare() == 0
+    path = tmp_path / "runs/rosenbrock--gauss-newton--seed-0.json"
+    before = read(path)
+    flip(path)
+    assert compare() == 1
+    assert f"{path} is corrupt" in capsys.readouterr().err
+    assert read(path) == before
+    assert path.with_name(path.name + ".corrupt").exists()
+
+
+def read(path: Path) -> dict:
+    """A run but for what a clock said."""
+    content = json.loads(path.read_text())
+    del content["run"]["columns"]["seconds"], content["run"]["compile_seconds"]
+    return content["run"]

@@ -7,7 +7,9 @@ at with it. Here every worker has a pipe of its own, which ends when the worker 
 import collections
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -87,7 +89,7 @@ class _Crew:
             return
         context = multiprocessing.get_context("spawn")  # JAX has threads, which no fork survives
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.terms), daemon=True)
+        process = context.Process(target=_begin, args=(theirs, self.terms), daemon=True)
         with _deaf_to_interrupts():
             process.start()
         theirs.close()  # or its end would never be seen
@@ -141,6 +143,19 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _begin(pipe: Connection, terms: Terms) -> None:
+    """The worker's process: it ends with its parent, even with one that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+    _serve(pipe, terms)
 
 
 def _serve(pipe: Connection, terms: Terms) -> None:

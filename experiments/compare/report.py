@@ -61,7 +61,7 @@ def html_report(
     illustrations: Mapping[str, Sequence[Illustration]],
     command: str,
     versions: Mapping[str, str],
-    interrupted: bool,
+    notes: Sequence[str],
 ) -> str:
     """The whole page; `illustrations` by the name of the problem."""
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -69,8 +69,7 @@ def html_report(
         "<h1>Who converges how fast, and what each step costs</h1>",
         f'<p class="note"><code>{html.escape(command)}</code><br>{html.escape(software)}</p>',
     ]
-    if interrupted:
-        parts.append("<p><b>This comparison was interrupted; here is what had finished.</b></p>")
+    parts += [f"<p><b>{html.escape(note)}</b></p>" for note in notes]
     parts += [f"<p>{READING}</p>", _overview(all_results)]
     parts += [_section(results, illustrations[results.problem.name]) for results in all_results]
     parts.append(_tuning(all_results))

@@ -101,9 +101,9 @@ def console(all_results: Sequence[Summarised]) -> str:
     return "\n\n".join(parts)
 
 
-def summary_markdown(all_results: Sequence[Summarised]) -> str:
+def summary_markdown(all_results: Sequence[Summarised], notes: Sequence[str] = ()) -> str:
     """Every target of every problem."""
-    parts = ["# Steps, gradient-equivalents and seconds to each target"]
+    parts = ["# Steps, gradient-equivalents and seconds to each target", *notes]
     for results in all_results:
         parts.append(f"## {results.problem.title}")
         for index, target in enumerate(results.problem.targets):

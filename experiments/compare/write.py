@@ -18,6 +18,7 @@ from experiments.problem import Picture
 from experiments.records import records_csv
 from experiments.summary import summary_csv
 
+INTERRUPTED = "This comparison was interrupted; here is what had finished."
 CONVERGENCE = Picture("convergence", "", convergence_figure)
 
 
@@ -36,11 +37,12 @@ def write(comparison: Comparison, interrupted: bool) -> Written:
         results.finish()
     store.write("records.csv", records_csv(run for results in finished for run in results.runs))
     store.write("summary.csv", summary_csv(row for results in finished for row in results.rows))
-    store.write("summary.md", summary_markdown(finished))
-    config = _config(comparison.plan, finished, command, interrupted)
+    notes = [INTERRUPTED] * interrupted + comparison.notes()
+    store.write("summary.md", summary_markdown(finished, notes))
+    config = _config(comparison.plan, finished, command, interrupted) | {"notes": notes}
     store.write("config.json", json.dumps(config, indent=2) + "\n")
     illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
-    page = html_report(finished, illustrations, command, versions(), interrupted)
+    page = html_report(finished, illustrations, command, versions(), notes)
     return Written(finished, store.write("report.html", page))
 
 

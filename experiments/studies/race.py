@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from experiments.benchmarks.tables import BAR
+from experiments.bar import Bar
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
 from experiments.compare.tables import markdown_table, number, summary_markdown
@@ -51,7 +49,7 @@ def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
     """
     chosen = [OPTIMIZERS[name] for name in optimizers]
     plan = Plan([PROBLEMS[problem]], chosen, _limits.seeds, _limits.steps)
-    with tqdm(total=plan.count_units(), bar_format=BAR) as bar:
+    with Bar(plan.count_parts()) as bar:
         comparison = Comparison(plan, Store(_limits.folder / problem, _limits.fresh), bar)
         comparison.run()
     (results,) = comparison.results

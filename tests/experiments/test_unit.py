@@ -1,0 +1,58 @@
+"""A comparison that is killed while it tunes keeps the trials that ended, and the one under way."""
+
+import contextlib
+import math
+from pathlib import Path
+
+import pytest
+
+from experiments.bar import Bar
+from experiments.checkpoints import SECONDS
+from experiments.compare.plan import Plan
+from experiments.compare.run import Comparison
+from experiments.engine import Progress
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import PROBLEMS
+from experiments.records import Store
+from experiments.tuning import TRIALS
+
+STEPS, TAKEN = 10, 25  # the third trial is killed half-way
+
+
+class Killed(Exception):
+    """The end of a process, as far as a test can have one of its own."""
+
+
+def compare(folder: Path, monkeypatch, most: float = math.inf):
+    """Results, the parts found finished, and the steps taken, at most so many."""
+    real, taken = Progress.step, []
+
+    def step(self, *rest):
+        if len(taken) == most:
+            raise Killed
+        taken.append(self.count)
+        real(self, *rest)
+
+    plan = Plan([PROBLEMS["rosenbrock"]], [OPTIMIZERS["adam"]], steps=STEPS)
+    bar = Bar(disable=True)
+    store = Store(folder, checkpoint_seconds=0.0 if most < math.inf else SECONDS)
+    comparison = Comparison(plan, store, bar)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", step)
+        with pytest.raises(Killed) if most < math.inf else contextlib.nullcontext():
+            comparison.run()
+    return comparison.results[0], bar.skipped, taken
+
+
+def test_a_tuning_that_is_killed_repeats_no_step(tmp_path, monkeypatch):
+    nothing, _, before = compare(tmp_path / "killed", monkeypatch, TAKEN)
+    assert not nothing.tunings
+    resumed, skipped, after = compare(tmp_path / "killed", monkeypatch)
+    whole, none, taken = compare(tmp_path / "whole", monkeypatch)
+    assert (skipped, none) == (2, 0)
+    assert before + after == taken
+    assert len(taken) == STEPS * (TRIALS + 1)
+    assert resumed.tunings == whole.tunings
+    for column in whole.runs[0].columns.keys() - {"seconds"}:
+        assert (whole.runs[0].columns[column] == resumed.runs[0].columns[column]).all()
+    assert not list((tmp_path / "killed/checkpoints").iterdir())

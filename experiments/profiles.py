@@ -16,8 +16,9 @@ def performance_profile(
     """
     table = np.array(list(costs.values()), float)
     best = table.min(axis=0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(np.isfinite(table), table / best, np.inf)
+    ratios[(table == best) & np.isfinite(table)] = 1.0  # also where the best costs nothing
     return {name: _steps(row) for name, row in zip(costs, ratios, strict=True)}
 
 

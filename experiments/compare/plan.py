@@ -14,6 +14,7 @@ from experiments.optimizers import Optimizer
 from experiments.problem import Problem
 
 SEEDS = 3
+FIGURES = 3  # of every problem: convergence, curvature, sensitivity
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Plan:
         return sum(
             len(self.seeds_of(problem)) * len(self.optimizers)
             + tuned * tuning.TRIALS
-            + 1
+            + FIGURES
             + len(problem.pictures)
             for problem in self.problems
         )

@@ -1,6 +1,7 @@
 """Runs a plan: tunes what needs it, runs every optimizer, and keeps what is finished."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +32,14 @@ class Results:
     runs: list[Run] = field(default_factory=list)
     tunings: dict[str, Tuning] = field(default_factory=dict)
     reference: float | None = None
+    optimum: float = math.nan
     rows: list[Row] = field(default_factory=list)
 
     def finish(self) -> None:
         """Measures all runs against f*, and summarises them."""
         known = [self.reference] if self.reference is not None else []
-        optimum = min([best_value(self.problem, self.runs), *known])
-        add_measure(self.problem, self.runs, optimum)
+        self.optimum = min([best_value(self.problem, self.runs), *known])
+        add_measure(self.problem, self.runs, self.optimum)
         self.rows = summarise(self.problem, self.runs)
 
 

@@ -31,7 +31,7 @@ def profile_figure(
     for one, panel in zip(axes, panels, strict=True):
         _draw(one, panel, styles)
     axes[0].set_ylabel(share)
-    legend_below(figure, axes[0], columns=4)
+    legend_below(figure, columns=4)
     return figure
 
 

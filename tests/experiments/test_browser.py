@@ -4,6 +4,7 @@ import base64
 
 import pytest
 from browser import BROWSER, browsing
+from comparisons import finished, made, searched, written
 
 from experiments.__main__ import main
 from experiments.pictures import LESSONS
@@ -99,4 +100,16 @@ def test_each_tab_of_the_whole_page_shows_its_chapter_alone(tmp_path, opened):
         tab.evaluate(f"document.getElementById('tab-{len(chapters) - 1}').dispatchEvent({key})")
         assert tab.evaluate(f"{visible}.map((x) => x.textContent)") == [chapters[0]]
         assert tab.evaluate("document.activeElement.id") == "tab-0"
+        assert tab.errors == []
+
+
+def test_the_report_opens_alone_and_its_tables_unfold(tmp_path, opened):
+    runs = [made("newton", [1, 0.3, 0.1]), made("adam", [1, 0.9, 0.5])]
+    written(tmp_path, finished(*runs, adam=searched({0.1: 2.0, 1.0: 0.5})))
+    with opened(tmp_path / "report.html") as tab:
+        assert_well(tab, pictures=2)
+        height = lambda: tab.evaluate("document.querySelector('details').offsetHeight")
+        folded = height()
+        tab.evaluate("document.querySelector('summary').click()")
+        assert height() > folded + 50
         assert tab.errors == []

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tqdm import tqdm
 
+from experiments.bar import Bar
 from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import BAR, Request, page, save
+from experiments.benchmarks.tables import Request, page, save
 from experiments.compare.diff import compare_folders
 from experiments.compare.folders import two_folders
 from experiments.compare.plan import SEEDS, Plan
@@ -48,6 +48,9 @@ class Compare:
     """Upper limit of steps per run; each problem has its own limits besides."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder for the results; results/compare unless given, results/diff for two folders."""
+    jobs: Number = None
+    """How many to run side by side, each optimizer on each problem in one piece; 1 unless given.
+    More is sooner done, but seconds are then those of a shared machine, and the report says so."""
     fresh: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run everything again, whatever the folder holds."""
 
@@ -71,10 +74,11 @@ def compare(options: Compare) -> int:
         steps=whole_number(options.steps, "--steps"),
     )
     store = Store(out, options.fresh)
+    jobs = whole_number(options.jobs, "--jobs") or 1
     print(plan.tuning_budget())
     interrupted = False
-    with tqdm(total=plan.count_units(), bar_format=BAR) as bar:
-        comparison = Comparison(plan, store, bar)
+    with Bar(plan.count_parts()) as bar:
+        comparison = Comparison(plan, store, bar, jobs)
         try:
             comparison.run()
         except KeyboardInterrupt:
@@ -84,15 +88,17 @@ def compare(options: Compare) -> int:
         finished, report = write(comparison, interrupted)
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
-    if store.reused:
-        print(f"\nUsed again from {out}: {store.reused} finished parts (--fresh runs all).")
+    if bar.skipped:
+        print(f"\nUsed again from {out}: {bar.skipped} finished parts (--fresh runs all).")
     print(f"\nReport: {report}")
+    for note in comparison.notes():
+        print(note, file=sys.stderr)
     if interrupted:
         print(
             "Interrupted. What had finished is kept; the same command goes on from there.",
             file=sys.stderr,
         )
-    return INTERRUPTED if interrupted else 0
+    return INTERRUPTED if interrupted else 1 if comparison.failed else 0
 
 
 def show_list(options: List) -> int:

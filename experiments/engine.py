@@ -5,12 +5,13 @@ it, so tuning and all seeds share that one compilation. The clock runs during th
 """
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,8 @@ class Run:
     columns: dict[str, np.ndarray]
     hyperparameters: dict[str, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
+    side_by_side: int = 1
+    """How many runs shared the machine, which is what its seconds are worth."""
 
     @property
     def failed(self) -> bool:
@@ -146,35 +149,88 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
     return Prepared(setting, optimizer, compiled_start, compiled_step, compile_seconds)
 
 
-def batches(setting: Setting, seed: int) -> Iterator[Any]:
+def batches(setting: Setting, seed: int, skipped: int = 0) -> Iterator[Any]:
     """The stream on the device; a batch that comes again is not copied again."""
     held, placed = None, None
-    for batch in setting.problem.stream(setting.problem.load(), seed):
+    stream = setting.problem.stream(setting.problem.load(), seed)
+    for batch in itertools.islice(stream, skipped, None):
         if batch is not held:
             held, placed = batch, jax.tree.map(jnp.asarray, batch)
         yield placed
 
 
 @dataclass
-class _Recorder:
-    """Collects rows, and tells when a run is over."""
+class Progress:
+    """A run under way: everything that its next step, its rows and its end depend on."""
 
-    problem: Problem
-    rows: list[dict[str, float]] = field(default_factory=list)
+    params: Any
+    state: Any
+    spent: float
+    """Gradient-equivalents so far."""
+    count: int = 0
+    """Steps so far, and so the place in the stream of batches."""
+    seconds: float = 0.0
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    """Of the last step."""
     unchanged: int = 0
+    """Looks in a row that saw nothing change."""
+    rows: list[dict[str, float]] = field(default_factory=list)
+    side_by_side: int = 1
+    """The most runs that shared the machine with this one, itself included."""
 
-    def add(self, row: dict[str, float]) -> Status | None:
-        value, grad_norm = row["value"], row["grad_norm"]
+    def look(self, setting: Setting) -> Status | None:
+        """Writes down the point after `count` steps, and tells whether the run is over."""
+        measured = setting.measure(self.params, setting.everything, setting.data)
+        spent = self.spent if self.count else 0.0
+        row = {"step": self.count, "gradient_equivalents": spent, "seconds": self.seconds}
+        row |= {name: float(number) for name, number in measured.items()} | self.diagnostics
         before = self.rows[-1] if self.rows else None
         self.rows.append(row)
+        value, grad_norm = row["value"], row["grad_norm"]
         limit = DIVERGED_ABOVE * max(1.0, abs(self.rows[0]["value"]))
         if not (math.isfinite(value) and math.isfinite(grad_norm)) or value > limit:
             return Status.DIVERGED
-        if grad_norm <= self.problem.grad_norm_target or self.problem.solved(row):
+        if grad_norm <= setting.problem.grad_norm_target or setting.problem.solved(row):
             return Status.CONVERGED
         same = before is not None and (value, grad_norm) == (before["value"], before["grad_norm"])
         self.unchanged = self.unchanged + 1 if same else 0
         return Status.STALLED if self.unchanged >= STALLED_AFTER else None
+
+    def step(self, prepared: Prepared, batch: Any, hyperparameters: Mapping[str, Any]) -> None:
+        """One step of the optimizer: the only code during which the clock runs."""
+        clock = time.perf_counter()
+        self.params, self.state, record = jax.block_until_ready(
+            prepared.step(self.params, self.state, batch, hyperparameters)
+        )
+        self.seconds += time.perf_counter() - clock
+        self.diagnostics = {name: float(number) for name, number in record.items()}
+        self.spent += prepared.optimizer.step_cost(self.diagnostics)
+        if prepared.optimizer.reuses_gradient and not prepared.problem.is_full_batch:
+            self.spent += GRADIENT  # the gradient at hand is of another batch
+        self.count += 1
+
+
+class Keeper(Protocol):
+    """Keeps a run under way outside this process; `experiments.checkpoints` has one."""
+
+    def resume(self, start: Progress, arguments: Mapping[str, Any]) -> Progress:
+        """Where a run of these arguments had got to, or `start`."""
+        ...
+
+    def offer(self, progress: Progress) -> None:
+        """May write it down; the clock stands still."""
+        ...
+
+
+class Forgetful:
+    """Keeps nothing: every run begins at its start."""
+
+    def resume(self, start: Progress, arguments: Mapping[str, Any]) -> Progress:
+        del arguments
+        return start
+
+    def offer(self, progress: Progress) -> None:
+        del progress
 
 
 def run(
@@ -185,60 +241,49 @@ def run(
     *,
     every: int = 1,
     on_step: Callable[[int], None] = lambda step: None,
+    keeper: Keeper = Forgetful(),
 ) -> Run:
     """Trains from one seed until converged, stalled, diverged or out of steps.
 
     Row k describes the point after k steps: its value and gradient norm over all training data,
     what the k steps cost in gradient-equivalents and seconds, and the diagnostics of the step that
-    led there. With `every` above one only every so many steps are looked at.
+    led there. With `every` above one only every so many steps are looked at. From what a `keeper`
+    had written down the run goes on, and its rows are those of a run that was never interrupted.
     """
-    setting, optimizer, problem = prepared.setting, prepared.optimizer, prepared.problem
+    setting, problem = prepared.setting, prepared.problem
+    chosen = dict(hyperparameters or {})
+    arguments = {"seed": seed, "steps": steps, "hyperparameters": chosen, "every": every}
     with numerics(problem):
-        chosen = {
-            name: jnp.asarray(number, float) for name, number in (hyperparameters or {}).items()
-        }
-        params = problem.init(jax.random.key(seed), setting.data)
-        state = prepared.start(params, chosen)
-        stream = batches(setting, seed)
-        batch = next(stream)
-
-        recorder, status, seconds, diagnostics = _Recorder(problem), None, 0.0, {}
-        # A line search that hands its last gradient on still needs one to begin with.
-        spent = GRADIENT if optimizer.reuses_gradient and problem.is_full_batch else 0.0
+        numbers = {name: jnp.asarray(number, float) for name, number in chosen.items()}
+        progress = keeper.resume(_beginning(prepared, seed, numbers), arguments)
+        stream = batches(setting, seed, skipped=progress.count)
         most = math.inf if problem.seconds is None else problem.seconds
-        for count in range(steps + 1):
-            over = count == steps or seconds >= most
-            if count % every == 0 or over:
-                measured = setting.measure(params, setting.everything, setting.data)
-                row = {
-                    "step": count,
-                    "gradient_equivalents": spent if count else 0.0,
-                    "seconds": seconds,
-                }
-                row |= {name: float(number) for name, number in measured.items()}
-                status = recorder.add(row | diagnostics)
-                if status or over:
-                    break
-            clock = time.perf_counter()
-            params, state, record = jax.block_until_ready(
-                prepared.step(params, state, batch, chosen)
-            )
-            seconds += time.perf_counter() - clock
-            diagnostics = {name: float(number) for name, number in record.items()}
-            spent += optimizer.step_cost(diagnostics)
-            if optimizer.reuses_gradient and not problem.is_full_batch:
-                spent += GRADIENT  # the gradient at hand is of another batch
-            batch = next(stream)
-            on_step(count + 1)
+        while True:
+            over = progress.count == steps or progress.seconds >= most
+            status = progress.look(setting) if progress.count % every == 0 or over else None
+            if status or over:
+                break
+            progress.step(prepared, next(stream), numbers)
+            keeper.offer(progress)
+            on_step(progress.count)
     return Run(
         problem=problem.name,
-        optimizer=optimizer.name,
+        optimizer=prepared.optimizer.name,
         seed=seed,
         status=str(status or Status.STEP_LIMIT),
-        columns=_columns(recorder.rows),
-        hyperparameters=dict(hyperparameters or {}),
+        columns=_columns(progress.rows),
+        hyperparameters=chosen,
         compile_seconds=prepared.compile_seconds,
+        side_by_side=progress.side_by_side,
     )
+
+
+def _beginning(prepared: Prepared, seed: int, hyperparameters: Mapping[str, Any]) -> Progress:
+    params = prepared.problem.init(jax.random.key(seed), prepared.setting.data)
+    # A line search that hands its last gradient on still needs one to begin with.
+    handed_on = prepared.optimizer.reuses_gradient and prepared.problem.is_full_batch
+    state = prepared.start(params, hyperparameters)
+    return Progress(params, state, spent=GRADIENT if handed_on else 0.0)
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:

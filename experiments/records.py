@@ -2,57 +2,67 @@
 
 import csv
 import io
-import json
 import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import files
+from experiments.checkpoints import SECONDS, Checkpoint
 from experiments.engine import Run
 from experiments.errors import UserError
-from experiments.tuning import Trial, Tuning
+from experiments.tuning import Trial
 
 
 class Store:
     """A results folder. What is finished is kept, and used again under the same settings."""
 
-    def __init__(self, folder: Path, fresh: bool = False):
-        self.folder = folder
-        self.fresh = fresh
-        self.reused = 0
+    def __init__(
+        self,
+        folder: Path,
+        fresh: bool = False,
+        checkpoint_seconds: float = SECONDS,
+        side_by_side: int = 1,
+    ):
+        self.folder, self.fresh = folder, fresh
+        self.checkpoint_seconds, self.side_by_side = checkpoint_seconds, side_by_side
         try:
-            for part in ("runs", "figures"):
+            for part in ("runs", "figures", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
             probe.write_text("")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another process may probe, too
         except OSError as error:
             raise UserError(f"Cannot write results to '{folder}': {error.strerror}.") from error
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Writes a whole file or nothing: an interruption leaves the old one."""
-        path = self.folder / name
-        draft = path.with_name(path.name + ".part")
-        try:
-            draft.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(draft, path)
-        except OSError as error:
-            raise UserError(f"Cannot write '{path}': {error.strerror}.") from error
-        return path
+        return files.write(self.folder / name, content)
+
+    def forget(self, problem: str, optimizer: str) -> None:
+        """Removes all of one optimizer on one problem."""
+        for file in (self.folder / "runs").glob(f"{problem}--{optimizer}--*.json"):
+            file.unlink()
+        for folder in (self.folder / "checkpoints").glob(f"{problem}--{optimizer}--*"):
+            Checkpoint(folder, {}).discard()
+
+    def checkpoint(
+        self, problem: str, optimizer: str, run: str, settings: Mapping[str, Any]
+    ) -> Checkpoint:
+        """Where a run that is under way is kept: that of a seed, or the trial of a tuning."""
+        folder = self.folder / "checkpoints" / f"{problem}--{optimizer}--{run}"
+        return Checkpoint(folder, settings, self.checkpoint_seconds, self.side_by_side)
 
     def _read(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        try:
-            found = json.loads((self.folder / name).read_text())
-        except (OSError, ValueError):
-            return None
-        if self.fresh or found.get("settings") != json.loads(json.dumps(settings)):
-            return None
-        self.reused += 1
-        return found
+        found = files.unseal(self.folder / name)
+        matches = found is not None and found.get("settings") == files.as_read(settings)
+        return found if matches else None
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        self.write(name, files.seal(content))
 
     def load_run(
         self, problem: str, optimizer: str, seed: int, settings: Mapping[str, Any]
@@ -67,27 +77,19 @@ class Store:
         content = asdict(run) | {
             "columns": {name: column.tolist() for name, column in run.columns.items()}
         }
-        self.write(
-            _run_file(run.problem, run.optimizer, run.seed),
-            json.dumps({"settings": settings, "run": content}),
-        )
+        name = _run_file(run.problem, run.optimizer, run.seed)
+        self._write(name, {"settings": settings, "run": content})
 
-    def load_tuning(
-        self, problem: str, optimizer: str, settings: Mapping[str, Any]
-    ) -> Tuning | None:
+    def load_trials(self, problem: str, optimizer: str, settings: Mapping[str, Any]) -> list[Trial]:
+        """The trials of a tuning that ended, in their order; of a finished one all."""
         found = self._read(_tuning_file(problem, optimizer), settings)
-        if found is None:
-            return None
-        trials = tuple(Trial(**trial) for trial in found["tuning"].pop("trials"))
-        return Tuning(trials=trials, **found["tuning"])
+        return [Trial(**trial) for trial in found["trials"]] if found else []
 
-    def save_tuning(
-        self, problem: str, optimizer: str, tuning: Tuning, settings: Mapping[str, Any]
+    def save_trials(
+        self, problem: str, optimizer: str, trials: Sequence[Trial], settings: Mapping[str, Any]
     ) -> None:
-        self.write(
-            _tuning_file(problem, optimizer),
-            json.dumps({"settings": settings, "tuning": asdict(tuning)}),
-        )
+        content = {"settings": settings, "trials": [asdict(trial) for trial in trials]}
+        self._write(_tuning_file(problem, optimizer), content)
 
 
 def _run_file(problem: str, optimizer: str, seed: int) -> str:

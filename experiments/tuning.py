@@ -6,10 +6,11 @@ The budget is counted and printed, for tuning is part of what a baseline costs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.engine import Prepared, Status, run
+from experiments.engine import Forgetful, Keeper, Prepared, Run, Status, run
+from experiments.optimizers import Optimizer
 
 TRIALS = 10
 TUNING_SEED = 1_000_003  # none of the seeds that are reported
@@ -25,6 +26,8 @@ class Trial:
     """The training value at the end; infinite where the run diverged."""
     steps: int
     converged: bool
+    gradient_equivalents: float = 0.0
+    """What it cost."""
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -67,26 +70,43 @@ def tune(
     steps: int | None = None,
     on_trial: Callable[[Trial], object] = lambda trial: None,
     every: int = LOOK_EVERY,
+    *,
+    kept: Sequence[Trial] = (),
+    keeper: Keeper = Forgetful(),
 ) -> Tuning:
-    """Searches the one hyperparameter of an optimizer."""
+    """Searches the one hyperparameter of an optimizer.
+
+    The first trials are taken from those `kept` of an interrupted search: each setting follows from
+    the trials before it, so the search goes the way that it would have gone.
+    """
     ((name, search),) = prepared.optimizer.search.items()
     steps = steps or prepared.problem.tuning_steps
     done: list[Trial] = []
-    spent = 0.0
     queue = list(search.values(prepared.problem))
     while len(done) < trials:
         queue = queue or next_settings(done)
         setting = queue.pop(0)
-        result = run(prepared, TUNING_SEED, steps, {name: setting}, every=every)
-        columns = result.columns
-        done.append(
-            Trial(
-                setting=setting,
-                value=math.inf if result.failed else float(columns["value"][-1]),
-                steps=int(columns["step"][-1]),
-                converged=result.status == Status.CONVERGED,
-            )
-        )
-        spent += float(columns["gradient_equivalents"][-1])
-        on_trial(done[-1])
-    return Tuning(name, tuple(done), steps, spent)
+        if len(done) < len(kept):
+            done.append(kept[len(done)])
+        else:
+            made = run(prepared, TUNING_SEED, steps, {name: setting}, every=every, keeper=keeper)
+            done.append(_trial(setting, made))
+            on_trial(done[-1])
+    return gathered(prepared.optimizer, done, steps)
+
+
+def gathered(optimizer: Optimizer, trials: Sequence[Trial], steps: int) -> Tuning:
+    """A finished search, of its trials."""
+    (name,) = optimizer.search
+    spent = sum(trial.gradient_equivalents for trial in trials)
+    return Tuning(name, tuple(trials), steps, spent)
+
+
+def _trial(setting: float, made: Run) -> Trial:
+    return Trial(
+        setting=setting,
+        value=math.inf if made.failed else float(made.columns["value"][-1]),
+        steps=int(made.columns["step"][-1]),
+        converged=made.status == Status.CONVERGED,
+        gradient_equivalents=float(made.columns["gradient_equivalents"][-1]),
+    )

@@ -11,7 +11,7 @@ import jax
 import secondorder as so
 from experiments.errors import UserError
 
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}  {desc}"  # of every progress bar
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} to go  {desc}"  # of every progress bar
 
 
 class Table(NamedTuple):

@@ -1,5 +1,7 @@
 """What a comparison was asked for, and what it was run with."""
 
+import dataclasses
+import functools
 import hashlib
 import platform
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import secondorder as so
 from experiments import tuning
-from experiments.optimizers import Optimizer
+from experiments.compare.unit import Unit
+from experiments.optimizers import OPTIMIZERS, Optimizer
 from experiments.problem import Problem
 
 SEEDS = 3
 FIGURES = 3  # of every problem: convergence, curvature, sensitivity
+REFERENCE = "newton"  # finds f* of a convex problem where it is not known beforehand
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,49 @@ class Plan:
         allowed = problem.steps[optimizer.step_class]
         return allowed if self.steps is None else min(allowed, self.steps)
 
-    def count_units(self) -> int:
-        """How far the progress bar goes: runs, tuning trials and figures."""
-        tuned = sum(bool(optimizer.search) for optimizer in self.optimizers)
-        return sum(
-            len(self.seeds_of(problem)) * len(self.optimizers)
-            + tuned * tuning.TRIALS
-            + FIGURES
-            + len(problem.pictures)
+    @functools.cached_property
+    def units(self) -> list[Unit]:
+        return [unit for problem in self.problems for unit in self.units_of(problem)]
+
+    def units_of(self, problem: Problem) -> list[Unit]:
+        """Every optimizer on one problem."""
+        return [
+            self._unit(
+                problem, optimizer, self.steps_of(problem, optimizer), self.seeds_of(problem)
+            )
+            for optimizer in self.optimizers
+        ]
+
+    @functools.cached_property
+    def references(self) -> dict[str, Unit]:
+        """By problem, the run that finds f* where that is not known and no other run converges."""
+        optimizer = dataclasses.replace(OPTIMIZERS[REFERENCE], name="reference")
+        return {
+            problem.name: self._unit(
+                problem, optimizer, problem.steps[optimizer.step_class], range(1)
+            )
             for problem in self.problems
-        )
+            if problem.measure == "suboptimality" and problem.optimum is None
+        }
+
+    def _unit(self, problem: Problem, optimizer: Optimizer, steps: int, seeds: range) -> Unit:
+        settings = {  # a run is used again, or gone on with, where all of this is unchanged
+            "problem": problem.name,
+            "optimizer": optimizer.name,
+            "steps": steps,
+            "source": self._source,
+            "versions": versions(),
+        }
+        return Unit(problem, optimizer, steps, seeds, settings)
+
+    @functools.cached_property
+    def _source(self) -> str:
+        return source_fingerprint()
+
+    def count_parts(self) -> int:
+        """How far the progress bar goes: runs, tuning trials and figures."""
+        runs = sum(unit.parts for unit in [*self.units, *self.references.values()])
+        return runs + sum(FIGURES + len(problem.pictures) for problem in self.problems)
 
     def tuning_budget(self) -> str:
         """One line that says what the search for learning rates may cost."""

@@ -1,27 +1,17 @@
-"""Runs a plan: tunes what needs it, runs every optimizer, and keeps what is finished."""
+"""Runs a plan: unit by unit, or several side by side; and gathers what the store then holds."""
 
-import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-from tqdm import tqdm
-
-from experiments import engine, tuning
-from experiments.compare.plan import Plan, source_fingerprint, versions
-from experiments.engine import Prepared, Run, Setting
-from experiments.optimizers import OPTIMIZERS, Optimizer
+from experiments.bar import Bar
+from experiments.compare.plan import Plan
+from experiments.compare.side_by_side import side_by_side
+from experiments.compare.unit import Bench, Unit, collect, work
+from experiments.engine import Run, Status
 from experiments.problem import Problem
 from experiments.records import Store
 from experiments.summary import Row, add_measure, best_value, summarise
 from experiments.tuning import Tuning
-
-COMPILED_AT_ONCE = 2
-REFERENCE = "newton"  # finds f* of a convex problem where it is not known beforehand
 
 
 @dataclass
@@ -43,132 +33,73 @@ class Results:
         self.rows = summarise(self.problem, self.runs)
 
 
-class Bench:
-    """One problem; what it needs is loaded and compiled before the first clock starts."""
-
-    def __init__(self, problem: Problem, bar: tqdm):
-        self.problem, self.bar = problem, bar
-        self.setting: Setting | None = None
-        self.prepared: dict[str, Prepared] = {}
-
-    def prepare(self, optimizers: Sequence[Optimizer]) -> None:
-        """Compiles several side by side: one compilation keeps little more than one core busy."""
-        if not optimizers:
-            return
-        self.bar.set_description_str(f"{self.problem.name} · compiling")
-        self.setting = setting = self.setting or engine.set_up(self.problem)
-        # The outer numerics holds what is set for the whole process while the threads come and go.
-        with engine.numerics(self.problem), ThreadPoolExecutor(COMPILED_AT_ONCE) as pool:
-            prepared = pool.map(lambda optimizer: engine.prepare(setting, optimizer), optimizers)
-            self.prepared |= {each.optimizer.name: each for each in prepared}
-
-    def of(self, optimizer: Optimizer) -> Prepared:
-        if optimizer.name not in self.prepared:
-            self.prepare([optimizer])
-        return self.prepared[optimizer.name]
-
-
 class Comparison:
-    """Runs a plan. An interruption leaves the finished runs, here and in the store."""
+    """Runs a plan. However it ends, what is finished is in the store, and here in `results`."""
 
-    def __init__(self, plan: Plan, store: Store, bar: tqdm):
-        self.plan, self.store, self.bar = plan, store, bar
+    def __init__(self, plan: Plan, store: Store, bar: Bar, jobs: int = 1):
+        self.plan, self.store, self.bar, self.jobs = plan, store, bar, jobs
         self.results: list[Results] = []
-        self.source = source_fingerprint()
+        self.failed: dict[str, str] = {}
+        """Units that did not get to their end, and why."""
 
     def run(self) -> None:
-        for problem in self.plan.problems:
-            results = Results(problem)
-            self.results.append(results)
-            bench = Bench(problem, self.bar)
-            bench.prepare([each for each in self.plan.optimizers if self._lacks(problem, each)])
-            for optimizer in self.plan.optimizers:
-                self._run_optimizer(bench, optimizer, results)
-            if problem.measure == "suboptimality" and problem.optimum is None:
-                results.reference = self._reference(bench, results)
+        if self.store.fresh:
+            for unit in [*self.plan.units, *self.plan.references.values()]:
+                self.store.forget(*unit.names)
+        try:
+            self._run_lacking([unit for unit in self.plan.units if self._lacks(unit)])
+        finally:
+            self.results = [self._gather(problem) for problem in self.plan.problems]
 
-    def _run_optimizer(self, bench: Bench, optimizer: Optimizer, results: Results) -> None:
-        problem, steps = bench.problem, self.plan.steps_of(bench.problem, optimizer)
-        settings = self._settings(problem, optimizer)
-        chosen: dict[str, float] = {}
-        if optimizer.search:
-            found = self._tune(bench, optimizer, steps, settings)
-            results.tunings[optimizer.name] = found
-            chosen = {found.hyperparameter: found.best.setting}
-        for seed in self.plan.seeds_of(problem):
-            finished = self.store.load_run(problem.name, optimizer.name, seed, settings)
-            if finished is None:
-                prepared = bench.of(optimizer)
-                with self._unit(f"{problem.name} · {optimizer.name} · seed {seed}") as on_step:
-                    finished = engine.run(prepared, seed, steps, chosen, on_step=on_step)
-                self.store.save_run(finished, settings)
-            else:
-                self.bar.update()
-            results.runs.append(finished)
-
-    def _tune(
-        self, bench: Bench, optimizer: Optimizer, steps: int, settings: Mapping[str, Any]
-    ) -> Tuning:
-        problem = bench.problem
-        found = self.store.load_tuning(problem.name, optimizer.name, settings)
-        if found is None:
-            prepared = bench.of(optimizer)
-            self.bar.set_description_str(f"{problem.name} · {optimizer.name} · tuning")
-            found = tuning.tune(
-                prepared,
-                steps=min(steps, problem.tuning_steps),
-                on_trial=lambda trial: self.bar.update(),
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know of how they came about."""
+        runs = [run for results in self.results for run in results.runs]
+        sharing = [run.side_by_side for run in runs if run.side_by_side > 1]
+        notes = [f"{unit} is not complete: {why}." for unit, why in self.failed.items()]
+        if sharing:
+            notes.append(
+                f"The seconds of {len(sharing)} of {len(runs)} runs were measured with "
+                f"{max(sharing)} running at a time: alone they take less."
             )
-            self.store.save_tuning(problem.name, optimizer.name, found, settings)
-        else:
-            self.bar.update(len(found.trials))
-        return found
+        return notes
 
-    def _reference(self, bench: Bench, results: Results) -> float | None:
+    def _run_lacking(self, lacking: list[Unit]) -> None:
+        self.bar.skip(sum(unit.parts for unit in self.plan.units if unit not in lacking))
+        if self.jobs > 1:
+            self.failed = side_by_side(lacking, self.plan, self.store, self.bar, self.jobs)
+            lacking = []
+        for problem in self.plan.problems:
+            bench = Bench(problem, self.bar)
+            units = [unit for unit in lacking if unit.problem is problem]
+            bench.prepare([unit.optimizer for unit in units])
+            for unit in units:
+                work(unit, self.store, bench)
+            if reference := self.plan.references.get(problem.name):
+                self._solve(reference, bench)
+
+    def _solve(self, reference: Unit, bench: Bench) -> None:
         """f* by a run to convergence, unless one of the runs converged already."""
-        if any(run.status == engine.Status.CONVERGED for run in results.runs):
-            return None
-        problem, optimizer = bench.problem, OPTIMIZERS[REFERENCE]
-        steps = problem.steps[optimizer.step_class]
-        settings = self._settings(problem, optimizer) | {"steps": steps, "for": "reference"}
-        found = self.store.load_run(problem.name, "reference", 0, settings)
-        if found is None:
-            found = engine.run(bench.of(optimizer), 0, steps)
-            self.store.save_run(dataclasses.replace(found, optimizer="reference"), settings)
-        return best_value(problem, [found])
+        if _converged(self._gather(reference.problem).runs):
+            self.bar.skip(1)
+        else:
+            work(reference, self.store, bench)
 
-    def _lacks(self, problem: Problem, optimizer: Optimizer) -> bool:
-        """Whether anything of it is still to be run."""
-        settings = self._settings(problem, optimizer)
-        untuned = bool(optimizer.search) and (
-            self.store.load_tuning(problem.name, optimizer.name, settings) is None
-        )
-        return untuned or any(
-            self.store.load_run(problem.name, optimizer.name, seed, settings) is None
-            for seed in self.plan.seeds_of(problem)
-        )
+    def _lacks(self, unit: Unit) -> bool:
+        return not collect(unit, self.store).is_all_of(unit)
 
-    def _settings(self, problem: Problem, optimizer: Optimizer) -> dict[str, Any]:
-        """A finished run is used again where all of this is unchanged."""
-        return {
-            "problem": problem.name,
-            "optimizer": optimizer.name,
-            "steps": self.plan.steps_of(problem, optimizer),
-            "source": self.source,
-            "versions": versions(),
-        }
+    def _gather(self, problem: Problem) -> Results:
+        results = Results(problem)
+        for unit in self.plan.units_of(problem):
+            finished = collect(unit, self.store)
+            results.runs += finished.runs
+            if finished.tuning:
+                results.tunings[unit.optimizer.name] = finished.tuning
+        reference = self.plan.references.get(problem.name)
+        if reference and not _converged(results.runs):
+            solved = collect(reference, self.store).runs
+            results.reference = best_value(problem, solved) if solved else None
+        return results
 
-    @contextmanager
-    def _unit(self, label: str) -> Iterator[Callable[[int], None]]:
-        """One tick of the progress bar, with the step count beside it."""
-        self.bar.set_description_str(label)
-        shown = time.monotonic()
 
-        def on_step(step: int) -> None:
-            nonlocal shown
-            if time.monotonic() - shown > 0.5:
-                shown = time.monotonic()
-                self.bar.set_description_str(f"{label} · step {step}")
-
-        yield on_step
-        self.bar.update()
+def _converged(runs: list[Run]) -> bool:
+    return any(run.status == Status.CONVERGED for run in runs)

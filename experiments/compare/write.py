@@ -41,7 +41,7 @@ def write(comparison: Comparison, interrupted: bool) -> Written:
     finished = [results for results in comparison.results if results.runs]
     for results in finished:
         results.finish()
-    notes = [INTERRUPTED] * interrupted
+    notes = [INTERRUPTED] * interrupted + comparison.notes()
     made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
     write_numbers(store, plan, finished, made)
     illustrations = {results.problem.name: _figures(comparison, results) for results in finished}

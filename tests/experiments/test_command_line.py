@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from experiments import engine
 from experiments.__main__ import main
+from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
 from experiments.optimizers import OPTIMIZERS
@@ -53,7 +53,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(arguments, nearest, tmp_pa
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "2.5", "many"])
-@pytest.mark.parametrize("option", ["--steps", "--seeds"])
+@pytest.mark.parametrize("option", ["--steps", "--seeds", "--jobs"])
 def test_a_bad_number_is_answered_in_a_sentence(option, number, tmp_path, capsys):
     assert main(["compare", "rosenbrock", f"{option}={number}", "--out", str(tmp_path)]) == 2
     answer = sentence(capsys)
@@ -147,7 +147,7 @@ def test_other_settings_or_fresh_run_again(tmp_path, counted):
 
     def compare(steps: int, fresh: bool = False) -> None:
         plan = Plan([PROBLEMS["rosenbrock"]], [OPTIMIZERS["levenberg-marquardt"]], steps=steps)
-        Comparison(plan, Store(tmp_path, fresh), tqdm(disable=True)).run()
+        Comparison(plan, Store(tmp_path, fresh), Bar(disable=True)).run()
 
     compare(2)
     compare(2)

@@ -5,56 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from lines import LINE, line_objective, sgd
 
-import secondorder as so
 from experiments import cost
 from experiments.engine import Status, prepare, run, set_up
-from experiments.optimizers import OPTIMIZERS, Look, Optimizer
-from experiments.problem import Problem, minibatches
+from experiments.optimizers import OPTIMIZERS
+from experiments.problem import minibatches
 from experiments.problems import PROBLEMS
-
-
-def line_data():
-    x = np.linspace(-1.0, 1.0, 12)
-    return {"x": x, "y": 2.0 * x + 1.0, "held_out_x": x + 0.05}
-
-
-def line_objective(batch):
-    residual = lambda params: params[0] * batch["x"] + params[1] - batch["y"]
-    return so.sum_of_squares(residual)
-
-
-LINE = Problem(
-    name="line",
-    title="A line",
-    description="A linear fit.",
-    load=line_data,
-    init=lambda key, data: jax.random.normal(key, (2,)),
-    objective=line_objective,
-    targets=(1e-2, 1e-8),
-    steps={"first-order": 50, "quasi-newton": 50, "matrix-free": 50, "dense": 50},
-    optimum=0.0,
-    random_start=True,
-)
-
-
-def plain(build, **settings) -> Optimizer:
-    return Optimizer(
-        name="plain",
-        label="Plain",
-        build=build,
-        step_class="first-order",
-        step_cost=cost.gradient_only,
-        look=Look("black", "solid", "o"),
-        diagnose=lambda state: {},
-        **settings,
-    )
-
-
-def sgd(rate: float) -> Optimizer:
-    return plain(lambda: optax.with_extra_args_support(optax.sgd(rate)))
 
 
 @pytest.mark.parametrize("name", ["adam", "lbfgs", "levenberg-marquardt", "newton-cg"])

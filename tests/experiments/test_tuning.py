@@ -49,3 +49,12 @@ def test_the_budget_of_trials_is_kept_and_counted():
     assert len(found.trials) == 8
     assert found.gradient_equivalents == 8 * 40
     assert found.best.value == min(one.value for one in seen)
+
+
+def test_a_search_that_was_interrupted_keeps_its_trials_and_goes_the_same_way():
+    prepared = prepare(set_up(PROBLEMS["rosenbrock"]), OPTIMIZERS["adam"])
+    whole = tune(prepared, trials=9, steps=20)
+    seen: list[Trial] = []
+    resumed = tune(prepared, trials=9, steps=20, kept=whole.trials[:7], on_trial=seen.append)
+    assert resumed == whole
+    assert tuple(seen) == whole.trials[7:]

@@ -1,0 +1,148 @@
+"""One optimizer on one problem, with its tuning and all its seeds: what is run in one piece."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from experiments import engine, tuning
+from experiments.bar import Shows
+from experiments.engine import Prepared, Run, Setting
+from experiments.optimizers import Optimizer
+from experiments.problem import Problem
+from experiments.records import Store
+from experiments.tuning import Trial, Tuning
+
+COMPILED_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is to be run, and the settings under which a finished run is used again."""
+
+    problem: Problem
+    optimizer: Optimizer
+    steps: int
+    seeds: range
+    settings: Mapping[str, Any]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.problem.name, self.optimizer.name
+
+    @property
+    def title(self) -> str:
+        return " · ".join(self.names)
+
+    @property
+    def parts(self) -> int:
+        """Runs and trials: what a progress bar counts."""
+        return len(self.seeds) + tuning.TRIALS * bool(self.optimizer.search)
+
+    @property
+    def tuning_steps(self) -> int:
+        return min(self.steps, self.problem.tuning_steps)
+
+
+class Finished(NamedTuple):
+    """What a store holds of a unit."""
+
+    tuning: Tuning | None
+    runs: list[Run]
+
+    def is_all_of(self, unit: Unit) -> bool:
+        tuned = self.tuning is not None or not unit.optimizer.search
+        return tuned and len(self.runs) == len(unit.seeds)
+
+
+def collect(unit: Unit, store: Store) -> Finished:
+    """What had finished of a unit under its settings."""
+    trials = store.load_trials(*unit.names, unit.settings) if unit.optimizer.search else []
+    found = None
+    if unit.optimizer.search and len(trials) == tuning.TRIALS:
+        found = tuning.gathered(unit.optimizer, trials, unit.tuning_steps)
+    runs = [store.load_run(*unit.names, seed, unit.settings) for seed in unit.seeds]
+    return Finished(found, [run for run in runs if run is not None])
+
+
+class Bench:
+    """One problem; what it needs is loaded and compiled before the first clock starts."""
+
+    def __init__(self, problem: Problem, bar: Shows):
+        self.problem, self.bar = problem, bar
+        self.setting: Setting | None = None
+        self.prepared: dict[str, Prepared] = {}
+
+    def prepare(self, optimizers: Sequence[Optimizer]) -> None:
+        """Compiles several side by side: one compilation keeps little more than one core busy."""
+        if not optimizers:
+            return
+        self.bar.set_description_str(f"{self.problem.name} · compiling")
+        self.setting = setting = self.setting or engine.set_up(self.problem)
+        # The outer numerics holds what is set for the whole process while the threads come and go.
+        with engine.numerics(self.problem), ThreadPoolExecutor(COMPILED_AT_ONCE) as pool:
+            prepared = pool.map(lambda optimizer: engine.prepare(setting, optimizer), optimizers)
+            self.prepared |= {each.optimizer.name: each for each in prepared}
+
+    def of(self, optimizer: Optimizer) -> Prepared:
+        if optimizer.name not in self.prepared:
+            self.prepare([optimizer])
+        return self.prepared[optimizer.name]
+
+
+def work(unit: Unit, store: Store, bench: Bench) -> None:
+    """Runs what the store lacks of a unit; whatever ends is in the store at once."""
+    chosen: dict[str, float] = {}
+    if unit.optimizer.search:
+        found = _tune(unit, store, bench)
+        chosen = {found.hyperparameter: found.best.setting}
+    for seed in unit.seeds:
+        checkpoint = store.checkpoint(*unit.names, f"seed-{seed}", unit.settings)
+        if store.load_run(*unit.names, seed, unit.settings) is None:
+            prepared = bench.of(unit.optimizer)
+            with _part(f"{unit.title} · seed {seed}", bench.bar) as on_step:
+                finished = engine.run(
+                    prepared, seed, unit.steps, chosen, on_step=on_step, keeper=checkpoint
+                )
+            store.save_run(finished, unit.settings)
+        else:
+            bench.bar.skip(1)
+        checkpoint.discard()
+
+
+def _tune(unit: Unit, store: Store, bench: Bench) -> Tuning:
+    ended = store.load_trials(*unit.names, unit.settings)
+    bench.bar.skip(len(ended))
+    if len(ended) == tuning.TRIALS:
+        return tuning.gathered(unit.optimizer, ended, unit.tuning_steps)
+    prepared = bench.of(unit.optimizer)
+    bench.bar.set_description_str(f"{unit.title} · tuning")
+    checkpoint = store.checkpoint(*unit.names, "trial", unit.settings)
+
+    def keep(trial: Trial) -> None:
+        ended.append(trial)
+        store.save_trials(*unit.names, ended, unit.settings)
+        checkpoint.discard()
+        bench.bar.update()
+
+    return tuning.tune(
+        prepared, steps=unit.tuning_steps, on_trial=keep, kept=tuple(ended), keeper=checkpoint
+    )
+
+
+@contextmanager
+def _part(label: str, bar: Shows) -> Iterator[Callable[[int], None]]:
+    """One tick of the progress bar, with the step count beside it."""
+    bar.set_description_str(label)
+    shown = time.monotonic()
+
+    def on_step(step: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 0.5:
+            shown = time.monotonic()
+            bar.set_description_str(f"{label} · step {step}")
+
+    yield on_step
+    bar.update()

@@ -10,9 +10,11 @@ import tyro
 from experiments.bar import Bar
 from experiments.benchmarks import BENCHMARKS
 from experiments.benchmarks.tables import Request, page, save
+from experiments.compare.diff import compare_folders
+from experiments.compare.folders import two_folders
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
-from experiments.compare.tables import console
+from experiments.compare.summaries import console
 from experiments.compare.write import write
 from experiments.errors import UserError, pick, whole_number
 from experiments.optimizers import OPTIMIZERS
@@ -31,21 +33,22 @@ class Compare:
     """Run optimizers on problems; draw and tabulate how fast they converge, and at what cost.
 
     Writes tables, figures and a report that opens alone. Finished runs are kept in the folder, so
-    that an interrupted comparison goes on where it stopped.
+    that an interrupted comparison goes on where it stopped. Given two folders of results instead of
+    problems, it tabulates the ratios of what is in them.
     """
 
     problems: tyro.conf.Positional[
-        Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")]
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM|FOLDER")]
     ] = ()
-    """Which problems; all of them if none is named."""
+    """Which problems; all of them if none is named. Or two folders of results."""
     optimizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
     """Which optimizers; all of them if none is named."""
     seeds: Number = None
     """Seeds per optimizer where the start is random; 3 unless given."""
     steps: Number = None
     """Upper limit of steps per run; each problem has its own limits besides."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/compare")
-    """The folder for the results."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder for the results; results/compare unless given, results/diff for two folders."""
     jobs: Number = None
     """How many to run side by side, each optimizer on each problem in one piece; 1 unless given.
     More is sooner done, but seconds are then those of a shared machine, and the report says so."""
@@ -59,13 +62,19 @@ class List:
 
 
 def compare(options: Compare) -> int:
+    if folders := two_folders(options.problems):
+        if options != Compare(options.problems, out=options.out):
+            raise UserError("Of two folders of results nothing is run: give --out, or no option.")
+        print(compare_folders(folders, options.out or Path("results/diff")))
+        return 0
+    out = options.out or Path("results/compare")
     plan = Plan(
         problems=[PROBLEMS[name] for name in pick(options.problems, PROBLEMS, "problem")],
         optimizers=[OPTIMIZERS[name] for name in pick(options.optimizers, OPTIMIZERS, "optimizer")],
         seeds=whole_number(options.seeds, "--seeds") or SEEDS,
         steps=whole_number(options.steps, "--steps"),
     )
-    store = Store(options.out, options.fresh)
+    store = Store(out, options.fresh)
     jobs = whole_number(options.jobs, "--jobs") or 1
     print(plan.tuning_budget())
     interrupted = False
@@ -81,7 +90,7 @@ def compare(options: Compare) -> int:
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
     if bar.skipped:
-        print(f"\nUsed again from {options.out}: {bar.skipped} finished parts (--fresh runs all).")
+        print(f"\nUsed again from {out}: {bar.skipped} finished parts (--fresh runs all).")
     print(f"\nReport: {report}")
     for note in comparison.notes():
         print(note, file=sys.stderr)

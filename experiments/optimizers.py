@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
@@ -48,6 +48,8 @@ class Optimizer:
     search: Mapping[str, Search] = field(default_factory=dict)
     """What is tuned, and where. Empty: run at its defaults."""
     diagnose: Callable[[Any], Mapping[str, jax.Array]] = so.diagnostics
+    scale: Literal["damping", "radius"] = "damping"
+    """What its diagnostics' `scale` is: λ or Δ."""
     curvature_part: int = 1
     """Its curvature is of every so-manieth example of a batch."""
     baseline: bool = False
@@ -139,6 +141,7 @@ _ALL = (
         step_class="dense",
         step_cost=cost.tried(cost.TANGENT),
         look=Look("#009E73", (0, (5, 1, 1, 1, 1, 1)), "P"),
+        scale="radius",
     ),
     Optimizer(
         name="newton-cg",
@@ -147,6 +150,7 @@ _ALL = (
         step_class="matrix-free",
         step_cost=cost.tried(cost.HESSIAN_PRODUCT),
         look=Look("#CC79A7", "solid", "*"),
+        scale="radius",
     ),
     Optimizer(
         name="hessian-free",

@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from experiments.benchmarks import batch, judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
+from experiments.benchmarks.profiles import solver_profiles
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
 from experiments.benchmarks.tables import BAR, Report, Request, Table
 from experiments.errors import pick
-from experiments.figures.profiles import profile_figure
 from experiments.testset import MGH, TestProblem, starts
 
 FACTORS = (1, 10, 100)
@@ -107,7 +107,7 @@ def report(runs: Sequence[Run], solvers: Mapping[str, Solver], batches: Sequence
         *batches,
         summary.missed(runs, solvers),
     ]
-    figure = profile_figure(
+    figure = solver_profiles(
         "Least squares: Moré, Garbow and Hillstrom from three starts",
         given,
         solvers,

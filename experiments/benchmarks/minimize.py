@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from experiments.benchmarks import judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
+from experiments.benchmarks.profiles import solver_profiles
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import MINIMIZE, Solver
 from experiments.benchmarks.tables import BAR, Report, Request
 from experiments.errors import pick
-from experiments.figures.profiles import profile_figure
 from experiments.testset import CLASSICAL, MGH, Classical, TestProblem, starts
 
 FACTORS = (1, 10)
@@ -95,7 +95,7 @@ def report(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> Report:
         summary.times(runs, solvers),
         summary.missed(runs, solvers),
     ]
-    figure = profile_figure(
+    figure = solver_profiles(
         "Minimisation: textbook problems", runs, solvers, "Gradient-equivalents", lambda r: r.cost
     )
     sentence = "Performance profile of warm time and data profile of gradient-equivalents, float64."

@@ -1,32 +1,44 @@
-"""Performance profiles (Dolan and Moré 2002) and data profiles (Moré and Wild 2009)."""
+"""How many problems each solver solves, within a factor of the best time and within a budget."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-
-def performance_profile(
-    costs: Mapping[str, np.ndarray],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each solver the ratios τ to the best, and the part of problems solved within them.
-
-    Args:
-      costs: by solver, one number per problem; infinite where it was not solved. A problem that
-        nobody solved counts as one.
-    """
-    table = np.array(list(costs.values()), float)
-    best = table.min(axis=0)
-    with np.errstate(invalid="ignore"):
-        ratios = np.where(np.isfinite(table), table / best, np.inf)
-    return {name: _steps(row) for name, row in zip(costs, ratios, strict=True)}
+from experiments.benchmarks.arena import Run
+from experiments.benchmarks.solvers import Solver
+from experiments.benchmarks.summary import by_solver
+from experiments.figures import render
+from experiments.figures.profiles import Panel, profile_figure
+from experiments.profiles import data_profile, performance_profile
 
 
-def data_profile(costs: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each solver budgets, and the part of problems solved within them."""
-    return {name: _steps(np.asarray(row, float)) for name, row in costs.items()}
+def solver_profiles(
+    title: str,
+    runs: Sequence[Run],
+    solvers: Mapping[str, Solver],
+    budget: str,
+    cost: Callable[[Run], float],
+) -> bytes:
+    """Two panels as PNG; ``budget`` names what ``cost`` counts."""
 
+    def table(of: Callable[[Run], float]) -> dict[str, np.ndarray]:
+        return {
+            name: np.array([of(run) if run.solved else np.inf for run in group])
+            for name, group in by_solver(runs, solvers).items()
+        }
 
-def _steps(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a distribution function rises, and how high."""
-    at = np.sort(row[np.isfinite(row)])
-    return at, np.arange(1, len(at) + 1) / len(row)
+    # A start that is the solution costs next to nothing; the axis begins at one unit.
+    spent = {name: np.maximum(row, 1.0) for name, row in table(cost).items()}
+    panels = (
+        Panel(
+            "Performance profile: time",
+            "Warm time / that of the fastest solver",
+            performance_profile(table(lambda run: run.seconds)),
+        ),
+        Panel("Data profile: evaluations", budget, data_profile(spent)),
+    )
+    styles = {
+        name: {"color": solver.colour, "linestyle": solver.dashes, "label": solver.label}
+        for name, solver in solvers.items()
+    }
+    return render(profile_figure(title, "Part of the runs solved", panels, styles), "png")

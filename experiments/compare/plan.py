@@ -17,6 +17,7 @@ from experiments.optimizers import OPTIMIZERS, Optimizer
 from experiments.problem import Problem
 
 SEEDS = 3
+FIGURES = 3  # of every problem: convergence, curvature, sensitivity
 REFERENCE = "newton"  # finds f* of a convex problem where it is not known beforehand
 
 
@@ -79,7 +80,7 @@ class Plan:
     def count_parts(self) -> int:
         """How far the progress bar goes: runs, tuning trials and figures."""
         runs = sum(unit.parts for unit in [*self.units, *self.references.values()])
-        return runs + sum(1 + len(problem.pictures) for problem in self.problems)
+        return runs + sum(FIGURES + len(problem.pictures) for problem in self.problems)
 
     def tuning_budget(self) -> str:
         """One line that says what the search for learning rates may cost."""

@@ -1,14 +1,19 @@
-"""The report: one HTML file that opens alone, images inside."""
+"""The report of a comparison, part by part."""
 
-import base64
-import html
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from experiments import cost
+from experiments.compare.document import (
+    Heading,
+    Illustration,
+    Part,
+    Table,
+    Verbatim,
+    Verdict,
+    Words,
+)
 from experiments.compare.tables import (
-    COSTS,
     UNITS,
     Summarised,
     judged_target,
@@ -16,144 +21,109 @@ from experiments.compare.tables import (
     number,
     table,
     target_name,
-    verdict,
 )
-from experiments.summary import winners
+from experiments.compare.verdict import remarks, verdict
+from experiments.summary import COSTS, winners
 
-STYLE = (Path(__file__).parent / "report.css").read_text()
+TITLE = "Who converges how fast, and what each step costs"
 
 READING = """
-Every curve is drawn three times, from step 0 at the left edge. <b>Iterations</b> show what the
-method is worth where a step costs nothing. <b>Gradient-equivalents</b> charge a step for its
-arithmetic: one is a value and gradient over the training data. <b>Seconds</b> are measured here,
+Every curve is drawn three times, from step 0 at the left edge. **Iterations** show what the
+method is worth where a step costs nothing. **Gradient-equivalents** charge a step for its
+arithmetic: one is a value and gradient over the training data. **Seconds** are measured here,
 with compilation apart and the clock stopped during evaluation; on problems this small, calling a
 step from Python takes a good part of them. Second-order methods take fewer and dearer steps, and
-only the last two panels tell whether that was a bargain. A cross marks a run that failed. In the
+only the last two panels tell whether that was a bargain. With several seeds a curve is their
+median, and its band goes from the least to the greatest. A cross marks a run that failed. In the
 tables a dash is a target that half of the seeds or more did not reach.
-"""
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Convergence report</title>
-<style>
-{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+""".strip()
 
 
-class Illustration(NamedTuple):
-    """One figure of the report."""
+class Circumstances(NamedTuple):
+    """How the numbers came about."""
 
-    name: str
-    caption: str
-    png: bytes
+    command: str
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    budget: str
+    notes: Sequence[str]
+    """What a reader has to know before anything else, such as an interruption."""
 
 
-def html_report(
+def report(
     all_results: Sequence[Summarised],
     illustrations: Mapping[str, Sequence[Illustration]],
-    command: str,
-    versions: Mapping[str, str],
-    notes: Sequence[str],
-) -> str:
+    profiles: Illustration | None,
+    made: Circumstances,
+) -> list[Part]:
     """The whole page; `illustrations` by the name of the problem."""
-    software = ", ".join(f"{name} {version}" for name, version in versions.items())
-    parts = [
-        "<h1>Who converges how fast, and what each step costs</h1>",
-        f'<p class="note"><code>{html.escape(command)}</code><br>{html.escape(software)}</p>',
-    ]
-    parts += [f"<p><b>{html.escape(note)}</b></p>" for note in notes]
-    parts += [f"<p>{READING}</p>", _overview(all_results)]
-    parts += [_section(results, illustrations[results.problem.name]) for results in all_results]
-    parts.append(_tuning(all_results))
-    counting = html.escape(str(cost.__doc__).strip())
-    parts.append(f"<h2>How gradient-equivalents are counted</h2><pre>{counting}</pre>")
-    return PAGE.format(style=STYLE, body="\n".join(part for part in parts if part))
-
-
-def _overview(all_results: Sequence[Summarised]) -> str:
-    """The winner of each problem by each measure."""
-    lines = []
+    parts: list[Part] = [Words(f"`{made.command}`"), *(Words(f"**{note}**") for note in made.notes)]
+    parts += [Words(READING), Heading("The verdicts"), *_overview(all_results)]
+    parts += [profiles] if profiles else []
     for results in all_results:
-        index = judged_target(results)
-        best = winners(results.rows, index)
-        cells = []
-        for name in COSTS:
-            row = best[name][0] if best[name] else None
-            cells.append(
-                f"{label(row.optimizer)} ({number(getattr(row.reached[index], name))})"
-                if row
-                else "none"
-            )
-        lines.append(
-            [
-                results.problem.title,
-                *cells,
-                target_name(results.problem, results.problem.targets[index]),
-            ]
-        )
-    header = ["problem", *(f"fewest {UNITS[name]}" for name in COSTS), "target"]
-    return "<h2>The winners</h2>" + _table(header, lines)
+        parts += _problem(results, illustrations[results.problem.name])
+    parts += [Heading("Tuning"), Words(made.budget), *_tuning(all_results)]
+    parts += [Heading("The machine"), _named(made.machine)]
+    parts += [Heading("Versions"), _named(made.versions)]
+    parts += [Heading("How gradient-equivalents are counted"), Verbatim(str(cost.__doc__).strip())]
+    return parts
 
 
-def _section(results: Summarised, figures: Sequence[Illustration]) -> str:
-    problem = results.problem
-    parts = [f"<h2>{html.escape(problem.title)}</h2>", f"<p>{html.escape(problem.description)}</p>"]
-    sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in verdict(results))
-    target = target_name(problem, problem.targets[judged_target(results)])
-    parts.append(f'<div class="verdict"><b>To {html.escape(target)}</b><ul>{sentences}</ul></div>')
-    for figure in figures:
-        parts.append(_figure(figure.png, figure.caption, f"{problem.title}: {figure.name}"))
+def _overview(all_results: Sequence[Summarised]) -> Iterator[Part]:
+    """A sentence for each problem, and its winners by each measure."""
+    yield Verdict(
+        "At the tightest target that anybody reached",
+        [f"**{results.problem.title}**: {verdict(results)}" for results in all_results],
+    )
+    lines = [[results.problem.title, *_winners(results)] for results in all_results]
+    yield Table(["problem", *(f"fewest {UNITS[name]}" for name in COSTS), "target"], lines)
+
+
+def _winners(results: Summarised) -> list[str]:
+    """By each measure, and the target."""
+    index = judged_target(results)
+    best = winners(results.rows, index)
+    cells = []
+    for name in COSTS:
+        row = best[name][0] if best[name] else None
+        least = f" ({number(getattr(row.reached[index], name))})" if row else ""
+        cells.append(f"{label(row.optimizer) if row else 'none'}{least}")
+    return [*cells, target_name(results.problem, results.problem.targets[index])]
+
+
+def _problem(results: Summarised, illustrations: Sequence[Illustration]) -> Iterator[Part]:
+    problem, judged = results.problem, judged_target(results)
+    yield Heading(problem.title)
+    yield Words(problem.description)
+    target = target_name(problem, problem.targets[judged])
+    yield Verdict(f"To {target}", [verdict(results), *remarks(results)])
+    yield from illustrations
     for index, target in enumerate(problem.targets):
-        shown = " open" if index == judged_target(results) else ""
-        name = html.escape(target_name(problem, target))
-        content = f"<summary>Cost to {name}</summary>{_table(*table(results, index))}"
-        parts.append(f"<details{shown}>{content}</details>")
-    return "\n".join(parts)
+        title = f"Cost to {target_name(problem, target)}"
+        yield Table(*table(results, index), title=title, folded=index != judged)
 
 
-def _figure(png: bytes, caption: str, alternative: str) -> str:
-    data = base64.b64encode(png).decode()
-    text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    image = f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}{text}</figure>"
+def _tuning(all_results: Sequence[Summarised]) -> Iterator[Part]:
+    lines = [
+        [
+            f"{results.problem.name}: {label(name)}",
+            str(len(tuning.trials)),
+            number(tuning.steps_per_trial),
+            number(tuning.gradient_equivalents),
+            f"{tuning.hyperparameter} = {tuning.best.setting:.3g}",
+        ]
+        for results in all_results
+        for name, tuning in results.tunings.items()
+    ]
+    if lines:
+        yield Words(
+            "Everything else runs at its defaults. What the search cost is not part of any curve."
+        )
+        yield Table(
+            ["tuned", "trials", "steps each, at most", "gradient-equivalents in all", "chosen"],
+            lines,
+        )
 
 
-def _tuning(all_results: Sequence[Summarised]) -> str:
-    lines = []
-    for results in all_results:
-        for name, tuning in results.tunings.items():
-            lines.append(
-                [
-                    f"{results.problem.name}: {label(name)}",
-                    str(len(tuning.trials)),
-                    number(tuning.steps_per_trial),
-                    number(tuning.gradient_equivalents),
-                    f"{tuning.hyperparameter} = {tuning.best.setting:.3g}",
-                ]
-            )
-    if not lines:
-        return ""
-    header = ["tuned", "trials", "steps each, at most", "gradient-equivalents in all", "chosen"]
-    text = (
-        "Only the baselines' learning rates are tuned; everything else runs at its defaults. "
-        "What the search cost is not part of any curve."
-    )
-    return f"<h2>Tuning</h2><p>{text}</p>{_table(header, lines)}"
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in lines
-    )
-    content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table>{content}</table></div>'
+def _named(entries: Mapping[str, str]) -> Table:
+    return Table(["", ""], list(entries.items()))

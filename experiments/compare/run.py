@@ -1,5 +1,6 @@
 """Runs a plan: unit by unit, or several side by side; and gathers what the store then holds."""
 
+import math
 from dataclasses import dataclass, field
 
 from experiments.bar import Bar
@@ -21,13 +22,14 @@ class Results:
     runs: list[Run] = field(default_factory=list)
     tunings: dict[str, Tuning] = field(default_factory=dict)
     reference: float | None = None
+    optimum: float = math.nan
     rows: list[Row] = field(default_factory=list)
 
     def finish(self) -> None:
         """Measures all runs against f*, and summarises them."""
         known = [self.reference] if self.reference is not None else []
-        optimum = min([best_value(self.problem, self.runs), *known])
-        add_measure(self.problem, self.runs, optimum)
+        self.optimum = min([best_value(self.problem, self.runs), *known])
+        add_measure(self.problem, self.runs, self.optimum)
         self.rows = summarise(self.problem, self.runs)
 
 

@@ -1,4 +1,4 @@
-"""The summary in words and columns: for the terminal, as Markdown, and as sentences."""
+"""The cost of reaching a target in columns: for the terminal, as Markdown and as LaTeX."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
-from experiments.summary import COSTS, Row, winners
+from experiments.summary import COSTS, Row
 from experiments.tuning import Tuning
 
 UNITS = {"step": "steps", "gradient_equivalents": "gradient-equivalents", "seconds": "seconds"}
@@ -44,6 +44,11 @@ def judged_target(results: Summarised) -> int:
         if any(math.isfinite(row.reached[index].step) for row in results.rows):
             return index
     return 0
+
+
+def listed(names: Sequence[str]) -> str:
+    """A, B and C."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def label(optimizer: str) -> str:
@@ -87,79 +92,31 @@ def text_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     ruler = [":---" if i in (0, len(header) - 1) else "---:" for i in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *lines))
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in (header, ruler, *lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def console(all_results: Sequence[Summarised]) -> str:
-    """What the command prints: one table per problem, to its tightest reached target."""
-    parts = []
-    for results in all_results:
-        index = judged_target(results)
-        target = target_name(results.problem, results.problem.targets[index])
-        title = f"{results.problem.title}: cost to {target}"
-        parts.append("\n".join([title, text_table(*table(results, index)), *verdict(results)]))
-    return "\n\n".join(parts)
+def latex_table(header: Sequence[str], lines: Sequence[Sequence[str]], caption: str) -> str:
+    """A table that needs no package."""
+    columns = "l" + "r" * (len(header) - 2) + "l"
+    head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in (header, *lines)]
+    parts = [r"\begin{table}", rf"\caption{{{_latex(caption)}}}"]
+    parts += [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *body, r"\hline"]
+    return "\n".join([*parts, r"\end{tabular}", r"\end{table}"])
 
 
-def summary_markdown(all_results: Sequence[Summarised], notes: Sequence[str] = ()) -> str:
-    """Every target of every problem."""
-    parts = ["# Steps, gradient-equivalents and seconds to each target", *notes]
-    for results in all_results:
-        parts.append(f"## {results.problem.title}")
-        for index, target in enumerate(results.problem.targets):
-            parts.append(f"To {target_name(results.problem, target)}:")
-            parts.append(markdown_table(*table(results, index)))
-        parts.append(" ".join(verdict(results)))
-    return "\n\n".join(parts) + "\n"
+LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\~{}",
+    "^": r"\^{}",
+    "≤": r"$\le$",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "²": "$^2$",
+    "κ": r"$\kappa$",
+}
 
 
-def verdict(results: Summarised) -> list[str]:
-    """Who won, by each measure of cost, at the tightest target anybody reached."""
-    index = judged_target(results)
-    best = winners(results.rows, index)
-    if not best["step"]:
-        return ["No optimizer reached any target in at least half of its seeds."]
-    sentences = [f"Fewest {UNITS[name]}: {_tied(best[name], index, name)}." for name in COSTS]
-    ours = any(not OPTIMIZERS[row.optimizer].baseline for row in results.rows)
-    if ours and (baselines := _baseline_wins(best)):
-        sentences.append(f"{' and '.join(baselines)}: there a baseline is the better choice.")
-    if lost := [
-        label(row.optimizer) for row in results.rows if not math.isfinite(row.reached[index].step)
-    ]:
-        sentences.append(f"Not there within its steps: {'; '.join(lost)}.")
-    sentences.append(_trade(best["step"], index))
-    return [sentence for sentence in sentences if sentence]
-
-
-def _tied(rows: Sequence[Row], index: int, name: str) -> str:
-    cost = getattr(rows[0].reached[index], name)
-    tied = [label(row.optimizer) for row in rows if getattr(row.reached[index], name) == cost]
-    return f"{_listed(tied)} ({number(cost)})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
-def _baseline_wins(best) -> list[str]:
-    won: dict[str, list[str]] = {}
-    for name in COSTS:
-        if OPTIMIZERS[best[name][0].optimizer].baseline:
-            won.setdefault(label(best[name][0].optimizer), []).append(UNITS[name])
-    return [f"{who} wins in {_listed(units)}" for who, units in won.items()]
-
-
-def _trade(by_steps: Sequence[Row], index: int) -> str:
-    """Fewer steps, dearer steps: the winner in steps against the best first-order method."""
-    first = next(
-        (row for row in by_steps if OPTIMIZERS[row.optimizer].step_class == "first-order"), None
-    )
-    winner = by_steps[0]
-    if first is None or winner is first:
-        return ""
-    fewer = first.reached[index].step / max(winner.reached[index].step, 1)
-    dearer = winner.gradient_equivalents_per_step / first.gradient_equivalents_per_step
-    return (
-        f"{label(winner.optimizer)} took {number(fewer)} times fewer steps than "
-        f"{label(first.optimizer)}, and each cost {number(dearer)} times as many gradients."
-    )
+def _latex(text: str) -> str:
+    """Plain text; a lone dash is a number that is not there."""
+    return "--" if text == "-" else "".join(LATEX.get(character, character) for character in text)

@@ -2,24 +2,30 @@
 
 import dataclasses
 import json
-import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
+from matplotlib.figure import Figure
 
 from experiments import tuning
-from experiments.compare.plan import Plan, command_line, versions
-from experiments.compare.report import Illustration, html_report
+from experiments.compare.document import Illustration, to_html, to_markdown
+from experiments.compare.machine import machine
+from experiments.compare.plan import Plan, command_line, source_fingerprint, versions
+from experiments.compare.profiles import CAPTION, profiles
+from experiments.compare.report import TITLE, Circumstances, report
 from experiments.compare.run import Comparison, Results
-from experiments.compare.tables import summary_markdown
-from experiments.figures import convergence_figure, render
-from experiments.problem import Picture
-from experiments.records import records_csv
+from experiments.compare.summaries import summary_latex, summary_markdown
+from experiments.figures import (
+    convergence_figure,
+    curvature_figure,
+    render_both,
+    sensitivity_figure,
+)
+from experiments.records import Store, records_csv
 from experiments.summary import summary_csv
 
 INTERRUPTED = "This comparison was interrupted; here is what had finished."
-CONVERGENCE = Picture("convergence", "", convergence_figure)
 
 
 class Written(NamedTuple):
@@ -31,42 +37,91 @@ class Written(NamedTuple):
 
 def write(comparison: Comparison, interrupted: bool) -> Written:
     """Everything but the runs themselves, which are on disk already."""
-    store, command = comparison.store, command_line()
+    store, plan = comparison.store, comparison.plan
     finished = [results for results in comparison.results if results.runs]
     for results in finished:
         results.finish()
+    notes = [INTERRUPTED] * interrupted + comparison.notes()
+    made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
+    write_numbers(store, plan, finished, made)
+    illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
+    across = _drawn(store, "profiles", CAPTION, "performance profiles", profiles(finished))
+    parts = report(finished, illustrations, across, made)
+    store.write("report.md", to_markdown(TITLE, parts))
+    return Written(finished, store.write("report.html", to_html(TITLE, parts)))
+
+
+def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:
+    """Every record, the costs of reaching the targets, and how all this came about."""
     store.write("records.csv", records_csv(run for results in finished for run in results.runs))
     store.write("summary.csv", summary_csv(row for results in finished for row in results.rows))
-    notes = [INTERRUPTED] * interrupted + comparison.notes()
-    store.write("summary.md", summary_markdown(finished, notes))
-    config = _config(comparison.plan, finished, command, interrupted) | {"notes": notes}
-    store.write("config.json", json.dumps(config, indent=2) + "\n")
-    illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
-    page = html_report(finished, illustrations, command, versions(), notes)
-    return Written(finished, store.write("report.html", page))
+    store.write("summary.md", summary_markdown(finished, made.notes))
+    store.write("summary.tex", summary_latex(finished))
+    store.write("config.json", json.dumps(_config(plan, finished, made), indent=2) + "\n")
+
+
+class Picture(NamedTuple):
+    """A figure to be drawn, or None where there is nothing to draw."""
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure | None]
+
+
+def _pictures(results: Results) -> Iterator[Picture]:
+    problem, first_seed = results.problem, [run for run in results.runs if run.seed == 0]
+    yield Picture("convergence", "", lambda: convergence_figure(problem, results.runs))
+    yield Picture(
+        "curvature",
+        "What the methods reported at each step, from the first seed, where they report it. A gain "
+        "ratio of 1 is a quadratic model that was right; below 0 the objective rose, and what lies "
+        "outside the panel is drawn at its edge.",
+        lambda: curvature_figure(problem, first_seed),
+    )
+    yield Picture(
+        "sensitivity",
+        "Every trial of the search, so also how much depends on its outcome.",
+        lambda: sensitivity_figure(problem, results.tunings, results.optimum),
+    )
+    for own in problem.pictures:
+        yield Picture(own.name, own.caption, lambda own=own: own.draw(problem, first_seed))
 
 
 def _figures(comparison: Comparison, results: Results) -> list[Illustration]:
     problem, illustrations = results.problem, []
-    first_seed = [run for run in results.runs if run.seed == 0]
-    for picture in (CONVERGENCE, *problem.pictures):
-        name = f"{problem.name}-{picture.name}"
+    for picture in _pictures(results):
         comparison.bar.set_description_str(f"{problem.name} · drawing {picture.name}")
-        figure = picture.draw(problem, results.runs if picture is CONVERGENCE else first_seed)
-        illustrations.append(Illustration(name, picture.caption, render(figure, "png")))
-        comparison.store.write(f"figures/{name}.png", illustrations[-1].png)
-        comparison.store.write(f"figures/{name}.svg", render(figure, "svg"))
+        name, alternative = f"{problem.name}-{picture.name}", f"{problem.title}: {picture.name}"
+        drawn = _drawn(comparison.store, name, picture.caption, alternative, picture.draw())
+        illustrations += [drawn] if drawn else []
         comparison.bar.update()
     return illustrations
 
 
-def _config(plan: Plan, finished: list[Results], command: str, interrupted: bool) -> dict[str, Any]:
+def _drawn(
+    store: Store,
+    name: str,
+    caption: str,
+    alternative: str,
+    figure: Figure | None,
+) -> Illustration | None:
+    """The figure as two files, and as a part of the report."""
+    if figure is None:
+        return None
+    png, svg = render_both(figure)
+    store.write(f"figures/{name}.png", png)
+    store.write(f"figures/{name}.svg", svg)
+    return Illustration(name, alternative, caption, png)
+
+
+def _config(plan: Plan, finished: list[Results], made: Circumstances) -> dict[str, Any]:
     return {
-        "command": command,
-        "interrupted": interrupted,
-        "versions": versions(),
-        "machine": platform.machine(),
-        "devices": [device.device_kind for device in jax.devices()],
+        "command": made.command,
+        "interrupted": INTERRUPTED in made.notes,
+        "notes": made.notes,
+        "source": source_fingerprint(),
+        "versions": made.versions,
+        "machine": made.machine,
         "optimizers": [optimizer.name for optimizer in plan.optimizers],
         "tuning": {"trials": tuning.TRIALS, "seed": tuning.TUNING_SEED},
         "problems": {results.problem.name: _problem_config(plan, results) for results in finished},
@@ -75,13 +130,18 @@ def _config(plan: Plan, finished: list[Results], command: str, interrupted: bool
 
 def _problem_config(plan: Plan, results: Results) -> dict[str, Any]:
     problem = results.problem
+    chosen = {run.optimizer: run.hyperparameters for run in results.runs if run.hyperparameters}
     return {
+        "title": problem.title,
         "seeds": list(plan.seeds_of(problem)),
         "precision": "float64" if problem.float64 else "float32",
         "grad_norm_target": problem.grad_norm_target,
+        "measure": problem.measure,
         "targets": problem.targets,
+        "optimum": results.optimum,
         "steps": {
             optimizer.name: plan.steps_of(problem, optimizer) for optimizer in plan.optimizers
         },
+        "chosen": chosen,
         "tuning": {name: dataclasses.asdict(found) for name, found in results.tunings.items()},
     }

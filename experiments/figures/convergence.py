@@ -7,12 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.engine import Run
-from experiments.figures.style import legend_below, line, styled
+from experiments.figures.style import legend_below, line, spread, styled
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 
 FLOOR = 1e-16  # an exact zero is drawn here
-MARKERS = 5  # per curve, evenly spread on the logarithmic axis
 
 PANELS = (
     ("step", "Iterations", "What each step buys"),
@@ -36,7 +35,7 @@ def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
         axes.label_outer()
     panels[0].set_ylabel(_measure_label(problem))
     _limit(panels[0], problem, runs)
-    legend_below(figure, panels[0], columns=5)
+    legend_below(figure, columns=5)
     return figure
 
 
@@ -68,7 +67,7 @@ def _draw(axes: Axes, runs: Sequence[Run], column: str, start: float) -> None:
     style = line(optimizer)
     grid, curves = _on_common_grid(runs, column, start)
     median = np.median(curves, axis=0)
-    axes.plot(grid, median, label=_label(optimizer, runs), markevery=_spread(grid), **style)
+    axes.plot(grid, median, label=_label(optimizer, runs), markevery=spread(grid), **style)
     if len(runs) > 1:
         axes.fill_between(
             grid, curves.min(0), curves.max(0), color=style["color"], alpha=0.18, linewidth=0
@@ -107,9 +106,3 @@ def _on_common_grid(
     grid = grid[grid <= np.median(ends)]
     curves = [y[np.searchsorted(x, grid, side="right") - 1] for x, y in series]
     return grid, np.stack(curves)
-
-
-def _spread(grid: np.ndarray) -> list[int]:
-    """Indices of points about evenly spread on a logarithmic axis, the last among them."""
-    wanted = np.geomspace(grid[0], grid[-1], MARKERS) if grid[-1] > grid[0] else grid[:1]
-    return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})

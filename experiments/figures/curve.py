@@ -39,7 +39,7 @@ def fitted_curve(curve: Callable) -> Picture:
         axes.set_title("The curve each optimizer ends at")
         low, high = data["y"].min(), data["y"].max()
         axes.set_ylim(low - 0.1 * (high - low), high + 0.2 * (high - low))
-        legend_below(figure, axes, columns=3)
+        legend_below(figure, columns=3)
         return figure
 
     return Picture(

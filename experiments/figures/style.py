@@ -4,12 +4,13 @@ import io
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.optimizers import OPTIMIZERS
 
 DPI = 160
+MARKERS = 5  # per curve, evenly spread on the logarithmic axis
 SETTINGS: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -51,12 +52,25 @@ def line(optimizer: str) -> dict[str, Any]:
     }
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """All entries of one panel, under the figure."""
-    handles, labels = axes.get_legend_handles_labels()
+def spread(grid: np.ndarray) -> list[int]:
+    """Indices of points about evenly spread on a logarithmic axis, the last among them."""
+    wanted = np.geomspace(grid[0], grid[-1], MARKERS) if grid[-1] > grid[0] else grid[:1]
+    return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})
+
+
+def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
+    """Handles and labels of all panels, each label once."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    return list(entries.values()), list(entries)
+
+
+def legend_below(figure: Figure, columns: int) -> None:
+    """All entries of all panels, under the figure."""
     figure.legend(
-        handles,
-        labels,
+        *legend_entries(figure),
         loc="outside lower center",
         ncols=columns,
         handlelength=3.6,
@@ -71,3 +85,10 @@ def render(figure: Figure, kind: str) -> bytes:
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(content, format=kind, dpi=DPI, metadata=metadata, facecolor="white")
     return content.getvalue()
+
+
+def render_both(figure: Figure) -> tuple[bytes, bytes]:
+    """PNG and SVG. The second has the layout of the first, for finding one takes half the time."""
+    png = render(figure, "png")
+    figure.set_layout_engine("none")
+    return png, render(figure, "svg")

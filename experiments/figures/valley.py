@@ -125,7 +125,7 @@ def paths_on_surface(value: Value) -> Picture:
         figure.suptitle(
             f"{problem.title}: paths on the surface", fontsize=14, fontweight="bold", y=0.98
         )
-        legend_below(figure, axes, columns=3)
+        legend_below(figure, columns=3)
         return figure
 
     return Picture(

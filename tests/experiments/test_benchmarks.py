@@ -23,10 +23,10 @@ from experiments.benchmarks.judge import (
     polish_function,
     verdict,
 )
-from experiments.benchmarks.profiles import data_profile, performance_profile
 from experiments.benchmarks.programs import Ended, Program, of_optax
 from experiments.benchmarks.solvers import Solver
 from experiments.benchmarks.tables import Request
+from experiments.profiles import data_profile, performance_profile
 from experiments.testset import MGH
 
 QUIET = tqdm(disable=True)

@@ -71,21 +71,23 @@ def test_a_folder_that_cannot_be_written_is_answered_in_a_sentence(tmp_path, cap
 def test_a_comparison_leaves_everything_a_reader_needs(tmp_path, capsys):
     assert main(["compare", *QUICK, "--out", str(tmp_path)]) == 0
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    expected = {"records.csv", "summary.csv", "summary.md", "report.html", "config.json"}
-    figures = {f"figures/curve-fit-{kind}" for kind in ("convergence", "fit")}
+    expected = {"records.csv", "report.html", "report.md", "config.json"}
+    expected |= {f"summary.{end}" for end in ("csv", "md", "tex")}
+    kinds = ("convergence", "curvature", "fit", "sensitivity")
+    figures = {f"figures/curve-fit-{kind}" for kind in kinds}
     assert expected | {f"{name}.{end}" for name in figures for end in ("png", "svg")} <= names
     printed = capsys.readouterr().out
     assert "Levenberg-Marquardt" in printed
     assert str(tmp_path / "report.html") in printed
 
     report = (tmp_path / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 2
+    assert report.count("data:image/png;base64,") == len(kinds)
     assert 'src="http' not in report
     assert "<link" not in report
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["problems"]["curve-fit"]["seeds"] == [0]
     assert len(config["problems"]["curve-fit"]["tuning"]["adam"]["trials"]) == TRIALS
-    assert {"command", "versions", "devices"} <= set(config)
+    assert {"command", "versions", "machine"} <= set(config)
 
 
 def test_summary_and_records_tell_the_same(tmp_path):

@@ -3,38 +3,15 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
+from comparisons import PROBLEM, finished, made
 
-from experiments.compare.run import Results
-from experiments.compare.tables import number, text_table, verdict
-from experiments.engine import Run, Status
+from experiments.compare.tables import latex_table, markdown_table, number, text_table
+from experiments.compare.verdict import remarks, verdict
+from experiments.engine import Status
 from experiments.figures import convergence_figure
 from experiments.optimizers import OPTIMIZERS
-from experiments.problems import PROBLEMS
 from experiments.summary import add_measure, best_value
-
-PROBLEM = dataclasses.replace(PROBLEMS["rosenbrock"], random_start=True, targets=(0.5, 0.1))
-
-
-def made(
-    optimizer: str, values: list[float], seed: int = 0, price: float = 1.0, status="step limit"
-):
-    steps = np.arange(len(values), dtype=float)
-    columns = {
-        "step": steps,
-        "gradient_equivalents": price * steps,
-        "seconds": 1e-3 * steps,
-        "value": np.array(values),
-        "grad_norm": np.array(values),
-    }
-    return Run("rosenbrock", optimizer, seed, status, columns)
-
-
-def finished(*runs: Run) -> Results:
-    results = Results(PROBLEM, runs=list(runs))
-    results.finish()
-    return results
 
 
 def test_the_summary_is_the_median_over_seeds():
@@ -81,14 +58,42 @@ def test_the_optimum_is_never_above_the_best_value_seen():
 def test_the_verdict_says_plainly_where_a_baseline_wins():
     results = finished(
         made("newton", [1, 0.3, 0.1], price=100.0),
-        made("lbfgs", [1, 0.9, 0.5, 0.2, 0.1]),
+        made("lbfgs", [1, 0.9, 0.5, 0.2, 0.1], pace=1e-4),
         made("gradient-descent", [1, 0.9, 0.8]),
     )
-    said = " ".join(verdict(results))
-    assert "Fewest steps: Newton (2)." in said
-    assert "Fewest gradient-equivalents: L-BFGS (Optax) (4)." in said
-    assert "L-BFGS (Optax) wins in gradient-equivalents" in said
-    assert "Not there within its steps: Gradient descent, best fixed step." in said
+    assert verdict(results) == (
+        "Newton wins in steps (2); the baseline L-BFGS (Optax) wins in gradient-equivalents (4) "
+        "and seconds (4.0e-04)."
+    )
+    assert remarks(results) == ["Not there within its steps: Gradient descent (best fixed step)."]
+
+
+def test_the_verdict_names_everyone_who_ties():
+    results = finished(made("newton", [1, 0.1]), made("gauss-newton", [1, 0.1], price=3.0))
+    assert verdict(results) == (
+        "Newton and Gauss-Newton win in steps (1) and seconds (1.0e-03); "
+        "Newton wins in gradient-equivalents (1)."
+    )
+
+
+def test_among_baselines_alone_none_is_called_one():
+    results = finished(made("adam", [1, 0.1]), made("lbfgs", [1, 0.2, 0.1], pace=1e-4))
+    assert verdict(results).startswith("Adam (best learning rate) wins in steps (1)")
+    assert "baseline" not in verdict(results)
+
+
+def test_the_verdict_where_nobody_arrives_is_that():
+    results = finished(made("adam", [1, 0.9]), made("newton", [1, 0.8]))
+    assert verdict(results).startswith("No optimizer reached any target")
+    assert remarks(results) == []
+
+
+def test_fewer_steps_are_weighed_against_dearer_ones():
+    results = finished(made("newton", [1, 0.1], price=30.0), made("adam", [1, 0.9, 0.8, 0.1]))
+    assert remarks(results) == [
+        "Newton took 3 times fewer steps than Adam (best learning rate), "
+        "and each cost 30 times as many gradients."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,20 @@ def test_columns_are_aligned():
         ["name", "n", "end"], [["a", "100", "x"], ["longer", "2", "yy"]]
     ).splitlines()
     assert lines[0].index("n", 5) == lines[3].index("2")
+
+
+def test_a_bar_within_a_cell_does_not_end_it_in_markdown():
+    assert markdown_table(["|f|", "b"], [["a|b", "c"]]).splitlines()[2] == r"| a\|b | c |"
+
+
+def test_a_latex_table_says_what_the_others_say_in_characters_that_latex_takes():
+    text = latex_table(["a_b", "n", "end"], [["50% & more", "-", "x"]], "Cost to f ≤ 1e-3")
+    assert r"\begin{tabular}{lrl}" in text
+    assert r"\caption{Cost to f $\le$ 1e-3}" in text
+    assert r"a\_b & n & end \\" in text
+    assert r"50\% \& more & -- & x \\" in text
+    assert text.isascii()
+    assert text.count(r"\begin{") == text.count(r"\end{")
 
 
 def test_every_optimizer_has_a_look_of_its_own():

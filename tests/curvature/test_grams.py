@@ -32,6 +32,18 @@ def compiled(fn, *arguments):
     return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})(*arguments)
 
 
+def assert_gram_is_dense(f, params):
+    run = lambda p: (grams.jacobian_gram(f, p), oracles.jacobian(f.model, p))
+    gram, j = map(np.asarray, compiled(run, params))
+    np.testing.assert_allclose(gram, j @ j.T, rtol=1e-10, atol=1e-10 * np.max(j @ j.T))
+
+
+def step_of(tx, f, params):
+    update = lambda p: tx.update(jax.grad(f)(p), tx.init(p), p, value_fn=f)
+    step, state = compiled(update, params)
+    return oracles.flat(step), so.diagnostics(state)
+
+
 def bare(p, x):
     """One example through two layers: 3 inputs, 2 outputs."""
     return jnp.tanh(x @ p["w"] + p["b"]) @ p["v"] + p["c"]
@@ -76,8 +88,7 @@ def test_one_odd_leaf_and_one_without_examples_add_their_columns(x64):
     params = bare_params() | {"grid": draw(8, 2, 2), "odd": draw(9, 2)}
     kinds = {row.leaf: row.block.split()[0] for row in so.layer_table(f, params)}
     assert kinds["['odd']"] == "fallback" and kinds["['grid']"] == kinds["['w']"] == "dense"
-    j = np.asarray(oracles.jacobian(f.model, params))
-    np.testing.assert_allclose(grams.jacobian_gram(f, params), j @ j.T, rtol=1e-10)
+    assert_gram_is_dense(f, params)
 
 
 def test_a_model_with_derivatives_inside_is_tapped_at_all_its_uses(x64):
@@ -88,8 +99,7 @@ def test_a_model_with_derivatives_inside_is_tapped_at_all_its_uses(x64):
 
     f = per_example(so.losses.half_sum_of_squares(), laplacian)
     params = bare_params()
-    j = np.asarray(oracles.jacobian(f.model, params))
-    np.testing.assert_allclose(grams.jacobian_gram(f, params), j @ j.T, rtol=1e-10)
+    assert_gram_is_dense(f, params)
 
 
 LOSSES = {
@@ -101,29 +111,29 @@ LOSSES = {
 
 def test_with_few_parameters_the_rows_are_formed_and_it_is_said(x64):
     f = per_example(so.squared_error(np.ones((5, 2))))
-    params, tx = bare_params(width=1), so.natural_gradient(1.0, layers=True)
-    step, state = tx.update(jax.grad(f)(params), tx.init(params), params, value_fn=f)
-    found = so.diagnostics(state)
+    params = bare_params(width=1)
+    step, found = step_of(so.natural_gradient(1.0, layers=True), f, params)
     assert found["dimension"] == so.tree.size(params) == 8 and found["jacobians"] == 1
-    expected = so.natural_gradient(1.0)
-    reference, _ = expected.update(jax.grad(f)(params), expected.init(params), params, value_fn=f)
-    np.testing.assert_allclose(oracles.flat(step), oracles.flat(reference), rtol=1e-8)
+    np.testing.assert_allclose(step, step_of(so.natural_gradient(1.0), f, params)[0], rtol=1e-8)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_the_root_of_any_loss_stands_on_both_sides(x64, loss):
     f, params = per_example(loss), bare_params()
-    known, _ = layer_grams().update(None, (), params, f)
-    implicit, formed = rows_of(known), rows_of(so.ggn(f, params))
-    assert not implicit.formed and isinstance(formed, Rows)
-    assert implicit.shape == formed.shape and implicit.passes == formed.passes == 2
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-    close(implicit.sample_gram(), formed.sample_gram())
-    close(implicit.parameter_gram(), formed.parameter_gram())
-    close(implicit.residual, formed.residual)
-    m, n = formed.shape
-    close(implicit.mv(jnp.arange(1.0, n + 1)), formed.mv(jnp.arange(1.0, n + 1)))
-    close(implicit.mvt(jnp.arange(1.0, m + 1)), formed.mvt(jnp.arange(1.0, m + 1)))
+
+    def both(p):
+        known, _ = layer_grams().update(None, (), p, f)
+        implicit, formed = rows_of(known), rows_of(so.ggn(f, p))
+        assert not implicit.formed and isinstance(formed, Rows)
+        assert implicit.shape == formed.shape and implicit.passes == formed.passes == 2
+        m, n = formed.shape
+        v, u = jnp.arange(1.0, n + 1), jnp.arange(1.0, m + 1)
+        grams_of = lambda rows: (rows.sample_gram(), rows.parameter_gram(), rows.residual)
+        products = lambda rows: (rows.mv(v), rows.mvt(u))
+        return [grams_of(rows) + products(rows) for rows in (implicit, formed)]
+
+    for found, expected in zip(*compiled(both, params), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
 
 
 def test_a_tree_of_outputs_is_in_the_order_of_its_rows(x64):
@@ -133,8 +143,7 @@ def test_a_tree_of_outputs_is_in_the_order_of_its_rows(x64):
 
     f, params = per_example(so.losses.half_sum_of_squares(), model), bare_params()
     del params["c"]
-    j = np.asarray(oracles.jacobian(f.model, params))
-    np.testing.assert_allclose(grams.jacobian_gram(f, params), j @ j.T, rtol=1e-10)
+    assert_gram_is_dense(f, params)
 
 
 def wide(count=16, width=64):
@@ -184,10 +193,8 @@ def test_chunks_give_the_step_of_the_whole(x64):
     batch = {"x": np.random.default_rng(2).normal(size=(6, 3)), "y": np.arange(6) % 2}
     of = lambda b: so.per_example(so.softmax_cross_entropy(b["y"]), bare, b["x"])
     params, tx = bare_params(), so.natural_gradient(1.0, 1e-3, layers=True)
-    steps = []
-    for f in (of(batch), so.chunked(of, batch, 2)):
-        steps.append(tx.update(jax.grad(f)(params), tx.init(params), params, value_fn=f)[0])
-    np.testing.assert_allclose(*map(oracles.flat, steps), rtol=1e-8)
+    whole, parts = (step_of(tx, f, params)[0] for f in (of(batch), so.chunked(of, batch, 2)))
+    np.testing.assert_allclose(parts, whole, rtol=1e-8)
 
 
 def test_examples_that_may_see_one_another_are_refused():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
+from secondorder.curvature.grams import LayerGrams
 from secondorder.solvers.base import Prepared, Step, roll_back
 from secondorder.solvers.rows import RowsState
 from secondorder.tree import Params
@@ -62,6 +63,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
       ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``: of the last solve;
+    * ``jacobians``: how many it formed: 0 of a Gram by layer statistics, and of products alone;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:
@@ -97,7 +99,10 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
 
 def takes_jacobian(state: Any) -> bool:
     """Whether a method inside an Optax state forms a dense Jacobian at every point."""
-    return any(isinstance(ours.solver, RowsState) for ours in find_states(state))
+    forms = lambda ours: (
+        isinstance(ours.solver, RowsState) and not isinstance(ours.curvature, LayerGrams)
+    )
+    return any(map(forms, find_states(state)))
 
 
 def measured(state: Any) -> jax.Array:

@@ -5,6 +5,7 @@ from secondorder.curvature.base import Curvature
 from secondorder.curvature.blocks import layer_blocks
 from secondorder.curvature.empirical import empirical_diagonal
 from secondorder.curvature.exact import exact, identity
+from secondorder.curvature.grams import layer_grams
 from secondorder.curvature.hybrid import hybrid
 from secondorder.curvature.layers import layerwise
 from secondorder.curvature.preconditioned import preconditioned
@@ -54,6 +55,7 @@ __all__ = [
     "hybrid",
     "identity",
     "layer_blocks",
+    "layer_grams",
     "layerwise",
     "layer_table",
     "lbfgs",

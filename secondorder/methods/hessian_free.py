@@ -10,6 +10,7 @@ from secondorder import trust
 from secondorder.curvature import Curvature, exact, preconditioned
 from secondorder.operators import ggn
 from secondorder.solvers import cg, known_inverse, relative_progress
+from secondorder.solvers.preconditioners import Sketching
 from secondorder.transform import scale_by_curvature
 
 
@@ -18,7 +19,7 @@ def hessian_free(
     max_cg_steps: int = 250,
     warm_start: float = 0.95,
     *,
-    preconditioner: Curvature | None = None,
+    preconditioner: Curvature | Sketching | None = None,
     tolerance: float = 5e-4,
     backtrack: int = 10,
     halvings: int = 10,
@@ -37,7 +38,8 @@ def hessian_free(
       warm_start: the factor on the last solution.
       preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse: the weaker λ, the more
         products it saves, and CG may stop sooner (``tolerance=2e-3``);
-        ``curvature.empirical_diagonal()``, Martens'; or any other that knows its damped inverse.
+        ``curvature.empirical_diagonal()``, Martens'; or any other that knows its damped inverse;
+        or ``solvers.nystrom(rank, refresh)``.
       tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of what all
         have, ``k = max(10, iterations/10)``.
       backtrack: how many of CG's iterates are kept, each as large as the parameters; 0 for none.
@@ -52,12 +54,9 @@ def hessian_free(
 
     Source: Martens (2010), section 4; Martens and Sutskever (2012).
     """
-    curvature = exact(ggn) if preconditioner is None else preconditioned(exact(ggn), preconditioner)
-    solver = cg(
-        max_cg_steps,
-        relative_progress(tolerance),
-        None if preconditioner is None else known_inverse(),
-        warm_start,
-        backtrack,
-    )
+    if isinstance(preconditioner, Curvature):
+        curvature, inverse = preconditioned(exact(ggn), preconditioner), known_inverse()
+    else:
+        curvature, inverse = exact(ggn), preconditioner
+    solver = cg(max_cg_steps, relative_progress(tolerance), inverse, warm_start, backtrack)
     return scale_by_curvature(curvature, solver, trust.damping(damping, halvings=halvings))

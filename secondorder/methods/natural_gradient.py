@@ -7,9 +7,9 @@ from typing import Any
 import optax
 
 from secondorder import trust
-from secondorder.curvature import exact
+from secondorder.curvature import exact, layer_grams
 from secondorder.operators import ggn
-from secondorder.solvers import dual
+from secondorder.solvers import Solver, dual
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 
@@ -21,6 +21,8 @@ def natural_gradient(
     *,
     search: bool = True,
     acceleration: bool = True,
+    layers: bool = False,
+    solver: Solver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``d = −α (JᵀMJ + λ I)⁻¹ g``, with M the loss's curvature at the outputs, ``M = S Sᵀ``.
 
@@ -43,6 +45,13 @@ def natural_gradient(
       acceleration: whether the search follows the path along which residuals shrink evenly, to
         third order, for two derivatives of the model along it; least-squares losses that are not
         chunked alone, others ignore it.
+      layers: whether the Gram of the samples is made of layer statistics, which never form J;
+        of objectives by ``per_example``. See :func:`secondorder.curvature.layer_grams`.
+      solver: of the system in the smaller space, for batches whose Gram is too large:
+        ``solvers.cg(200, preconditioner=solvers.nystrom(50))``; then neither is formed, nor J.
+
+    Raises:
+      ValueError: both ``layers`` and a ``solver``.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -54,10 +63,16 @@ def natural_gradient(
     Source: Amari (1998); Müller and Zeinhofer (2023) for the search; Goldshlager, Hu and Lin (2024)
     for the momentum; Transtrum and Sethna (2012) for the acceleration.
     """
+    if layers and solver is not None:
+        raise ValueError(
+            "natural_gradient got both layers=True, for a Gram of the samples, and a solver, which "
+            "needs none. Pass one of the two."
+        )
+    curvature = layer_grams() if layers else exact(ggn)
     if search and learning_rate is None:
-        solver = dual(momentum, order=3 if acceleration else 1, relative=True)
-        return scale_by_curvature(exact(ggn), solver, trust.searched(damping))
+        found = dual(momentum, 3 if acceleration else 1, relative=True, solver=solver)
+        return scale_by_curvature(curvature, found, trust.searched(damping))
     damping = 1e-3 if damping is None else damping
     policy = trust.damping(damping) if learning_rate is None else trust.fixed(damping)
-    direction = scale_by_curvature(exact(ggn), dual(momentum), policy)
+    direction = scale_by_curvature(curvature, dual(momentum, solver=solver), policy)
     return direction if learning_rate is None else step_along(direction, learning_rate)

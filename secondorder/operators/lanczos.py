@@ -81,12 +81,17 @@ def append(basis: Basis, vector: Params, off: jax.Array, norm: jax.Array | None 
 
 def orthogonal(x: Params, vectors: Params) -> Params:
     """``x − Q Qᵀ x``, rows of ``vectors`` orthonormal or zero."""
-    dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
     for _ in range(2):  # once is not enough where the two nearly cancel (Parlett 1998, 6.9)
-        dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
-        part = combine(jnp.sum(jnp.stack(dots), axis=0), vectors)
+        part = combine(coordinates(vectors, x), vectors)
         x = jax.tree.map(lambda y, p: y - p, x, part)
     return x
+
+
+def coordinates(vectors: Params, x: Params) -> jax.Array:
+    """``vectorsⱼ · x`` for all j."""
+    dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
+    dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
+    return jnp.sum(jnp.stack(dots), axis=0)
 
 
 def combine(coefficients: jax.Array, vectors: Params) -> Params:

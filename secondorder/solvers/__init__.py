@@ -3,7 +3,7 @@
 from secondorder.solvers.averaged import averaged
 from secondorder.solvers.base import Solver, Step, Stop
 from secondorder.solvers.by_layer import by_layer
-from secondorder.solvers.cg import Progress, cg, known_inverse, relative_progress, relative_residual
+from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
 from secondorder.solvers.clipped import clipped
 from secondorder.solvers.closed_form import closed_form
 from secondorder.solvers.direct import direct
@@ -12,6 +12,7 @@ from secondorder.solvers.grafted import grafted
 from secondorder.solvers.hybrid import hybrid_region
 from secondorder.solvers.krylov import gltr, krylov_cubic
 from secondorder.solvers.momentum import momentum
+from secondorder.solvers.preconditioners import known_inverse, nystrom
 from secondorder.solvers.prox_linear import prox_linear
 from secondorder.solvers.qr import qr
 from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
@@ -40,6 +41,7 @@ __all__ = [
     "known_inverse",
     "krylov_cubic",
     "momentum",
+    "nystrom",
     "prox_linear",
     "qr",
     "relative_progress",

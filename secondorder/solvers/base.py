@@ -61,7 +61,8 @@ class Step(NamedTuple):
       iterations: of an iterative solver; 1 for a direct one.
       products: curvature products (or Jacobian passes) paid.
       jacobians: dense Jacobians formed (their passes are counted in ``products``).
-      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖``; NaN where not computed.
+      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖`` (with momentum, of the system
+        that is solved); NaN where not computed.
       optimality: the scaled first-order measure at the current parameters, where the solver knows
         one (from cosines between the residual and the Jacobian's columns); infinity where it does
         not, NaN before the first step.
@@ -159,6 +160,11 @@ def prepared(
         return step, state_type(memory, None if quadratic.again is None else kept)
 
     return Solver(lambda params: state_type(remember(params), None), update, **options)
+
+
+def is_on(factor: Any) -> bool:
+    """Whether a factor may be other than zero: a traced one may turn out so."""
+    return not isinstance(factor, int | float) or factor != 0
 
 
 def roll_back(old: Any, new: Any) -> Any:

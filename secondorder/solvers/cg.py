@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, Trail, make_step
+from secondorder.solvers.base import Solver, Step, Stop, Trail, is_on, make_step
+from secondorder.solvers.preconditioners import Preconditioner, Sketching, ready, state_of
 from secondorder.tree import Params
 
 
@@ -35,7 +36,6 @@ class Progress(NamedTuple):
 
 
 StopRule = Callable[[Progress], jax.Array]
-Preconditioner = Callable[[Quadratic, jax.Array], Callable[[Params], Params]]
 
 
 def relative_residual(tolerance: float = 1e-5) -> StopRule:
@@ -59,33 +59,6 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
     return rule
 
 
-def known_inverse() -> Preconditioner:
-    """``M⁻¹`` is what the curvature knows of ``(B + λ I)⁻¹``.
-
-    Of ``curvature.preconditioned(exact(ggn), …)``: K-FAC's inverse, a diagonal's. It is one matrix
-    for all iterations of a solve.
-
-    Raises:
-      TypeError: at update, a curvature that knows no inverse.
-
-    Example:
-      >>> import secondorder as so
-      >>> solver = so.solvers.cg(preconditioner=so.solvers.known_inverse())
-    """
-
-    def of(quadratic: Quadratic, damping: jax.Array) -> Callable[[Params], Params]:
-        solve = getattr(quadratic.curvature, "solve", None)
-        if solve is None:
-            raise TypeError(
-                "known_inverse() needs a curvature with an approximate inverse, but a "
-                f"{type(quadratic.curvature).__name__} has none. Use "
-                "curvature.preconditioned(exact(ggn), curvature.layerwise(example))."
-            )
-        return lambda residual: solve(residual, damping)
-
-    return of
-
-
 class _Carry(NamedTuple):
     step: Params
     residual: Params  # −g − (B + λ) step
@@ -100,7 +73,7 @@ class _Carry(NamedTuple):
 def cg(
     max_steps: int = 100,
     stop: StopRule | None = None,
-    preconditioner: Preconditioner | None = None,
+    preconditioner: Preconditioner | Sketching | None = None,
     warm_start: float = 0.0,
     trail: int = 0,
 ) -> Solver:
@@ -113,7 +86,8 @@ def cg(
     Args:
       max_steps: at most this many iterations.
       stop: ``Progress -> bool``; :func:`relative_residual` (default) or :func:`relative_progress`.
-      preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite.
+      preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite, such
+        as :func:`known_inverse`; or :func:`nystrom`.
       warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
         zero. A start that does not decrease the model is dropped.
       trail: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than the
@@ -128,7 +102,8 @@ def cg(
     stop = relative_residual() if stop is None else stop
 
     def init(params):
-        return tree.accumulator(tree.zeros_like(params)) if _is_on(warm_start) else ()
+        warm = tree.accumulator(tree.zeros_like(params)) if is_on(warm_start) else ()
+        return state_of(preconditioner, warm, params)
 
     def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, Any]:
         grad = quadratic.grad
@@ -140,12 +115,12 @@ def cg(
         def product(v):
             return tree.axpy(damping, v, quadratic.curvature.mv(v))
 
-        solve = (lambda r: r) if preconditioner is None else preconditioner(quadratic, damping)
+        helped = ready(preconditioner, quadratic, state, damping)
         start = None
-        if _is_on(warm_start):
-            start = _start(scaled, product, tree.scale(warm_start / unit, state))
+        if is_on(warm_start):
+            start = _start(scaled, product, tree.scale(warm_start / unit, helped.warm))
         kept = _no_trail(grad, trail)
-        final, stopped = _iterate(scaled.grad, product, solve, start, stop, max_steps, kept)
+        final, stopped = _iterate(scaled.grad, product, helped.apply, start, stop, max_steps, kept)
         step = tree.scale(unit, final.step)
         # One more product buys the true residual and the undamped model change, free of drift.
         curved = quadratic.curvature.mv(step)
@@ -156,19 +131,14 @@ def cg(
             step,
             predicted,
             iterations=final.iterations,
-            products=final.iterations + (1 if start is None else 2),
+            products=final.iterations + (1 if start is None else 2) + helped.products,
             residual=tree.norm(error) / unit,
             stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
             trail=_undamped(final.trail, unit, damping),
         )
-        return outcome, (step if _is_on(warm_start) else ())
+        return outcome, helped.keep(step if is_on(warm_start) else ())
 
     return Solver(init=init, update=update)
-
-
-def _is_on(warm_start: Any) -> bool:
-    """Whether the state must hold a step: a traced factor may turn out non-zero."""
-    return not isinstance(warm_start, (int, float)) or warm_start != 0
 
 
 def _start(quadratic, product, start):

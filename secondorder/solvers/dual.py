@@ -2,8 +2,8 @@
 
 With m rows and n parameters, ``r`` the residual and ``e = g − Rᵀ r`` what it leaves unexplained,
 
-    d = −(RᵀR + λ I)⁻¹ (Rᵀ r + e)                                  n × n, for n ≤ m
-      = −Rᵀ (R Rᵀ + λ I)⁻¹ r − (e − Rᵀ (R Rᵀ + λ I)⁻¹ R e) / λ     m × m, for m < n
+    d = −(RᵀR + λ I)⁻¹ (Rᵀ r + e)                         n × n, for n ≤ m
+      = −Rᵀ (R Rᵀ + λ I)⁻¹ (r − R e / λ) − e / λ          m × m, for m < n
 
 For least squares ``e`` is zero, and nothing is divided by λ.
 """
@@ -19,25 +19,44 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
 from secondorder import tree
-from secondorder.operators.base import Operator
+from secondorder.operators.base import Function, Operator
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.pullback import Pullback
-from secondorder.operators.rows import ChunkedRows, Rows, rows_of
+from secondorder.operators.rows import AnyRows, implicit_rows, rows_of
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Prepared, Solver, Step, Stop, is_on, make_step
 from secondorder.solvers.paths import path
 from secondorder.solvers.rows import RowsState
 from secondorder.tree import Params
 
+PROBES = 8  # random signs that estimate the trace of a Gram which is not formed
+
 
 class Last(NamedTuple):
-    """The last step taken, and its λ."""
+    """The last step taken, its λ, and the memory of an inner solver."""
 
     step: Params
     damping: jax.Array
+    inner: Any = ()
 
 
-def dual(momentum: Any = 0.0, order: int = 1, relative: bool = False) -> Solver:
+class System(NamedTuple):
+    """``K + λ I``, K a Gram of the rows in the smaller of the two spaces.
+
+    Attributes:
+      solve: ``b ↦ (K + λ I)⁺ b``, as often as asked.
+      damping: λ in the units of K.
+      report: ``() -> (stopped, iterations, products, inner memory)`` of all that was solved.
+    """
+
+    solve: Callable[[jax.Array], jax.Array]
+    damping: jax.Array
+    report: Callable[[], tuple[Any, Any, Any, Any]]
+
+
+def dual(
+    momentum: Any = 0.0, order: int = 1, relative: bool = False, solver: Solver | None = None
+) -> Solver:
     """``d = argmin g·d + ½ ‖R d‖² + ½ λ ‖d − μ d₋‖²``, ``d₋`` the last step, by a Gram of the rows.
 
     The Gram is ``RᵀR`` or ``R Rᵀ``, by shapes; the step's ``dimension`` says which. Its eigenvalues
@@ -45,6 +64,10 @@ def dual(momentum: Any = 0.0, order: int = 1, relative: bool = False) -> Solver:
     (``Stop.SINGULAR``): of many solutions the step is the shortest. Of a loss that is not convex,
     the upward part of its curvature makes the rows, and a step along which that matters is
     flagged (``Stop.NEGATIVE_CURVATURE``). The rows of a chunked objective live a chunk at a time.
+
+    The Gram of the samples is made of the rows, or, under ``curvature.layer_grams()``, of layer
+    statistics without them. With a ``solver`` there is no Gram at all: its products are a
+    backward and a forward pass, and what is kept is as long as the batch has outputs.
 
     Momentum is SPRING's: with ``p = μ d₋``, ``d = p + argmin ‖R ψ + r + R p‖² + λ‖ψ‖²``. One that
     would turn the step uphill is left out; where λ has been raised since, as by rejections, it
@@ -55,40 +78,51 @@ def dual(momentum: Any = 0.0, order: int = 1, relative: bool = False) -> Solver:
       order: of the path that a policy searches along, :mod:`secondorder.solvers.paths`; 1 for the
         step alone. Least-squares losses that are not chunked alone; others ignore it.
       relative: whether λ is a part of the trace of the Gram, and never below rounding, or in the
-        units of the curvature.
+        units of the curvature. With a ``solver`` the trace is estimated by eight random signs, the
+        same ones at every step.
+      solver: of the system in the smaller space, by products: for batches whose Gram is too large,
+        ``cg(200, preconditioner=nystrom(50))``. One that reads a damping and keeps no vectors.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
+      ValueError: a ``solver`` that reads no damping, or one that keeps vectors (a warm start, a
+        preconditioner for several steps): how long they are depends on the batch.
 
     Example:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.dual(), so.trust.damping())
+      >>> large = so.solvers.dual(solver=so.solvers.cg(200, preconditioner=so.solvers.nystrom(50)))
 
     Source: Goldshlager, Hu and Lin (2024) for the momentum; Transtrum and Sethna (2012) for the
     acceleration.
     """
+    if solver is not None:
+        _check_inner(solver)
 
-    def init(params: Params) -> RowsState:
+    def init(params: Params) -> Prepared:
         zero = jnp.zeros((), tree.dtype(params))
-        return RowsState(Last(tree.accumulator(tree.zeros_like(params)), zero), None)
+        last = Last(tree.accumulator(tree.zeros_like(params)), zero)
+        if solver is None:
+            return RowsState(last, None)
+        return Prepared(last._replace(inner=solver.init(zero[None])), None)
 
-    def update(
-        quadratic: Quadratic, state: RowsState, damping: jax.Array
-    ) -> tuple[Step, RowsState]:
-        op, grad = quadratic.curvature, quadratic.grad
-        rows = rows_of(op)
-        if rows is None:
-            raise TypeError(
-                "The dual() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
-                f"curvature is a {type(op).__name__}. Use exact(ggn), or the direct() solver."
-            )
+    def update(quadratic: Quadratic, state: Prepared, damping: jax.Array) -> tuple[Step, Prepared]:
+        op, grad, last = quadratic.curvature, quadratic.grad, state.memory
+        rows = _rows_of(op, solver)
         g, r = ravel(grad), rows.residual
-        solve, singular = _solver(rows, damping.astype(g.dtype), relative)
+        level = damping.astype(g.dtype)
+        if solver is None:
+            system = _factorised(rows, level, relative)
+        else:
+            system = _iterated(rows, level, relative, solver, last.inner)
+        solve = functools.partial(_solve, rows, system)
         rest = _unexplained(g, rows.mvt(r))
-        plain = -solve(r, rest)
-        more = _carried(state.memory, momentum, damping).astype(g.dtype)
-        more = more - solve(rows.mv(more), jnp.zeros_like(g))
-        step = plain + jnp.where(jnp.dot(g, plain + more) < 0, more, 0)
+        step, carried = -solve(r, rest), jnp.zeros_like(g)
+        if is_on(momentum):
+            carried = _carried(last, momentum, damping).astype(g.dtype)
+            more = carried - solve(rows.mv(carried), jnp.zeros_like(g))
+            downhill = jnp.dot(g, step + more) < 0
+            step, carried = step + jnp.where(downhill, more, 0), jnp.where(downhill, carried, 0)
         change = rows.mv(step)
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
@@ -97,21 +131,57 @@ def dual(momentum: Any = 0.0, order: int = 1, relative: bool = False) -> Solver:
             along = op.derivative_along
             terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))
+        stopped, iterations, products, inner = system.report()
         outcome = make_step(
             terms[0],
             predicted,
-            products=rows.passes,
-            jacobians=1,
+            iterations=iterations,
+            products=products,
+            jacobians=int(rows.formed),
+            residual=_error(rows, system.damping * (step - carried) + g, change, g),
             dimension=min(rows.shape),
-            stopped=_why(op, terms[0], change, predicted, singular),
+            stopped=_why(op, terms[0], change, predicted, stopped),
             bends=terms[1:],
         )
-        return outcome, RowsState(Last(terms[0], damping), None)
+        return outcome, type(state)(Last(terms[0], damping, inner), None)
 
-    def taken(state: RowsState, direction: Params) -> RowsState:
+    def taken(state: Prepared, direction: Params) -> Prepared:
         return state._replace(memory=state.memory._replace(step=direction))
 
     return Solver(init, update, taken=taken)
+
+
+def _check_inner(solver: Solver) -> None:
+    if solver.reads != "damping":
+        raise ValueError(
+            f"dual needs a solver that reads a damping, but this one reads a {solver.reads}."
+        )
+    vector = lambda size: jax.ShapeDtypeStruct((size,), jnp.float32)
+    one, two = (jax.eval_shape(solver.init, vector(size)) for size in (1, 2))
+    if jax.tree.leaves(one) != jax.tree.leaves(two):
+        raise ValueError(
+            "dual needs a solver that keeps no vectors, since their length is that of the batch's "
+            "outputs, which no state knows beforehand. Pass cg(warm_start=0) (the default), and "
+            "nystrom(rank, refresh=1)."
+        )
+
+
+def _rows_of(op: Operator, solver: Solver | None) -> AnyRows:
+    rows = rows_of(op) if solver is None else implicit_rows(op)
+    if rows is None:
+        raise TypeError(
+            "The dual() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
+            f"curvature is a {type(op).__name__}. Use exact(ggn), or the direct() solver."
+        )
+    return rows
+
+
+def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) -> jax.Array | float:
+    """``‖Rᵀ(R d) + λ (d − p) + g‖ / ‖g‖`` where no rows made the step, as a test of what did."""
+    if rows.formed:
+        return jnp.nan
+    size = jnp.linalg.norm(g)
+    return jnp.linalg.norm(rows.mvt(change) + others) / jnp.where(size > 0, size, 1)
 
 
 def _carried(last: Last, momentum: Any, damping: jax.Array) -> jax.Array:
@@ -121,9 +191,8 @@ def _carried(last: Last, momentum: Any, damping: jax.Array) -> jax.Array:
 
 
 def _why(
-    op: Operator, direction: Params, change: jax.Array, predicted: jax.Array, singular: jax.Array
+    op: Operator, direction: Params, change: jax.Array, predicted: jax.Array, stopped: jax.Array
 ) -> jax.Array:
-    stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
     repaired = jnp.sum(change**2) - op.gram(direction)[0, 0].astype(change.dtype)
     met = repaired > jnp.sqrt(jnp.finfo(change.dtype).eps) * jnp.abs(predicted)
     stopped = jnp.where(met, Stop.NEGATIVE_CURVATURE.value, stopped)
@@ -138,26 +207,65 @@ def _unexplained(g: jax.Array, explained: jax.Array) -> jax.Array:
     return jnp.where(jnp.linalg.norm(rest) <= 1e2 * jnp.finfo(g.dtype).eps * size, 0, rest)
 
 
-def _solver(
-    rows: Rows | ChunkedRows, damping: jax.Array, relative: bool
-) -> tuple[Callable, jax.Array]:
-    """``(u, e) ↦ (RᵀR + λ I)⁺ (Rᵀ u + e)``, and whether eigenvalues are left out."""
+def _solve(rows: AnyRows, system: System, u: jax.Array, e: jax.Array) -> jax.Array:
+    """``(RᵀR + λ I)⁺ (Rᵀ u + e)``."""
+    m, n = rows.shape
+    if n <= m:
+        return system.solve(rows.mvt(u) + e)
+    damping = system.damping
+    part = e / jnp.where(damping > 0, damping, jnp.inf)
+    seen = jax.lax.cond(jnp.any(e != 0), lambda: rows.mv(part), lambda: jnp.zeros_like(u))
+    return rows.mvt(system.solve(u - seen)) + part
+
+
+def _level(rows: AnyRows, damping: jax.Array, relative: bool, trace: Callable) -> jax.Array:
+    """λ in the units of the Gram."""
+    if not relative:
+        return damping
+    return jnp.maximum(damping, max(rows.shape) * jnp.finfo(damping.dtype).eps) * trace()
+
+
+def _factorised(rows: AnyRows, damping: jax.Array, relative: bool) -> System:
     m, n = rows.shape
     gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-    if relative:
-        damping = jnp.maximum(damping, max(m, n) * jnp.finfo(gram.dtype).eps) * jnp.trace(gram)
+    damping = _level(rows, damping.astype(gram.dtype), relative, lambda: jnp.trace(gram))
     solve, singular = _semidefinite(gram, damping, max(m, n))
-    if n <= m:
-        return lambda u, e: solve(rows.mvt(u) + e), singular
+    stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
+    return System(solve, damping, lambda: (stopped, 1, rows.passes, ()))
 
-    def through_samples(u: jax.Array, e: jax.Array) -> jax.Array:
-        seen = rows.mvt(solve(u))
-        off = jax.lax.cond(
-            jnp.any(e != 0), lambda: e - rows.mvt(solve(rows.mv(e))), lambda: jnp.zeros_like(e)
-        )
-        return seen + off / jnp.where(damping > 0, damping, jnp.inf)
 
-    return through_samples, singular
+def _iterated(
+    rows: AnyRows, damping: jax.Array, relative: bool, solver: Solver, memory: Any
+) -> System:
+    """By products with the Gram, which is not formed."""
+    m, n = rows.shape
+    both = (lambda v: rows.mvt(rows.mv(v))) if n <= m else (lambda u: rows.mv(rows.mvt(u)))
+    gram = Function(both, jax.ShapeDtypeStruct((min(m, n),), damping.dtype))
+    damping = _level(rows, damping, relative, lambda: _trace(rows, damping.dtype))
+    steps, states = [], [memory]
+
+    def solve(b: jax.Array) -> jax.Array:
+        # One system for several right-hand sides: what is prepared for the first serves all.
+        model = Quadratic(-b, gram, jnp.asarray(bool(steps)))
+        step, state = solver.update(model, states[-1], damping)
+        steps.append(step)
+        states.append(state)
+        return step.direction
+
+    def report() -> tuple[Any, Any, Any, Any]:
+        total = lambda name: sum(getattr(step, name) for step in steps)
+        kept = states[1]._replace(factors=None) if isinstance(states[1], Prepared) else states[1]
+        traced = PROBES // 2 if relative else 0  # half a product each
+        return steps[0].stopped, total("iterations"), total("products") + traced, kept
+
+    return System(solve, damping, report)
+
+
+def _trace(rows: AnyRows, dtype: Any) -> jax.Array:
+    """``tr R Rᵀ = E ‖Rᵀ s‖²`` over random signs s."""
+    keys = jax.random.split(jax.random.key(0), PROBES)
+    signs = lambda key: jax.random.rademacher(key, rows.shape[:1], dtype)
+    return jnp.mean(jax.lax.map(lambda key: jnp.sum(rows.mvt(signs(key)) ** 2), keys))
 
 
 def _semidefinite(

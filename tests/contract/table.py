@@ -67,6 +67,15 @@ def natural_gradient_by_gain_ratio(damping, momentum):
     return so.natural_gradient(damping=damping, momentum=momentum, search=False)
 
 
+def natural_gradient_by_products(damping):
+    inner = so.solvers.cg(preconditioner=so.solvers.nystrom(2))
+    return so.natural_gradient(damping=damping, solver=inner)
+
+
+def hessian_free_preconditioned_by_a_sketch(damping):
+    return so.hessian_free(damping, preconditioner=so.solvers.nystrom(2, refresh=2))
+
+
 def hessian_free_of_whole_steps(damping):
     return so.hessian_free(damping, backtrack=0, halvings=0)
 
@@ -171,6 +180,10 @@ METHODS = {
         hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
         parabola=8, rosenbrock=26, logistic=15, matrix_free=True, by_leaf=True,
     ),
+    "hessian_free_preconditioned_by_a_sketch": Method(
+        hessian_free_preconditioned_by_a_sketch, {"damping": 0.1},
+        parabola=8, rosenbrock=30, logistic=15, by_leaf=True,
+    ),
     "layerwise_gauss_newton": Method(
         so.layerwise_gauss_newton, {"damping": 1e-3},
         parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
@@ -186,6 +199,10 @@ METHODS = {
     "natural_gradient_by_gain_ratio": Method(
         natural_gradient_by_gain_ratio, {"damping": 1e-3, "momentum": 0.5},
         parabola=20, rosenbrock=60, logistic=20, closed_loop=True,
+    ),
+    "natural_gradient_by_products": Method(
+        natural_gradient_by_products, {"damping": 1e-5},
+        parabola=8, rosenbrock=40, logistic=20, by_leaf=True,
     ),
     "natural_gradient_of_a_fixed_rate": Method(
         so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3, "momentum": 0.0},

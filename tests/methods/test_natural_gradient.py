@@ -71,6 +71,20 @@ def test_the_space_is_said_in_the_diagnostics():
     assert so.diagnostics(state)["dimension"] == 9
 
 
+def test_a_step_by_products_is_the_step_of_the_factorised_gram():
+    model = lambda p, x: jnp.tanh(x * p["a"] + p["b"]) @ p["c"]
+    f = so.per_example(so.sigmoid_cross_entropy(X / 2), model, X)
+    p = {k: jnp.cos(n + np.arange(8.0)) for n, k in enumerate("abc")}
+    inner = so.solvers.cg(100, so.solvers.relative_residual(1e-13), so.solvers.nystrom(4))
+    tx = [so.natural_gradient(damping=1e-6, search=False, solver=s) for s in (None, inner)]
+    (expected, _), (found, state) = (step_of(kind, f, p) for kind in tx)
+    for name in p:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-9)
+    seen = so.diagnostics(state)
+    assert seen["dimension"] == 9 and seen["jacobians"] == 0 and seen["residual"] < 1e-8
+    assert seen["products"] == seen["iterations"] + 1 + 4
+
+
 @pytest.mark.parametrize("search", [True, False])
 def test_from_far_away_every_step_descends(search):
     f = so.sum_of_squares(lambda p: p[0] * jnp.exp(p[1] * X) - np.exp(-X))

@@ -7,7 +7,7 @@ import pytest
 
 import secondorder as so
 from secondorder.operators.rows import rows_of
-from secondorder.solvers import Stop, dual
+from secondorder.solvers import Stop, cg, dual, nystrom, relative_residual
 from tests import oracles, problems
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -197,3 +197,82 @@ def test_a_curvature_without_rows_is_refused():
     f, p = linear(TALL)
     with pytest.raises(TypeError, match=r"needs the rows .* exact\(ggn\)"):
         dual().update(so.Quadratic(p, so.hessian(f, p)), dual().init(p), jnp.ones(()))
+
+
+# By products alone
+
+TIGHT = cg(100, relative_residual(1e-13), nystrom(3))
+
+
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):
+    # Rows at right angles: then random signs give the trace as it is.
+    turn = np.linalg.qr(RNG.normal(size=(9, 9)))[0]
+    sizes = np.arange(1.0, len(matrix) + 1)
+    rows = sizes[:, None] * turn[: len(matrix), : matrix.shape[1]]
+    rows = rows if len(matrix) < 9 else np.pad(sizes[:5, None] * np.eye(5), ((0, 4), (0, 0)))
+    f, p = linear(rows)
+    step, _ = solved(f, p, 1e-3, dual(relative=relative, solver=TIGHT))
+    damping = 1e-3 * (np.sum(rows**2) if relative else 1)
+    np.testing.assert_allclose(step.direction, expected(f, p, damping), rtol=1e-9)
+    assert step.dimension == 5 and step.stopped == Stop.SOLVED and step.jacobians == 0
+    assert step.residual < 1e-10
+    # The sketch, the iterations, one for the residual; and half a product for each sign.
+    assert step.products == 3 + step.iterations + 1 + (4 if relative else 0)
+
+
+@pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
+def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
+    f = so.sum_of_squares(lambda p: jnp.sinh(0.3 * matrix @ p) - 1)
+    p = jnp.linspace(-0.5, 0.5, matrix.shape[1])
+    state = solved(f, p, 0.1, dual(0.9))[1].memory
+    kinds = {}
+    for solver in (None, TIGHT):
+        method = dual(0.9, order=3, solver=solver)
+        start = method.init(p)
+        start = start._replace(memory=start.memory._replace(step=state.step, damping=state.damping))
+        kinds[solver] = solved(f, p, 0.1, method, start)
+    (step, after), (reference, _) = kinds[TIGHT], kinds[None]
+    np.testing.assert_allclose(step.direction, reference.direction, rtol=1e-8)
+    for bend, other in zip(step.bends, reference.bends, strict=True):
+        np.testing.assert_allclose(bend, other, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(step.predicted, reference.predicted, rtol=1e-8)
+    assert step.products == 3 + step.iterations + 4  # four systems
+    assert step.residual < 1e-9
+    assert jax.tree.structure(after) == jax.tree.structure(dual(solver=TIGHT).init(p))
+
+
+@pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
+def test_an_inner_solver_takes_chunks_and_any_convex_loss(count):
+    x = np.random.default_rng(1).normal(size=(count, 3))
+    batch = {"x": x, "y": np.arange(count) % 2.0}
+    of = lambda b: so.compose(
+        so.sigmoid_cross_entropy(b["y"]), lambda p: jnp.tanh(b["x"] @ p["a"]) @ p["b"]
+    )
+    params = {"a": jnp.asarray(RNG.normal(size=(3, 2))), "b": jnp.asarray(RNG.normal(size=2))}
+    reference, _ = solved(of(batch), params, 1e-3)
+    for f in (of(batch), so.chunked(of, batch, 2)):
+        step, _ = solved(f, params, 1e-3, dual(solver=TIGHT))
+        np.testing.assert_allclose(
+            oracles.flat(step.direction), oracles.flat(reference.direction), rtol=1e-8
+        )
+
+
+def test_what_the_rows_do_not_explain_is_solved_for_too():
+    f, p = linear(WIDE)
+    more = jnp.linspace(-1.0, 1.0, 9)  # as of a clipping, or of a decay
+    quadratic = so.Quadratic(jax.grad(f)(p) + more, so.ggn(f, p))
+    system = WIDE.T @ WIDE + 0.1 * np.eye(9)
+    for solver in (None, TIGHT):
+        method = dual(solver=solver)
+        step, _ = method.update(quadratic, method.init(p), jnp.asarray(0.1))
+        np.testing.assert_allclose(step.direction, -np.linalg.solve(system, quadratic.grad), 1e-8)
+
+
+@pytest.mark.parametrize(
+    "inner", [cg(warm_start=0.5), cg(preconditioner=nystrom(3, refresh=2)), so.solvers.steihaug()]
+)
+def test_an_inner_solver_that_does_not_fit_is_refused(inner):
+    with pytest.raises(ValueError, match="dual needs a solver"):
+        dual(solver=inner)

@@ -61,6 +61,8 @@ class Block:
       shape: ``(S, a, b)``. The last row of a layer with a bias is the bias; a scale and its shift
         are one row ``(S, 1, 2C)``, a leaf that is not understood ``(1, 1, size)``.
       parts: how each leaf lies in the block.
+      apart: whether its statistics tell the examples apart; not of a fallback, nor where every
+        position counts as an example.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Block:
     reason: str
     shape: tuple[int, int, int]
     parts: tuple[Part, ...]
+    apart: bool = False
 
     @property
     def _axis(self) -> int:

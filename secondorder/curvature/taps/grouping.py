@@ -260,7 +260,7 @@ class _Grouping:
         known = all(knows_examples(site, self.reading.examples) for site in uses)
         examples = self.reading.examples if known else None
         reason = self._reason(leaf, kind, partner, known)
-        block = Block(self.paths[leaf], leaves, kind, reason, shape, parts)
+        block = Block(self.paths[leaf], leaves, kind, reason, shape, parts, apart=known)
         return Group(block, tuple(rows), flips, slots, pieces, examples)
 
     def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:

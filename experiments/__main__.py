@@ -15,8 +15,10 @@ from experiments.compare.run import Comparison
 from experiments.compare.tables import console
 from experiments.compare.write import write
 from experiments.errors import UserError, pick, whole_number
+from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
 from experiments.pictures import LESSONS, make
+from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
 
@@ -36,9 +38,11 @@ class Compare:
     problems: tyro.conf.Positional[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM")]
     ] = ()
-    """Which problems; all of them if none is named."""
+    """Which problems; the main ones if none is named (`list` marks them)."""
     optimizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """Which optimizers; all of them if none is named."""
+    """Which optimizers; the main ones if none is named."""
+    all: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Where no problem is named all of them, and where no optimizer is named all of those."""
     seeds: Number = None
     """Seeds per optimizer where the start is random; 3 unless given."""
     steps: Number = None
@@ -55,9 +59,11 @@ class List:
 
 
 def compare(options: Compare) -> int:
+    problems = options.problems or (() if options.all else MAIN_PROBLEMS)
+    optimizers = options.optimizers or (() if options.all else MAIN_OPTIMIZERS)
     plan = Plan(
-        problems=[PROBLEMS[name] for name in pick(options.problems, PROBLEMS, "problem")],
-        optimizers=[OPTIMIZERS[name] for name in pick(options.optimizers, OPTIMIZERS, "optimizer")],
+        problems=[PROBLEMS[name] for name in pick(problems, PROBLEMS, "problem")],
+        optimizers=[OPTIMIZERS[name] for name in pick(optimizers, OPTIMIZERS, "optimizer")],
         seeds=whole_number(options.seeds, "--seeds") or SEEDS,
         steps=whole_number(options.steps, "--steps"),
     )
@@ -88,20 +94,24 @@ def compare(options: Compare) -> int:
 
 def show_list(options: List) -> int:
     del options
-    print("Problems")
+    print("Problems (compare runs those with a star where none is named, with --all every one)")
     for name, problem in PROBLEMS.items():
-        print(f"  {name:30} {problem.title}")
+        print(f"{_star(name, MAIN_PROBLEMS)} {name:30} {problem.title}")
     print("\nBenchmarks")
     for name in BENCHMARKS:
         print(f"  {name}")
     print("\nPictures")
     for name, lesson in LESSONS.items():
         print(f"  {name:30} {lesson.title}")
-    print("\nOptimizers")
+    print("\nOptimizers (likewise)")
     for name, optimizer in OPTIMIZERS.items():
         tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
-        print(f"  {name:30} {optimizer.label}{tuned}")
+        print(f"{_star(name, MAIN_OPTIMIZERS)} {name:30} {optimizer.label}{tuned}")
     return 0
+
+
+def _star(name: str, main: tuple[str, ...]) -> str:
+    return "*" if name in main else " "
 
 
 @dataclass(frozen=True)

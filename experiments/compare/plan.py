@@ -33,16 +33,28 @@ class Plan:
         allowed = problem.steps[optimizer.step_class]
         return allowed if self.steps is None else min(allowed, self.steps)
 
+    def optimizers_of(self, problem: Problem) -> list[Optimizer]:
+        """Those that can do anything on it."""
+        return [each for each in self.optimizers if not each.left_out(problem)]
+
+    def left_out(self, problem: Problem) -> list[str]:
+        """A sentence for each reason why an optimizer is not run on a problem."""
+        reasons: dict[str, list[str]] = {}
+        for optimizer in self.optimizers:
+            if why := optimizer.left_out(problem):
+                reasons.setdefault(why, []).append(optimizer.label)
+        return [f"Left out: {'; '.join(labels)} ({why})." for why, labels in reasons.items()]
+
     def count_units(self) -> int:
         """How far the progress bar goes: runs, tuning trials and figures."""
-        tuned = sum(bool(optimizer.search) for optimizer in self.optimizers)
-        return sum(
-            len(self.seeds_of(problem)) * len(self.optimizers)
-            + tuned * tuning.TRIALS
-            + 1
-            + len(problem.pictures)
-            for problem in self.problems
-        )
+
+        def units(problem: Problem) -> int:
+            running = self.optimizers_of(problem)
+            tuned = sum(bool(optimizer.search) for optimizer in running)
+            runs = len(self.seeds_of(problem)) * len(running)
+            return runs + tuned * tuning.TRIALS + 1 + len(problem.pictures)
+
+        return sum(map(units, self.problems))
 
     def tuning_budget(self) -> str:
         """One line that says what the search for learning rates may cost."""
@@ -66,7 +78,8 @@ def versions() -> dict[str, str]:
 def source_fingerprint() -> str:
     """Changes with any line that a run depends on: no run outlives the code that made it."""
     library, here = Path(str(so.__file__)).parent, Path(__file__).parents[1]
-    files = [*library.rglob("*.py"), *here.glob("*.py"), *(here / "problems").glob("*.py")]
+    files = [*library.rglob("*.py"), *here.glob("*.py")]
+    files += [file for room in ("problems", "testset") for file in (here / room).glob("*.py")]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())

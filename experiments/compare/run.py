@@ -32,6 +32,8 @@ class Results:
     tunings: dict[str, Tuning] = field(default_factory=dict)
     reference: float | None = None
     rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Sentences on the optimizers that do not apply."""
 
     def finish(self) -> None:
         """Measures all runs against f*, and summarises them."""
@@ -76,11 +78,11 @@ class Comparison:
 
     def run(self) -> None:
         for problem in self.plan.problems:
-            results = Results(problem)
+            results = Results(problem, left_out=self.plan.left_out(problem))
             self.results.append(results)
-            bench = Bench(problem, self.bar)
-            bench.prepare([each for each in self.plan.optimizers if self._lacks(problem, each)])
-            for optimizer in self.plan.optimizers:
+            bench, optimizers = Bench(problem, self.bar), self.plan.optimizers_of(problem)
+            bench.prepare([each for each in optimizers if self._lacks(problem, each)])
+            for optimizer in optimizers:
                 self._run_optimizer(bench, optimizer, results)
             if problem.measure == "suboptimality" and problem.optimum is None:
                 results.reference = self._reference(bench, results)

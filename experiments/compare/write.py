@@ -79,7 +79,9 @@ def _problem_config(plan: Plan, results: Results) -> dict[str, Any]:
         "grad_norm_target": problem.grad_norm_target,
         "targets": problem.targets,
         "steps": {
-            optimizer.name: plan.steps_of(problem, optimizer) for optimizer in plan.optimizers
+            optimizer.name: plan.steps_of(problem, optimizer)
+            for optimizer in plan.optimizers_of(problem)
         },
+        "left_out": results.left_out,
         "tuning": {name: dataclasses.asdict(found) for name, found in results.tunings.items()},
     }

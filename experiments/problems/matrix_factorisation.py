@@ -66,7 +66,6 @@ PROBLEM = Problem(
     targets=(1e-2, 1e-4, 1e-8),
     optimum=least(),
     random_start=True,
-    step_unit=1.0,
     tuning_steps=500,
-    steps={"first-order": 2000, "quasi-newton": 300, "matrix-free": 60, "dense": 40},
+    steps={"first-order": 2000, "quasi-newton": 300, "matrix-free": 60, "dense": 60},
 )

@@ -57,6 +57,6 @@ PROBLEM = Problem(
     targets=(1e-2, 1e-4, 1e-8),
     optimum=0.0,
     tuning_steps=500,
-    steps={"first-order": 3000, "quasi-newton": 300, "matrix-free": 50, "dense": 20},
+    steps={"first-order": 3000, "quasi-newton": 500, "matrix-free": 50, "dense": 20},
     pictures=(eigenmodes(),),
 )

@@ -17,8 +17,10 @@ from experiments.compare.run import Comparison
 from experiments.compare.summaries import console
 from experiments.compare.write import write
 from experiments.errors import UserError, pick, whole_number
+from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
 from experiments.pictures import LESSONS, make
+from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
 from experiments.studies import FOLDERS, Limits, play, publish, title
@@ -40,9 +42,11 @@ class Compare:
     problems: tyro.conf.Positional[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="PROBLEM|FOLDER")]
     ] = ()
-    """Which problems; all of them if none is named. Or two folders of results."""
+    """Which problems; the main ones if none is named (`list` marks them). Or two result folders."""
     optimizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """Which optimizers; all of them if none is named."""
+    """Which optimizers; the main ones if none is named."""
+    all: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Where no problem is named all of them, and where no optimizer is named all of those."""
     seeds: Number = None
     """Seeds per optimizer where the start is random; 3 unless given."""
     steps: Number = None
@@ -68,9 +72,11 @@ def compare(options: Compare) -> int:
         print(compare_folders(folders, options.out or Path("results/diff")))
         return 0
     out = options.out or Path("results/compare")
+    problems = options.problems or (() if options.all else MAIN_PROBLEMS)
+    optimizers = options.optimizers or (() if options.all else MAIN_OPTIMIZERS)
     plan = Plan(
-        problems=[PROBLEMS[name] for name in pick(options.problems, PROBLEMS, "problem")],
-        optimizers=[OPTIMIZERS[name] for name in pick(options.optimizers, OPTIMIZERS, "optimizer")],
+        problems=[PROBLEMS[name] for name in pick(problems, PROBLEMS, "problem")],
+        optimizers=[OPTIMIZERS[name] for name in pick(optimizers, OPTIMIZERS, "optimizer")],
         seeds=whole_number(options.seeds, "--seeds") or SEEDS,
         steps=whole_number(options.steps, "--steps"),
     )
@@ -104,9 +110,9 @@ def compare(options: Compare) -> int:
 
 def show_list(options: List) -> int:
     del options
-    print("Problems")
+    print("Problems (compare runs those with a star where none is named, with --all every one)")
     for name, problem in PROBLEMS.items():
-        print(f"  {name:30} {problem.title}")
+        print(f"{_star(name, MAIN_PROBLEMS)} {name:30} {problem.title}")
     print("\nBenchmarks")
     for name in BENCHMARKS:
         print(f"  {name}")
@@ -116,11 +122,15 @@ def show_list(options: List) -> int:
     print("\nStudies")
     for name, folder in FOLDERS.items():
         print(f"  {name:30} {title(folder)}")
-    print("\nOptimizers")
+    print("\nOptimizers (likewise)")
     for name, optimizer in OPTIMIZERS.items():
         tuned = f" (tuned: {', '.join(optimizer.search)})" if optimizer.search else ""
-        print(f"  {name:30} {optimizer.label}{tuned}")
+        print(f"{_star(name, MAIN_OPTIMIZERS)} {name:30} {optimizer.label}{tuned}")
     return 0
+
+
+def _star(name: str, main: tuple[str, ...]) -> str:
+    return "*" if name in main else " "
 
 
 @dataclass(frozen=True)

@@ -53,3 +53,17 @@ def tried(product: float) -> StepCost:
         return GRADIENT + product * diagnostics["products"] + VALUE * diagnostics["looks"] + TRIAL
 
     return price
+
+
+def searched(order: int) -> StepCost:
+    """The gradient, the rows, derivatives along the path, and a value per fraction.
+
+    A nested derivative is twice the work of what it is nested around: ``2ᵏ`` values for the k-th.
+    """
+    path = sum(2**k for k in range(2, order + 1)) * VALUE
+
+    def price(diagnostics: Diagnostics) -> float:
+        rows = COTANGENT * diagnostics["products"]
+        return GRADIENT + rows + path + VALUE * diagnostics["looks"] + TRIAL
+
+    return price

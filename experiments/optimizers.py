@@ -55,6 +55,15 @@ class Optimizer:
     baseline: bool = False
     reuses_gradient: bool = False
     """Whether the state holds value and gradient of the new point, as a line search leaves them."""
+    needs: Callable[[Problem], str] = lambda problem: ""
+    """Why it cannot do anything of its own on a problem; empty where it can."""
+
+    def left_out(self, problem: Problem) -> str:
+        """Why it is not run on a problem; empty where it is."""
+        for name in (self.name, self.step_class):
+            if name in problem.left_out:
+                return problem.left_out[name]
+        return self.needs(problem)
 
 
 def _decades(low: int, high: int) -> tuple[float, ...]:
@@ -70,9 +79,22 @@ def _lbfgs_diagnostics(state: Any) -> Mapping[str, jax.Array]:
     return {"linesearch_steps": optax.tree.get(state, "num_linesearch_steps")}
 
 
-# The colours are Okabe and Ito's (and one purple), which stay apart for every common colour vision;
-# dashes and marker say the same again, for print without colour.
-_ALL = (
+def _loss_and_model(problem: Problem) -> str:
+    """For methods of Gauss-Newton kind."""
+    _, objective = problem.example()
+    return "" if isinstance(objective, so.Objective) else "its objective is no loss after a model"
+
+
+def _matrices(problem: Problem) -> str:
+    """For methods that treat vectors as a diagonal method does."""
+    shapes, _ = problem.example()
+    several = any(leaf.ndim > 1 for leaf in jax.tree.leaves(shapes))
+    return "" if several else "it has no matrix among its parameters"
+
+
+# The colours here are Okabe and Ito's (and one purple), which stay apart for every common colour
+# vision; dashes and marker say the same again, for print without colour.
+_MAIN = (
     Optimizer(
         name="gradient-descent",
         label="Gradient descent, best fixed step",
@@ -133,6 +155,7 @@ _ALL = (
         step_cost=cost.line_searched(cost.TANGENT),
         look=Look("#D55E00", (0, (3, 1)), "X"),
         reuses_gradient=True,
+        needs=_loss_and_model,
     ),
     Optimizer(
         name="levenberg-marquardt",
@@ -142,6 +165,7 @@ _ALL = (
         step_cost=cost.tried(cost.TANGENT),
         look=Look("#009E73", (0, (5, 1, 1, 1, 1, 1)), "P"),
         scale="radius",
+        needs=_loss_and_model,
     ),
     Optimizer(
         name="newton-cg",
@@ -159,7 +183,72 @@ _ALL = (
         step_class="matrix-free",
         step_cost=cost.tried(cost.GAUSS_NEWTON_PRODUCT),
         look=Look("#5D3A9B", (0, (2, 1)), "h"),
+        needs=_loss_and_model,
     ),
 )
 
-OPTIMIZERS: dict[str, Optimizer] = {optimizer.name: optimizer for optimizer in _ALL}
+# Nine colours are about as many as stay apart: these, too, are told by dashes and marker.
+_FURTHER = (
+    Optimizer(
+        name="natural-gradient",
+        label="Natural gradient",
+        build=lambda: so.natural_gradient(),
+        step_class="dense",
+        step_cost=cost.searched(3),
+        look=Look("#882255", (0, (6, 1)), ">"),
+        needs=_loss_and_model,
+    ),
+    Optimizer(
+        name="trust-region-newton",
+        label="Newton, trust region",
+        build=lambda: so.trust_region_newton(),
+        step_class="dense",
+        step_cost=cost.tried(cost.HESSIAN_PRODUCT),
+        look=Look("#999933", (0, (4, 1, 1, 1)), "<"),
+    ),
+    Optimizer(
+        name="bfgs",
+        label="BFGS",
+        build=lambda: so.bfgs(),
+        step_class="quasi-newton",
+        step_cost=cost.line_searched(),
+        look=Look("#8B4513", "solid", "p"),
+        reuses_gradient=True,
+    ),
+    Optimizer(
+        name="limited-memory-bfgs",
+        label="L-BFGS (ours)",
+        build=lambda: so.lbfgs(),
+        step_class="quasi-newton",
+        step_cost=cost.line_searched(),
+        look=Look("#00798C", (0, (8, 2, 1, 2)), "d"),
+        reuses_gradient=True,
+    ),
+    Optimizer(
+        name="soap",
+        label="SOAP, best learning rate",
+        build=lambda learning_rate: so.soap(learning_rate),
+        step_class="first-order",
+        step_cost=cost.gradient_only,
+        look=Look("#E7298A", (0, (2, 2)), "8"),
+        search={"learning_rate": Search(_decades(-4, 1))},
+        diagnose=_no_diagnostics,
+        needs=_matrices,
+    ),
+    Optimizer(
+        name="shampoo",
+        label="Shampoo, best learning rate",
+        build=lambda learning_rate: so.shampoo(learning_rate),
+        step_class="first-order",
+        step_cost=cost.gradient_only,
+        look=Look("#66A61E", (0, (1, 1)), "H"),
+        search={"learning_rate": Search(_decades(-4, 1))},
+        diagnose=_no_diagnostics,
+        needs=_matrices,
+    ),
+)
+
+OPTIMIZERS: dict[str, Optimizer] = {optimizer.name: optimizer for optimizer in (*_MAIN, *_FURTHER)}
+
+#: What a comparison runs where none is named.
+MAIN: tuple[str, ...] = tuple(optimizer.name for optimizer in _MAIN)

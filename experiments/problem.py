@@ -1,7 +1,7 @@
 """A problem is data, an initialiser, a batch stream and an objective."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -62,11 +62,13 @@ class Problem:
     targets: tuple[float, ...]
     """Levels whose first crossing the summary reports, loosest first."""
     steps: Mapping[StepClass, int]
+    """What each class of optimizers may take; a class without an entry is left out."""
     stream: Callable[[Data, int], Iterator[Batch]] = full_batch
     metrics: Callable[[Params, Data], Mapping[str, jax.Array]] = lambda params, data: {}
     """What else is worth a column: held-out accuracy, a position. The clock stands still for it."""
-    measure: Literal["suboptimality", "loss"] = "suboptimality"
-    """What the y axis and the targets mean. Suboptimality is (f - f*) / (f0 - f*)."""
+    measure: Literal["suboptimality", "loss", "error"] = "suboptimality"
+    """What the y axis and the targets mean. Suboptimality is (f - f*) / (f0 - f*); an error is one
+    of the metrics."""
     optimum: float | None = None
     """f* where it is known in closed form; otherwise a reference solve finds it."""
     float64: bool = True
@@ -87,10 +89,19 @@ class Problem:
     """Whether a run may end, by what was measured: besides the gradient norm."""
     pictures: tuple[Picture, ...] = ()
     """Figures beside the convergence curves."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why a class of optimizers has no steps here, or why one, by name, is not run."""
 
     @property
     def is_full_batch(self) -> bool:
         return self.stream is full_batch
+
+    def example(self) -> tuple[Params, Callable[[Params], jax.Array]]:
+        """Shapes of the parameters, and the objective, for a look at what they are."""
+        with jax.enable_x64(self.float64):
+            data = self.load()
+            shapes = jax.eval_shape(lambda key: self.init(key, data), jax.random.key(0))
+            return shapes, self.objective(self.looks_at(data))
 
 
 def split(count: int, held_out_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

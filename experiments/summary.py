@@ -61,8 +61,8 @@ def add_measure(problem: Problem, runs: Sequence[Run], optimum: float) -> None:
     """Adds the column `measure` that targets and figures speak of, and names false convergence."""
     for run in runs:
         value = run.columns["value"]
-        if problem.measure == "loss":
-            run.columns["measure"] = value
+        if problem.measure != "suboptimality":
+            run.columns["measure"] = value if problem.measure == "loss" else run.columns["error"]
             continue
         run.columns["measure"] = np.maximum(value - optimum, 0.0) / (value[0] - optimum)
         if run.status == Status.CONVERGED and run.columns["measure"][-1] > problem.targets[0]:

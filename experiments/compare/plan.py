@@ -38,17 +38,29 @@ class Plan:
         allowed = problem.steps[optimizer.step_class]
         return allowed if self.steps is None else min(allowed, self.steps)
 
+    def optimizers_of(self, problem: Problem) -> list[Optimizer]:
+        """Those that can do anything on it."""
+        return [each for each in self.optimizers if not each.left_out(problem)]
+
+    def left_out(self, problem: Problem) -> list[str]:
+        """A sentence for each reason why an optimizer is not run on a problem."""
+        reasons: dict[str, list[str]] = {}
+        for optimizer in self.optimizers:
+            if why := optimizer.left_out(problem):
+                reasons.setdefault(why, []).append(optimizer.label)
+        return [f"Left out: {'; '.join(labels)} ({why})." for why, labels in reasons.items()]
+
     @functools.cached_property
     def units(self) -> list[Unit]:
         return [unit for problem in self.problems for unit in self.units_of(problem)]
 
     def units_of(self, problem: Problem) -> list[Unit]:
-        """Every optimizer on one problem."""
+        """Every optimizer that can do anything on one problem."""
         return [
             self._unit(
                 problem, optimizer, self.steps_of(problem, optimizer), self.seeds_of(problem)
             )
-            for optimizer in self.optimizers
+            for optimizer in self.optimizers_of(problem)
         ]
 
     @functools.cached_property
@@ -104,7 +116,8 @@ def versions() -> dict[str, str]:
 def source_fingerprint() -> str:
     """Changes with any line that a run depends on: no run outlives the code that made it."""
     library, here = Path(str(so.__file__)).parent, Path(__file__).parents[1]
-    files = [*library.rglob("*.py"), *here.glob("*.py"), *(here / "problems").glob("*.py")]
+    files = [*library.rglob("*.py"), *here.glob("*.py")]
+    files += [file for room in ("problems", "testset") for file in (here / room).glob("*.py")]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())

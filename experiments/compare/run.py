@@ -24,6 +24,8 @@ class Results:
     reference: float | None = None
     optimum: float = math.nan
     rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Sentences on the optimizers that do not apply."""
 
     def finish(self) -> None:
         """Measures all runs against f*, and summarises them."""
@@ -88,7 +90,7 @@ class Comparison:
         return not collect(unit, self.store).is_all_of(unit)
 
     def _gather(self, problem: Problem) -> Results:
-        results = Results(problem)
+        results = Results(problem, left_out=self.plan.left_out(problem))
         for unit in self.plan.units_of(problem):
             finished = collect(unit, self.store)
             results.runs += finished.runs

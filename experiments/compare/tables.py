@@ -18,6 +18,7 @@ class Summarised(Protocol):
     problem: Problem
     rows: list[Row]
     tunings: dict[str, Tuning]
+    left_out: list[str]
 
 
 def number(x: float) -> str:
@@ -33,9 +34,15 @@ def number(x: float) -> str:
     return f"{x:.1e}"
 
 
+MEASURES = {
+    "suboptimality": "relative suboptimality",
+    "loss": "training loss",
+    "error": "relative error",
+}
+
+
 def target_name(problem: Problem, target: float) -> str:
-    measure = "training loss" if problem.measure == "loss" else "relative suboptimality"
-    return f"{measure} ≤ {target:g}".replace("e-0", "e-")
+    return f"{MEASURES[problem.measure]} ≤ {target:g}".replace("e-0", "e-")
 
 
 def judged_target(results: Summarised) -> int:

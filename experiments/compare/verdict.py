@@ -25,13 +25,13 @@ def verdict(results: Summarised) -> str:
 
 
 def remarks(results: Summarised) -> list[str]:
-    """Who is not there, and what fewer steps cost."""
+    """Who is not there, what fewer steps cost, and who was left out."""
     index = judged_target(results)
     sentences = []
     lost = [spoken(row.optimizer) for row in results.rows if math.isinf(row.reached[index].step)]
     if lost and len(lost) < len(results.rows):
         sentences.append(f"Not there within its steps: {'; '.join(lost)}.")
-    return sentences + _trade(winners(results.rows, index)["step"], index)
+    return [*sentences, *_trade(winners(results.rows, index)["step"], index), *results.left_out]
 
 
 def spoken(optimizer: str) -> str:

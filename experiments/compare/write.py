@@ -140,8 +140,10 @@ def _problem_config(plan: Plan, results: Results) -> dict[str, Any]:
         "targets": problem.targets,
         "optimum": results.optimum,
         "steps": {
-            optimizer.name: plan.steps_of(problem, optimizer) for optimizer in plan.optimizers
+            optimizer.name: plan.steps_of(problem, optimizer)
+            for optimizer in plan.optimizers_of(problem)
         },
         "chosen": chosen,
+        "left_out": results.left_out,
         "tuning": {name: dataclasses.asdict(found) for name, found in results.tunings.items()},
     }

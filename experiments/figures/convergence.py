@@ -40,8 +40,8 @@ def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
 
 
 def _measure_label(problem: Problem) -> str:
-    if problem.measure == "loss":
-        return "Training loss"
+    if problem.measure != "suboptimality":
+        return {"loss": "Training loss", "error": "Relative error of the solution"}[problem.measure]
     return r"Relative suboptimality  $(f - f^\star)\,/\,(f_0 - f^\star)$"
 
 
@@ -52,7 +52,7 @@ def _axis_start(runs: Sequence[Run], column: str) -> float:
 
 
 def _limit(axes: Axes, problem: Problem, runs: Sequence[Run]) -> None:
-    if problem.measure == "loss":
+    if problem.measure != "suboptimality":
         finite = np.concatenate([run.columns["measure"] for run in runs])
         finite = finite[np.isfinite(finite)]
         start = max(float(run.columns["measure"][0]) for run in runs)

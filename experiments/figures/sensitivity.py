@@ -32,7 +32,8 @@ def sensitivity_figure(
     panels = figure.subplots(1, 2 if converged else 1, squeeze=False)[0]
     figure.suptitle(problem.title, fontsize=14, fontweight="bold")
     _draw(panels[0], tunings, _height(problem, trials, optimum))
-    label = "Training loss" if problem.measure == "loss" else r"Suboptimality  $f - f^\star$"
+    known = problem.measure == "suboptimality"
+    label = r"Suboptimality  $f - f^\star$" if known else "Training loss"
     panels[0].set(yscale="log", title="Where each trial of the search ended", ylabel=label)
     if converged:
         _draw(panels[1], tunings, lambda trial: trial.steps if trial.converged else math.nan)
@@ -50,7 +51,7 @@ def sensitivity_figure(
 
 def _height(problem: Problem, trials: Sequence[Trial], optimum: float) -> Height:
     """What a trial's value is drawn as; zeros would be off a logarithmic axis."""
-    if problem.measure == "loss":
+    if problem.measure != "suboptimality":
         return lambda trial: trial.value if math.isfinite(trial.value) else math.nan
     finite = [trial.value for trial in trials if math.isfinite(trial.value)]
     least = NEAREST * max([abs(optimum), *(value - optimum for value in finite)])

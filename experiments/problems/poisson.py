@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import secondorder as so
 from experiments.problem import Problem
-from experiments.problems import networks
+from experiments.problems import physics
 
 SIZES = (2, 32, 1)
 SIDE = 30  # points along a side, in the interior and on the boundary
@@ -28,54 +27,29 @@ def solution(x):
     return jnp.prod(jnp.sin(jnp.pi * x))
 
 
+def equation(u, x):
+    """``Δu + f``."""
+    bend = sum(jax.jvp(jax.grad(u), (x,), (e,))[1] @ e for e in jnp.eye(2, dtype=x.dtype))
+    return bend + 2 * jnp.pi**2 * solution(x)
+
+
+residual = physics.residual(
+    equation, lambda x: jnp.zeros_like(x[0]), within=SIDE, beside=(4 * SIDE / PERIMETER) ** 0.5
+)
+
+
+@functools.cache
 def load():
-    """Points, and whether each lies on the boundary."""
     inside = np.linspace(0, 1, SIDE + 2)[1:-1]
     along = np.arange(SIDE) / SIDE
     zero, one = np.zeros(SIDE), np.ones(SIDE)
     sides = (along, zero), (one, along), (1 - along, one), (zero, 1 - along)
     boundary = np.concatenate([np.stack(side, axis=-1) for side in sides])
-    grid = lambda t: np.stack(np.meshgrid(t, t), axis=-1).reshape(-1, 2)
-    interior = grid(inside)
+    look = np.linspace(0, 1, LOOK)
     return {
-        "points": np.concatenate([interior, boundary]),
-        "on_boundary": np.repeat([False, True], [len(interior), len(boundary)]),
-        "held_out_points": grid(np.linspace(0, 1, LOOK)),
+        **physics.data(physics.grid(inside, inside), boundary),
+        **physics.held_out(physics.grid(look, look), solution),
     }
-
-
-def init(key, data):
-    """All parameters normal, of standard deviation 0.1, biases among them."""
-    shapes = networks.init(key, SIZES)
-    leaves, structure = jax.tree.flatten(shapes)
-    keys = jax.random.split(key, len(leaves))
-    draw = lambda key, leaf: 0.1 * jax.random.normal(key, leaf.shape, float)
-    return jax.tree.unflatten(structure, list(map(draw, keys, leaves)))
-
-
-def u(params, x):
-    return networks.outputs(params, x)[0]
-
-
-def residual(params, example):
-    """``Δu + f`` at a point within, ``u`` at one on the boundary; each by the root of its share."""
-    x, on_boundary = example
-    slope = lambda x: jax.grad(u, argnums=1)(params, x)
-    bend = sum(jax.jvp(slope, (x,), (e,))[1] @ e for e in jnp.eye(2, dtype=x.dtype))
-    within = (bend + 2 * jnp.pi**2 * solution(x)) / SIDE
-    return jnp.where(on_boundary, (PERIMETER / (4 * SIDE)) ** 0.5 * u(params, x), within)
-
-
-def objective(batch):
-    examples = batch["points"], batch["on_boundary"]
-    return so.per_example(so.losses.half_sum_of_squares(), residual, examples)
-
-
-def metrics(params, data):
-    x = data["held_out_points"]
-    exact = jax.vmap(solution)(x)
-    found = jax.vmap(functools.partial(u, params))(x)
-    return {"error": jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)}
 
 
 PROBLEM = Problem(
@@ -87,10 +61,10 @@ PROBLEM = Problem(
         f"the error is that of u in L2, relative, on {LOOK} x {LOOK} points."
     ),
     load=load,
-    init=init,
-    objective=objective,
-    metrics=metrics,
-    measure="loss",
+    init=lambda key, data: physics.small_normal(key, SIZES),
+    objective=physics.objective(residual),
+    metrics=physics.metrics,
+    measure="error",
     targets=TARGETS,
     steps={"first-order": 13_000, "quasi-newton": 3_000, "matrix-free": 200, "dense": 200},
     solved=lambda row: row["error"] <= TARGETS[-1],

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import secondorder as so
 from experiments.problem import Problem
-from experiments.problems import networks
+from experiments.problems import networks, physics
 
 DIMENSION = 5
 SIZES = (DIMENSION, 64, 64, 48, 48, 1)  # 10,065 parameters
@@ -30,16 +29,23 @@ def solution(x):
     return jnp.sum(jnp.cos(jnp.pi * x))
 
 
+def equation(u, x):
+    """``Δu + f``."""
+    bend = lambda e: physics.derivatives(u, x, e)[1]
+    bends = jax.vmap(bend)(jnp.eye(DIMENSION, dtype=x.dtype))
+    return jnp.sum(bends) + jnp.pi**2 * solution(x)
+
+
+residual = physics.residual(equation, solution, within=INSIDE**0.5, beside=ON_BOUNDARY**0.5)
+
+
 def points(generator: np.random.Generator):
     """Uniform within, and uniform on the faces."""
     inside = generator.random((INSIDE, DIMENSION), np.float32)
     edge = generator.random((ON_BOUNDARY, DIMENSION), np.float32)
     face = generator.integers(DIMENSION, size=ON_BOUNDARY)
     edge[np.arange(ON_BOUNDARY), face] = generator.integers(2, size=ON_BOUNDARY)
-    return {
-        "points": np.concatenate([inside, edge]),
-        "on_boundary": np.repeat([False, True], [INSIDE, ON_BOUNDARY]),
-    }
+    return physics.data(inside, edge)
 
 
 def stream(data, seed):
@@ -49,34 +55,12 @@ def stream(data, seed):
         yield points(generator)
 
 
+@functools.cache
 def load():
     generator = np.random.default_rng(SEED_OF_LOOK)
-    return {**points(generator), "held_out_points": generator.random((LOOK, DIMENSION), np.float32)}
-
-
-def u(params, x):
-    return networks.outputs(params, x)[0]
-
-
-def residual(params, example):
-    """``Δu + f`` at a point within, ``u − u*`` at one on the boundary; by the root of its share."""
-    x, on_boundary = example
-    along = lambda e: lambda x: jax.jvp(functools.partial(u, params), (x,), (e,))[1]
-    bends = jax.vmap(lambda e: jax.jvp(along(e), (x,), (e,))[1])(jnp.eye(DIMENSION, dtype=x.dtype))
-    within = (jnp.sum(bends) + jnp.pi**2 * solution(x)) / INSIDE**0.5
-    return jnp.where(on_boundary, (u(params, x) - solution(x)) / ON_BOUNDARY**0.5, within)
-
-
-def objective(batch):
-    examples = batch["points"], batch["on_boundary"]
-    return so.per_example(so.losses.half_sum_of_squares(), residual, examples)
-
-
-def metrics(params, data):
-    x = data["held_out_points"]
-    exact = jax.vmap(solution)(x)
-    found = jax.vmap(functools.partial(u, params))(x)
-    return {"error": jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)}
+    seen = points(generator)
+    look = generator.random((LOOK, DIMENSION), np.float32)
+    return {**seen, **physics.held_out(look, solution)}
 
 
 PROBLEM = Problem(
@@ -91,9 +75,9 @@ PROBLEM = Problem(
     load=load,
     stream=stream,
     init=lambda key, data: networks.init(key, SIZES),
-    objective=objective,
-    metrics=metrics,
-    measure="loss",
+    objective=physics.objective(residual),
+    metrics=physics.metrics,
+    measure="error",
     targets=TARGETS,
     float64=False,
     steps=dict.fromkeys(("first-order", "quasi-newton", "matrix-free", "dense"), 10_000),

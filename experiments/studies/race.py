@@ -9,7 +9,8 @@ from typing import Any
 from experiments.bar import Bar
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
-from experiments.compare.tables import markdown_table, number, summary_markdown
+from experiments.compare.tables import judged_target, markdown_table, number, table, target_name
+from experiments.compare.verdict import remarks, verdict
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
@@ -41,7 +42,7 @@ def limited(limits: Limits) -> Iterator[None]:
 
 
 def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
-    """Runs the optimizers, all tuned alike, and prints steps and cost to each target.
+    """Runs the optimizers, all tuned alike, and prints the cost to the tightest target reached.
 
     Returns:
       The run of the first seed, by the optimizer's name, with a column for whatever was recorded
@@ -54,8 +55,10 @@ def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
         comparison.run()
     (results,) = comparison.results
     results.finish()
-    print("\n" + summary_markdown([results]).split("\n\n", 1)[1])
-    print(plan.tuning_budget())
+    index = judged_target(results)
+    target = target_name(results.problem, results.problem.targets[index])
+    print(f"{results.problem.title}, to {target}:\n\n{markdown_table(*table(results, index))}\n")
+    print(" ".join([verdict(results), *remarks(results)]), plan.tuning_budget())
     return {run.optimizer: run for run in results.runs if run.seed == 0}
 
 

@@ -11,7 +11,9 @@ from experiments.__main__ import main
 from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
+from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
+from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
 from experiments.tuning import TRIALS
@@ -37,6 +39,31 @@ def test_list_names_every_problem_and_optimizer(capsys):
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in [*PROBLEMS, *OPTIMIZERS])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems", "optimizers"),
+    [
+        ([], MAIN_PROBLEMS, MAIN_OPTIMIZERS),
+        (["--all"], PROBLEMS, OPTIMIZERS),
+        (["heat"], ["heat"], MAIN_OPTIMIZERS),
+        (["heat", "--all"], ["heat"], OPTIMIZERS),
+        (["--all", "--optimizers", "adam"], PROBLEMS, ["adam"]),
+    ],
+)
+def test_what_is_not_named_is_the_main_ones_or_all(
+    arguments, problems, optimizers, tmp_path, monkeypatch
+):
+    plans = []
+
+    def stopped(plan, *rest):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.__main__.Comparison", stopped)
+    assert main(["compare", *arguments, "--out", str(tmp_path)]) == 130
+    assert [problem.name for problem in plans[0].problems] == list(problems)
+    assert [optimizer.name for optimizer in plans[0].optimizers] == list(optimizers)
 
 
 @pytest.mark.parametrize(

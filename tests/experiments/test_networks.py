@@ -11,6 +11,7 @@ from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
 from experiments.engine import Run
 from experiments.problems import byte_transformer, curves, poisson, poisson_5d
+from experiments.problems import physics as physics_network
 
 
 def test_the_curves_are_as_hard_to_compress_as_the_published_ones():
@@ -83,9 +84,9 @@ def test_the_solution_of_poissons_equation_has_no_residual(x64):
     bend = (around - 4 * poisson.solution(x)) / h**2
     np.testing.assert_allclose(bend + 2 * np.pi**2 * poisson.solution(x), 0, atol=1e-5)
     data = poisson.load()
-    params = poisson.init(jax.random.key(0), data)
+    params = poisson.PROBLEM.init(jax.random.key(0), data)
     of = lambda x, boundary: poisson.residual(params, (jnp.asarray(x), jnp.asarray(boundary)))
-    u = lambda x: poisson.u(params, jnp.asarray(x))
+    u = lambda x: physics_network.u(params, jnp.asarray(x))
     around = sum(u(x + s * h * e) for s in (-1, 1) for e in np.eye(2))
     within = ((around - 4 * u(x)) / h**2 + 2 * np.pi**2 * poisson.solution(x)) / 30
     np.testing.assert_allclose(of(x, False), within, rtol=1e-5)
@@ -114,7 +115,7 @@ def test_the_cube_has_the_published_number_of_parameters_and_its_solution_no_res
     bend = jnp.trace(jax.hessian(poisson_5d.solution)(x))
     np.testing.assert_allclose(bend + f, 0, atol=1e-9)
     params = jax.tree.map(lambda p: p.astype(float), params)
-    u = lambda x: poisson_5d.u(params, x)
+    u = lambda x: physics_network.u(params, x)
     within = jnp.trace(jax.hessian(u)(x)) + f
     found = poisson_5d.residual(params, (x, False)) * poisson_5d.INSIDE**0.5
     np.testing.assert_allclose(found, within, rtol=1e-9)

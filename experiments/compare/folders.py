@@ -23,8 +23,8 @@ class Folder(NamedTuple):
 
     name: str
     config: Mapping[str, Any]
-    rows: Mapping[tuple[str, str, float], Mapping[str, str]]
-    """Lines of the summary by problem, optimizer and target."""
+    rows: Mapping[tuple[str, str, float], Mapping[str, float]]
+    """The quantities by problem, optimizer and target; what was not reached is NaN."""
 
     @property
     def runs(self) -> set[tuple[str, str]]:
@@ -71,25 +71,22 @@ def read(path: Path) -> Folder:
         dict(config["problems"])
         with (path / SUMMARY).open(newline="") as file:
             rows = {
-                (row["problem"], row["optimizer"], float(row["target"])): row
+                (row["problem"], row["optimizer"], float(row["target"])): {
+                    name: float(row[name] or math.nan) for name in QUANTITIES
+                }
                 for row in csv.DictReader(file)
             }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"The results in '{path}' cannot be read: {type(error).__name__}: {error}."
-        ) from error
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"The results in '{path}' cannot be read: {why}.") from error
     return Folder(str(path), config, rows)
 
 
 def ratios(a: Folder, b: Folder) -> list[Ratio]:
     """Every number that both hold."""
     return [
-        Ratio(*key, quantity, _number(a.rows[key][quantity]), _number(b.rows[key][quantity]))
+        Ratio(*key, quantity, a.rows[key][quantity], b.rows[key][quantity])
         for key in a.rows
         if key in b.rows
         for quantity in QUANTITIES
     ]
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else math.nan

@@ -111,6 +111,7 @@ def curvature_figure(problem: Problem, runs: Sequence[Run]) -> Figure | None:
             label, style = OPTIMIZERS[run.optimizer].label, line(run.optimizer)
             axes.plot(steps, numbers, label=label, markevery=spread(steps), **style)
         axes.set(xscale="log", title=panel.title, xlabel="Iterations", ylabel=panel.label)
+        axes.xaxis.minorticks_off()  # they take a fifth of the time of drawing
         axes.tick_params(labelbottom=True)  # which a shared axis has in its last row alone
         panel.finish(axes)
     for axes in places[len(recorded) :]:

@@ -43,6 +43,7 @@ def sensitivity_figure(
     for axes in panels:
         axes.set(xscale="log", xlabel=names.replace("_", " ").capitalize())
         axes.set_xlim(0.5 * min(t.setting for t in trials), 2.0 * max(t.setting for t in trials))
+        axes.xaxis.minorticks_off()
     _mark_failures(panels[0], tunings)
     panels[0].plot([], [], linestyle="none", color="#555555", label="Chosen", **CHOSEN)
     legend_below(figure, columns=4 if converged else 2)

@@ -151,8 +151,12 @@ def test_what_cannot_be_compared_is_answered_in_a_sentence(
     assert "Traceback" not in answer
 
 
-def test_a_summary_that_is_gone_is_named(pair):
-    before, _ = pair
+def test_a_summary_that_is_gone_or_lacks_a_column_is_named(pair):
+    before, after = pair
     (before / "summary.csv").unlink()
     with pytest.raises(UserError, match=r"summary\.csv"):
         read(before)
+    summary = after / "summary.csv"
+    summary.write_text(summary.read_text().replace("last_value", "value"))
+    with pytest.raises(UserError, match="last_value"):
+        read(after)

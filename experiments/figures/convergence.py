@@ -35,7 +35,7 @@ def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
         axes.label_outer()
     panels[0].set_ylabel(_measure_label(problem))
     _limit(panels[0], problem, runs)
-    legend_below(figure, columns=5)
+    legend_below(figure, columns=5 if len(optimizers) < 10 else 4)
     return figure
 
 

@@ -34,7 +34,9 @@ def eigenmodes() -> Picture:
             axes.set_title(OPTIMIZERS[run.optimizer].label, fontsize=11)
         for axes in panels.flat[len(runs) :]:
             axes.set_visible(False)
-        figure.supxlabel("Steps, plus one")
+        for axes in panels.flat[max(0, len(runs) - COLUMNS) : len(runs)]:  # the last of each column
+            axes.set_xlabel("Steps, plus one")
+            axes.tick_params(labelbottom=True)
         figure.supylabel("Size of the coefficient")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -51,6 +53,7 @@ def eigenmodes() -> Picture:
 
 def _coloured(run: Run) -> list[tuple[str, tuple[float, ...]]]:
     """The columns of the modes, from dark to light as the eigenvalue grows."""
-    names = [name for name in run.columns if name.startswith(PREFIX)]
+    modes = (name for name in run.columns if name.startswith(PREFIX))
+    names = sorted(modes, key=lambda name: float(name.removeprefix(PREFIX)))
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(names)))
     return [(name, tuple(shade)) for name, shade in zip(names, shades, strict=True)]

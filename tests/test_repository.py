@@ -40,6 +40,17 @@ def test_the_wheel_holds_secondorder_alone(tmp_path):
     assert sources == {name for name in names if name.endswith(".py")}
 
 
+def test_no_file_holds_the_marks_of_an_unfinished_merge():
+    ends = {".py", ".md", ".toml", ".yml", ".js", ".css", ".cff"}
+    folders = [ROOT / name for name in ("docs", "experiments", "secondorder", "tests")]
+    files = [*ROOT.glob("*"), *(file for folder in folders for file in folder.rglob("*"))]
+    texts = {file: file.read_text() for file in files if file.is_file() and file.suffix in ends}
+    assert len(texts) > 100
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    marked = [str(f) for f, text in texts.items() if any("\n" + mark in text for mark in marks)]
+    assert marked == []
+
+
 def test_importing_takes_less_than_three_tenths_of_a_second_beyond_jax_and_optax():
     # In processor time, so that a busy machine does not count.
     code = (

@@ -29,7 +29,13 @@ def test_the_text_is_that_of_the_listed_modules():
     assert batch["windows"].shape == (64, 65)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+LARGE = ("byte-transformer", "curves", "curves-minibatches")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in networks.NETWORKS],
+)
 def test_every_optimizer_takes_a_step_on_every_problem(name):
     problem = networks.NETWORKS[name]
     data = problem.load()

@@ -21,6 +21,7 @@ from experiments.pictures.walk import walk
 UNCLOCKED = [name for name, lesson in LESSONS.items() if not lesson.clocked]
 CLOCKED = [name for name, lesson in LESSONS.items() if lesson.clocked]
 QUICK = ["secant", "step-size"]
+LONG = ("basins", "surfaces")
 
 
 def check(name: str) -> None:
@@ -30,7 +31,10 @@ def check(name: str) -> None:
     assert [str(claim) for claim in claims if not claim.holds] == []
 
 
-@pytest.mark.parametrize("name", UNCLOCKED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in UNCLOCKED],
+)
 def test_the_numbers_of_a_picture_are_what_theory_says(name):
     check(name)
 

@@ -170,7 +170,7 @@ METHODS = {
     ),
     "hessian_free": Method(
         so.hessian_free, {"damping": 0.1},
-        parabola=8, rosenbrock=28, logistic=15, matrix_free=True,
+        parabola=8, rosenbrock=32, logistic=15, matrix_free=True,
     ),
     "hessian_free_of_whole_steps": Method(
         hessian_free_of_whole_steps, {"damping": 0.1},
@@ -178,7 +178,7 @@ METHODS = {
     ),
     "hessian_free_preconditioned_by_layers": Method(
         hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
-        parabola=8, rosenbrock=26, logistic=15, matrix_free=True, by_leaf=True,
+        parabola=8, rosenbrock=32, logistic=15, matrix_free=True, by_leaf=True,
     ),
     "hessian_free_preconditioned_by_a_sketch": Method(
         hessian_free_preconditioned_by_a_sketch, {"damping": 0.1},

@@ -10,6 +10,9 @@ import optax
 
 from secondorder import tree
 
+ROUNDING = 1e-6  # of a value: what Optax's search takes for no rise
+CUTS = 16  # tenths of a failed step that are tried
+
 
 def step_along(
     direction: optax.GradientTransformation,
@@ -48,8 +51,10 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
 
     Optax's search carries default-precision scalars through its loop and raises on keywords it does
-    not know; low-precision parameters and other keywords are therefore kept away from it. A search
-    that ends on a non-finite step gives zeros.
+    not know; low-precision parameters and other keywords are therefore kept away from it. After
+    ``max_steps`` it may end on a step that raises the value, as where a singular curvature makes
+    the direction 1e9 too long: such a step is cut to tenths until it does not. A search that ends
+    on a non-finite step, or finds none, gives zeros.
     """
     search = optax.scale_by_zoom_linesearch(
         max_linesearch_steps=max_steps, initial_guess_strategy=first_guess
@@ -71,15 +76,18 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         if value is None or grad is None:
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
+        start, value = tree.accumulator(params), jnp.asarray(value, dtype)
+        objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype)
         new_state: Any
         found, new_state = search.update(
             tree.accumulator(updates),
             state,
-            tree.accumulator(params),
-            value=jnp.asarray(value, dtype),
+            start,
+            value=value,
             grad=tree.accumulator(_masked_like(params, grad)),
-            value_fn=lambda p: value_fn(tree.cast(p, params)).astype(dtype),
+            value_fn=objective,
         )
+        found, new_state = _cut_until_lower(found, new_state, start, value, objective)
         found = tree.cast(found, updates)
         # A step of nothing, of a rejection or a batch of NaN, has taught the search nothing.
         sound = tree.all_finite((found, new_state.value, new_state.grad)) & (
@@ -91,6 +99,28 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _cut_until_lower(step, state, start, value, objective):
+    """The step that a search ended on, or the first of its tenth, hundredth, … to raise no value.
+
+    As in the search itself, a rise by :data:`ROUNDING` of the value is none.
+    """
+    limit = value + ROUNDING * jnp.abs(value)
+
+    def raises(carry):
+        count, _, state = carry
+        return ~(state.value <= limit) & jnp.isfinite(limit) & (count < CUTS)
+
+    def cut(carry):
+        count, step, state = carry
+        step = tree.scale(0.1, step)
+        value, grad = jax.value_and_grad(objective)(tree.add(start, step))
+        at = {"learning_rate": 0.1 * state.learning_rate, "value": value, "grad": grad}
+        return count + 1, step, state._replace(**at)
+
+    _, step, state = jax.lax.while_loop(raises, cut, (0, step, state))
+    return tree.where(state.value <= limit, step, tree.zeros_like(step)), state
 
 
 def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:

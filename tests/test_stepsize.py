@@ -132,6 +132,22 @@ def test_the_search_stays_on_this_side_of_nan():
     assert -0.5 <= updates[0] < 0
 
 
+def test_a_direction_that_is_far_too_long_still_descends():
+    # As Gauss-Newton's where J is nearly singular; Optax's search alone ends on f = 6e22.
+    f = lambda p: jnp.sum(p**2 + p**4)
+    updates, state = one_update(step_along(along(-1e14), None), f, jnp.ones(1))
+    assert f(jnp.ones(1) + updates) < f(jnp.ones(1))
+    assert state[-1].value == f(jnp.ones(1) + updates)
+    np.testing.assert_allclose(updates, -1e14 * state[-1].learning_rate, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e14])
+def test_a_direction_that_only_ascends_raises_nothing(length):
+    f = lambda p: jnp.sum(p**2 + p**4)
+    updates, _ = one_update(step_along(along(length), None), f, jnp.ones(1))
+    assert f(jnp.ones(1) + updates) <= f(jnp.ones(1)) * (1 + 2e-6)
+
+
 def test_masked_parameters_are_searched_with_the_gradient_of_their_own():
     hole = optax.MaskedNode()
     params, direction = {"a": jnp.array([1.0]), "b": hole}, {"a": jnp.array([-0.5]), "b": hole}

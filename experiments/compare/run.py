@@ -82,7 +82,7 @@ class Comparison:
     def _solve(self, reference: Unit, bench: Bench) -> None:
         """f* by a run to convergence, unless one of the runs converged already."""
         if _converged(self._gather(reference.problem).runs):
-            self.bar.skip(1)
+            self.bar.update()
         else:
             work(reference, self.store, bench)
 

@@ -58,6 +58,8 @@ class Compare:
     More is sooner done, but seconds are then those of a shared machine, and the report says so."""
     fresh: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run everything again, whatever the folder holds."""
+    publish: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Write the Markdown report there, too: with the figures of convergence alone, made light."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,14 @@ def compare(options: Compare) -> int:
             if not any(results.runs for results in comparison.results):
                 raise
             interrupted = True
-        finished, report = write(comparison, interrupted)
+        finished, report, published = write(comparison, interrupted, options.publish)
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
     if bar.skipped:
         print(f"\nUsed again from {out}: {bar.skipped} finished parts (--fresh runs all).")
     print(f"\nReport: {report}")
+    if published:
+        print(f"For the documents: {published}")
     for note in comparison.notes():
         print(note, file=sys.stderr)
     if interrupted:

@@ -78,9 +78,9 @@ def to_html(title: str, parts: Sequence[Part]) -> str:
     return PAGE.format(title=html.escape(title), style=STYLE, body=body)
 
 
-def to_markdown(title: str, parts: Sequence[Part]) -> str:
-    """The page for a folder whose `figures/` holds the pictures."""
-    return "\n\n".join([f"# {title}", *map(_markdown, parts)]) + "\n"
+def to_markdown(title: str, parts: Sequence[Part], figures: str = "figures") -> str:
+    """The page for a folder that reaches its pictures at `figures`."""
+    return "\n\n".join([f"# {title}", *(_markdown(part, figures) for part in parts)]) + "\n"
 
 
 def _html(part: Part) -> str:
@@ -121,7 +121,7 @@ def _marked(text: str) -> str:
     return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
 
 
-def _markdown(part: Part) -> str:
+def _markdown(part: Part, figures: str) -> str:
     match part:
         case Heading(text):
             return f"## {text}"
@@ -132,6 +132,8 @@ def _markdown(part: Part) -> str:
         case Table(header, rows, title):
             return "\n\n".join([*([f"{title}:"] if title else []), markdown_table(header, rows)])
         case Illustration(name, alternative, caption, _):
-            return "\n\n".join([f"![{alternative}](figures/{name}.png)", *filter(None, [caption])])
+            return "\n\n".join(
+                [f"![{alternative}]({figures}/{name}.png)", *filter(None, [caption])]
+            )
         case Verbatim(text):
             return f"```\n{text}\n```"

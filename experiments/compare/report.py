@@ -22,7 +22,7 @@ from experiments.compare.tables import (
     table,
     target_name,
 )
-from experiments.compare.verdict import remarks, verdict
+from experiments.compare.verdict import baselines, remarks, verdict
 from experiments.summary import COSTS, winners
 
 TITLE = "Who converges how fast, and what each step costs"
@@ -75,6 +75,7 @@ def _overview(all_results: Sequence[Summarised]) -> Iterator[Part]:
         "At the tightest target that anybody reached",
         [f"**{results.problem.title}**: {verdict(results)}" for results in all_results],
     )
+    yield Verdict("Problems on which a baseline is the cheapest there", baselines(all_results))
     lines = [[results.problem.title, *_winners(results)] for results in all_results]
     yield Table(["problem", *(f"fewest {UNITS[name]}" for name in COSTS), "target"], lines)
 

@@ -24,6 +24,27 @@ def verdict(results: Summarised) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
+def baselines(all_results: Sequence[Summarised]) -> list[str]:
+    """By each measure of cost, where gradient descent, Adam or L-BFGS is the cheapest."""
+    sentences = []
+    for name in COSTS:
+        won: dict[str, list[str]] = {}
+        for results in all_results:
+            for row in _cheapest(results, name)[:1]:
+                if OPTIMIZERS[row.optimizer].baseline:
+                    won.setdefault(spoken(row.optimizer), []).append(results.problem.title)
+        count = sum(map(len, won.values()))
+        where = "; ".join(f"{who}: {listed(titles)}" for who, titles in won.items())
+        ending = f": {where}." if where else "."
+        sentences.append(f"In {UNITS[name]} {count} of {len(all_results)}{ending}")
+    return sentences
+
+
+def _cheapest(results: Summarised, name: str) -> list[Row]:
+    """Those that reached the tightest target that anybody did, the cheapest first."""
+    return winners(results.rows, judged_target(results))[name]
+
+
 def remarks(results: Summarised) -> list[str]:
     """Who is not there, what fewer steps cost, and who was left out."""
     index = judged_target(results)

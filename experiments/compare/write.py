@@ -13,6 +13,7 @@ from experiments.compare.document import Illustration, to_html, to_markdown
 from experiments.compare.machine import machine
 from experiments.compare.plan import Plan, command_line, source_fingerprint, versions
 from experiments.compare.profiles import CAPTION, profiles
+from experiments.compare.publish import publish
 from experiments.compare.report import TITLE, Circumstances, report
 from experiments.compare.run import Comparison, Results
 from experiments.compare.summaries import summary_latex, summary_markdown
@@ -29,13 +30,14 @@ INTERRUPTED = "This comparison was interrupted; here is what had finished."
 
 
 class Written(NamedTuple):
-    """The problems that have anything to show, and where the report is."""
+    """The problems that have anything to show, and where the report is, and its light copy."""
 
     results: list[Results]
     report: Path
+    published: Path | None
 
 
-def write(comparison: Comparison, interrupted: bool) -> Written:
+def write(comparison: Comparison, interrupted: bool, documents: Path | None = None) -> Written:
     """Everything but the runs themselves, which are on disk already."""
     store, plan = comparison.store, comparison.plan
     finished = [results for results in comparison.results if results.runs]
@@ -48,7 +50,8 @@ def write(comparison: Comparison, interrupted: bool) -> Written:
     across = _drawn(store, "profiles", CAPTION, "performance profiles", profiles(finished))
     parts = report(finished, illustrations, across, made)
     store.write("report.md", to_markdown(TITLE, parts))
-    return Written(finished, store.write("report.html", to_html(TITLE, parts)))
+    published = publish(parts, documents) if documents else None
+    return Written(finished, store.write("report.html", to_html(TITLE, parts)), published)
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:

@@ -96,7 +96,11 @@ def test_a_folder_that_cannot_be_written_is_answered_in_a_sentence(tmp_path, cap
 
 
 def test_a_comparison_leaves_everything_a_reader_needs(tmp_path, capsys):
-    assert main(["compare", *QUICK, "--out", str(tmp_path)]) == 0
+    documents = tmp_path / "docs"
+    assert main(["compare", *QUICK, "--out", str(tmp_path), "--publish", str(documents)]) == 0
+    assert "../images/comparison/curve-fit-convergence.png" in (
+        (documents / "comparison.md").read_text()
+    )
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     expected = {"records.csv", "report.html", "report.md", "config.json"}
     expected |= {f"summary.{end}" for end in ("csv", "md", "tex")}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import io
 import json
 import math
 import platform
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from comparisons import PROBLEM, finished, made, searched, written
+from PIL import Image
 
 from experiments.compare import machine as machines
 from experiments.compare.document import (
@@ -22,6 +24,7 @@ from experiments.compare.document import (
     to_html,
     to_markdown,
 )
+from experiments.compare.publish import publish
 
 PARTS = [
     Words("By `a < b` and **bold & true**"),
@@ -56,6 +59,24 @@ def test_the_same_parts_become_markdown_with_pictures_linked():
         "What it is.",
         "```\n1 < 2\n```\n",
     ]
+
+
+def test_the_published_page_shows_convergence_alone_in_light_pictures(tmp_path):
+    drawn = io.BytesIO()
+    Image.effect_noise((2000, 100), 90).convert("RGB").save(drawn, "PNG")
+    names = ("one-convergence", "one-curvature", "profiles")
+    pictures = [Illustration(name, "", "", drawn.getvalue()) for name in names]
+    (tmp_path / "images/comparison").mkdir(parents=True)
+    (tmp_path / "images/comparison/earlier-convergence.png").write_bytes(b"png")
+    page = publish([Words("before"), *pictures], tmp_path / "results")
+    links = re.findall(r"\((.*?)\)", page.read_text())
+    shown = [(page.parent / link).resolve() for link in links]
+    assert [path.stem for path in shown] == ["one-convergence", "profiles"]
+    assert set(shown) == set((tmp_path / "images/comparison").iterdir())
+    for path in shown:
+        with Image.open(path) as picture:
+            assert picture.width == 1300
+    assert all(path.stat().st_size < len(drawn.getvalue()) / 3 for path in shown)
 
 
 @pytest.fixture(scope="module")

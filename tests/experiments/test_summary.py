@@ -7,7 +7,7 @@ import pytest
 from comparisons import PROBLEM, finished, made
 
 from experiments.compare.tables import latex_table, markdown_table, number, text_table
-from experiments.compare.verdict import remarks, verdict
+from experiments.compare.verdict import baselines, remarks, verdict
 from experiments.engine import Status
 from experiments.figures import convergence_figure
 from experiments.optimizers import OPTIMIZERS
@@ -66,6 +66,18 @@ def test_the_verdict_says_plainly_where_a_baseline_wins():
         "and seconds (4.0e-04)."
     )
     assert remarks(results) == ["Not there within its steps: Gradient descent (best fixed step)."]
+
+
+def test_where_baselines_are_the_cheapest_is_listed_by_measure():
+    won = finished(
+        made("newton", [1, 0.3, 0.1], price=100.0), made("lbfgs", [1, 0.5, 0.2, 0.1], pace=1e-4)
+    )
+    lost = finished(made("newton", [1, 0.1], price=1.0, pace=1e-5), made("adam", [1, 0.5, 0.1]))
+    assert baselines([won, lost]) == [
+        "In steps 0 of 2.",
+        f"In gradient-equivalents 1 of 2: L-BFGS (Optax): {PROBLEM.title}.",
+        f"In seconds 1 of 2: L-BFGS (Optax): {PROBLEM.title}.",
+    ]
 
 
 def test_the_verdict_names_everyone_who_ties():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments import tuning
 from experiments.compare.document import Illustration, to_html, to_markdown
 from experiments.compare.machine import machine
-from experiments.compare.plan import Plan, command_line, source_fingerprint, versions
+from experiments.compare.plan import Plan, command_line
 from experiments.compare.profiles import CAPTION, profiles
 from experiments.compare.report import TITLE, Circumstances, report
 from experiments.compare.run import Comparison, Results
@@ -22,6 +22,7 @@ from experiments.figures import (
     render_both,
     sensitivity_figure,
 )
+from experiments.provenance import source_fingerprint, versions
 from experiments.records import Store, records_csv
 from experiments.summary import summary_csv
 
@@ -109,6 +110,7 @@ def _drawn(
     if figure is None:
         return None
     png, svg = render_both(figure)
+    (store.folder / "figures").mkdir(exist_ok=True)
     store.write(f"figures/{name}.png", png)
     store.write(f"figures/{name}.svg", svg)
     return Illustration(name, alternative, caption, png)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ from experiments.figures import (
     render_both,
     sensitivity_figure,
 )
+from experiments.problems import PROBLEMS
 from experiments.provenance import source_fingerprint, versions
 from experiments.records import Store, records_csv
 from experiments.summary import summary_csv
 
 INTERRUPTED = "This comparison was interrupted; here is what had finished."
+PROFILES = "profiles"
 
 
 class Written(NamedTuple):
@@ -46,10 +48,12 @@ def write(comparison: Comparison, interrupted: bool) -> Written:
     made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
     write_numbers(store, plan, finished, made)
     illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
-    across = _drawn(store, "profiles", CAPTION, "performance profiles", profiles(finished))
+    across = _drawn(store, PROFILES, CAPTION, "performance profiles", profiles(finished))
     parts = report(finished, illustrations, across, made)
     store.write("report.md", to_markdown(TITLE, parts))
-    return Written(finished, store.write("report.html", to_html(TITLE, parts)))
+    written = Written(finished, store.write("report.html", to_html(TITLE, parts)))
+    _remove_figures_except(store, [part.name for part in parts if isinstance(part, Illustration)])
+    return written
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:
@@ -114,6 +118,18 @@ def _drawn(
     store.write(f"figures/{name}.png", png)
     store.write(f"figures/{name}.svg", svg)
     return Illustration(name, alternative, caption, png)
+
+
+def _remove_figures_except(store: Store, shown: Sequence[str]) -> None:
+    """Those of earlier comparisons in this folder would mislead; files of other names stay."""
+    ours = {
+        f"{problem.name}-{picture.name}"
+        for problem in PROBLEMS.values()
+        for picture in _pictures(Results(problem))
+    }
+    for name in (ours | {PROFILES}) - set(shown):
+        for end in ("png", "svg"):
+            (store.folder / f"figures/{name}.{end}").unlink(missing_ok=True)
 
 
 def _config(plan: Plan, finished: list[Results], made: Circumstances) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from experiments.records import Store
 from experiments.studies import FOLDERS, Limits, play, publish, title
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C
+KEPT = "Interrupted. What had finished is kept; the same command goes on from there."
 
 Number = Annotated[str | None, tyro.conf.arg(metavar="N")]
 
@@ -98,17 +99,14 @@ def compare(options: Compare) -> int:
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
     if bar.skipped:
-        print(f"\nUsed again from {out}: {bar.skipped} finished parts (--fresh runs all).")
+        print(f"\n{bar.used_again(out)}")
     print(f"\nReport: {report}")
     if published:
         print(f"For the documents: {published}")
     for note in comparison.notes():
         print(note, file=sys.stderr)
     if interrupted:
-        print(
-            "Interrupted. What had finished is kept; the same command goes on from there.",
-            file=sys.stderr,
-        )
+        print(KEPT, file=sys.stderr)
     return INTERRUPTED if interrupted else 1 if comparison.failed else 0
 
 
@@ -152,14 +150,31 @@ class Bench:
     lines: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print every run as it ends."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results/bench")
-    """The folder for the page; its figures go to `images` beside it."""
+    """The folder for the page; its figures go to `images` beside it. `networks` and `physics` keep
+    their runs there, in a folder of their name, and go on where they were interrupted."""
+    fresh: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run everything again, whatever is kept. The other benchmarks keep nothing, so always do."""
 
 
 def bench(options: Bench) -> int:
     (name,) = pick([options.name], BENCHMARKS, "benchmark")
-    request = Request(options.problems, options.solvers, options.quick, options.lines)
-    report = BENCHMARKS[name](request)
     file = name.replace("-", "_")
+    request = Request(
+        problems=options.problems,
+        solvers=options.solvers,
+        quick=options.quick,
+        lines=options.lines,
+        # What is quickly done must not take the place of what took half an hour.
+        folder=options.out / (file + "-quick" * options.quick),
+        fresh=options.fresh,
+    )
+    try:
+        report = BENCHMARKS[name](request)
+    except KeyboardInterrupt:
+        if not request.folder.exists():
+            raise
+        print(KEPT, file=sys.stderr)
+        return INTERRUPTED
     named = ((" --problems ", options.problems), (" --solvers ", options.solvers))
     chosen = "".join(flag + " ".join(given) for flag, given in named if given)
     command = f"python -m experiments bench {file}{chosen}{' --quick' * options.quick}"

@@ -1,10 +1,11 @@
 """The progress bar of long commands, with the time that remains."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from experiments.benchmarks.tables import BAR
+BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} to go  {desc}"
 
 
 class Shows(Protocol):
@@ -32,3 +33,7 @@ class Bar(tqdm):
         if not self.disable:
             self.initial += parts
             self.update(parts)
+
+    def used_again(self, folder: Path) -> str:
+        """A sentence on the parts that were found finished."""
+        return f"Used again from {folder}: {self.skipped} finished parts (--fresh runs all)."

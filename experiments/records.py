@@ -30,7 +30,7 @@ class Store:
         self.folder, self.fresh = folder, fresh
         self.checkpoint_seconds, self.side_by_side = checkpoint_seconds, side_by_side
         try:
-            for part in ("runs", "figures", "checkpoints"):
+            for part in ("runs", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
             probe.write_text("")
@@ -42,12 +42,13 @@ class Store:
         """Writes a whole file or nothing: an interruption leaves the old one."""
         return files.write(self.folder / name, content)
 
-    def forget(self, problem: str, optimizer: str) -> None:
-        """Removes all of one optimizer on one problem."""
-        for file in (self.folder / "runs").glob(f"{problem}--{optimizer}--*.json"):
-            file.unlink()
-        for folder in (self.folder / "checkpoints").glob(f"{problem}--{optimizer}--*"):
-            Checkpoint(folder, {}).discard()
+    def begin(self, names: Iterable[tuple[str, str]]) -> None:
+        """Where all is to be run again, removes what is kept of these optimizers on problems."""
+        for problem, optimizer in names if self.fresh else ():
+            for file in (self.folder / "runs").glob(f"{problem}--{optimizer}--*.json"):
+                file.unlink()
+            for folder in (self.folder / "checkpoints").glob(f"{problem}--{optimizer}--*"):
+                Checkpoint(folder, {}).discard()
 
     def checkpoint(
         self, problem: str, optimizer: str, run: str, settings: Mapping[str, Any]

@@ -1,7 +1,7 @@
 """Who trains networks: this library's curvature methods and what they are measured against.
 
 Each is tuned over one hyperparameter, on a problem of its own seed, with the same number of trials;
-all else is at its default, but for what :data:`SETTINGS` says of a problem.
+all else is at its default, but for what `settings.py` says of a problem.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import optax
 
 import secondorder as so
 from experiments import cost
+from experiments.benchmarks.settings import SETTINGS
 from experiments.optimizers import OPTIMIZERS, Look, Optimizer, Search
 from experiments.problem import Problem
 
@@ -20,25 +21,6 @@ RATES = Search((1e-3, 1e-2, 1e-1))
 SMALL_RATES = Search((1e-4, 1e-3, 1e-2))
 DAMPINGS = Search((1e-3, 1e-1, 10.0))
 ADAM = 2e-2  # the rate for embeddings and norms, where a method takes matrices alone
-
-#: Settings other than the defaults, by problem and method; the same for all seeds. With part=2 the
-#: curvature is of every second example of the batch.
-SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("digits-autoencoder", "kfac"): {"refresh": 1},
-    ("digits-autoencoder", "ekfac"): {"refresh": 1},
-    ("digits-classifier", "kfac"): {"refresh": 1},
-    ("digits-classifier", "ekfac"): {"refresh": 1},
-    ("digits-autoencoder", "hessian-free-kfac"): {"refresh": 1},
-    ("digits-classifier", "hessian-free-kfac"): {"refresh": 1},
-    # Fewer samples and trials, and curvature of every second image, cost few steps here.
-    ("curves", "kfac"): {"every": 5, "trials": 5, "part": 2},
-    ("curves", "ekfac"): {"every": 5, "trials": 5, "part": 2},
-    # Bases for the axes of 784 double the time of a step, and it leaves the plateau later.
-    ("curves", "soap"): {"max_precond_dim": 500},
-    # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
-    ("byte-transformer", "soap"): {"b1": 0.85, "b2": 0.98, "precondition_frequency": 2},
-    ("byte-transformer", "kfac"): {"momentum": 0.8, "trials": None},
-}
 
 
 def _quiet(state: Any) -> Mapping[str, jax.Array]:

@@ -5,14 +5,14 @@ from functools import partial
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from experiments.bar import Bar
 from experiments.benchmarks import batch, judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.profiles import solver_profiles
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
-from experiments.benchmarks.tables import BAR, Report, Request, Table
+from experiments.benchmarks.tables import Report, Request, Table
 from experiments.errors import pick
 from experiments.testset import MGH, TestProblem, starts
 
@@ -80,7 +80,7 @@ def run(request: Request) -> Report:
     variants = (GIVEN,) if request.quick else (GIVEN, *RESCALED)
     repetitions = 1 if request.quick else REPETITIONS
     total = len(problems) * len(solvers) * (1 if request.quick else 2)
-    with tqdm(total=total, bar_format=BAR) as bar:
+    with Bar(total) as bar:
         show = bar.write if request.lines else lambda line: None
         cases = [case(problem, variants) for problem in problems]
         double = compete(cases, solvers, judge.FLOAT64, repetitions, bar, show)

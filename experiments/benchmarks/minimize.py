@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from experiments.bar import Bar
 from experiments.benchmarks import judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.profiles import solver_profiles
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import MINIMIZE, Solver
-from experiments.benchmarks.tables import BAR, Report, Request
+from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
 from experiments.testset import CLASSICAL, MGH, Classical, TestProblem, starts
 
@@ -81,7 +81,7 @@ def run(request: Request) -> Report:
     cases = [CASES[name] for name in pick(request.problems, CASES, "problem")]
     solvers = {name: MINIMIZE[name] for name in pick(request.solvers, MINIMIZE, "solver")}
     needs_optimistix(solvers)
-    with tqdm(total=len(cases) * len(solvers), bar_format=BAR) as bar:
+    with Bar(len(cases) * len(solvers)) as bar:
         show = bar.write if request.lines else lambda line: None
         repetitions = 1 if request.quick else REPETITIONS
         runs = compete(cases, solvers, judge.FLOAT64, repetitions, bar, show)

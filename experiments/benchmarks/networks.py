@@ -1,21 +1,28 @@
 """Training networks: steps, seconds and gradients to a target, everyone tuned alike."""
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from experiments import engine, tuning
-from experiments.benchmarks.contestants import SETTINGS, contestants
-from experiments.benchmarks.tables import BAR, Report, Request, Table
+from experiments import engine
+from experiments.bar import Bar
+from experiments.benchmarks.contestants import contestants
+from experiments.benchmarks.settings import SETTINGS
+from experiments.benchmarks.tables import Report, Request, Table
 from experiments.benchmarks.timing import interleaved
 from experiments.engine import Prepared, Run
 from experiments.errors import pick
 from experiments.optimizers import Optimizer
 from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
+from experiments.provenance import source_fingerprint
+from experiments.records import Store
+from experiments.unit import Bench, Unit, collect, work
 
 NETWORKS: dict[str, Problem] = {
     problem.name: problem
@@ -27,9 +34,18 @@ NETWORKS: dict[str, Problem] = {
         byte_transformer.PROBLEM,
     )
 }
-SEEDS, TRIALS = 3, 7
-QUICK_SEEDS, QUICK_TRIALS, QUICK_STEPS = 1, 3, 100
 ROUNDS, PERIOD = 7, 10  # of timing; a period holds the refreshes of what is refreshed now and then
+
+
+class Length(NamedTuple):
+    """How much is run of each optimizer on each problem, which has its own limits of steps."""
+
+    seeds: int
+    trials: int
+    steps: int
+
+
+WHOLE, QUICK = Length(3, 7, sys.maxsize), Length(1, 3, 100)
 
 
 class Field(NamedTuple):
@@ -46,18 +62,21 @@ class Field(NamedTuple):
     baseline: str
     quick: Sequence[str]
 
+    @property
+    def source(self) -> str:
+        """The fingerprint of the code, that of the contestants included."""
+        return source_fingerprint(Path(inspect.getfile(self.contestants)))
+
 
 class Contest(NamedTuple):
     """One optimizer on one problem.
 
     Attributes:
-      tuned: the hyperparameter's value, by name; empty where nothing is tuned.
       seconds: of a step, refreshes included; median of interleaved rounds.
     """
 
     optimizer: Optimizer
     runs: Sequence[Run]
-    tuned: Mapping[str, float]
     seconds: float
     compile_seconds: float
 
@@ -69,41 +88,65 @@ def run(request: Request) -> Report:
 
 
 def contest(request: Request, field: Field) -> Report:
-    """All runs of the chosen problems of a field."""
+    """All runs of the chosen problems of a field; what had finished is not run again."""
     chosen = request.problems or (field.quick if request.quick else ())
     problems = [field.problems[name] for name in pick(chosen, field.problems, "problem")]
-    known = {name: o for problem in problems for name, o in field.contestants(problem).items()}
+    everyone = {problem.name: field.contestants(problem) for problem in problems}
+    known = {name: o for optimizers in everyone.values() for name, o in optimizers.items()}
     names = pick(request.solvers, known, "method")
     names = [field.baseline, *(name for name in names if name != field.baseline)]
-    trials = QUICK_TRIALS if request.quick else TRIALS
+    length, source = QUICK if request.quick else WHOLE, field.source
+    units = [
+        _unit(problem, everyone[problem.name][name], length, source)
+        for problem in problems
+        for name in names
+        if name in everyone[problem.name]
+    ]
+    store = Store(request.folder, request.fresh)
+    store.begin(unit.names for unit in units)
     tables = []
-    with tqdm(total=len(problems) * len(names), bar_format=BAR) as bar:
+    with Bar(sum(unit.parts for unit in units)) as bar:
+        show = bar.write if request.lines else lambda line: None
         for problem in problems:
-            everyone = field.contestants(problem)
-            racing = {name: everyone[name] for name in names if name in everyone}
-            tables += _contest(problem, racing, request, trials, bar)
+            racing = [unit for unit in units if unit.problem is problem]
+            tables.append(_table(problem, _contest(racing, store, Bench(problem, bar), show)))
+    if bar.skipped:
+        print(bar.used_again(request.folder))
     untuned = [known[name].label for name in names if not known[name].search]
-    return Report(tables, [_words(problems, names, untuned, trials, request.quick)])
+    return Report(tables, [_words(problems, names, untuned, length)])
+
+
+def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:
+    return Unit(
+        problem,
+        optimizer,
+        min(problem.steps[optimizer.step_class], length.steps),
+        range(length.seeds),
+        source,
+        trials=length.trials,
+        every=problem.look_every,
+        trial_every=max(2, problem.look_every),
+        details=SETTINGS.get((problem.name, optimizer.name), {}),
+    )
 
 
 def _words(
     problems: Sequence[Problem],
     names: Sequence[str],
     untuned: Sequence[str],
-    trials: int,
-    quick: bool,
+    length: Length,
 ) -> str:
-    budget = ", ".join(f"{p.name} {_limit(p.tuning_steps, quick):,}" for p in problems)
+    budget = ", ".join(f"{p.name} {min(p.tuning_steps, length.steps):,}" for p in problems)
     own = "; ".join(
         f"{method} on {problem}: " + ", ".join(f"{k}={v}" for k, v in settings.items())
         for (problem, method), settings in SETTINGS.items()
         if method in names and problem in {p.name for p in problems}
     )
-    seeds = QUICK_SEEDS if quick else SEEDS
     described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if any(p is byte_transformer.PROBLEM for p in problems):
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
     nobody = ", ".join(untuned) or "nobody"
+    seeds, trials, _ = length
     return f"""{described} Every method has one hyperparameter tuned, with {trials} trials on a
 seed of their own, each of at most so many steps: {budget}. (None to tune: {nobody}.) What is not at
 its default: {own or "nothing"}. Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most
@@ -117,46 +160,29 @@ def _looks(problem: Problem) -> str:
     return f" Looked at each {every} steps." if every > 1 else ""
 
 
-def _limit(steps: int, quick: bool) -> int:
-    return min(steps, QUICK_STEPS) if quick else steps
-
-
 def _contest(
-    problem: Problem, racing: Mapping[str, Optimizer], request: Request, trials: int, bar: tqdm
-) -> list[Table]:
-    """The runs of the racing optimizers, the first being the baseline."""
-    setting = engine.set_up(problem)
-    prepared, found, quick = {}, {}, request.quick
-    for name, optimizer in racing.items():
-        bar.set_description_str(f"{problem.name}, {name}, compiling")
-        prepared[name] = engine.prepare(setting, optimizer)
-        steps = _limit(problem.steps[optimizer.step_class], quick)
-        tuned = {}
-        if optimizer.search:
-            bar.set_description_str(f"{problem.name}, {name}, tuning")
-            trial_steps = _limit(min(steps, problem.tuning_steps), quick)
-            best = tuning.tune(
-                prepared[name], trials, trial_steps, every=max(2, problem.look_every)
-            )
-            tuned = {best.hyperparameter: best.best.setting}
-        runs = []
-        for seed in range(QUICK_SEEDS if quick else SEEDS):
-            bar.set_description_str(f"{problem.name}, {name}, seed {seed}")
-            runs.append(engine.run(prepared[name], seed, steps, tuned, every=problem.look_every))
-        found[name] = tuned, runs
-        if request.lines:
-            ends = ", ".join(
-                f"{r.columns['error'][-1]:.4g} after {r.columns['step'][-1]:.0f}" for r in runs
-            )
-            bar.write(f"{problem.name}  {name}  {tuned}  error {ends}")
-        bar.update()
-    bar.set_description_str(f"{problem.name}, timing")
-    seconds = race(prepared, {name: tuned for name, (tuned, _) in found.items()})
-    contests = [
-        Contest(racing[n], runs, tuned, seconds[n], prepared[n].compile_seconds)
-        for n, (tuned, runs) in found.items()
+    units: Sequence[Unit], store: Store, bench: Bench, show: Callable[[str], object]
+) -> list[Contest]:
+    """The runs on one problem, the baseline's first, and then the time of a step of each."""
+    runs: dict[str, list[Run]] = {}
+    for unit in units:
+        work(unit, store, bench)
+        runs[unit.optimizer.name] = collect(unit, store).runs
+        show(_line(runs[unit.optimizer.name]))
+    prepared = {unit.optimizer.name: bench.of(unit.optimizer) for unit in units}
+    bench.bar.set_description_str(f"{bench.problem.name} · timing")
+    # Measured anew whatever is kept: ratios of times are of one sitting.
+    seconds = race(prepared, {name: mine[0].hyperparameters for name, mine in runs.items()})
+    return [
+        Contest(p.optimizer, runs[name], seconds[name], p.compile_seconds)
+        for name, p in prepared.items()
     ]
-    return [_table(problem, contests)]
+
+
+def _line(runs: Sequence[Run]) -> str:
+    ends = (f"{r.columns['error'][-1]:.4g} after {r.columns['step'][-1]:.0f}" for r in runs)
+    one = runs[0]
+    return f"{one.problem}  {one.optimizer}  {one.hyperparameters}  error {', '.join(ends)}"
 
 
 def race(
@@ -216,7 +242,8 @@ def _table(problem: Problem, contests: Sequence[Contest]) -> Table:
     ]
     rows = []
     for c in contests:
-        tuned = ", ".join(f"{name.replace('_', ' ')} {v:.2g}" for name, v in c.tuned.items())
+        chosen = c.runs[0].hyperparameters.items()
+        tuned = ", ".join(f"{name.replace('_', ' ')} {v:.2g}" for name, v in chosen)
         row = [c.optimizer.label, tuned or "-"]
         for target in problem.targets:
             for column, form in (

@@ -11,8 +11,6 @@ import jax
 import secondorder as so
 from experiments.errors import UserError
 
-BAR = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} to go  {desc}"  # of every progress bar
-
 
 class Table(NamedTuple):
     """A titled table of text."""
@@ -42,6 +40,10 @@ class Request:
     """Whether to leave out what takes long."""
     lines: bool = False
     """Whether to print each run."""
+    folder: Path = Path("results/bench/runs")
+    """Where finished runs are kept, by a benchmark whose runs are long."""
+    fresh: bool = False
+    """Whether to run again what is kept."""
 
 
 @dataclass(frozen=True)

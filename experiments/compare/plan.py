@@ -2,19 +2,15 @@
 
 import dataclasses
 import functools
-import hashlib
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 
-import secondorder as so
 from experiments import tuning
-from experiments.compare.unit import Unit
 from experiments.optimizers import OPTIMIZERS, Optimizer
 from experiments.problem import Problem
+from experiments.provenance import source_fingerprint
+from experiments.unit import Unit
 
 SEEDS = 3
 FIGURES = 3  # of every problem: convergence, curvature, sensitivity
@@ -57,8 +53,12 @@ class Plan:
     def units_of(self, problem: Problem) -> list[Unit]:
         """Every optimizer that can do anything on one problem."""
         return [
-            self._unit(
-                problem, optimizer, self.steps_of(problem, optimizer), self.seeds_of(problem)
+            Unit(
+                problem,
+                optimizer,
+                self.steps_of(problem, optimizer),
+                self.seeds_of(problem),
+                self._source,
             )
             for optimizer in self.optimizers_of(problem)
         ]
@@ -68,22 +68,12 @@ class Plan:
         """By problem, the run that finds f* where that is not known and no other run converges."""
         optimizer = dataclasses.replace(OPTIMIZERS[REFERENCE], name="reference")
         return {
-            problem.name: self._unit(
-                problem, optimizer, problem.steps[optimizer.step_class], range(1)
+            problem.name: Unit(
+                problem, optimizer, problem.steps[optimizer.step_class], range(1), self._source
             )
             for problem in self.problems
             if problem.measure == "suboptimality" and problem.optimum is None
         }
-
-    def _unit(self, problem: Problem, optimizer: Optimizer, steps: int, seeds: range) -> Unit:
-        settings = {  # a run is used again, or gone on with, where all of this is unchanged
-            "problem": problem.name,
-            "optimizer": optimizer.name,
-            "steps": steps,
-            "source": self._source,
-            "versions": versions(),
-        }
-        return Unit(problem, optimizer, steps, seeds, settings)
 
     @functools.cached_property
     def _source(self) -> str:
@@ -104,24 +94,6 @@ class Plan:
             f"Tuned: {'; '.join(tuned)}. Budget for each, on each problem: "
             f"{tuning.TRIALS} trials of at most so many steps: {steps}."
         )
-
-
-def versions() -> dict[str, str]:
-    names = ("jax", "jaxlib", "optax", "numpy", "scikit-learn", "matplotlib")
-    return {"secondorder": so.__version__, "python": platform.python_version()} | {
-        name: metadata.version(name) for name in names
-    }
-
-
-def source_fingerprint() -> str:
-    """Changes with any line that a run depends on: no run outlives the code that made it."""
-    library, here = Path(str(so.__file__)).parent, Path(__file__).parents[1]
-    files = [*library.rglob("*.py"), *here.glob("*.py")]
-    files += [file for room in ("problems", "testset") for file in (here / room).glob("*.py")]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def command_line() -> str:

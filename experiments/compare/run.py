@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.compare.side_by_side import side_by_side
-from experiments.compare.unit import Bench, Unit, collect, work
 from experiments.engine import Run, Status
 from experiments.problem import Problem
 from experiments.records import Store
 from experiments.summary import Row, add_measure, best_value, summarise
 from experiments.tuning import Tuning
+from experiments.unit import Bench, Unit, collect, work
 
 
 @dataclass
@@ -45,9 +45,8 @@ class Comparison:
         """Units that did not get to their end, and why."""
 
     def run(self) -> None:
-        if self.store.fresh:
-            for unit in [*self.plan.units, *self.plan.references.values()]:
-                self.store.forget(*unit.names)
+        everything = [*self.plan.units, *self.plan.references.values()]
+        self.store.begin(unit.names for unit in everything)
         try:
             self._run_lacking([unit for unit in self.plan.units if self._lacks(unit)])
         finally:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from experiments.bar import Bar
 from experiments.compare.plan import Plan
-from experiments.compare.unit import Bench, Unit, work
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
+from experiments.unit import Bench, Unit, work
 
 REFRESH = 1.0  # seconds after which the bar's clock goes on, whatever is heard
 

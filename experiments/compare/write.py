@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments import tuning
 from experiments.compare.document import Illustration, to_html, to_markdown
 from experiments.compare.machine import machine
-from experiments.compare.plan import Plan, command_line, source_fingerprint, versions
+from experiments.compare.plan import Plan, command_line
 from experiments.compare.profiles import CAPTION, profiles
 from experiments.compare.publish import publish
 from experiments.compare.report import TITLE, Circumstances, report
@@ -23,10 +23,13 @@ from experiments.figures import (
     render_both,
     sensitivity_figure,
 )
+from experiments.problems import PROBLEMS
+from experiments.provenance import source_fingerprint, versions
 from experiments.records import Store, records_csv
 from experiments.summary import summary_csv
 
 INTERRUPTED = "This comparison was interrupted; here is what had finished."
+PROFILES = "profiles"
 
 
 class Written(NamedTuple):
@@ -47,11 +50,12 @@ def write(comparison: Comparison, interrupted: bool, documents: Path | None = No
     made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
     write_numbers(store, plan, finished, made)
     illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
-    across = _drawn(store, "profiles", CAPTION, "performance profiles", profiles(finished))
+    across = _drawn(store, PROFILES, CAPTION, "performance profiles", profiles(finished))
     parts = report(finished, illustrations, across, made)
     store.write("report.md", to_markdown(TITLE, parts))
-    published = publish(parts, documents) if documents else None
-    return Written(finished, store.write("report.html", to_html(TITLE, parts)), published)
+    page = store.write("report.html", to_html(TITLE, parts))
+    _remove_figures_except(store, [part.name for part in parts if isinstance(part, Illustration)])
+    return Written(finished, page, publish(parts, documents) if documents else None)
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:
@@ -112,9 +116,22 @@ def _drawn(
     if figure is None:
         return None
     png, svg = render_both(figure)
+    (store.folder / "figures").mkdir(exist_ok=True)
     store.write(f"figures/{name}.png", png)
     store.write(f"figures/{name}.svg", svg)
     return Illustration(name, alternative, caption, png)
+
+
+def _remove_figures_except(store: Store, shown: Sequence[str]) -> None:
+    """Those of earlier comparisons in this folder would mislead; files of other names stay."""
+    ours = {
+        f"{problem.name}-{picture.name}"
+        for problem in PROBLEMS.values()
+        for picture in _pictures(Results(problem))
+    }
+    for name in (ours | {PROFILES}) - set(shown):
+        for end in ("png", "svg"):
+            (store.folder / f"figures/{name}.{end}").unlink(missing_ok=True)
 
 
 def _config(plan: Plan, finished: list[Results], made: Circumstances) -> dict[str, Any]:

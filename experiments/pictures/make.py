@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from experiments.benchmarks.tables import BAR
+from experiments.bar import Bar
 from experiments.errors import UserError
 from experiments.pictures.lesson import Lesson
 from experiments.pictures.page import Shown, gallery
@@ -27,7 +25,7 @@ def make(lessons: Sequence[Lesson], folder: Path) -> Made:
     except OSError as error:
         raise UserError(f"'{folder}' cannot be made a folder: {error.strerror}.") from error
     shown = []
-    with tqdm(total=len(lessons), bar_format=BAR) as bar:
+    with Bar(len(lessons)) as bar:
         for lesson in lessons:
             bar.set_description_str(lesson.name)
             shown.append(_draw(lesson, folder))

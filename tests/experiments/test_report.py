@@ -152,3 +152,21 @@ def test_a_problem_without_a_search_or_diagnostics_has_no_empty_figure(tmp_path)
         "rosenbrock-convergence.png",
         "rosenbrock-convergence.svg",
     }
+
+
+def test_figures_of_an_earlier_comparison_go_and_other_files_stay(tmp_path):
+    runs = made("newton", [1, 0.1], gain=[math.nan, 1.0]), made("adam", [1, 0.4])
+    loss = dataclasses.replace(PROBLEM, measure="loss")
+    written(tmp_path, finished(*runs, problem=loss, adam=searched({0.1: 0.4, 1.0: 2.0})))
+    figures, before = tmp_path / "figures", {"rosenbrock-convergence.png"}
+    before |= {f"rosenbrock-{kind}.svg" for kind in ("curvature", "sensitivity")}
+    assert before <= {path.name for path in figures.iterdir()}
+    for name in ("logistic-convergence.png", "profiles.svg", "mine.png", "rosenbrock.png"):
+        (figures / name).write_bytes(b"")
+    written(tmp_path, finished(made("newton", [1, 0.1]), problem=loss))
+    assert {path.name for path in figures.iterdir()} == {
+        "rosenbrock-convergence.png",
+        "rosenbrock-convergence.svg",
+        "mine.png",
+        "rosenbrock.png",
+    }

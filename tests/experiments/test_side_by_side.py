@@ -12,10 +12,10 @@ from experiments.compare import side_by_side as module
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
 from experiments.compare.side_by_side import Terms, Told, side_by_side
-from experiments.compare.unit import collect
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
+from experiments.unit import collect
 
 NAMES = ("gauss-newton", "levenberg-marquardt")
 

@@ -1,6 +1,7 @@
 """A comparison that is killed while it tunes keeps the trials that ended, and the one under way."""
 
 import contextlib
+import dataclasses
 import math
 from pathlib import Path
 
@@ -56,3 +57,21 @@ def test_a_tuning_that_is_killed_repeats_no_step(tmp_path, monkeypatch):
     for column in whole.runs[0].columns.keys() - {"seconds"}:
         assert (whole.runs[0].columns[column] == resumed.runs[0].columns[column]).all()
     assert not list((tmp_path / "killed/checkpoints").iterdir())
+
+
+def test_whatever_changes_a_run_is_among_its_settings():
+    (unit,) = Plan([PROBLEMS["rosenbrock"]], [OPTIMIZERS["adam"]]).units
+    others = {
+        "problem": PROBLEMS["quadratic"],
+        "optimizer": OPTIMIZERS["newton"],
+        "steps": unit.steps - 1,
+        "source": "other",
+        "trials": unit.trials - 1,
+        "every": 2,
+        "trial_every": unit.trial_every + 1,
+        "details": {"momentum": 0.8},
+    }
+    fields = {field.name for field in dataclasses.fields(unit)}
+    assert fields - others.keys() == {"seeds"}  # each of which has a run of its own
+    for name, other in others.items():
+        assert dataclasses.replace(unit, **{name: other}).settings != unit.settings, name

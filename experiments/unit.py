@@ -1,17 +1,21 @@
 """One optimizer on one problem, with its tuning and all its seeds: what is run in one piece."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import jax
 
 from experiments import engine, tuning
 from experiments.bar import Shows
 from experiments.engine import Prepared, Run, Setting
 from experiments.optimizers import Optimizer
 from experiments.problem import Problem
+from experiments.provenance import versions
 from experiments.records import Store
 from experiments.tuning import Trial, Tuning
 
@@ -20,13 +24,37 @@ COMPILED_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Unit:
-    """What is to be run, and the settings under which a finished run is used again."""
+    """What is to be run, how long, and by which code."""
 
     problem: Problem
     optimizer: Optimizer
     steps: int
     seeds: range
-    settings: Mapping[str, Any]
+    source: str
+    """The fingerprint of the code."""
+    trials: int = tuning.TRIALS
+    every: int = 1
+    """Steps between two rows of a run."""
+    trial_every: int = tuning.LOOK_EVERY
+    """Those between two looks at a trial."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else the optimizer was built with, where the code does not tell."""
+
+    @functools.cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """A run is used again, or gone on with, where all of this is unchanged."""
+        return {
+            "problem": self.problem.name,
+            "optimizer": self.optimizer.name,
+            "steps": self.steps,
+            "trials": self.trials,
+            "every": self.every,
+            "trial_every": self.trial_every,
+            "details": dict(self.details),
+            "source": self.source,
+            "versions": versions(),
+            "device": jax.devices()[0].device_kind,
+        }
 
     @property
     def names(self) -> tuple[str, str]:
@@ -39,7 +67,7 @@ class Unit:
     @property
     def parts(self) -> int:
         """Runs and trials: what a progress bar counts."""
-        return len(self.seeds) + tuning.TRIALS * bool(self.optimizer.search)
+        return len(self.seeds) + self.trials * bool(self.optimizer.search)
 
     @property
     def tuning_steps(self) -> int:
@@ -61,7 +89,7 @@ def collect(unit: Unit, store: Store) -> Finished:
     """What had finished of a unit under its settings."""
     trials = store.load_trials(*unit.names, unit.settings) if unit.optimizer.search else []
     found = None
-    if unit.optimizer.search and len(trials) == tuning.TRIALS:
+    if unit.optimizer.search and len(trials) == unit.trials:
         found = tuning.gathered(unit.optimizer, trials, unit.tuning_steps)
     runs = [store.load_run(*unit.names, seed, unit.settings) for seed in unit.seeds]
     return Finished(found, [run for run in runs if run is not None])
@@ -104,7 +132,13 @@ def work(unit: Unit, store: Store, bench: Bench) -> None:
             prepared = bench.of(unit.optimizer)
             with _part(f"{unit.title} · seed {seed}", bench.bar) as on_step:
                 finished = engine.run(
-                    prepared, seed, unit.steps, chosen, on_step=on_step, keeper=checkpoint
+                    prepared,
+                    seed,
+                    unit.steps,
+                    chosen,
+                    every=unit.every,
+                    on_step=on_step,
+                    keeper=checkpoint,
                 )
             store.save_run(finished, unit.settings)
         else:
@@ -115,7 +149,7 @@ def work(unit: Unit, store: Store, bench: Bench) -> None:
 def _tune(unit: Unit, store: Store, bench: Bench) -> Tuning:
     ended = store.load_trials(*unit.names, unit.settings)
     bench.bar.skip(len(ended))
-    if len(ended) == tuning.TRIALS:
+    if len(ended) == unit.trials:
         return tuning.gathered(unit.optimizer, ended, unit.tuning_steps)
     prepared = bench.of(unit.optimizer)
     bench.bar.set_description_str(f"{unit.title} · tuning")
@@ -128,7 +162,13 @@ def _tune(unit: Unit, store: Store, bench: Bench) -> Tuning:
         bench.bar.update()
 
     return tuning.tune(
-        prepared, steps=unit.tuning_steps, on_trial=keep, kept=tuple(ended), keeper=checkpoint
+        prepared,
+        unit.trials,
+        unit.tuning_steps,
+        on_trial=keep,
+        every=unit.trial_every,
+        kept=tuple(ended),
+        keeper=checkpoint,
     )
 
 

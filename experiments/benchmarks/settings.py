@@ -1,0 +1,27 @@
+"""What is not at its default in the contests of networks.
+
+A kept run is used again where its own entry is unchanged: whoever turns one runs that method again,
+on that problem, and nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Settings other than the defaults, by problem and method; the same for all seeds. With part=2 the
+#: curvature is of every second example of the batch.
+SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("digits-autoencoder", "kfac"): {"refresh": 1},
+    ("digits-autoencoder", "ekfac"): {"refresh": 1},
+    ("digits-classifier", "kfac"): {"refresh": 1},
+    ("digits-classifier", "ekfac"): {"refresh": 1},
+    ("digits-autoencoder", "hessian-free-kfac"): {"refresh": 1},
+    ("digits-classifier", "hessian-free-kfac"): {"refresh": 1},
+    # Fewer samples and trials, and curvature of every second image, cost few steps here.
+    ("curves", "kfac"): {"every": 5, "trials": 5, "part": 2},
+    ("curves", "ekfac"): {"every": 5, "trials": 5, "part": 2},
+    # Bases for the axes of 784 double the time of a step, and it leaves the plateau later.
+    ("curves", "soap"): {"max_precond_dim": 500},
+    # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
+    ("byte-transformer", "soap"): {"b1": 0.85, "b2": 0.98, "precondition_frequency": 2},
+    ("byte-transformer", "kfac"): {"momentum": 0.8, "trials": None},
+}

@@ -5,6 +5,7 @@ all else is at its default, but for what `settings.py` says of a problem.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,11 +62,10 @@ def _layered(
     return lambda diagnostics: cost.GRADIENT + curved + tried
 
 
-def _preconditioned(**settings: Any) -> cost.StepCost:
-    """Hessian-free's, and sensitivities for its preconditioner."""
-    del settings
-    alone = cost.tried(cost.GAUSS_NEWTON_PRODUCT)
-    return lambda diagnostics: alone(diagnostics) + cost.COTANGENT / 2
+def _truncated(part: int = 1, sensitivities_every: float = math.inf) -> cost.StepCost:
+    """Hessian-free's, its products of a part of the batch; and sensitivities now and then."""
+    alone = cost.tried(cost.GAUSS_NEWTON_PRODUCT / part)
+    return lambda diagnostics: alone(diagnostics) + cost.COTANGENT / 2 / part / sensitivities_every
 
 
 def _by_layers(diagnostics: cost.Diagnostics) -> float:
@@ -73,14 +73,6 @@ def _by_layers(diagnostics: cost.Diagnostics) -> float:
     layers = cost.GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
     looks = cost.VALUE * diagnostics["looks"]
     return cost.GRADIENT + layers + 2 * cost.TANGENT + looks + cost.TRIAL
-
-
-def _hessian_free_kfac(
-    damping: Any, example: Any, **settings: Any
-) -> optax.GradientTransformationExtraArgs:
-    """Hessian-free with K-FAC's inverse as preconditioner of CG, which then is stopped sooner."""
-    layers = so.curvature.layerwise(example, **settings)
-    return so.hessian_free(damping, preconditioner=layers, tolerance=2e-3)
 
 
 def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
@@ -98,7 +90,7 @@ def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> 
 def contestants(problem: Problem) -> dict[str, Optimizer]:
     """By name; AdamW first, which times are relative to."""
 
-    def example(params):
+    def example(params) -> Any:
         batch = next(problem.stream(problem.load(), 0))
         whole = problem.init(jax.random.key(0), problem.load())  # fills the gaps of a masked tree
         del params
@@ -114,6 +106,31 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
 
         made = _curvature(name, label, build, price(part=part, **settings))
         return dataclasses.replace(made, curvature_part=part)
+
+    def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:
+        """Of all parameters; by K-FAC's inverse its λ is tuned, where that has no setting."""
+        settings = own(name)
+        part = settings.pop("part", 1)
+        of_layers = {key: settings.pop(key) for key in ("every", "refresh") if key in settings}
+
+        def build(**tuned):
+            given = settings | tuned
+            if by_layers:
+                inverse = so.curvature.layerwise(example, **of_layers)
+                # With a better inverse CG may stop sooner.
+                given = {"tolerance": 2e-3} | given | {"preconditioner": inverse}
+            return so.hessian_free(**given)
+
+        every = of_layers.get("every", 1) if by_layers else math.inf
+        return dataclasses.replace(
+            OPTIMIZERS["hessian-free"],
+            name=name,
+            label=label,
+            build=build,
+            step_cost=_truncated(part, every),
+            search={"damping": DAMPINGS} if by_layers and "damping" not in settings else {},
+            curvature_part=part,
+        )
 
     def own(name: str) -> dict[str, Any]:
         return dict(SETTINGS.get((problem.name, name), {}))
@@ -137,10 +154,8 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         ),
         layered(so.kfac, "kfac", "K-FAC"),
         layered(so.ekfac, "ekfac", "EKFAC"),
-        OPTIMIZERS["hessian-free"],
-        layered(
-            _hessian_free_kfac, "hessian-free-kfac", "Hessian-free, by K-FAC", _preconditioned
-        ),
+        hessian_free("hessian-free", "Hessian-free", by_layers=False),
+        hessian_free("hessian-free-kfac", "Hessian-free, by K-FAC", by_layers=True),
         _curvature(
             "layerwise-gauss-newton", "Layerwise Gauss-Newton",
             lambda damping: so.layerwise_gauss_newton(damping), _by_layers,

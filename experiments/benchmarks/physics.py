@@ -34,8 +34,8 @@ def _spring() -> Optimizer:
     """For points drawn at every step: momentum, and damping by the gain ratio."""
     return Optimizer(
         name="natural-gradient",
-        label="Natural gradient, momentum 0.9",
-        build=lambda: so.natural_gradient(damping=1.0, momentum=0.9, search=False),
+        label="Natural gradient, momentum 0.8",
+        build=lambda: so.natural_gradient(damping=1.0, momentum=0.8, search=False),
         step_class="dense",
         step_cost=cost.tried(cost.COTANGENT),
         look=Look("#D55E00", "solid", "X"),

@@ -7,6 +7,8 @@ on that problem, and nothing else.
 from collections.abc import Mapping
 from typing import Any
 
+_TRUNCATED = {"damping": 0.05, "max_cg_steps": 20, "part": 2}
+
 #: Settings other than the defaults, by problem and method; the same for all seeds. With part=2 the
 #: curvature is of every second example of the batch.
 SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -24,4 +26,7 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
     ("byte-transformer", "soap"): {"b1": 0.85, "b2": 0.98, "precondition_frequency": 2},
     ("byte-transformer", "kfac"): {"momentum": 0.8, "trials": None},
+    # A step of 20 products takes seconds: λ is not tuned, but adapts from here.
+    ("byte-transformer-large", "hessian-free"): _TRUNCATED,
+    ("byte-transformer-large", "hessian-free-kfac"): {**_TRUNCATED, "every": 5, "refresh": 5},
 }

@@ -1,5 +1,6 @@
 """A small transformer on the bytes of the standard library's source: language as it is at hand."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -21,7 +22,8 @@ MODULES = (
     "sqlite3.dbapi2 statistics string subprocess tarfile tempfile textwrap threading tokenize "
     "traceback turtle typing unittest.mock urllib.parse uuid weakref webbrowser zipfile"
 ).split()
-LAYERS, WIDTH, HEADS, CONTEXT, WINDOWS = 2, 64, 4, 64, 64
+LAYERS, WIDTH, HEADS, CONTEXT = 2, 64, 4, 64
+WINDOWS, MANY_WINDOWS = 64, 512  # a step
 LOOK = 128  # windows on which the error is measured
 TARGETS = (2.5, 2.0)
 
@@ -117,13 +119,17 @@ def objective(batch):
     return so.compose(loss, lambda params: logits(params, windows[:, :-1]))
 
 
+def _description(count: int) -> str:
+    return (
+        f"{LAYERS} layers of width {WIDTH}, context {CONTEXT}, {count} windows a step; the error "
+        f"is the cross-entropy in nats a byte, on {LOOK} windows from the end of the text."
+    )
+
+
 PROBLEM = Problem(
     name="byte-transformer",
     title="A transformer on the bytes of Python's standard library",
-    description=(
-        f"{LAYERS} layers of width {WIDTH}, context {CONTEXT}, {WINDOWS} windows a step; the error "
-        f"is the cross-entropy in nats a byte, on {LOOK} windows from the end of the text."
-    ),
+    description=_description(WINDOWS),
     load=load,
     init=init,
     objective=objective,
@@ -139,4 +145,16 @@ PROBLEM = Problem(
     grad_norm_target=1e-9,
     tuning_steps=100,
     look_every=10,
+)
+
+#: Batches large enough for a step that solves with the Gauss-Newton matrix of the batch.
+LARGE = dataclasses.replace(
+    PROBLEM,
+    name="byte-transformer-large",
+    title="The same transformer, with large batches",
+    description=_description(MANY_WINDOWS),
+    stream=windows(MANY_WINDOWS),
+    steps={"first-order": 300, "quasi-newton": 100, "matrix-free": 60, "dense": 60},
+    tuning_steps=60,
+    look_every=2,
 )

@@ -229,7 +229,7 @@ def _factorised(rows: AnyRows, damping: jax.Array, relative: bool) -> System:
     m, n = rows.shape
     gram = rows.parameter_gram() if n <= m else rows.sample_gram()
     damping = _level(rows, damping.astype(gram.dtype), relative, lambda: jnp.trace(gram))
-    solve, singular = _semidefinite(gram, damping, max(m, n))
+    solve, singular = _semidefinite(gram, damping)
     stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
     return System(solve, damping, lambda: (stopped, 1, rows.passes, ()))
 
@@ -269,16 +269,21 @@ def _trace(rows: AnyRows, dtype: Any) -> jax.Array:
 
 
 def _semidefinite(
-    gram: jax.Array, damping: jax.Array, size: int
+    gram: jax.Array, damping: jax.Array
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
     """``b ↦ (K + λ I)⁺ b`` by Cholesky; where a pivot is rounding, by eigenvalues above rounding.
 
-    ``size`` is the larger of R's dimensions: as for the rank of a matrix, rounding is that many ε.
+    As for the rank of a matrix, rounding is as many ε as it has rows. But without rounding every
+    squared pivot of ``K + λ I`` is at least λ: where λ is more than a few ε, rounding is seen in
+    those that are not.
     """
-    floor = size * jnp.finfo(gram.dtype).eps
+    eps, largest = jnp.finfo(gram.dtype).eps, jnp.max(jnp.diag(gram), initial=0)
+    floor = gram.shape[0] * eps
+    lifted = damping > 4 * eps * largest
+    least = jnp.where(lifted, jnp.minimum(0.5 * damping, floor * largest), floor * largest)
     lower = jnp.linalg.cholesky(gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype))
     # NaN pivots compare false, so a factorisation that failed is not safe.
-    safe = jnp.all(jnp.diag(lower) ** 2 > floor * jnp.max(jnp.diag(gram), initial=0))
+    safe = jnp.all(jnp.diag(lower) ** 2 > least)
     finite = jnp.all(jnp.isfinite(gram))
 
     def by_eigenvalues() -> tuple[jax.Array, jax.Array]:

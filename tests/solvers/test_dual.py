@@ -80,6 +80,23 @@ def test_repeated_samples_do_no_harm(matrix, damping):
     assert step.stopped == (Stop.SINGULAR if is_singular else Stop.SOLVED)
 
 
+def test_many_parameters_in_single_precision_do_not_cost_small_directions():
+    # Rounding of a Gram is a matter of its own size, 8, not of the 20,000 parameters: of the
+    # eigenvalues here, 1 to 1e-4, all are above it, and λ is too.
+    q = np.linalg.qr(RNG.normal(size=(20_000, 8)))[0].T
+    u = np.linalg.qr(RNG.normal(size=(8, 8)))[0]
+    matrix = u @ np.diag(np.logspace(0, -2, 8)) @ q
+    f, p = linear(matrix, np.ones(8))
+    low = jnp.asarray(matrix, jnp.float32)
+    single = so.sum_of_squares(lambda p: low @ p - jnp.ones(8, jnp.float32))
+    for damping in (1e-5, 1e-4):
+        step, _ = solved(single, jnp.zeros(20_000, jnp.float32), np.float32(damping))
+        exact, _ = solved(f, jnp.zeros(20_000), damping)
+        assert step.stopped == Stop.SOLVED
+        error = jnp.linalg.norm(step.direction - exact.direction)
+        assert error < 1e-2 * jnp.linalg.norm(exact.direction)
+
+
 def test_one_sample_is_enough_for_a_step():
     f, p = linear(WIDE[:1])
     step, _ = solved(f, p, 1e-3)

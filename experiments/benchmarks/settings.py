@@ -24,8 +24,8 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # Bases for the axes of 784 double the time of a step, and it leaves the plateau later.
     ("curves", "soap"): {"max_precond_dim": 500},
     # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
-    ("byte-transformer", "soap"): {"b1": 0.85, "b2": 0.98, "precondition_frequency": 2},
-    ("byte-transformer", "kfac"): {"momentum": 0.8, "trials": None},
+    ("byte-transformer", "soap"): {"b1": 0.8, "b2": 0.98, "precondition_frequency": 4},
+    ("byte-transformer", "kfac"): {"momentum": 0.7, "refresh": 1, "trials": None},
     # A step of 20 products takes seconds: λ is not tuned, but adapts from here.
     ("byte-transformer-large", "hessian-free"): _TRUNCATED,
     ("byte-transformer-large", "hessian-free-kfac"): {**_TRUNCATED, "every": 5, "refresh": 5},

@@ -144,7 +144,7 @@ PROBLEM = Problem(
     random_start=True,
     grad_norm_target=1e-9,
     tuning_steps=100,
-    look_every=10,
+    look_every=5,
 )
 
 #: Batches large enough for a step that solves with the Gauss-Newton matrix of the batch.

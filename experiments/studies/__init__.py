@@ -10,9 +10,20 @@ import runpy
 import sys
 from pathlib import Path
 
-from experiments.studies.race import Limits, limited, race, show
+from experiments.studies.race import Limits, at_most, limited, race, show
 
-__all__ = ["BEGIN", "END", "FOLDERS", "Limits", "play", "publish", "race", "show", "title"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "FOLDERS",
+    "Limits",
+    "at_most",
+    "play",
+    "publish",
+    "race",
+    "show",
+    "title",
+]
 
 FOLDERS = {
     script.parent.name: script.parent for script in sorted(Path(__file__).parent.glob("*/run.py"))

@@ -41,6 +41,11 @@ def limited(limits: Limits) -> Iterator[None]:
         _limits = before
 
 
+def at_most(steps: int) -> int:
+    """So many, or fewer where the study may run no more."""
+    return steps if _limits.steps is None else min(steps, _limits.steps)
+
+
 def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
     """Runs the optimizers, all tuned alike, and prints the cost to the tightest target reached.
 

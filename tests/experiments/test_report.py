@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from comparisons import PROBLEM, finished, made, searched, written
-from PIL import Image
+from PIL import Image, ImageColor
 
 from experiments.compare import machine as machines
 from experiments.compare.document import (
@@ -24,7 +24,8 @@ from experiments.compare.document import (
     to_html,
     to_markdown,
 )
-from experiments.compare.publish import publish
+from experiments.compare.publish import light, publish
+from experiments.optimizers import OPTIMIZERS
 
 PARTS = [
     Words("By `a < b` and **bold & true**"),
@@ -77,6 +78,21 @@ def test_the_published_page_shows_convergence_alone_in_light_pictures(tmp_path):
         with Image.open(path) as picture:
             assert picture.width == 1300
     assert all(path.stat().st_size < len(drawn.getvalue()) / 3 for path in shown)
+
+
+def test_a_light_picture_keeps_the_colours_of_thin_lines():
+    picture = Image.new("RGB", (1000, 400), "white")
+    colours = [ImageColor.getrgb(each.look.colour) for each in OPTIMIZERS.values()]
+    for k, colour in enumerate(colours):
+        for shade in range(30):  # as of antialiased edges
+            blend = tuple(255 - (255 - c) * (shade + 1) // 30 for c in colour)
+            picture.paste(blend, (20 * shade, 20 * k, 20 * shade + 20, 20 * k + 2))
+    drawn = io.BytesIO()
+    picture.save(drawn, "PNG")
+    made = Image.open(io.BytesIO(light(drawn.getvalue()))).convert("RGB")
+    for k, colour in enumerate(colours):
+        shown = made.getpixel((590, 20 * k))
+        assert max(abs(a - b) for a, b in zip(shown, colour, strict=True)) <= 16
 
 
 @pytest.fixture(scope="module")

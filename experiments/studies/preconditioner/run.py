@@ -30,7 +30,6 @@ for _ in range(at_most(50)):
     updates, state = adamw.update(gradient(params, next(stream)), state, params)
     params = optax.apply_updates(params, updates)
 objective = byte_transformer.objective(next(stream))
-slope = jax.grad(objective)(params)
 
 # %% [markdown]
 # How far a solve has got is the part of the model's decrease that it has: of ½ g·d at the solution
@@ -43,10 +42,11 @@ BUDGET, EXACT = at_most(300), curvature.exact(so.ggn)
 
 
 def solver(kind):
-    """``(λ, value of the model to stop at) ↦`` half its slope along the step, and products."""
+    """``(params, λ, model's value to stop at) ↦`` half the slope along the step, and products."""
     model = curvature.preconditioned(EXACT, KINDS[kind]) if KINDS[kind] else EXACT
 
-    def solve(damping, stop_at):
+    def solve(params, damping, stop_at):
+        slope = jax.grad(objective)(params)
         enough = lambda progress: progress.model[progress.iterations] <= stop_at
         found = solvers.cg(BUDGET, enough, solvers.known_inverse() if KINDS[kind] else None)
         method = so.scale_by_curvature(model, found, trust.fixed(damping))
@@ -59,9 +59,9 @@ def solver(kind):
 
 solve = {kind: solver(kind) for kind in KINDS}
 for damping in (0.1, 0.01, 0.001):
-    least, _ = solve["K-FAC"](damping, -jnp.inf)
+    least, _ = solve["K-FAC"](params, damping, -jnp.inf)
     rows = []
     for kind in KINDS:
-        counts = [int(solve[kind](damping, part * least)[1]) for part in (0.9, 0.99)]
+        counts = [int(solve[kind](params, damping, part * least)[1]) for part in (0.9, 0.99)]
         rows.append([kind, *(n if n < BUDGET else "-" for n in counts)])
     show([f"λ = {damping:g}, preconditioner", "products to 90 %", "to 99 %"], rows)

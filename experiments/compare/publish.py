@@ -10,7 +10,7 @@ from experiments.compare.document import Illustration, Part, to_markdown
 from experiments.compare.report import TITLE
 
 NAME = "comparison"
-WIDTH, COLOURS = 1300, 128  # of a picture: legible on a page, and a fifth of the bytes
+WIDTH, COLOURS = 1300, 256  # of a picture: legible on a page, and a fifth of the bytes
 KEPT = ("convergence", "profiles")
 
 

@@ -85,6 +85,7 @@ def test_a_step_by_products_is_the_step_of_the_factorised_gram():
     assert seen["products"] == seen["iterations"] + 1 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [True, False])
 def test_from_far_away_every_step_descends(search):
     f = so.sum_of_squares(lambda p: p[0] * jnp.exp(p[1] * X) - np.exp(-X))

@@ -22,11 +22,15 @@ def linear(matrix, targets=None):
 
 
 def solved(f, p, damping, solver=None, state=None):
+    """One program: op by op, most of the time would go into compiling each of them."""
     solver = dual() if solver is None else solver
-    grad = jax.grad(f)(p)
-    quadratic = so.Quadratic(grad, so.ggn(f, p))
     state = solver.init(p) if state is None else state
-    return solver.update(quadratic, state, jnp.asarray(damping, float))
+
+    @jax.jit
+    def update(p, state, damping):
+        return solver.update(so.Quadratic(jax.grad(f)(p), so.ggn(f, p)), state, damping)
+
+    return update(p, state, jnp.asarray(damping, float))
 
 
 def expected(f, p, damping):

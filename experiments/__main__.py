@@ -13,6 +13,7 @@ from experiments.benchmarks.tables import Request, page, save
 from experiments.compare.diff import compare_folders
 from experiments.compare.folders import two_folders
 from experiments.compare.plan import SEEDS, Plan
+from experiments.compare.publish import images_of
 from experiments.compare.run import Comparison
 from experiments.compare.summaries import console
 from experiments.compare.write import write
@@ -60,7 +61,8 @@ class Compare:
     fresh: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run everything again, whatever the folder holds."""
     publish: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Write the Markdown report there, too: with the figures of convergence alone, made light."""
+    """Write the Markdown report there, too, its figures of convergence and the profiles made
+    light; not where it is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def compare(options: Compare) -> int:
         seeds=whole_number(options.seeds, "--seeds") or SEEDS,
         steps=whole_number(options.steps, "--steps"),
     )
+    if options.publish:
+        images_of(options.publish)  # what cannot be written is said before anything is run
     store = Store(out, options.fresh)
     jobs = whole_number(options.jobs, "--jobs") or 1
     print(plan.tuning_budget())

@@ -116,8 +116,9 @@ def _cut_until_lower(step, state, start, value, objective):
         count, step, state = carry
         step = tree.scale(0.1, step)
         value, grad = jax.value_and_grad(objective)(tree.add(start, step))
+        looks = state.info._replace(num_linesearch_steps=state.info.num_linesearch_steps + 1)
         at = {"learning_rate": 0.1 * state.learning_rate, "value": value, "grad": grad}
-        return count + 1, step, state._replace(**at)
+        return count + 1, step, state._replace(**at, info=looks)
 
     _, step, state = jax.lax.while_loop(raises, cut, (0, step, state))
     return tree.where(state.value <= limit, step, tree.zeros_like(step)), state

@@ -1,7 +1,7 @@
 """Who trains networks: this library's curvature methods and what they are measured against.
 
-Each is tuned over one hyperparameter, on a problem of its own seed, with the same number of trials;
-all else is at its default, but for what `settings.py` says of a problem.
+Each that has one is tuned over one hyperparameter, on a seed of its own, with the same number of
+trials; all else is at its default, but for what `settings.py` says of a problem.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         del params
         return so.restrict(problem.objective(batch), whole)
 
-    def layered(method: Callable, name: str, label: str, price: Callable = _layered) -> Optimizer:
+    def layered(method: Callable, name: str, label: str) -> Optimizer:
         settings = own(name)
         part = settings.pop("part", 1)
 
@@ -104,7 +104,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             layers = method(damping=damping, example=example, **settings)
             return layers if _all_layers(problem) else on_matrices(layers)
 
-        made = _curvature(name, label, build, price(part=part, **settings))
+        made = _curvature(name, label, build, _layered(part=part, **settings))
         return dataclasses.replace(made, curvature_part=part)
 
     def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ NETWORKS: dict[str, Problem] = {
     )
 }
 ROUNDS, PERIOD = 7, 10  # of timing; a period holds the refreshes of what is refreshed now and then
-SLOW = 1.0  # seconds of a step: those of the runs are counted, and there is no race
+SLOW = 1.0  # seconds of a step that is not timed again after the runs
 
 
 class Length(NamedTuple):
@@ -74,7 +74,8 @@ class Contest(NamedTuple):
     """One optimizer on one problem.
 
     Attributes:
-      seconds: of a step, refreshes included; median of interleaved rounds.
+      seconds: of a step, refreshes included; median of interleaved rounds, or, of steps that take
+        more than :data:`SLOW`, of the runs.
     """
 
     optimizer: Optimizer
@@ -114,8 +115,7 @@ def contest(request: Request, field: Field) -> Report:
             tables.append(_table(problem, _contest(racing, store, Bench(problem, bar), show)))
     if bar.skipped:
         print(bar.used_again(request.folder))
-    untuned = [known[name].label for name in names if not known[name].search]
-    return Report(tables, [_words(problems, names, untuned, length)])
+    return Report(tables, [_words(problems, units, length)])
 
 
 def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:
@@ -132,29 +132,36 @@ def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -
     )
 
 
-def _words(
-    problems: Sequence[Problem],
-    names: Sequence[str],
-    untuned: Sequence[str],
-    length: Length,
-) -> str:
+def _words(problems: Sequence[Problem], units: Sequence[Unit], length: Length) -> str:
     budget = ", ".join(f"{p.name} {min(p.tuning_steps, length.steps):,}" for p in problems)
     own = "; ".join(
-        f"{method} on {problem}: " + ", ".join(f"{k}={v}" for k, v in settings.items())
-        for (problem, method), settings in SETTINGS.items()
-        if method in names and problem in {p.name for p in problems}
+        f"{unit.optimizer.name} on {unit.problem.name}: "
+        + ", ".join(f"{k}={v}" for k, v in unit.details.items())
+        for unit in units
+        if unit.details
     )
     described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if {byte_transformer.PROBLEM.name, byte_transformer.LARGE.name} & {p.name for p in problems}:
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
-    nobody = ", ".join(untuned) or "nobody"
+    nobody = "; ".join(_untuned(units)) or "nobody"
     seeds, trials, _ = length
     return f"""{described} Every method has one hyperparameter tuned, with {trials} trials on a
 seed of their own, each of at most so many steps: {budget}. (None to tune: {nobody}.) What is not at
-its default: {own or "nothing"}. Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most
-seeds do not reach is a dash, and one that some do not says how many do. Gradient-equivalents count
-a gradient as 1, by the rules of `experiments/cost.py`; Grams, factorisations and products with the
-inverses show in seconds only."""
+its default: {own or "nothing"}. Times of steps of over {SLOW:g} s are those of the runs.
+Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most seeds do not reach is a dash, and
+one that some do not says how many do. Gradient-equivalents count a gradient as 1, by the rules of
+`experiments/cost.py`; Grams, factorisations and products with the inverses show in seconds only."""
+
+
+def _untuned(units: Sequence[Unit]) -> Iterator[str]:
+    """Who has nothing to tune, and where, if not everywhere."""
+    for label in dict.fromkeys(unit.optimizer.label for unit in units):
+        everywhere = [unit for unit in units if unit.optimizer.label == label]
+        untuned = [unit for unit in everywhere if not unit.optimizer.search]
+        if len(untuned) == len(everywhere):
+            yield label
+        elif untuned:
+            yield f"{label} on {' and '.join(unit.problem.name for unit in untuned)}"
 
 
 def _looks(problem: Problem) -> str:
@@ -174,9 +181,10 @@ def _contest(
     prepared = {unit.optimizer.name: bench.of(unit.optimizer) for unit in units}
     bench.bar.set_description_str(f"{bench.problem.name} · timing")
     seconds = {name: np.median([_pace(run) for run in mine]) for name, mine in runs.items()}
-    if max(seconds.values()) < SLOW:
-        # Measured anew whatever is kept: ratios of times are of one sitting.
-        seconds = race(prepared, {name: mine[0].hyperparameters for name, mine in runs.items()})
+    # Measured anew whatever is kept: ratios of times are of one sitting.
+    quick = {name: prepared[name] for name, pace in seconds.items() if pace <= SLOW}
+    if quick:
+        seconds |= race(quick, {name: runs[name][0].hyperparameters for name in quick})
     return [
         Contest(p.optimizer, runs[name], seconds[name], p.compile_seconds)
         for name, p in prepared.items()

@@ -3,6 +3,7 @@
 import secondorder as so
 from experiments import cost
 from experiments.benchmarks.networks import Field, contest
+from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Report, Request
 from experiments.optimizers import OPTIMIZERS, Look, Optimizer
 from experiments.problem import Problem
@@ -31,11 +32,12 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
 
 
 def _spring() -> Optimizer:
-    """For points drawn at every step: momentum, and damping by the gain ratio."""
+    """With SPRING's momentum, and one trial a step."""
+    settings = SETTINGS["poisson-5d", "natural-gradient"]
     return Optimizer(
         name="natural-gradient",
-        label="Natural gradient, momentum 0.8",
-        build=lambda: so.natural_gradient(damping=1.0, momentum=0.8, search=False),
+        label="Natural gradient, SPRING's momentum",
+        build=lambda: so.natural_gradient(**settings),
         step_class="dense",
         step_cost=cost.tried(cost.COTANGENT),
         look=Look("#D55E00", "solid", "X"),

@@ -1,4 +1,4 @@
-"""What is not at its default in the contests of networks.
+"""What is not at its default in the contests of networks and equations.
 
 A kept run is used again where its own entry is unchanged: whoever turns one runs that method again,
 on that problem, and nothing else.
@@ -26,6 +26,8 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
     ("byte-transformer", "soap"): {"b1": 0.8, "b2": 0.98, "precondition_frequency": 4},
     ("byte-transformer", "kfac"): {"momentum": 0.7, "refresh": 1, "trials": None},
+    # Points drawn anew at every step: momentum, whole steps, and λ by their gain ratio.
+    ("poisson-5d", "natural-gradient"): {"damping": 1.0, "momentum": 0.8, "search": False},
     # A step of 20 products takes seconds: λ is not tuned, but adapts from here.
     ("byte-transformer-large", "hessian-free"): _TRUNCATED,
     ("byte-transformer-large", "hessian-free-kfac"): {**_TRUNCATED, "every": 5, "refresh": 5},

@@ -1,4 +1,4 @@
-"""The report for the documents: one Markdown page, with the pictures of convergence made light."""
+"""The report for the documents: one Markdown page, its pictures of convergence made light."""
 
 import io
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from PIL import Image
 
 from experiments.compare.document import Illustration, Part, to_markdown
 from experiments.compare.report import TITLE
+from experiments.errors import UserError
 
 NAME = "comparison"
 WIDTH, COLOURS = 1300, 256  # of a picture: legible on a page, and a fifth of the bytes
@@ -16,18 +17,30 @@ KEPT = ("convergence", "profiles")
 
 def publish(parts: Sequence[Part], folder: Path) -> Path:
     """Writes ``comparison.md``, and what it shows into ``images/comparison`` beside the folder."""
-    images = folder.parent / "images" / NAME
-    images.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    images = images_of(folder)
     kept = [part for part in parts if not isinstance(part, Illustration) or _is_kept(part)]
-    for old in images.glob("*.png"):
-        old.unlink()
-    for part in kept:
-        if isinstance(part, Illustration):
-            (images / f"{part.name}.png").write_bytes(light(part.png))
+    shown = {f"{part.name}.png": part.png for part in kept if isinstance(part, Illustration)}
+    for name, png in shown.items():
+        (images / name).write_bytes(light(png))
     page = folder / f"{NAME}.md"
     page.write_text(to_markdown(TITLE, kept, f"../images/{NAME}"))
+    for old in images.glob("*.png"):
+        if old.name not in shown:
+            old.unlink()
     return page
+
+
+def images_of(folder: Path) -> Path:
+    """Where the page's pictures go; both folders are there then, or a sentence says why not."""
+    images = folder.resolve().parent / "images" / NAME
+    try:
+        for each in (folder, images):
+            each.mkdir(parents=True, exist_ok=True)
+            (each / ".writable").touch()
+            (each / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"--publish {folder}: cannot be written ({error.strerror}).") from error
+    return images
 
 
 def _is_kept(illustration: Illustration) -> bool:

@@ -11,28 +11,28 @@ from experiments.summary import COSTS, Row, winners
 def verdict(results: Summarised) -> str:
     """Who won by each measure of cost, at the tightest target that anybody reached."""
     index = judged_target(results)
-    best = winners(results.rows, index)
-    if not best["step"]:
+    if not _cheapest(results, "step"):
         return "No optimizer reached any target in at least half of its seeds."
     contested = any(not OPTIMIZERS[row.optimizer].baseline for row in results.rows)
     won: dict[str, list[str]] = {}
     for name in COSTS:
-        cost = getattr(best[name][0].reached[index], name)
-        tied = [row for row in best[name] if getattr(row.reached[index], name) == cost]
+        tied = _cheapest(results, name)
+        cost = getattr(tied[0].reached[index], name)
         won.setdefault(_subject(tied, contested), []).append(f"{UNITS[name]} ({number(cost)})")
     sentence = "; ".join(f"{who} in {listed(what)}" for who, what in won.items()) + "."
     return sentence[0].upper() + sentence[1:]
 
 
 def baselines(all_results: Sequence[Summarised]) -> list[str]:
-    """By each measure of cost, where gradient descent, Adam or L-BFGS is the cheapest."""
+    """By each measure of cost, where none but gradient descent, Adam or L-BFGS is the cheapest."""
     sentences = []
     for name in COSTS:
         won: dict[str, list[str]] = {}
         for results in all_results:
-            for row in _cheapest(results, name)[:1]:
-                if OPTIMIZERS[row.optimizer].baseline:
-                    won.setdefault(spoken(row.optimizer), []).append(results.problem.title)
+            tied = _cheapest(results, name)
+            if tied and all(OPTIMIZERS[row.optimizer].baseline for row in tied):
+                who = listed([spoken(row.optimizer) for row in tied])
+                won.setdefault(who, []).append(results.problem.title)
         count = sum(map(len, won.values()))
         where = "; ".join(f"{who}: {listed(titles)}" for who, titles in won.items())
         ending = f": {where}." if where else "."
@@ -41,8 +41,11 @@ def baselines(all_results: Sequence[Summarised]) -> list[str]:
 
 
 def _cheapest(results: Summarised, name: str) -> list[Row]:
-    """Those that reached the tightest target that anybody did, the cheapest first."""
-    return winners(results.rows, judged_target(results))[name]
+    """Who was first at the tightest target that anybody reached, and all who tie."""
+    index = judged_target(results)
+    best = winners(results.rows, index)[name]
+    cost = lambda row: getattr(row.reached[index], name)
+    return [row for row in best if cost(row) == cost(best[0])]
 
 
 def remarks(results: Summarised) -> list[str]:

@@ -55,7 +55,8 @@ def write(comparison: Comparison, interrupted: bool, documents: Path | None = No
     store.write("report.md", to_markdown(TITLE, parts))
     page = store.write("report.html", to_html(TITLE, parts))
     _remove_figures_except(store, [part.name for part in parts if isinstance(part, Illustration)])
-    return Written(finished, page, publish(parts, documents) if documents else None)
+    published = publish(parts, documents) if documents and not interrupted else None
+    return Written(finished, page, published)
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:

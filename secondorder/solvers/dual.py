@@ -274,8 +274,8 @@ def _semidefinite(
     """``b ↦ (K + λ I)⁺ b`` by Cholesky; where a pivot is rounding, by eigenvalues above rounding.
 
     As for the rank of a matrix, rounding is as many ε as it has rows. But without rounding every
-    squared pivot of ``K + λ I`` is at least λ: where λ is more than a few ε, rounding is seen in
-    those that are not.
+    squared pivot of ``K + λ I`` is at least λ: where λ is more than a few ε, those above λ/2 are
+    trusted, too.
     """
     eps, largest = jnp.finfo(gram.dtype).eps, jnp.max(jnp.diag(gram), initial=0)
     floor = gram.shape[0] * eps

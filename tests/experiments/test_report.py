@@ -62,7 +62,7 @@ def test_the_same_parts_become_markdown_with_pictures_linked():
     ]
 
 
-def test_the_published_page_shows_convergence_alone_in_light_pictures(tmp_path):
+def test_the_published_page_shows_convergence_and_profiles_in_light_pictures(tmp_path):
     drawn = io.BytesIO()
     Image.effect_noise((2000, 100), 90).convert("RGB").save(drawn, "PNG")
     names = ("one-convergence", "one-curvature", "profiles")

@@ -73,10 +73,11 @@ def test_where_baselines_are_the_cheapest_is_listed_by_measure():
         made("newton", [1, 0.3, 0.1], price=100.0), made("lbfgs", [1, 0.5, 0.2, 0.1], pace=1e-4)
     )
     lost = finished(made("newton", [1, 0.1], price=1.0, pace=1e-5), made("adam", [1, 0.5, 0.1]))
-    assert baselines([won, lost]) == [
-        "In steps 0 of 2.",
-        f"In gradient-equivalents 1 of 2: L-BFGS (Optax): {PROBLEM.title}.",
-        f"In seconds 1 of 2: L-BFGS (Optax): {PROBLEM.title}.",
+    tied = finished(made("lbfgs", [1, 0.1]), made("limited-memory-bfgs", [1, 0.1]))
+    assert baselines([won, lost, tied]) == [
+        "In steps 0 of 3.",
+        f"In gradient-equivalents 1 of 3: L-BFGS (Optax): {PROBLEM.title}.",
+        f"In seconds 1 of 3: L-BFGS (Optax): {PROBLEM.title}.",
     ]
 
 

@@ -112,6 +112,7 @@ def test_the_residual_is_orthogonal_to_columns_however_close_and_badly_scaled(x6
 # ------------------------------------------------------------------ the same answer, sooner
 
 
+@pytest.mark.slow
 def test_osborne_1_is_the_full_fit_in_fewer_steps(x64):
     fit = fit_osborne([0.01, 0.02], heights=[1.5, -1.0], floor=0.5)
     full = fit_osborne([0.01, 0.02], None, heights=[1.5, -1.0], floor=0.5)
@@ -129,6 +130,7 @@ def test_from_a_poor_start_it_takes_half_of_the_full_fits_steps(x64):
     np.testing.assert_allclose(2 * fit.solution.value, OSBORNE_VALUE, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_three_exponentials_in_any_units_are_the_full_fit(x64):
     x = jnp.arange(24) * 0.05
     units = jnp.array([1e6, 1.0, 1e-6])
@@ -276,6 +278,7 @@ def test_the_fit_is_differentiable_in_the_data_as_the_full_fit_is(x64):
             np.testing.assert_allclose(derivative[:, i], difference, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_fits_of_many_data_sets_run_under_jit_and_vmap_with_derivatives(x64):
     def height(y):
         return so.curve_fit(model, X, y, start(), separable=MASK, tol=1e-12).params["a"]

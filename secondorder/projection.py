@@ -29,6 +29,7 @@ import optax
 from secondorder import tree
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.jacobian import Jacobian, linearize
+from secondorder.operators.svd import thin_svd
 from secondorder.tree import Params
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -45,7 +46,7 @@ def scaled_svd(a: jax.Array) -> tuple[jax.Array, ...]:
     a = jnp.where(sound, a, 0)
     norms = jax.vmap(tree.norm, in_axes=1)(a)
     norms = jnp.where(norms > 0, norms, 1)
-    u, s, vt = jnp.linalg.svd(a / norms, full_matrices=False)
+    u, s, vt = thin_svd(a / norms)
     kept = ~sound | (s > max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0))
     failed = jnp.where(sound, 1, jnp.nan)
     return failed * u, failed * s, failed * vt, failed * norms, kept

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.operators.dense import join, unravel
 from secondorder.operators.lanczos import combine, coordinates
+from secondorder.operators.svd import thin_svd
 from secondorder.tree import Params, Scalar
 
 
@@ -61,7 +62,7 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
     # Not Cholesky's root, as in the paper: of an indefinite core there is none.
     kept = values > 0.5 * shift
     root = turn * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-    vectors, sizes, _ = jnp.linalg.svd(_product(y, root), full_matrices=False)
+    vectors, sizes, _ = thin_svd(_product(y, root))
     rows = jax.vmap(lambda column: unravel(column, like), in_axes=1)(vectors)
     return Sketch(tree.cast(rows, like), jnp.maximum(sizes**2 - shift, 0))
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from secondorder.operators.svd import thin_svd
+
 FEW = 4  # columns up to which the loops over them are written out
 MAX_SWEEPS = 20  # five or six are usual
 
@@ -63,7 +65,7 @@ def _gram_schmidt(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _svd(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    u, s, vt = jnp.linalg.svd(a)
+    u, s, vt = thin_svd(a)
     return s, u * s, vt.T
 
 

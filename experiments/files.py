@@ -14,6 +14,18 @@ from tqdm import tqdm
 from experiments.errors import UserError
 
 
+def made_writable(*folders: Path) -> None:
+    """Makes the folders, or says in a sentence why nothing can be written there."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.write_text("")
+            probe.unlink(missing_ok=True)  # another process may probe, too
+        except OSError as error:
+            raise UserError(f"Cannot write results to '{folder}': {error.strerror}.") from error
+
+
 def write(path: Path, content: str | bytes) -> Path:
     """Writes a whole file or nothing: an interruption leaves the old one."""
     draft = path.with_name(path.name + ".part")

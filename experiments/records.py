@@ -13,7 +13,6 @@ import numpy as np
 from experiments import files
 from experiments.checkpoints import SECONDS, Checkpoint
 from experiments.engine import Run
-from experiments.errors import UserError
 from experiments.tuning import Trial
 
 
@@ -29,14 +28,7 @@ class Store:
     ):
         self.folder, self.fresh = folder, fresh
         self.checkpoint_seconds, self.side_by_side = checkpoint_seconds, side_by_side
-        try:
-            for part in ("runs", "checkpoints"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            probe.write_text("")
-            probe.unlink(missing_ok=True)  # another process may probe, too
-        except OSError as error:
-            raise UserError(f"Cannot write results to '{folder}': {error.strerror}.") from error
+        files.made_writable(folder, *(folder / part for part in ("runs", "checkpoints")))
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Writes a whole file or nothing: an interruption leaves the old one."""

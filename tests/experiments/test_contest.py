@@ -127,6 +127,18 @@ def test_the_page_of_a_contest_that_went_on_is_that_of_one_that_never_stopped(pl
     assert rows(mine) == rows(other)
 
 
+def test_steps_that_are_slow_are_not_timed_again_after_the_runs(play, tmp_path, monkeypatch):
+    play("runs")
+    monkeypatch.setattr(networks, "SLOW", 0.0)
+    monkeypatch.setattr(networks, "race", lambda *given: pytest.fail("was timed again"))
+    report = contest(Request(quick=True, folder=tmp_path / "runs"), FIELD)
+    at = report.tables[0].header.index("ms a step")
+    for row, name in zip(report.tables[0].rows, ("light", "heavy"), strict=True):
+        (file,) = (tmp_path / "runs/runs").glob(f"line--{name}--seed-0.json")
+        columns = json.loads(file.read_text())["run"]["columns"]
+        assert float(row[at]) == pytest.approx(1e3 * columns["seconds"][-1] / STEPS, rel=1e-2)
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_an_interrupted_benchmark_says_whether_anything_is_kept(
     quick, tmp_path, monkeypatch, capsys

@@ -11,7 +11,7 @@ every_study = pytest.mark.parametrize("folder", studies.FOLDERS.values(), ids=st
 @every_study
 def test_a_study_is_a_page_of_cells_beside_what_it_printed(folder):
     lines = (folder / "run.py").read_text().splitlines()
-    assert len(lines) <= 70
+    assert len(lines) <= 60
     assert lines[0] == "# %% [markdown]"
     assert sum(line.startswith("# %%") for line in lines) >= 4
     readme = (folder / "README.md").read_text()
@@ -25,7 +25,7 @@ def test_a_study_is_a_page_of_cells_beside_what_it_printed(folder):
 def test_a_study_runs(folder, tmp_path, capsys):
     limits = ["--steps", "3", "--seeds", "1", "--out", str(tmp_path)]
     assert main(["study", folder.name, *limits]) == 0
-    assert "| :---" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("| :---") >= 3
 
 
 def test_an_unknown_study_is_answered_with_the_nearest(capsys):

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Preconditioning: what K-FAC's inverse is worth to conjugate gradients
 #
-# A Hessian-free step solves (G + λI) d = −g by products with the Gauss-Newton matrix G, each about
-# 4/3 of a gradient. Conjugate gradients first find what lies along the greatest eigenvalues, and
-# need ever more products for the rest: the weaker λ, the more. With an approximate inverse M⁻¹ they
-# see M⁻¹(G + λI) instead, and if M is near, its eigenvalues are alike and few products will do.
+# A Hessian-free step solves (G + λI) d = −g by products with the Gauss-Newton matrix G, each 4/3 of
+# a gradient. Conjugate gradients find what lies along the greatest eigenvalues first; the weaker λ,
+# the more they need for the rest. With an approximate inverse M⁻¹ they see M⁻¹(G + λI), and if M is
+# near, its eigenvalues are alike and few products will do.
 
 # %%
 import jax
@@ -14,7 +14,6 @@ import optax
 import secondorder as so
 from experiments.problems import byte_transformer
 from experiments.studies import at_most, show
-from secondorder import curvature, solvers, tree, trust
 
 data = {name: jnp.asarray(array) for name, array in byte_transformer.load().items()}
 params = byte_transformer.init(jax.random.key(0), data)
@@ -36,32 +35,26 @@ objective = byte_transformer.objective(next(stream))
 # d, which many products find. Stopped at 90 % and at 99 % of it:
 
 # %%
-diagonal, layers = curvature.empirical_diagonal(), curvature.layerwise(objective)
-KINDS = {"none": None, "per-example squares (Martens)": diagonal, "K-FAC": layers}
-BUDGET, EXACT = at_most(300), curvature.exact(so.ggn)
+exact = so.exact(so.ggn)
+diagonal, layers = so.curvature.empirical_diagonal(), so.curvature.layerwise(objective)
+NEAR = {"none": None, "per-example squares (Martens)": diagonal, "K-FAC": layers}
 
 
-def solver(kind):
-    """``(params, λ, model's value to stop at) ↦`` half the slope along the step, and products."""
-    model = curvature.preconditioned(EXACT, KINDS[kind]) if KINDS[kind] else EXACT
-
-    def solve(params, damping, stop_at):
-        slope = jax.grad(objective)(params)
-        enough = lambda progress: progress.model[progress.iterations] <= stop_at
-        found = solvers.cg(BUDGET, enough, solvers.known_inverse() if KINDS[kind] else None)
-        method = so.scale_by_curvature(model, found, trust.fixed(damping))
-        step, state = method.update(slope, method.init(params), params, value_fn=objective)
-        unit = tree.norm(slope) ** 2  # in which a stopping rule sees the model
-        return tree.vdot(slope, step) / (2 * unit), so.diagnostics(state)["iterations"]
-
-    return jax.jit(solve)
+def descent(kind, params, damping, stop_at):
+    """The model's value after the step, for a slope of length 1, and the products it took."""
+    model = so.curvature.preconditioned(exact, NEAR[kind]) if NEAR[kind] else exact
+    inverse = so.solvers.known_inverse() if NEAR[kind] else None
+    cg = so.solvers.cg(at_most(300), lambda seen: seen.model[seen.iterations] <= stop_at, inverse)
+    method = so.scale_by_curvature(model, cg, so.trust.fixed(damping))
+    slope = jax.grad(objective)(params)
+    step, state = method.update(slope, method.init(params), params, value_fn=objective)
+    value = optax.tree.vdot(slope, step) / 2 / optax.tree.norm(slope) ** 2
+    return value, so.diagnostics(state)["iterations"]
 
 
-solve = {kind: solver(kind) for kind in KINDS}
+solve = jax.jit(descent, static_argnums=0)
 for damping in (0.1, 0.01, 0.001):
-    least, _ = solve["K-FAC"](params, damping, -jnp.inf)
-    rows = []
-    for kind in KINDS:
-        counts = [int(solve[kind](params, damping, part * least)[1]) for part in (0.9, 0.99)]
-        rows.append([kind, *(n if n < BUDGET else "-" for n in counts)])
+    least, _ = solve("K-FAC", params, damping, -jnp.inf)
+    count = lambda kind, part, at=damping, to=least: int(solve(kind, params, at, part * to)[1])
+    rows = [[kind, *(count(kind, part) for part in (0.9, 0.99))] for kind in NEAR]
     show([f"λ = {damping:g}, preconditioner", "products to 90 %", "to 99 %"], rows)

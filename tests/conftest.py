@@ -8,11 +8,14 @@ from pathlib import Path
 # Read once, when JAX starts; and handed down to the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-FLAGS = {"xla_force_host_platform_device_count": "8"}
+# Compiling is where the time goes, and these halve it. A value set outside is kept:
+# XLA_FLAGS=--xla_backend_optimization_level=3 tests what users run.
+FLAGS = {
+    "xla_force_host_platform_device_count": "8",
+    "xla_backend_optimization_level": "0",
+}
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # a flag it does not know is fatal
-    # Compiling is where the time goes, and this is a third of it. A value set outside is kept:
-    # XLA_FLAGS=--xla_cpu_use_fusion_emitters=true tests what users run.
-    FLAGS |= {"xla_cpu_use_fusion_emitters": "false", "xla_backend_optimization_level": "0"}
+    FLAGS |= {"xla_cpu_use_fusion_emitters": "false"}
 given = os.environ.get("XLA_FLAGS", "")
 added = [f"--{name}={value}" for name, value in FLAGS.items() if name not in given]
 os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()

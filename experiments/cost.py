@@ -16,6 +16,7 @@ one cotangent per output, whichever are fewer. Factoring either is not counted h
 of gradients stands for n³ operations: that part of the price shows in seconds only.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 VALUE = 1 / 3
@@ -67,3 +68,27 @@ def searched(order: int) -> StepCost:
         return GRADIENT + rows + path + VALUE * diagnostics["looks"] + TRIAL
 
     return price
+
+
+def sampled(passes: float, every: int = 1) -> StepCost:
+    """A gradient, and so many passes for a sample of curvature each so many steps."""
+    return lambda diagnostics: GRADIENT + passes / every
+
+
+def layered(every: int = 1, trials: int | None = 1, part: int = 1) -> StepCost:
+    """Gradient, two tangents for α and μ; now and then sensitivities, and a value tried."""
+    curved = (2 * TANGENT + COTANGENT / 2 / every) / part
+    tried = VALUE / trials if trials else 0.0
+    return lambda diagnostics: GRADIENT + curved + tried
+
+
+def truncated(part: int = 1, sensitivities_every: float = math.inf) -> StepCost:
+    """Hessian-free's, its products of a part of the batch; and sensitivities now and then."""
+    alone = tried(GAUSS_NEWTON_PRODUCT / part)
+    return lambda diagnostics: alone(diagnostics) + COTANGENT / 2 / part / sensitivities_every
+
+
+def by_layers(diagnostics: Diagnostics) -> float:
+    """Products of single layers, a quarter each, two tangents for α and μ, values and a trial."""
+    layers = GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
+    return GRADIENT + layers + 2 * TANGENT + VALUE * diagnostics["looks"] + TRIAL

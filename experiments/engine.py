@@ -117,8 +117,8 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
     """Compiles the train step of one optimizer on one problem."""
     problem = setting.problem
 
-    def start(params, hyperparameters):
-        return optimizer.build(**hyperparameters).init(params)
+    def start(params, hyperparameters, batch):
+        return optimizer.built(problem.objective(batch), hyperparameters).init(params)
 
     def step(params, state, batch, hyperparameters):
         objective = problem.objective(batch)
@@ -129,7 +129,7 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
         if optimizer.curvature_part > 1:
             part = jax.tree.map(lambda x: x[:: optimizer.curvature_part], batch)
             objective = so.with_curvature(objective, problem.objective(part))
-        transformation = optimizer.build(**hyperparameters)
+        transformation = optimizer.built(objective, hyperparameters)
         updates, state = transformation.update(
             grad, state, params, value=value, grad=grad, value_fn=objective
         )
@@ -139,14 +139,15 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
         params = problem.init(jax.random.key(0), setting.data)
         hyperparameters = {name: jnp.asarray(1.0, float) for name in optimizer.search}
         batch = next(batches(setting, 0))
-        compiled_start = jax.jit(start).lower(params, hyperparameters).compile()
-        state = compiled_start(params, hyperparameters)
+        compiled_start = jax.jit(start).lower(params, hyperparameters, batch).compile()
+        begin = lambda params, hyperparameters: compiled_start(params, hyperparameters, batch)
+        state = begin(params, hyperparameters)
         clock = time.perf_counter()
         compiled_step = jax.jit(step).lower(params, state, batch, hyperparameters).compile()
         compile_seconds = time.perf_counter() - clock
         # The first call pays for pages and threads: let it be none of those that are timed.
         jax.block_until_ready(compiled_step(params, state, batch, hyperparameters))
-    return Prepared(setting, optimizer, compiled_start, compiled_step, compile_seconds)
+    return Prepared(setting, optimizer, begin, compiled_step, compile_seconds)
 
 
 def batches(setting: Setting, seed: int, skipped: int = 0) -> Iterator[Any]:

@@ -41,7 +41,8 @@ class Optimizer:
     name: str
     label: str
     build: Callable[..., optax.GradientTransformationExtraArgs]
-    """Takes the hyperparameters named in `search`, traced: one compilation serves all trials."""
+    """Takes the hyperparameters named in `search`, traced: one compilation serves all trials; and
+    an `example` of the objective, where it `sees_layers`."""
     step_class: StepClass
     step_cost: cost.StepCost
     look: Look
@@ -55,8 +56,17 @@ class Optimizer:
     baseline: bool = False
     reuses_gradient: bool = False
     """Whether the state holds value and gradient of the new point, as a line search leaves them."""
+    sees_layers: bool = False
+    """Whether it is built for the layers of a model."""
     needs: Callable[[Problem], str] = lambda problem: ""
     """Why it cannot do anything of its own on a problem; empty where it can."""
+
+    def built(
+        self, objective: Any, hyperparameters: Mapping[str, Any]
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation, for problems whose objective is like this one."""
+        seen = {"example": objective} if self.sees_layers else {}
+        return self.build(**seen, **hyperparameters)
 
     def left_out(self, problem: Problem) -> str:
         """Why it is not run on a problem; empty where it is."""
@@ -90,6 +100,17 @@ def _matrices(problem: Problem) -> str:
     shapes, _ = problem.example()
     several = any(leaf.ndim > 1 for leaf in jax.tree.leaves(shapes))
     return "" if several else "it has no matrix among its parameters"
+
+
+def _layers(problem: Problem) -> str:
+    """For methods that know a layer by how the model uses its parameters."""
+    if why := _loss_and_model(problem):
+        return why
+    shapes, objective = problem.example()
+    with jax.enable_x64(problem.float64):
+        table = so.layer_table(objective, shapes)
+    known = any(not row.block.startswith("fallback") for row in table)
+    return "" if known else "no parameter is a layer's alone; `so.layer_table` says why"
 
 
 # The colours here are Okabe and Ito's (and one purple), which stay apart for every common colour
@@ -207,6 +228,34 @@ _FURTHER = (
         look=Look("#999933", (0, (4, 1, 1, 1)), "<"),
     ),
     Optimizer(
+        name="dogleg",
+        label="Dogleg",
+        build=lambda: so.dogleg(),
+        step_class="dense",
+        step_cost=cost.tried(cost.TANGENT),
+        look=Look("#44AA99", (0, (1, 1)), "v"),
+        scale="radius",
+        needs=_loss_and_model,
+    ),
+    Optimizer(
+        name="hybrid-newton",
+        label="Hybrid of Gauss-Newton and Newton",
+        build=lambda: so.hybrid_newton(),
+        step_class="dense",
+        step_cost=cost.tried(cost.HESSIAN_PRODUCT),
+        look=Look("#117733", (0, (9, 2)), "D"),
+        scale="radius",
+        needs=_loss_and_model,
+    ),
+    Optimizer(
+        name="cubic-newton",
+        label="Newton, cubic model",
+        build=lambda: so.cubic_newton(),
+        step_class="dense",
+        step_cost=cost.tried(cost.HESSIAN_PRODUCT),
+        look=Look("#332288", (0, (2, 2)), "^"),
+    ),
+    Optimizer(
         name="bfgs",
         label="BFGS",
         build=lambda: so.bfgs(),
@@ -223,6 +272,24 @@ _FURTHER = (
         step_cost=cost.line_searched(),
         look=Look("#00798C", (0, (8, 2, 1, 2)), "d"),
         reuses_gradient=True,
+    ),
+    Optimizer(
+        name="sr1",
+        label="SR1, trust region",
+        build=lambda: so.sr1(),
+        step_class="quasi-newton",
+        step_cost=cost.tried(0.0),
+        look=Look("#B8860B", (0, (1, 1.5)), "<"),
+        scale="radius",
+    ),
+    Optimizer(
+        name="layerwise-gauss-newton",
+        label="Layerwise Gauss-Newton",
+        build=lambda: so.layerwise_gauss_newton(),
+        step_class="matrix-free",
+        step_cost=cost.by_layers,
+        look=Look("#AA4499", (0, (6, 1, 1, 1)), "s"),
+        needs=_loss_and_model,
     ),
     Optimizer(
         name="soap",
@@ -245,6 +312,49 @@ _FURTHER = (
         search={"learning_rate": Search(_decades(-4, 1))},
         diagnose=_no_diagnostics,
         needs=_matrices,
+    ),
+    Optimizer(
+        name="sophia",
+        label="Sophia, best learning rate",
+        build=lambda learning_rate: so.sophia(learning_rate),
+        step_class="first-order",
+        step_cost=cost.sampled(cost.GRADIENT, 10),
+        look=Look("#1F4E79", (0, (5, 1)), "X"),
+        search={"learning_rate": Search(_decades(-4, 1))},
+        diagnose=_no_diagnostics,
+        needs=_loss_and_model,
+    ),
+    Optimizer(
+        name="adahessian",
+        label="AdaHessian, best learning rate",
+        build=lambda learning_rate: so.adahessian(learning_rate),
+        step_class="first-order",
+        step_cost=cost.sampled(cost.HESSIAN_PRODUCT),
+        look=Look("#B2182B", (0, (3, 1, 1, 1)), "P"),
+        search={"learning_rate": Search(_decades(-4, 1))},
+        diagnose=_no_diagnostics,
+    ),
+    Optimizer(
+        name="kfac",
+        label="K-FAC, best first damping",
+        build=lambda damping, example: so.kfac(damping=damping, example=example),
+        step_class="quasi-newton",
+        step_cost=cost.layered(),
+        look=Look("#006D2C", "solid", "*"),
+        search={"damping": Search(_decades(-4, 1))},
+        sees_layers=True,
+        needs=_layers,
+    ),
+    Optimizer(
+        name="ekfac",
+        label="EKFAC, best first damping",
+        build=lambda damping, example: so.ekfac(damping=damping, example=example),
+        step_class="quasi-newton",
+        step_cost=cost.layered(),
+        look=Look("#E6550D", "solid", "h"),
+        search={"damping": Search(_decades(-4, 1))},
+        sees_layers=True,
+        needs=_layers,
     ),
 )
 

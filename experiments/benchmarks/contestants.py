@@ -47,34 +47,6 @@ def _first_order(name: str, label: str, build: Callable, search: Search, price=c
     )
 
 
-def _sampled(passes: float, every: int = 1) -> cost.StepCost:
-    """A gradient, and so many passes for a sample of curvature each so many steps."""
-    return lambda diagnostics: cost.GRADIENT + passes / every
-
-
-def _layered(
-    every: int = 1, trials: int | None = 1, part: int = 1, **settings: Any
-) -> cost.StepCost:
-    """Gradient, two tangents for α and μ; now and then sensitivities, and a value tried."""
-    del settings
-    curved = (2 * cost.TANGENT + cost.COTANGENT / 2 / every) / part
-    tried = cost.VALUE / trials if trials else 0.0
-    return lambda diagnostics: cost.GRADIENT + curved + tried
-
-
-def _truncated(part: int = 1, sensitivities_every: float = math.inf) -> cost.StepCost:
-    """Hessian-free's, its products of a part of the batch; and sensitivities now and then."""
-    alone = cost.tried(cost.GAUSS_NEWTON_PRODUCT / part)
-    return lambda diagnostics: alone(diagnostics) + cost.COTANGENT / 2 / part / sensitivities_every
-
-
-def _by_layers(diagnostics: cost.Diagnostics) -> float:
-    """Products of single layers, a quarter each, two tangents for α and μ, values and a trial."""
-    layers = cost.GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
-    looks = cost.VALUE * diagnostics["looks"]
-    return cost.GRADIENT + layers + 2 * cost.TANGENT + looks + cost.TRIAL
-
-
 def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
     return Optimizer(
         name=name,
@@ -104,7 +76,8 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             layers = method(damping=damping, example=example, **settings)
             return layers if _all_layers(problem) else on_matrices(layers)
 
-        made = _curvature(name, label, build, _layered(part=part, **settings))
+        rates = {key: settings[key] for key in ("every", "trials") if key in settings}
+        made = _curvature(name, label, build, cost.layered(part=part, **rates))
         return dataclasses.replace(made, curvature_part=part)
 
     def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:
@@ -127,7 +100,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             name=name,
             label=label,
             build=build,
-            step_cost=_truncated(part, every),
+            step_cost=cost.truncated(part, every),
             search={"damping": DAMPINGS} if by_layers and "damping" not in settings else {},
             curvature_part=part,
         )
@@ -146,11 +119,11 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         _first_order("shampoo", "Shampoo", lambda learning_rate: so.shampoo(learning_rate), RATES),
         _first_order(
             "sophia", "Sophia", lambda learning_rate: so.sophia(learning_rate), SMALL_RATES,
-            _sampled(cost.GRADIENT, 10),
+            cost.sampled(cost.GRADIENT, 10),
         ),
         _first_order(
             "adahessian", "AdaHessian", lambda learning_rate: so.adahessian(learning_rate), RATES,
-            _sampled(cost.HESSIAN_PRODUCT),
+            cost.sampled(cost.HESSIAN_PRODUCT),
         ),
         layered(so.kfac, "kfac", "K-FAC"),
         layered(so.ekfac, "ekfac", "EKFAC"),
@@ -158,7 +131,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         hessian_free("hessian-free-kfac", "Hessian-free, by K-FAC", by_layers=True),
         _curvature(
             "layerwise-gauss-newton", "Layerwise Gauss-Newton",
-            lambda damping: so.layerwise_gauss_newton(damping), _by_layers,
+            lambda damping: so.layerwise_gauss_newton(damping), cost.by_layers,
         ),
     )  # fmt: skip
     everyone = all_of_them if _all_layers(problem) else (*all_of_them, ADAMW_IN_PARTS)

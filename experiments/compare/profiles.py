@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from experiments.compare.tables import UNITS, Summarised, judged_target
 from experiments.figures import line
 from experiments.figures.profiles import Panel, profile_figure
+from experiments.figures.style import rows_of
 from experiments.optimizers import OPTIMIZERS
 from experiments.profiles import performance_profile
 from experiments.summary import COSTS
@@ -51,4 +52,5 @@ def profiles(all_results: Sequence[Summarised]) -> Figure | None:
         "Part of the problems",
         panels,
         styles,
+        rows_of(name for name in OPTIMIZERS if any(name in panel.curves for panel in panels)),
     )

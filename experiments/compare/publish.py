@@ -1,17 +1,20 @@
 """The report for the documents: one Markdown page, its pictures of convergence made light."""
 
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageColor
 
+from experiments import files
 from experiments.compare.document import Illustration, Part, to_markdown
 from experiments.compare.report import TITLE
-from experiments.errors import UserError
+from experiments.optimizers import OPTIMIZERS
 
 NAME = "comparison"
 WIDTH, COLOURS = 1300, 256  # of a picture: legible on a page, and a fifth of the bytes
+SHADES = [k / 9 for k in range(1, 10)]
 KEPT = ("convergence", "profiles")
 
 
@@ -33,13 +36,7 @@ def publish(parts: Sequence[Part], folder: Path) -> Path:
 def images_of(folder: Path) -> Path:
     """Where the page's pictures go; both folders are there then, or a sentence says why not."""
     images = folder.resolve().parent / "images" / NAME
-    try:
-        for each in (folder, images):
-            each.mkdir(parents=True, exist_ok=True)
-            (each / ".writable").touch()
-            (each / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"--publish {folder}: cannot be written ({error.strerror}).") from error
+    files.made_writable(folder, images)
     return images
 
 
@@ -48,11 +45,26 @@ def _is_kept(illustration: Illustration) -> bool:
 
 
 def light(png: bytes) -> bytes:
-    """The picture at most so wide, with as many colours as lines of a chart need."""
+    """The picture at most so wide, in the colours of the optimizers."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture.thumbnail((WIDTH, 10 * WIDTH))
     made = io.BytesIO()
-    # Octrees keep what is rare: a thin line's colour, where the median cut blends it with others.
-    kept = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    kept.save(made, "PNG", optimize=True)
+    # A palette found from the picture would blend the colours of thin lines with one another.
+    picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
     return made.getvalue()
+
+
+@functools.cache
+def _palette() -> Image.Image:
+    """Greys, and every optimizer's colour in shades up to white, as its edges and bands have."""
+    colours = [ImageColor.getrgb(optimizer.look.colour) for optimizer in OPTIMIZERS.values()]
+    blends = [[_towards_white(part, shade) for part in c] for c in colours for shade in SHADES]
+    steps = COLOURS - len(blends)
+    greys = [[round(255 * k / (steps - 1))] * 3 for k in range(steps)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour in [*greys, *blends] for part in colour])
+    return palette
+
+
+def _towards_white(part: int, shade: float) -> int:
+    return round(255 - shade * (255 - part))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from experiments.engine import Run
-from experiments.figures.style import legend_below, line, spread, styled
+from experiments.figures.style import legend_below, line, rows_of, spread, styled
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 
@@ -22,21 +22,30 @@ PANELS = (
 
 @styled
 def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
-    figure = Figure(figsize=(13.5, 5.4), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
+    rows = rows_of(run.optimizer for run in runs)
+    figure = Figure(figsize=(13.5, 5.4 * len(rows)), layout="constrained")
     figure.suptitle(problem.title, fontsize=14, fontweight="bold")
-    optimizers = list(dict.fromkeys(run.optimizer for run in runs))
+    for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
+        _draw_row(part, problem, runs, row)
+        legend_below(part, columns=4 if len(row) == 8 or len(row) > 10 else 5)
+    return figure
+
+
+def _draw_row(
+    figure: SubFigure, problem: Problem, runs: Sequence[Run], optimizers: Sequence[str]
+) -> None:
+    """These optimizers in all three panels, whose axes are those of all runs."""
+    panels = figure.subplots(1, 3, sharey=True)
     for axes, (column, label, title) in zip(panels, PANELS, strict=True):
         start = _axis_start(runs, column)
         for optimizer in optimizers:
             _draw(axes, [run for run in runs if run.optimizer == optimizer], column, start)
         axes.set(xscale="log", yscale="log", xlabel=label, title=title)
-        axes.set_xlim(left=start * 0.85)
+        end = max(float(run.columns[column][-1]) for run in runs)
+        axes.set_xlim(start * 0.85, max(end, start) * 1.25)
         axes.label_outer()
     panels[0].set_ylabel(_measure_label(problem))
     _limit(panels[0], problem, runs)
-    legend_below(figure, columns=5 if len(optimizers) < 10 else 4)
-    return figure
 
 
 def _measure_label(problem: Problem) -> str:

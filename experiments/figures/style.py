@@ -1,15 +1,17 @@
 """One look for every figure."""
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from experiments.optimizers import OPTIMIZERS
 
 DPI = 160
+APART = 10  # curves that a reader can tell apart in one panel
 MARKERS = 5  # per curve, evenly spread on the logarithmic axis
 SETTINGS: Any = {
     "font.size": 11,
@@ -58,7 +60,19 @@ def spread(grid: np.ndarray) -> list[int]:
     return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})
 
 
-def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
+def rows_of(optimizers: Iterable[str]) -> list[list[str]]:
+    """One row of panels while the curves stay apart; then a second, for those with fresh curvature.
+
+    The first keeps what goes by gradients and by memories of them.
+    """
+    names = list(dict.fromkeys(optimizers))
+    if len(names) <= APART:
+        return [names]
+    fresh = [name for name in names if OPTIMIZERS[name].step_class in ("matrix-free", "dense")]
+    return [row for row in ([name for name in names if name not in fresh], fresh) if row]
+
+
+def legend_entries(figure: Figure | SubFigure) -> tuple[list[Any], list[str]]:
     """Handles and labels of all panels, each label once."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -67,7 +81,7 @@ def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
     return list(entries.values()), list(entries)
 
 
-def legend_below(figure: Figure, columns: int) -> None:
+def legend_below(figure: Figure | SubFigure, columns: int) -> None:
     """All entries of all panels, under the figure."""
     figure.legend(
         *legend_entries(figure),

@@ -27,10 +27,18 @@ def test_a_train_step_is_traced_once_however_often_it_is_called(name):
     before = len(traced)
     optimizer = OPTIMIZERS[name]
     prepared = prepare(setting, optimizer)
-    assert len(traced) == before + 1
+    assert len(traced) == before + 2  # the start and the step
     for seed in (0, 1):
         run(prepared, seed, 20, dict.fromkeys(optimizer.search, 0.1))
-    assert len(traced) == before + 1
+    assert len(traced) == before + 2
+
+
+@pytest.mark.parametrize("name", ["kfac", "ekfac"])
+def test_what_is_built_for_the_layers_of_a_model_sees_them(name):
+    setting = set_up(PROBLEMS["matrix-factorisation"])
+    result = run(prepare(setting, OPTIMIZERS[name]), 0, 8, {"damping": 0.1})
+    value = result.columns["value"]
+    assert value[-1] < 0.1 * value[0]
 
 
 @pytest.mark.parametrize("name", ["gradient-descent-line-search", "newton", "hessian-free"])

@@ -10,6 +10,7 @@ from experiments.compare.tables import latex_table, markdown_table, number, text
 from experiments.compare.verdict import baselines, remarks, verdict
 from experiments.engine import Status
 from experiments.figures import convergence_figure
+from experiments.figures.style import APART, rows_of
 from experiments.optimizers import OPTIMIZERS
 from experiments.summary import add_measure, best_value
 
@@ -38,7 +39,23 @@ def test_failed_runs_are_counted_and_drawn_with_a_cross():
     assert results.rows[0].failures == 1
     figure = convergence_figure(PROBLEM, results.runs)
     assert any(line.get_marker() == "x" for line in figure.axes[0].lines)
-    assert any("1 of 2 failed" in text.get_text() for text in figure.legends[0].get_texts())
+    assert any(
+        "1 of 2 failed" in text.get_text() for text in figure.subfigs[0].legends[0].get_texts()
+    )
+
+
+def test_more_curves_than_stay_apart_are_drawn_in_two_rows_on_the_same_axes():
+    few = ["adam", "newton", "gauss-newton"]
+    several = list(OPTIMIZERS)[: APART + 1]
+    assert len(several) > APART
+    for names, rows in ((few, 1), (several, 2)):
+        results = finished(*(made(name, [1, 0.5, 0.1]) for name in names))
+        figure = convergence_figure(PROBLEM, results.runs)
+        assert len(figure.axes) == 3 * rows
+        drawn = [line.get_label() for axes in figure.axes[::3] for line in axes.lines]
+        assert sorted(drawn) == sorted(OPTIMIZERS[name].label for name in names)
+        for column in range(3):
+            assert len({axes.get_xlim() for axes in figure.axes[column::3]}) == 1
 
 
 def test_a_vanished_gradient_far_from_the_optimum_is_no_convergence():
@@ -145,8 +162,8 @@ def test_a_latex_table_says_what_the_others_say_in_characters_that_latex_takes()
     assert text.count(r"\begin{") == text.count(r"\end{")
 
 
-def test_every_optimizer_has_a_look_of_its_own():
+def test_every_optimizer_has_a_look_of_its_own_and_in_its_row_a_marker():
     looks = [optimizer.look for optimizer in OPTIMIZERS.values()]
-    for part in ("colour", "marker"):
-        assert len({getattr(look, part) for look in looks}) == len(looks)
-    assert len({(str(look.dashes), look.colour) for look in looks}) == len(looks)
+    assert len({look.colour for look in looks}) == len(looks)
+    for row in rows_of(OPTIMIZERS):
+        assert len({OPTIMIZERS[name].look.marker for name in row}) == len(row)

@@ -106,7 +106,7 @@ def jacobian_gram(objective: Any, params: Params) -> jax.Array:
     """
     model = objective.model
     layout = taps.read(model, params)
-    outputs, pull = taps.tapped(model, params, layout)
+    outputs, pull, _ = taps.tapped(model, params, layout)
     one = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape[1:], z.dtype), outputs)
     each = lambda e: jax.tree.map(lambda x, z: jnp.broadcast_to(x, z.shape), e, outputs)
     statistics = over_basis(lambda e: pull(each(e))[1], one)  # along a leading axis, of outputs

@@ -9,7 +9,9 @@ With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the out
 which is the same where T = 1, and exact there for one example, or for a linear network whose
 loss has the same curvature at all of them. Factors longer than a limit are kept as diagonals, and
 so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the Grams of the
-sample along its axes; a vector, its squares.
+sample along its axes; a vector, its squares. A leaf that the model also returns, as for an L2
+penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G + cI:
+exact where the penalty is one number times the squares of all leaves of the layer.
 
 Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
 (2023) for expand and reduce; George et al. (2018) for EKFAC.
@@ -53,12 +55,12 @@ class Layers(NamedTuple):
     """A sample, still to be pulled back through the layers.
 
     Attributes:
-      pull: ``cotangent ↦ (v, statistics)``, of ``taps.tapped``.
+      tapped: the model's outputs, and what is pulled back of them.
       cotangents: one tree like the outputs, or several along a leading axis.
       several: whether it is several.
     """
 
-    pull: Callable[[Any], tuple[Params, tuple[tuple[taps.Use, ...], ...]]]
+    tapped: taps.Tapped
     cotangents: Any
     several: bool
 
@@ -152,12 +154,13 @@ def _layer_sample(estimate: Estimate, read: Read) -> Estimate:
             part = lambda f, k: draw(grads, params, f, jax.random.fold_in(key, k))
             return InChunks(value_fn, params, part)
         objective = as_objective(value_fn, "layerwise")
-        outputs, pull = taps.tapped(objective.model, params, read(params))
+        tapped = taps.tapped(objective.model, params, read(params))
+        outputs = tapped.outputs
         u = start(losses.as_loss(objective.loss), outputs, key)
         pairs = zip(jax.tree.leaves(u), jax.tree.leaves(outputs), strict=True)
         several = any(jnp.ndim(x) > z.ndim for x, z in pairs)
         u = tree.cast(u, outputs)
-        return Layers(pull, u if several else jax.tree.map(tree.placed_like, u, outputs), several)
+        return Layers(tapped, u if several else jax.tree.map(tree.placed_like, u, outputs), several)
 
     return Estimate(draw)
 
@@ -186,7 +189,9 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
                 else jnp.ones((stack, d), dtype)
                 for d, w in zip(axes, whole, strict=True)
             )
-            averages.append(Moments(zeros, jnp.zeros((stack, *axes), dtype) if eigen else None))
+            squares = jnp.zeros((stack, *axes), dtype) if eigen else None
+            own = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
+            averages.append(Moments(zeros, squares, own))
             frame.append(eyes)
         return tuple(averages), tuple(frame)
 
@@ -204,15 +209,17 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
             return rescaled(blocks_of(sample.params), total, 1 / (whole.count * whole.weight))
 
         def one(u):
-            v, statistics = sample.pull(u)
+            v, statistics = sample.tapped.pull(u)
             leaves, found = jax.tree.leaves(v), []
-            for block, uses, kept in zip(blocks_of(v), statistics, frame, strict=True):
+            parts = zip(blocks_of(v), statistics, frame, sample.tapped.returned(u), strict=True)
+            for block, uses, kept, returned in parts:
                 bases = kept if eigen else None
                 if isinstance(block, Leaf):
                     own = tree.gathered(tree.accumulator(leaves[block.index]))
                     found.append(moments.of_leaf(block.join([own]), kept, bases))
                 else:
-                    found.append(moments.of_uses(uses, kept, bases, reduce))
+                    own = moments.of_uses(uses, kept, bases, reduce)
+                    found.append(own._replace(returned=returned))
             return tuple(found)
 
         if not sample.several:
@@ -223,7 +230,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
         total, _ = jax.lax.scan(step, zeros, sample.cotangents)
         passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
-        return rescaled(blocks_of(jax.eval_shape(sample.pull, first)[0]), total, 1 / passes)
+        return rescaled(blocks_of(jax.eval_shape(sample.tapped.pull, first)[0]), total, 1 / passes)
 
     def factors_of(like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
         pairs = zip(blocks_of(like), averages, strict=True)
@@ -232,8 +239,8 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         )
 
     def inverted(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
-        pairs = zip(factors_of(like, averages), frame, strict=True)
-        new = [(kr.inverses(factors, now.damping), old) for factors, old in pairs]
+        parts = zip(factors_of(like, averages), averages, frame, strict=True)
+        new = [(kr.inverses(f, m.damping(now.damping)), old) for f, m, old in parts]
         return averages, tuple(jax.tree.map(sound, *both) for both in new)
 
     def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
@@ -249,14 +256,15 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
             factors = jax.tree.leaves([m.factors for m in averages])
             pairs = zip(factors, jax.tree.leaves(frame), strict=True)
             return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])
-        pairs = zip(frame, factors_of(like, averages), strict=True)
-        return farthest([d for pair in pairs for d in kr.residuals(*pair, damping)])
+        parts = zip(frame, factors_of(like, averages), averages, strict=True)
+        return farthest([d for q, f, m in parts for d in kr.residuals(q, f, m.damping(damping))])
 
     def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
         if eigen:
-            entries = [jnp.maximum(m.squares, 0) for m in averages]
+            entries = [m.damping(jnp.maximum(m.squares, 0)) for m in averages]
             return KroneckerEigen(blocks_of(like), frame, entries)
-        return Kronecker(blocks_of(like), factors_of(like, averages), frame)
+        shifts = [m.damping(jnp.zeros(())) for m in averages]
+        return Kronecker(blocks_of(like), factors_of(like, averages), frame, shifts)
 
     refresh = turned if eigen else inverted
     return Structure(init, measure, operator, refresh, drift, recount=eigen)

@@ -23,10 +23,17 @@ class Moments(NamedTuple):
     Attributes:
       factors: ``A, G``, or the Grams along the axes of a leaf in no layer.
       squares: ``E[(Qᵀ v)²]`` in the block's shape, in the basis Q; ``None`` if not kept.
+      returned: the mean square of what comes of leaves that the model returns, a number that counts
+        in all directions alike; ``None`` where it returns none.
     """
 
     factors: Factors
     squares: jax.Array | None
+    returned: jax.Array | None = None
+
+    def damping(self, damping: jax.Array) -> jax.Array:
+        """λ and what is returned, which the factors do not hold."""
+        return damping if self.returned is None else damping + self.returned
 
 
 def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:

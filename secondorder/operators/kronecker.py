@@ -153,13 +153,14 @@ def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kronecker(Operator):
-    """``⊕ ⊗ᵢ Fᵢ``, with its damped inverses where they are kept.
+    """``⊕ (⊗ᵢ Fᵢ + c I)``, with its damped inverses where they are kept.
 
     Attributes:
       blocks: how leaves are joined; every leaf in one of them.
       factors: for each block, its factors F, symmetric and positive semi-definite.
       inverses: for each block, the inverses of its factors with the damping they were made with;
         ``None`` where they are to be made at each solution.
+      shifts: for each block, c of ``⊗ᵢ Fᵢ + c I``; ``None`` where all are 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -173,16 +174,22 @@ class Kronecker(Operator):
     blocks: Sequence[Block]
     factors: Sequence[Factors]
     inverses: Sequence[Factors] | None = None
+    shifts: Sequence[Scalar] | None = None
 
     def mv(self, v: Params) -> Params:
-        return _by_block(self.blocks, lambda x, f: along_axes(f, x), v, self.factors)
+        product = lambda x, f, c: along_axes(f, x) + c * x
+        return _by_block(self.blocks, product, v, self.factors, self._shifts())
 
     def solve(self, v: Params, damping: Scalar) -> Params:
-        """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; inverses that are kept have their damping within."""
+        """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; inverses that are kept have their damping, and c, within."""
         kept = self.inverses
         if kept is None:
-            kept = [inverses(f, damping) for f in self.factors]
+            pairs = zip(self.factors, self._shifts(), strict=True)
+            kept = [inverses(f, damping + c) for f, c in pairs]
         return _by_block(self.blocks, lambda x, f: along_axes(f, x), v, kept)
+
+    def _shifts(self) -> Sequence[Scalar]:
+        return [0.0] * len(self.factors) if self.shifts is None else self.shifts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import secondorder as so
 from secondorder.curvature import (
@@ -13,6 +14,7 @@ from secondorder.curvature import (
     ggn_sample,
     layerwise,
     per_example,
+    taps,
 )
 from secondorder.operators import kronecker as kr
 
@@ -251,3 +253,108 @@ def test_an_estimate_without_outputs_is_refused():
         layerwise(network(X), so.curvature.gradient())
     with pytest.raises(TypeError, match=r"compose\(loss, model\)"):
         layerwise(lambda p: 0.0).init(PARAMS)
+
+
+# ------------------------------------------------------------------------ leaves that are returned
+
+MU = 0.3
+
+
+def penalised(x=X, act=lambda h: h, of=lambda p: p):
+    """The network and, beside its outputs, leaves that an L2 penalty sees."""
+    model = network(x, act=act).model
+    loss = so.losses.total(so.squared_error(Y[: len(x)]), so.losses.half_sum_of_squares())
+    return so.compose(loss, lambda p: (model(p), so.tree.scale(np.sqrt(MU), of(p))))
+
+
+@pytest.mark.parametrize("eigen", [False, True], ids=["factors", "eigenbases"])
+def test_an_l2_penalty_adds_exactly_its_multiple_of_the_identity(eigen):
+    f = penalised()
+    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
+    operator, _ = updated(layerwise(f, ggn_components(), eigen=eigen), f, PARAMS)
+    product = so.dense(operator, PARAMS)
+    for found, block in zip(blocks_of(product, PARAMS), blocks_of(exact, PARAMS), strict=True):
+        assert np.abs(block - np.diag(np.diag(block))).max() > 0.1
+        np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
+
+
+def test_the_inverse_in_the_eigenbases_has_the_penalty_within():
+    f = penalised()
+    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
+    operator, _ = updated(layerwise(f, ggn_components(), eigen=True), f, PARAMS)
+    flat, back = ravel_pytree(PARAMS)
+    inverse = jax.jacobian(lambda v: ravel_pytree(operator.solve(back(v), 0.1))[0])(flat)
+    for found, block in zip(blocks_of(inverse, PARAMS), blocks_of(exact, PARAMS), strict=True):
+        wanted = np.linalg.inv(block + 0.1 * np.eye(len(block)))
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_the_inverses_of_the_factors_take_the_penalty_for_damping():
+    f, plain = penalised(), network(X, act=lambda h: h)
+    with_penalty, _ = updated(layerwise(f, ggn_components()), f, PARAMS)  # at λ = 0.1
+    curvature = layerwise(plain, ggn_components())
+    grads, state = jax.grad(plain)(PARAMS), curvature.init(PARAMS)
+    damped, _ = curvature.update(grads, state, PARAMS, plain, 0.1 + MU)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10),
+        with_penalty.solve(PARAMS, 0.0),
+        damped.solve(PARAMS, 0.0),
+    )
+
+
+VIEWS = {
+    "kernels alone": (lambda p: [p["w1"], p["w2"]], [3 / 4, 4 / 5]),
+    "transposed": (lambda p: [p["w1"].T, p["w2"].T.reshape(-1)], [3 / 4, 4 / 5]),
+    "twice": (lambda p: [p, p], [2, 2]),
+    "from elsewhere": (lambda p: [p["w1"] - RNG.normal(size=(3, 4))], [3 / 4, None]),
+    "times a traced number": (
+        lambda p: [jnp.sin(jnp.ones(())) * p["w1"]],
+        [3 / 4 * np.sin(1) ** 2, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("of, parts", VIEWS.values(), ids=VIEWS)
+def test_what_is_returned_may_be_a_part_of_a_layer_seen_another_way(of, parts):
+    f = penalised(of=of)
+    _, state = updated(layerwise(f, ggn_components()), f, PARAMS)
+    plain = network(X, act=lambda h: h)
+    _, other = updated(layerwise(plain, ggn_components()), plain, PARAMS)
+    for mine, theirs, part in zip(state.averages, other.averages, parts, strict=True):
+        assert (mine.returned is None) == (part is None)
+        if part is not None:
+            np.testing.assert_allclose(mine.returned, part * MU, rtol=1e-12)
+        for a, b in zip(mine.factors, theirs.factors, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_a_sampled_penalty_is_met_in_expectation():
+    f = penalised()
+    curvature = layerwise(f, fisher_sample(), decay=0.99)
+    step = lambda state, _: (update_at(curvature, f, PARAMS, state)[1], None)
+    state, _ = jax.lax.scan(step, curvature.init(PARAMS), length=300)
+    for mine in state.averages:
+        np.testing.assert_allclose(mine.returned, MU, rtol=0.1)
+
+
+def test_leaves_that_are_returned_are_named_and_not_told_apart_by_example():
+    layout = taps.read(penalised().model, PARAMS)
+    assert [block.kind for block in layout.blocks] == ["dense", "dense"]
+    assert all(block.returned and not block.apart for block in layout.blocks)
+    assert all("returned" in row.reason for row in so.layer_table(penalised(), PARAMS))
+    some = penalised(of=lambda p: p["w1"])
+    first, second = taps.read(some.model, PARAMS).blocks
+    assert first.returned and not first.apart and second.apart and not second.returned
+
+
+def test_a_leaf_that_is_scaled_entry_by_entry_before_it_is_returned_is_a_fallback():
+    f = penalised(of=lambda p: p["w1"] * np.arange(12.0).reshape(3, 4))
+    blocks = {row.leaf: row for row in so.layer_table(f, PARAMS)}
+    assert blocks["['w1']"].block == "fallback (1, 1, 12)"
+    assert blocks["['w2']"].block == "dense (1, 5, 2)"
+
+
+def test_a_model_that_returns_other_leaves_than_its_layout_says_is_refused():
+    layout = taps.read(network(X).model, PARAMS)
+    with pytest.raises(ValueError, match="in another way"):
+        taps.tapped(penalised(act=jnp.tanh).model, PARAMS, layout)

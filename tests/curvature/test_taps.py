@@ -103,7 +103,7 @@ def test_scans_and_checkpoints_stay_what_they_are():
         return pull(jnp.ones_like(outputs))
 
     def tapped(p):
-        outputs, pull = taps.tapped(case.model, p, layout)
+        outputs, pull, _ = taps.tapped(case.model, p, layout)
         return pull(jnp.ones_like(outputs))
 
     assert primitives(tapped) == primitives(plain)
@@ -113,7 +113,7 @@ def test_a_layout_serves_every_batch_size_and_no_other_model():
     params = affine(3, 4)
     on = lambda batch: lambda p: jnp.tanh(batch @ p["w"] + p["b"])
     layout = taps.read(on(X), params)
-    outputs, pull = taps.tapped(on(X[:2]), params, layout)
+    outputs, pull, _ = taps.tapped(on(X[:2]), params, layout)
     _, ((use,),) = pull(outputs)
     assert use.inputs.shape == (1, 2, 1, 4)
     with pytest.raises(ValueError, match="in another way.*dense.*bias"):
@@ -183,7 +183,7 @@ def test_explicitly_sharded_parameters_and_batches_are_tapped():
 
     def run(p, x):
         model = lambda p: jnp.tanh(x @ p["w"] + p["b"])
-        outputs, pull = taps.tapped(model, p, taps.read(model, p))
+        outputs, pull, _ = taps.tapped(model, p, taps.read(model, p))
         return pull(outputs)
 
     alone = jax.jit(run)(params, x)
@@ -199,7 +199,7 @@ def test_one_backward_pass_can_be_taken_of_many_cotangents(x64):
 
     @jax.jit
     def run(p):
-        outputs, pull = taps.tapped(case.model, p, layout)
+        outputs, pull, _ = taps.tapped(case.model, p, layout)
         return [pull(c * jnp.ones_like(outputs))[1] for c in (1.0, 2.0)]
 
     once, twice = run(case.params)
@@ -212,7 +212,7 @@ def test_statistics_can_be_differentiated_and_batched(x64):
 
     def trace(p, x):
         model = lambda p: jnp.tanh(x @ p["w"] + p["b"])
-        outputs, pull = taps.tapped(model, p, taps.read(model, p))
+        outputs, pull, _ = taps.tapped(model, p, taps.read(model, p))
         _, ((use,),) = pull(outputs)
         return jnp.sum(use.sensitivities**2)
 

@@ -61,8 +61,9 @@ class Block:
       shape: ``(S, a, b)``. The last row of a layer with a bias is the bias; a scale and its shift
         are one row ``(S, 1, 2C)``, a leaf that is not understood ``(1, 1, size)``.
       parts: how each leaf lies in the block.
-      apart: whether its statistics tell the examples apart; not of a fallback, nor where every
-        position counts as an example.
+      apart: whether its statistics tell the examples apart, and all of them; not of a fallback,
+        nor where every position counts as an example, nor of leaves that are returned.
+      returned: whether the model returns any of its leaves, as it does for a penalty.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Block:
     shape: tuple[int, int, int]
     parts: tuple[Part, ...]
     apart: bool = False
+    returned: bool = False
 
     @property
     def _axis(self) -> int:

@@ -81,6 +81,7 @@ class Reading:
       scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
         the number of the operand that is the leaf.
       broken: leaf → why it is not understood.
+      returned: leaf → the numbers of the outputs that it is, but for a factor.
       examples: the atoms of the examples' axis, ``None`` where the outputs have no common one.
     """
 
@@ -90,6 +91,7 @@ class Reading:
     later: dict[tuple[int, ...], Site]
     scaling: dict[tuple[int, ...], int]
     broken: dict[int, str]
+    returned: dict[int, list[int]]
     examples: labels.Atoms | None = None
 
     def drop(self, info: Info, reason: str) -> None:

@@ -134,7 +134,12 @@ class _Grouping:
         if leaf in self.reasons:
             return
         if leaf not in self.uses:
-            self.reasons[leaf] = "no gradient of the model's outputs reaches it"
+            returned = leaf in self.reading.returned
+            self.reasons[leaf] = (
+                "the model returns it among its outputs, and uses it for none"
+                if returned
+                else "no gradient of the model's outputs reaches it"
+            )
             return
         more = [(n, s) for match in self._matches(leaf) for n, s, _ in match]
         found = _kernel(self.uses[leaf], self.shapes[leaf], tuple(more))
@@ -260,7 +265,11 @@ class _Grouping:
         known = all(knows_examples(site, self.reading.examples) for site in uses)
         examples = self.reading.examples if known else None
         reason = self._reason(leaf, kind, partner, known)
-        block = Block(self.paths[leaf], leaves, kind, reason, shape, parts, apart=known)
+        returned = any(each in self.reading.returned for each in leaves)
+        if returned:
+            reason += " What is returned of it adds to all its directions alike."
+        apart = known and not returned
+        block = Block(self.paths[leaf], leaves, kind, reason, shape, parts, apart, returned)
         return Group(block, tuple(rows), flips, slots, pieces, examples)
 
     def _reason(self, leaf: int, kind: str, partner, known: bool) -> str:

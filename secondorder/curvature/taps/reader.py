@@ -54,10 +54,15 @@ def read_program(closed: Any) -> Reading:
             what = f"is of {var.aval.dtype}, not a real number" if var.aval.size else "is empty"
             reader.reading.broken[i] = f"it {what}"
     found, axes = reader.walk(jaxpr, infos, inputs, (), ())
-    for info in found:
+    rest = []
+    for number, (info, axis) in enumerate(zip(found, axes, strict=True)):
+        leaf = strides.whole_leaf(info.view)
+        if leaf is not None:  # for a penalty, which has no axis of examples
+            reader.reading.returned.setdefault(leaf, []).append(number)
+            continue
         reader.reading.drop(info, "the model returns it among its outputs")
-    leading = [axis[0] for axis, var in zip(axes, jaxpr.outvars, strict=True) if var.aval.shape]
-    sizes = {var.aval.shape[0] for var in jaxpr.outvars if var.aval.shape}
+        rest += [(axis[0], jaxpr.outvars[number].aval.shape[0])] if axis else []
+    leading, sizes = [axis for axis, _ in rest], {size for _, size in rest}
     if len(sizes) <= 1:
         for axis in leading[1:]:
             labels.unify(leading[0], axis)
@@ -69,7 +74,7 @@ class Reader:
     """The walk, and the :class:`Reading` that it fills."""
 
     def __init__(self):
-        self.reading = Reading({}, {}, {}, {}, {}, {})
+        self.reading = Reading({}, {}, {}, {}, {}, {}, {})
 
     def walk(self, jaxpr: Any, infos, axes, path, scans) -> tuple[list[Info], list[labels.Axes]]:
         """Read one program, given what is known of its inputs; returns the same of its outputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secondorder import tree
-from secondorder.curvature.taps.blocks import Layout
+from secondorder.curvature.taps.blocks import Block, Layout
 from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
 from secondorder.curvature.taps.grouping import Group, group
 from secondorder.curvature.taps.programs import alive, is_literal, opened, programs, scan_counts
@@ -21,6 +22,7 @@ from secondorder.curvature.taps.statistics import Use, statistics
 from secondorder.tree import Params
 
 Path = tuple[int, ...]
+OUTPUT = -1  # no equation's number: the factors of leaves that are returned are recorded there
 
 
 class Tapped(NamedTuple):
@@ -30,10 +32,13 @@ class Tapped(NamedTuple):
       outputs: of the model.
       pull: ``cotangent ↦ (gradients, statistics)``; statistics are one tuple of :class:`Use` per
         block, empty for a fallback.
+      returned: ``cotangent ↦`` for each block the mean square of the part of its gradients that
+        comes of leaves which the model returns; ``None`` where it returns none.
     """
 
     outputs: Any
     pull: Callable[[Any], tuple[Params, tuple[tuple[Use, ...], ...]]]
+    returned: Callable[[Any], tuple[jax.Array | None, ...]]
 
 
 @jax.custom_jvp
@@ -93,7 +98,8 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
     with N the examples along the outputs' leading axis and T the positions that share the weights;
     where the examples cannot be followed to a layer, its positions are all examples, and its reason
     says so. Scales, shifts and lone biases are summed over T, uses included: those sensitivities
-    are gradients of single examples. Statistics are in at least float32.
+    are gradients of single examples. What comes of leaves that the model returns, as it does for a
+    penalty, is not in these sums. Statistics are in at least float32.
 
     Args:
       model: as in :func:`read`.
@@ -108,7 +114,7 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
       >>> from secondorder.curvature import taps
       >>> x, w = jnp.arange(6.0).reshape(3, 2), jnp.ones((2, 4))
       >>> model = lambda w: x @ w
-      >>> outputs, pull = taps.tapped(model, w, taps.read(model, w))
+      >>> outputs, pull, _ = taps.tapped(model, w, taps.read(model, w))
       >>> grad, ((use,),) = pull(jnp.ones((3, 4)))
       >>> use.inputs.shape, use.sensitivities.shape
       ((1, 3, 1, 2), (1, 3, 1, 4))
@@ -136,7 +142,27 @@ def tapped(model: Callable[[Params], Any], params: Params, layout: Layout) -> Ta
         uses = tuple(statistics(g, records, slopes) for g in groups)
         return jax.tree.unflatten(params_tree, grads), uses
 
-    return Tapped(outputs, pull)
+    def returned(cotangent: Any) -> tuple[jax.Array | None, ...]:
+        slopes = jax.tree.leaves(cotangent)
+        part = lambda k: _square(slopes[k], records[OUTPUT, k])
+        return tuple(_mean_square(g.block, reading.returned, part) for g in groups)
+
+    return Tapped(outputs, pull, returned)
+
+
+def _mean_square(
+    block: Block, returned: dict[int, list[int]], part: Callable[[int], jax.Array]
+) -> jax.Array | None:
+    """Over the entries of a block, of what ``part`` makes of the outputs that are its leaves."""
+    numbers = [k for leaf in block.leaves for k in returned.get(leaf, ())]
+    if not block.returned:
+        return None
+    return sum(map(part, numbers)) / math.prod(block.shape)  # pyright: ignore[reportReturnType]
+
+
+def _square(slope: jax.Array, factor: jax.Array | None) -> jax.Array:
+    slope = jnp.asarray(slope, tree.accumulation_dtype(slope.dtype))
+    return jnp.sum((slope if factor is None else slope * factor) ** 2)
 
 
 def _check(layout: Layout, groups: Sequence[Group]) -> None:
@@ -147,7 +173,7 @@ def _check(layout: Layout, groups: Sequence[Group]) -> None:
         raise ValueError(
             f"The layout was read of parameters with {len(then)} leaves, but these have {len(now)}."
         )
-    identity = lambda block: (block.leaves, block.kind, block.parts)
+    identity = lambda block: (block.leaves, block.kind, block.parts, block.returned)
     said = lambda block: f"{block.kind} {block.shape} ({block.reason})"
     for leaf, path in enumerate(layout.paths):
         if identity(then[leaf]) != identity(now[leaf]):
@@ -220,6 +246,8 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
         if here in plan.sites:
             out = [_tap(out[0], taps[here])]
         env.update(zip(eqn.outvars, out, strict=True))
+    if not path:
+        records |= {(OUTPUT, k): factors.get(v) for k, v in enumerate(jaxpr.outvars)}
     return [read(v) for v in jaxpr.outvars], records
 
 

@@ -52,6 +52,13 @@ def whole(source: tuple[str, Any], shape: Sequence[int]) -> View:
     return View(source, tuple(dims))
 
 
+def whole_leaf(view: View | None) -> int | None:
+    """The leaf that a view holds every entry of once, but for one factor of all, if any."""
+    if view is None or view.scaled == "array" or view.scans or view.fixed:
+        return None
+    return view.leaf if all(map(is_feature, view.dims)) else None
+
+
 def length(axis: Axis) -> int:
     """How many entries an axis has."""
     return math.prod(n for n, _ in axis)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 import secondorder as so
 from experiments.cost import GRADIENT
-from experiments.optimizers import Optimizer
+from experiments.optimizer import Optimizer
 from experiments.problem import Data, Problem
 
 STALLED_AFTER = 30  # steps in a row that leave value and gradient unchanged to the last bit

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.engine import Forgetful, Keeper, Prepared, Run, Status, run
-from experiments.optimizers import Optimizer
+from experiments.optimizer import Optimizer
 
 TRIALS = 10
 TUNING_SEED = 1_000_003  # none of the seeds that are reported

@@ -13,7 +13,7 @@ import jax
 from experiments import engine, tuning
 from experiments.bar import Shows
 from experiments.engine import Prepared, Run, Setting
-from experiments.optimizers import Optimizer
+from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.provenance import versions
 from experiments.records import Store

@@ -6,7 +6,7 @@ import optax
 
 import secondorder as so
 from experiments import cost
-from experiments.optimizers import Look, Optimizer
+from experiments.optimizer import Look, Optimizer
 from experiments.problem import Problem
 
 

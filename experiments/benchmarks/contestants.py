@@ -15,7 +15,8 @@ import optax
 import secondorder as so
 from experiments import cost
 from experiments.benchmarks.settings import SETTINGS
-from experiments.optimizers import OPTIMIZERS, Look, Optimizer, Search
+from experiments.optimizer import Look, Optimizer, Search
+from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 
 RATES = Search((1e-3, 1e-2, 1e-1))

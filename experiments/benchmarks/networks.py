@@ -17,7 +17,7 @@ from experiments.benchmarks.tables import Report, Request, Table
 from experiments.benchmarks.timing import interleaved
 from experiments.engine import Prepared, Run
 from experiments.errors import pick
-from experiments.optimizers import Optimizer
+from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
 from experiments.provenance import source_fingerprint

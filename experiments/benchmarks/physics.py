@@ -5,7 +5,8 @@ from experiments import cost
 from experiments.benchmarks.networks import Field, contest
 from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Report, Request
-from experiments.optimizers import OPTIMIZERS, Look, Optimizer
+from experiments.optimizer import Look, Optimizer
+from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 from experiments.problems import burgers, heat, poisson, poisson_5d
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import tuning
-from experiments.optimizers import OPTIMIZERS, Optimizer
+from experiments.optimizer import Optimizer
+from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 from experiments.provenance import source_fingerprint
 from experiments.unit import Unit

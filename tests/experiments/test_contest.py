@@ -19,7 +19,7 @@ from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Request
 from experiments.checkpoints import SECONDS
 from experiments.engine import Progress
-from experiments.optimizers import Search
+from experiments.optimizer import Search
 from experiments.provenance import source_fingerprint
 from experiments.records import Store
 

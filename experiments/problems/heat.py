@@ -81,7 +81,7 @@ BRIEF = dataclasses.replace(
     steps={"first-order": 2_000, "quasi-newton": 600, "matrix-free": 100, "dense": 100},
     tuning_steps=400,
     left_out=dict.fromkeys(
-        ("newton", "trust-region-newton", "cubic-newton"),
+        ("newton", "trust-region-newton", "cubic-newton", "hybrid-newton"),
         "a Hessian of the squared derivatives costs five hundred gradients a step",
     ),
 )

@@ -354,6 +354,17 @@ def test_a_leaf_that_is_scaled_entry_by_entry_before_it_is_returned_is_a_fallbac
     assert blocks["['w2']"].block == "dense (1, 5, 2)"
 
 
+def test_a_number_among_the_outputs_changes_nothing():
+    params, x = {"w": np.ones((3, 2))}, jnp.asarray(X)
+    model = lambda p: (x @ p["w"], 1.0, 0.5 * p["w"])
+    tapped = taps.tapped(model, params, taps.read(model, params))
+    cotangent = (jnp.ones((6, 2)), jnp.ones(()), jnp.ones((3, 2)))
+    assert tapped.returned(cotangent) == (0.25,)
+    grads, ((use,),) = tapped.pull(cotangent)
+    through = np.einsum("snta,sntb->ab", use.inputs, use.sensitivities)
+    np.testing.assert_allclose(grads["w"], through + 0.5, rtol=1e-12)
+
+
 def test_a_model_that_returns_other_leaves_than_its_layout_says_is_refused():
     layout = taps.read(network(X).model, PARAMS)
     with pytest.raises(ValueError, match="in another way"):

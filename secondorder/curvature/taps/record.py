@@ -247,7 +247,8 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
             out = [_tap(out[0], taps[here])]
         env.update(zip(eqn.outvars, out, strict=True))
     if not path:
-        records |= {(OUTPUT, k): factors.get(v) for k, v in enumerate(jaxpr.outvars)}
+        returned = enumerate(None if is_literal(v) else v for v in jaxpr.outvars)
+        records |= {(OUTPUT, k): factors.get(v) for k, v in returned}
     return [read(v) for v in jaxpr.outvars], records
 
 

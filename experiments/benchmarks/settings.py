@@ -24,7 +24,7 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # Bases for the axes of 784 double the time of a step, and it leaves the plateau later.
     ("curves", "soap"): {"max_precond_dim": 500},
     # Batches of 64 windows are noisy: memories of a few steps, and a λ that is held.
-    ("byte-transformer", "soap"): {"b1": 0.8, "b2": 0.98, "precondition_frequency": 5},
+    ("byte-transformer", "soap"): {"b1": 0.8, "b2": 0.98, "precondition_frequency": 4},
     ("byte-transformer", "kfac"): {"momentum": 0.7, "refresh": 1, "trials": None},
     # Points drawn anew at every step: momentum, whole steps, and λ by their gain ratio.
     ("poisson-5d", "natural-gradient"): {"damping": 1.0, "momentum": 0.8, "search": False},

@@ -27,7 +27,7 @@ def convergence_figure(problem: Problem, runs: Sequence[Run]) -> Figure:
     figure.suptitle(problem.title, fontsize=14, fontweight="bold")
     for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
         _draw_row(part, problem, runs, row)
-        legend_below(part, columns=4 if len(row) == 8 or len(row) > 10 else 5)
+        legend_below(part, columns=4 if len(row) == 8 else 5)
     return figure
 
 

@@ -82,14 +82,19 @@ def legend_entries(figure: Figure | SubFigure) -> tuple[list[Any], list[str]]:
 
 
 def legend_below(figure: Figure | SubFigure, columns: int) -> None:
-    """All entries of all panels, under the figure."""
-    figure.legend(
-        *legend_entries(figure),
-        loc="outside lower center",
-        ncols=columns,
-        handlelength=3.6,
-        columnspacing=1.8,
-    )
+    """All entries of all panels, under the figure, in the most columns up to these that fit."""
+    entries = legend_entries(figure)
+    for count in range(columns, 0, -1):
+        legend = figure.legend(
+            *entries,
+            loc="outside lower center",
+            ncols=count,
+            handlelength=3.6,
+            columnspacing=1.8,
+        )
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 @styled

@@ -58,6 +58,16 @@ def test_more_curves_than_stay_apart_are_drawn_in_two_rows_on_the_same_axes():
             assert len({axes.get_xlim() for axes in figure.axes[column::3]}) == 1
 
 
+def test_a_legend_of_long_names_takes_as_many_rows_as_it_needs():
+    failed = str(Status.DIVERGED)
+    names = ("gradient-descent", "gradient-descent-line-search", "adam", "lbfgs", "newton")
+    results = finished(*(made(name, [1, 5.0, math.inf], status=failed) for name in names))
+    figure = convergence_figure(PROBLEM, results.runs)
+    (legend,) = figure.subfigs[0].legends
+    assert len(legend.get_texts()) == len(names)
+    assert legend.get_window_extent().width <= figure.bbox.width
+
+
 def test_a_vanished_gradient_far_from_the_optimum_is_no_convergence():
     run = made("gradient-descent", [1, 0.9, 0.9], status=str(Status.CONVERGED))
     add_measure(PROBLEM, [run], optimum=0.0)

@@ -56,6 +56,11 @@ def tried(product: float) -> StepCost:
     return price
 
 
+def hybrid(diagnostics: Diagnostics) -> float:
+    """Columns of the Hessian where the step took that, of the Jacobian where it did not."""
+    return tried(HESSIAN_PRODUCT if diagnostics["newton"] else TANGENT)(diagnostics)
+
+
 def searched(order: int) -> StepCost:
     """The gradient, the rows, derivatives along the path, and a value per fraction.
 

@@ -25,6 +25,11 @@ def _lbfgs_diagnostics(state: Any) -> Mapping[str, jax.Array]:
     return {"linesearch_steps": optax.tree.get(state, "num_linesearch_steps")}
 
 
+def _hybrid_diagnostics(state: Any) -> Mapping[str, jax.Array]:
+    """With which of its two matrices the step was taken."""
+    return {**so.diagnostics(state), "newton": optax.tree.get(state, "newton")}
+
+
 def _loss_and_model(problem: Problem) -> str:
     """For methods of Gauss-Newton kind."""
     _, objective = problem.example()
@@ -178,8 +183,9 @@ _FURTHER = (
         label="Hybrid of Gauss-Newton and Newton",
         build=lambda: so.hybrid_newton(),
         step_class="dense",
-        step_cost=cost.tried(cost.HESSIAN_PRODUCT),
+        step_cost=cost.hybrid,
         look=Look("#117733", (0, (9, 2)), "D"),
+        diagnose=_hybrid_diagnostics,
         scale="radius",
         needs=_loss_and_model,
     ),

@@ -240,7 +240,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
 
     def inverted(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
         parts = zip(factors_of(like, averages), averages, frame, strict=True)
-        new = [(kr.inverses(f, m.damping(now.damping)), old) for f, m, old in parts]
+        new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
         return averages, tuple(jax.tree.map(sound, *both) for both in new)
 
     def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
@@ -257,13 +257,15 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
             pairs = zip(factors, jax.tree.leaves(frame), strict=True)
             return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])
         parts = zip(frame, factors_of(like, averages), averages, strict=True)
-        return farthest([d for q, f, m in parts for d in kr.residuals(q, f, m.damping(damping))])
+        return farthest(
+            [d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))]
+        )
 
     def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
         if eigen:
-            entries = [m.damping(jnp.maximum(m.squares, 0)) for m in averages]
+            entries = [m.with_returned(jnp.maximum(m.squares, 0)) for m in averages]
             return KroneckerEigen(blocks_of(like), frame, entries)
-        shifts = [m.damping(jnp.zeros(())) for m in averages]
+        shifts = [m.with_returned(0.0) for m in averages]
         return Kronecker(blocks_of(like), factors_of(like, averages), frame, shifts)
 
     refresh = turned if eigen else inverted

@@ -31,9 +31,9 @@ class Moments(NamedTuple):
     squares: jax.Array | None
     returned: jax.Array | None = None
 
-    def damping(self, damping: jax.Array) -> jax.Array:
-        """λ and what is returned, which the factors do not hold."""
-        return damping if self.returned is None else damping + self.returned
+    def with_returned(self, x: Any) -> Any:
+        """``x``, a λ or eigenvalues, and what is returned on top, which the factors do not hold."""
+        return x if self.returned is None else x + self.returned
 
 
 def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:

@@ -306,7 +306,7 @@ VIEWS = {
     "kernels alone": (lambda p: [p["w1"], p["w2"]], [3 / 4, 4 / 5]),
     "transposed": (lambda p: [p["w1"].T, p["w2"].T.reshape(-1)], [3 / 4, 4 / 5]),
     "twice": (lambda p: [p, p], [2, 2]),
-    "from elsewhere": (lambda p: [p["w1"] - RNG.normal(size=(3, 4))], [3 / 4, None]),
+    "from elsewhere": (lambda p: [p["w1"] - np.arange(12.0).reshape(3, 4)], [3 / 4, None]),
     "times a traced number": (
         lambda p: [jnp.sin(jnp.ones(())) * p["w1"]],
         [3 / 4 * np.sin(1) ** 2, None],

@@ -41,6 +41,17 @@ def test_what_is_built_for_the_layers_of_a_model_sees_them(name):
     assert value[-1] < 0.1 * value[0]
 
 
+def test_a_hybrid_pays_for_the_hessian_only_where_it_took_it():
+    setting = set_up(PROBLEMS["mgh-wood"])
+    columns = run(prepare(setting, OPTIMIZERS["hybrid-newton"]), 0, 12).columns
+    newton, paid = columns["newton"][1:], np.diff(columns["gradient_equivalents"])
+    assert 0 < newton.sum() < len(newton)
+    four = columns["products"][1:]
+    np.testing.assert_array_equal(four, 4)  # columns, of either
+    wanted = 2 + four * np.where(newton, cost.HESSIAN_PRODUCT, cost.TANGENT)
+    np.testing.assert_allclose(paid, wanted)
+
+
 @pytest.mark.parametrize("name", ["gradient-descent-line-search", "newton", "hessian-free"])
 def test_the_same_seed_gives_the_same_records(name):
     setting = set_up(LINE)

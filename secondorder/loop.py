@@ -158,6 +158,20 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
 
 def run(problem: Problem, start: Loop) -> Loop:
     """The loop. Its body evaluates first and tests, then updates: one gradient per step."""
+    pack, unpack = tree.packing(start)
+    is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
+    body = _body(problem, pack, unpack)
+    return unpack(jax.lax.while_loop(is_running, body, pack(start)))
+
+
+def once(problem: Problem, loop: Loop) -> Loop:
+    """One turn of the loop, for a loop of somebody else."""
+    pack, unpack = tree.packing(loop)
+    return unpack(_body(problem, pack, unpack)(pack(loop)))
+
+
+def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any], Any]:
+    """Of a packed loop: a kernel is compiled and launched for every array that leaves a branch."""
 
     def body(packed):
         loop = _evaluate(problem.fn, unpack(packed))
@@ -183,10 +197,7 @@ def run(problem: Problem, start: Loop) -> Loop:
         running = loop.status == Status.RUNNING.value
         return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
 
-    # A kernel is compiled and launched for every array that leaves a branch: scalars leave as one.
-    pack, unpack = tree.packing(start)
-    is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
-    return unpack(jax.lax.while_loop(is_running, body, pack(start)))
+    return body
 
 
 def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:

@@ -1,4 +1,4 @@
-"""Small adapters to other libraries."""
+"""What an Optax transformation sees of the extra arguments of ``update``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""Methods as solvers of Optimistix: its loop and adjoints, their steps and stopping test.
+
+Optimistix's own wrapper of Optax stops where an update is small, which a rejected step is; these
+stop as ``so.minimize`` does, at a point whose gradient is small, and say why they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optimistix as optx
+
+from secondorder import losses, tree
+from secondorder.loop import Loop, Problem, Status, begin, once
+from secondorder.objective import AnyObjective, Objective
+from secondorder.states import settled
+
+
+class _Steps(optx.AbstractIterativeSolver):
+    """What both kinds share; ``_objective`` says what is minimised."""
+
+    optimizer: optax.GradientTransformation
+    tol: float | None = None
+
+    @property
+    def rtol(self) -> float | None:  # of no norm of a step: see `tol`
+        return self.tol
+
+    @property
+    def atol(self) -> float | None:
+        return self.tol
+
+    @property
+    def norm(self) -> Callable:
+        return tree.norm
+
+    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
+        raise NotImplementedError
+
+    def _problem(self, fn: Callable, y: Any, args: Any, options: Any) -> Problem:
+        if options:
+            raise ValueError(
+                f"A solver of secondorder reads no options, but got {sorted(options)}. Leave them "
+                "out; bounds are an argument of so.minimize and so.least_squares."
+            )
+        return Problem(
+            fn=self._objective(fn, args),
+            optimizer=optax.with_extra_args_support(self.optimizer),
+            tol=float(jnp.finfo(tree.dtype(y)).eps) ** 0.5 if self.tol is None else self.tol,
+            max_steps=jnp.iinfo(jnp.int32).max,  # Optimistix counts them
+        )
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> Loop:
+        del f_struct, aux_struct, tags
+        tree.check_real(y, "y0")
+        return begin(self._problem(fn, y, args, options), jax.tree.map(settled, y), history=0)
+
+    def step(self, fn, y, args, options, state: Loop, tags):
+        del tags
+        loop = once(self._problem(fn, y, args, options), state)
+        # Wanted at the end alone, where `postprocess` evaluates it.
+        aux = tree.zeros_like(jax.eval_shape(lambda y: fn(y, args)[1], y))
+        return loop.params, loop, aux
+
+    def terminate(self, fn, y, args, options, state: Loop, tags):
+        del fn, y, args, options, tags
+        results, status = optx.RESULTS, state.status
+        is_any = lambda *names: jnp.isin(status, jnp.asarray([name.value for name in names]))
+        failure = results.where(
+            is_any(Status.NONFINITE), results.nonfinite, results.nonlinear_divergence
+        )
+        sound = is_any(Status.RUNNING, Status.CONVERGED)
+        return ~is_any(Status.RUNNING), results.where(sound, results.successful, failure)
+
+    def postprocess(self, fn, y, aux, args, options, state: Loop, tags, result):
+        del aux, options, tags, result
+        known = {"status": state.status, "steps": state.steps, "grad_norm": state.grad_norm}
+        return y, fn(y, args)[1], known
+
+
+class Minimiser(_Steps, optx.AbstractMinimiser):
+    """An optimizer for ``optimistix.minimise``.
+
+    Optimistix traces the function it is given into one piece, so that there is no loss after a
+    model in it: methods of the Hessian and of gradients serve it, Gauss-Newton ones raise.
+
+    Attributes:
+      optimizer: any Optax transformation.
+      tol: tolerance of the test of :func:`secondorder.minimize`; ``None`` takes ``√ε``.
+
+    ``solution.stats`` holds the ``status`` (:class:`secondorder.Status`), ``steps`` and
+    ``grad_norm``; a status that is no success is ``optimistix.RESULTS.nonfinite`` or
+    ``nonlinear_divergence``.
+
+    Example:
+      >>> import jax.numpy as jnp, optimistix as optx, secondorder as so
+      >>> from secondorder.interop.optimistix import Minimiser
+      >>> solver = Minimiser(so.trust_region_newton())
+      >>> f = lambda y, args: jnp.sum((y - args) ** 2)
+      >>> optx.minimise(f, solver, jnp.zeros(2), args=3.0).value.tolist()
+      [3.0, 3.0]
+    """
+
+    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
+        return lambda y: fn(y, args)[0]
+
+
+class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
+    """An optimizer for ``optimistix.least_squares``: any method, Gauss-Newton ones included.
+
+    Attributes:
+      optimizer, tol: see :class:`Minimiser`.
+
+    Example:
+      >>> import jax.numpy as jnp, optimistix as optx, secondorder as so
+      >>> from secondorder.interop.optimistix import LeastSquaresSolver
+      >>> rosenbrock = lambda y, args: jnp.stack([10 * (y[1] - y[0] ** 2), 1 - y[0]])
+      >>> solver = LeastSquaresSolver(so.levenberg_marquardt())
+      >>> solution = optx.least_squares(rosenbrock, solver, jnp.array([-1.2, 1.0]))
+      >>> solution.value.round(3).tolist()
+      [1.0, 1.0]
+    """
+
+    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
+        return Objective(losses.half_sum_of_squares(), lambda y: fn(y, args)[0])

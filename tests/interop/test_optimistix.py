@@ -1,0 +1,117 @@
+"""Solvers for Optimistix step as ``minimize`` and ``least_squares`` do, and end as they do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optimistix as optx
+import pytest
+
+import secondorder as so
+from secondorder.interop.optimistix import LeastSquaresSolver, Minimiser
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+START = {"x": np.array(-1.2), "y": np.array(1.0)}
+
+
+def residual(p, args=None):
+    return jnp.stack([10 * (p["y"] - p["x"] ** 2), 1 - p["x"]])
+
+
+def rosenbrock(p, args=None):
+    return 0.5 * jnp.sum(residual(p) ** 2)
+
+
+def the_same(theirs, ours):
+    close = jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-10), theirs.value, ours.params)
+    assert all(jax.tree.leaves(close))
+    assert int(theirs.stats["steps"]) == int(ours.steps)
+    assert int(theirs.stats["status"]) == int(ours.status)
+
+
+@pytest.mark.parametrize("method", [so.newton_cg, so.trust_region_newton, so.lbfgs])
+def test_minimise_takes_the_steps_of_minimize(method):
+    theirs = optx.minimise(rosenbrock, Minimiser(method()), START)
+    ours = jax.jit(lambda p: so.minimize(rosenbrock, p, method()))(START)
+    assert bool(ours.success)
+    the_same(theirs, ours)
+
+
+@pytest.mark.parametrize("method", [so.levenberg_marquardt, so.dogleg, so.gauss_newton])
+def test_least_squares_takes_the_steps_of_least_squares(method):
+    theirs = optx.least_squares(residual, LeastSquaresSolver(method()), START)
+    ours = jax.jit(lambda p: so.least_squares(residual, p, method()))(START)
+    assert bool(ours.success)
+    the_same(theirs, ours)
+
+
+def test_a_rejected_step_is_no_end():
+    """Optimistix's own wrapper takes an update of zeros for convergence."""
+    cliff = lambda p, args: jnp.sqrt(1 + 100 * p**2)  # Newton's step overshoots from far away
+    method = so.trust_region_newton(1e6)
+    found = optx.minimise(cliff, Minimiser(method), jnp.array(3.0))
+    assert found.state.state.rejections > 0
+    assert abs(found.value) < 1e-6
+    fooled = optx.minimise(cliff, optx.OptaxMinimiser(method, 1e-8, 1e-8), jnp.array(3.0))
+    assert abs(fooled.value) > 1
+
+
+def test_the_solution_is_differentiable_by_the_adjoint_of_optimistix():
+    quadratic = lambda y, args: jnp.sum((y - args**2) ** 2 * jnp.array([1.0, 3.0]))
+    solve = lambda a: optx.minimise(quadratic, Minimiser(so.newton()), jnp.zeros(2), args=a).value
+    assert jnp.allclose(jax.jacrev(solve)(jnp.array(3.0)), 6.0)
+    assert jnp.allclose(jax.jacfwd(solve)(jnp.array(3.0)), 6.0)
+
+
+@pytest.mark.parametrize("kind", ["minimise", "least_squares"])
+def test_the_auxiliary_output_is_that_of_the_solution(kind):
+    fn = {"minimise": rosenbrock, "least_squares": residual}[kind]
+    solver = {
+        "minimise": Minimiser(so.trust_region_newton()),
+        "least_squares": LeastSquaresSolver(so.levenberg_marquardt()),
+    }[kind]
+    with_aux = lambda p, args: (fn(p), {"twice": 2 * p["x"]})
+    found = getattr(optx, kind)(with_aux, solver, START, has_aux=True)
+    assert float(found.aux["twice"]) == 2 * float(found.value["x"])
+
+
+def test_an_objective_that_becomes_nan_ends_at_the_last_finite_point():
+    wall = lambda y, args: jnp.where(y > 0.5, y, jnp.nan)
+    solver = Minimiser(optax.sgd(0.4))
+    found = optx.minimise(wall, solver, jnp.array(1.0), throw=False)
+    assert found.result == optx.RESULTS.nonfinite
+    assert int(found.stats["status"]) == so.Status.NONFINITE.value
+    assert float(found.value) == pytest.approx(0.6)
+
+
+def test_the_step_limit_is_that_of_optimistix():
+    solver = Minimiser(so.gradient_descent())
+    found = optx.minimise(rosenbrock, solver, START, max_steps=5, throw=False)
+    assert found.result == optx.RESULTS.nonlinear_max_steps_reached
+    assert int(found.stats["steps"]) == 5
+
+
+def test_an_end_that_is_no_success_says_why():
+    still = Minimiser(optax.sgd(0.0))
+    found = optx.minimise(rosenbrock, still, START, throw=False)
+    assert found.result == optx.RESULTS.nonlinear_divergence
+    assert int(found.stats["status"]) == so.Status.STAGNATED.value
+
+
+def test_many_starts_at_once():
+    starts = {"x": jnp.array([-1.2, 0.0, 2.0]), "y": jnp.array([1.0, -1.0, 2.0])}
+    solver = LeastSquaresSolver(so.levenberg_marquardt())
+    found = jax.vmap(lambda p: optx.least_squares(residual, solver, p).value)(starts)
+    assert jnp.allclose(found["x"], 1.0)
+    assert jnp.allclose(found["y"], 1.0)
+
+
+def test_a_gauss_newton_method_asks_for_residuals():
+    with pytest.raises(TypeError, match="sum_of_squares"):
+        optx.minimise(rosenbrock, Minimiser(so.gauss_newton()), START)
+
+
+def test_options_are_refused_rather_than_ignored():
+    with pytest.raises(ValueError, match="lower"):
+        optx.minimise(rosenbrock, Minimiser(so.newton_cg()), START, options={"lower": 0.0})

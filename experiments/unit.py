@@ -95,7 +95,7 @@ def collect(unit: Unit, store: Store) -> Finished:
     return Finished(found, [run for run in runs if run is not None])
 
 
-class Bench:
+class Programs:
     """One problem; what it needs is loaded and compiled before the first clock starts."""
 
     def __init__(self, problem: Problem, bar: Shows):
@@ -120,17 +120,17 @@ class Bench:
         return self.prepared[optimizer.name]
 
 
-def work(unit: Unit, store: Store, bench: Bench) -> None:
+def work(unit: Unit, store: Store, programs: Programs) -> None:
     """Runs what the store lacks of a unit; whatever ends is in the store at once."""
     chosen: dict[str, float] = {}
     if unit.optimizer.search:
-        found = _tune(unit, store, bench)
+        found = _tune(unit, store, programs)
         chosen = {found.hyperparameter: found.best.setting}
     for seed in unit.seeds:
         checkpoint = store.checkpoint(*unit.names, f"seed-{seed}", unit.settings)
         if store.load_run(*unit.names, seed, unit.settings) is None:
-            prepared = bench.of(unit.optimizer)
-            with _part(f"{unit.title} · seed {seed}", bench.bar) as on_step:
+            prepared = programs.of(unit.optimizer)
+            with _part(f"{unit.title} · seed {seed}", programs.bar) as on_step:
                 finished = engine.run(
                     prepared,
                     seed,
@@ -142,24 +142,24 @@ def work(unit: Unit, store: Store, bench: Bench) -> None:
                 )
             store.save_run(finished, unit.settings)
         else:
-            bench.bar.skip(1)
+            programs.bar.skip(1)
         checkpoint.discard()
 
 
-def _tune(unit: Unit, store: Store, bench: Bench) -> Tuning:
+def _tune(unit: Unit, store: Store, programs: Programs) -> Tuning:
     ended = store.load_trials(*unit.names, unit.settings)
-    bench.bar.skip(len(ended))
+    programs.bar.skip(len(ended))
     if len(ended) == unit.trials:
         return tuning.gathered(unit.optimizer, ended, unit.tuning_steps)
-    prepared = bench.of(unit.optimizer)
-    bench.bar.set_description_str(f"{unit.title} · tuning")
+    prepared = programs.of(unit.optimizer)
+    programs.bar.set_description_str(f"{unit.title} · tuning")
     checkpoint = store.checkpoint(*unit.names, "trial", unit.settings)
 
     def keep(trial: Trial) -> None:
         ended.append(trial)
         store.save_trials(*unit.names, ended, unit.settings)
         checkpoint.discard()
-        bench.bar.update()
+        programs.bar.update()
 
     return tuning.tune(
         prepared,

@@ -22,7 +22,7 @@ from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
 from experiments.provenance import source_fingerprint
 from experiments.records import Store
-from experiments.unit import Bench, Unit, collect, work
+from experiments.unit import Programs, Unit, collect, work
 
 NETWORKS: dict[str, Problem] = {
     problem.name: problem
@@ -112,7 +112,7 @@ def contest(request: Request, field: Field) -> Report:
         show = bar.write if request.lines else lambda line: None
         for problem in problems:
             racing = [unit for unit in units if unit.problem is problem]
-            tables.append(_table(problem, _contest(racing, store, Bench(problem, bar), show)))
+            tables.append(_table(problem, _contest(racing, store, Programs(problem, bar), show)))
     if bar.skipped:
         print(bar.used_again(request.folder))
     return Report(tables, [_words(problems, units, length)])
@@ -170,16 +170,16 @@ def _looks(problem: Problem) -> str:
 
 
 def _contest(
-    units: Sequence[Unit], store: Store, bench: Bench, show: Callable[[str], object]
+    units: Sequence[Unit], store: Store, programs: Programs, show: Callable[[str], object]
 ) -> list[Contest]:
     """The runs on one problem, the baseline's first, and then the time of a step of each."""
     runs: dict[str, list[Run]] = {}
     for unit in units:
-        work(unit, store, bench)
+        work(unit, store, programs)
         runs[unit.optimizer.name] = collect(unit, store).runs
         show(_line(runs[unit.optimizer.name]))
-    prepared = {unit.optimizer.name: bench.of(unit.optimizer) for unit in units}
-    bench.bar.set_description_str(f"{bench.problem.name} · timing")
+    prepared = {unit.optimizer.name: programs.of(unit.optimizer) for unit in units}
+    programs.bar.set_description_str(f"{programs.problem.name} · timing")
     seconds = {name: np.median([_pace(run) for run in mine]) for name, mine in runs.items()}
     # Measured anew whatever is kept: ratios of times are of one sitting.
     quick = {name: prepared[name] for name, pace in seconds.items() if pace <= SLOW}

@@ -11,7 +11,7 @@ from experiments.problem import Problem
 from experiments.records import Store
 from experiments.summary import Row, add_measure, best_value, summarise
 from experiments.tuning import Tuning
-from experiments.unit import Bench, Unit, collect, work
+from experiments.unit import Programs, Unit, collect, work
 
 
 @dataclass
@@ -70,20 +70,20 @@ class Comparison:
             self.failed = side_by_side(lacking, self.plan, self.store, self.bar, self.jobs)
             lacking = []
         for problem in self.plan.problems:
-            bench = Bench(problem, self.bar)
+            programs = Programs(problem, self.bar)
             units = [unit for unit in lacking if unit.problem is problem]
-            bench.prepare([unit.optimizer for unit in units])
+            programs.prepare([unit.optimizer for unit in units])
             for unit in units:
-                work(unit, self.store, bench)
+                work(unit, self.store, programs)
             if reference := self.plan.references.get(problem.name):
-                self._solve(reference, bench)
+                self._solve(reference, programs)
 
-    def _solve(self, reference: Unit, bench: Bench) -> None:
+    def _solve(self, reference: Unit, programs: Programs) -> None:
         """f* by a run to convergence, unless one of the runs converged already."""
         if _converged(self._gather(reference.problem).runs):
             self.bar.update()
         else:
-            work(reference, self.store, bench)
+            work(reference, self.store, programs)
 
     def _lacks(self, unit: Unit) -> bool:
         return not collect(unit, self.store).is_all_of(unit)

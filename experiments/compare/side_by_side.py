@@ -22,7 +22,7 @@ from experiments.compare.plan import Plan
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
-from experiments.unit import Bench, Unit, work
+from experiments.unit import Programs, Unit, work
 
 REFRESH = 1.0  # seconds after which the bar's clock goes on, whatever is heard
 
@@ -165,15 +165,15 @@ def _serve(pipe: Connection, terms: Terms) -> None:
         checkpoint_seconds=terms.checkpoint_seconds,
         side_by_side=terms.side_by_side,
     )
-    bar, benches = _Pipe(pipe), {}
+    bar, programs = _Pipe(pipe), None
     with contextlib.suppress(EOFError, OSError):
         while names := pipe.recv():
             problem, optimizer = PROBLEMS[names[0]], OPTIMIZERS[names[1]]
             (unit,) = Plan([problem], [optimizer], terms.seeds, terms.steps).units
-            if problem.name not in benches:
-                benches = {problem.name: Bench(problem, bar)}  # one problem's data at a time
+            if programs is None or programs.problem is not problem:
+                programs = Programs(problem, bar)  # one problem's data at a time
             try:
-                work(unit, store, benches[problem.name])
+                work(unit, store, programs)
                 failure = None
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"

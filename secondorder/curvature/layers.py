@@ -93,7 +93,8 @@ def layerwise(
       refresh: likewise for inverses (``eigen``: eigenbases); or ``curvature.drift(0.1)``, to renew
         them where the factors, or λ, have moved away from them.
       eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
-        of inverses that have the damping within.
+        of inverses that have the damping within. A refresh is one orthogonal iteration from the
+        bases before.
       reduce: whether positions that share weights are summed before their outer products are taken.
       max_size: longer factors are kept as their diagonals.
       seed: of the random draws.
@@ -246,7 +247,9 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
     def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
         means, bases = [], []
         for mean, old in zip(averages, frame, strict=True):
-            new = tuple(map(moments.basis, mean.factors, old))
+            new = tuple(
+                moments.basis(f, q, now.first) for f, q in zip(mean.factors, old, strict=True)
+            )
             bases.append(new)
             means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
         return tuple(means), tuple(bases)

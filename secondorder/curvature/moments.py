@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder.curvature import taps
 from secondorder.curvature.structures import sound
 from secondorder.operators import kronecker as kr
-from secondorder.operators.axes import one_by_one
+from secondorder.operators.axes import eigenbasis, next_basis
 from secondorder.operators.kronecker import Factors
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -122,13 +122,17 @@ def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:
     return x * basis[:, None] if basis.ndim == 2 else jnp.matmul(x, basis, precision=HIGHEST)
 
 
-def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
-    """The eigenvectors of a factor, where it has any and they are finite."""
+def basis(factor: jax.Array, old: jax.Array, first: jax.Array) -> jax.Array:
+    """The eigenvectors of a factor, where it has any: at first exactly, then one step nearer.
+
+    From a basis near by, an orthogonal iteration is a fraction of the time of new eigenvectors, and
+    those that belong to nearly the same eigenvalue do not turn among one another, which would make
+    what is known of the moments along them worthless.
+    """
     if factor.ndim == 2:
         return old
-    size = jnp.max(jnp.abs(factor), axis=(1, 2), keepdims=True)
-    vectors = one_by_one(jnp.linalg.eigh, factor / jnp.where(size > 0, size, 1))[1]
-    return sound(vectors, old)
+    new = jax.lax.cond(first, lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0])
+    return sound(new, old)
 
 
 def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:

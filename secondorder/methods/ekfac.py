@@ -26,9 +26,10 @@ def ekfac(
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
 
-    ``Q`` are the eigenvectors of K-FAC's A and G, and ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` the
-    second moments in them, averaged at every sample while the bases age: the best diagonal there
-    is in that basis. Damping is exact.
+    ``Q`` are the eigenvectors of K-FAC's A and G, exactly at first, and then nearer by one
+    orthogonal iteration at each refresh; ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` are the second moments in
+    them, averaged at every sample while the bases age: the best diagonal there is in that basis.
+    Damping is exact.
 
     Args:
       learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce,

@@ -31,5 +31,6 @@ class Quadratic(NamedTuple):
     again: jax.Array | None = None
 
     def __call__(self, step: Params) -> jax.Array:
-        product = self.curvature.mv(step)
-        return tree.vdot(self.grad, step) + 0.5 * tree.vdot(step, product)
+        # One sum over all parameters, not two: on a CPU a sum takes as long as the whole product
+        # with a diagonal.
+        return tree.vdot(tree.axpy(0.5, self.curvature.mv(step), self.grad), step)

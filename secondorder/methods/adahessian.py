@@ -30,7 +30,7 @@ def adahessian(
     b2: Any = 0.999,
     eps: Any = 1e-4,
     hessian_power: Any = 1.0,
-    weight_decay: Any = 0.0,
+    weight_decay: Any = None,
     every: Any = 1,
     average: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -26,7 +26,7 @@ def shampoo(
     every: Any = 1,
     refresh: Any = 10,
     eigen: bool = False,
-    weight_decay: Any = 0.0,
+    weight_decay: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α L^(-1/4) G R^(-1/4)``, ``L = εI + Σ G Gᵀ`` and ``R = εI + Σ Gᵀ G``.
 

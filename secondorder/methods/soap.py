@@ -21,7 +21,7 @@ def soap(
     eps: Any = 1e-8,
     precondition_frequency: Any = 10,
     max_precond_dim: int = 10000,
-    weight_decay: Any = 0.0,
+    weight_decay: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
 

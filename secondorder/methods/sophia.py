@@ -21,7 +21,7 @@ def sophia(
     gamma: Any = 0.05,
     eps: Any = 1e-12,
     k: Any = 10,
-    weight_decay: Any = 0.0,
+    weight_decay: Any = None,
     estimator: Estimate | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``d = −α clip(m / max(γ h, ε), 1)``, ``h`` the running diagonal of the Fisher, each k steps.

@@ -30,10 +30,12 @@ def clipped() -> Solver:
         free = tree.negative(solve(quadratic.grad, 0.0))
         inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
         step = jax.tree.map(inside, free)
-        boundary = tree.max_abs(free) > radius
+        # No reduction but this one: the clipped step is as long as that, and NaN where that is.
+        peak = tree.max_abs(free)
+        length = jnp.minimum(peak, radius.astype(peak.dtype))
+        boundary = peak > radius
         stopped = jnp.where(boundary, Stop.BOUNDARY.value, Stop.SOLVED.value)
-        stopped = jnp.where(tree.all_finite(step), stopped, Stop.NONFINITE.value)
-        length = tree.max_abs(step)
+        stopped = jnp.where(jnp.isfinite(length), stopped, Stop.NONFINITE.value)
         return make_step(
             step, quadratic(step), length=length, boundary=boundary, stopped=stopped
         ), state

@@ -34,9 +34,11 @@ def closed_form() -> Solver:
                 f"{type(op).__name__}. Use direct() or cg()."
             )
         step = tree.negative(solve(grad, damping))
-        # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed.
-        predicted = 0.5 * (tree.vdot(grad, step) - damping * tree.vdot(step, step))
-        stopped = jnp.where(tree.all_finite(step), Stop.SOLVED.value, Stop.NONFINITE.value)
-        return make_step(step, predicted, stopped=stopped), state
+        # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed. Every sum over all
+        # parameters counts beside a diagonal, so those two are one, and the length tells of NaN.
+        predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, grad), step)
+        length = tree.norm(step)
+        stopped = jnp.where(jnp.isfinite(length), Stop.SOLVED.value, Stop.NONFINITE.value)
+        return make_step(step, predicted, length=length, stopped=stopped), state
 
     return Solver(init=lambda params: (), update=update)

@@ -22,7 +22,8 @@ from experiments.problem import Problem
 RATES = Search((1e-3, 1e-2, 1e-1))
 SMALL_RATES = Search((1e-4, 1e-3, 1e-2))
 DAMPINGS = Search((1e-3, 1e-1, 10.0))
-ADAM = 2e-2  # the rate for embeddings and norms, where a method takes matrices alone
+# For embeddings and norms, where a method takes matrices alone: memories as short as its own.
+REST = {"learning_rate": 2e-2, "b2": 0.98}
 
 
 def _quiet(state: Any) -> Mapping[str, jax.Array]:
@@ -155,7 +156,7 @@ def on_matrices(layers: optax.GradientTransformation) -> optax.GradientTransform
             lambda path, x: "rest" if any(r in name(path) for r in rest) else "layers", params
         )
 
-    both = optax.partition({"layers": layers, "rest": optax.adamw(ADAM)}, labels)
+    both = optax.partition({"layers": layers, "rest": optax.adamw(**REST)}, labels)
 
     def update(updates, state, params=None, *, value_fn: Any = None, **extra):
         restricted = so.restrict(value_fn, params)
@@ -166,7 +167,7 @@ def on_matrices(layers: optax.GradientTransformation) -> optax.GradientTransform
 
 ADAMW_IN_PARTS = _first_order(
     "adamw-in-parts",
-    f"AdamW, rate {ADAM:g} on embeddings and norms",
+    f"AdamW, rate {REST['learning_rate']:g} on embeddings and norms",
     lambda learning_rate: on_matrices(optax.adamw(learning_rate)),
     SMALL_RATES,
 )

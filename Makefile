@@ -32,6 +32,7 @@ lint: $(VENV)/.installed-lint  ## check style, formatting and types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs  ## run the code in README.md and docs/, then build the pages into site/
+	$(BIN)/python docs/reference.py
 	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
 	$(BIN)/python -m mkdocs build --quiet --strict
 	@echo "The pages are in site/."

@@ -6,7 +6,7 @@ from secondorder.chunks import chunked
 from secondorder.curvature import exact, layer_table, running
 from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
-from secondorder.loop import Evaluations, Status
+from secondorder.loop import Evaluations, History, Status
 from secondorder.losses import (
     arctan,
     cauchy,
@@ -140,6 +140,7 @@ __all__ = [
     # solving
     "Evaluations",
     "Fit",
+    "History",
     "Solution",
     "Status",
     "curve_fit",

@@ -33,4 +33,5 @@ class Quadratic(NamedTuple):
     def __call__(self, step: Params) -> jax.Array:
         # One sum over all parameters, not two: on a CPU a sum takes as long as the whole product
         # with a diagonal.
-        return tree.vdot(tree.axpy(0.5, self.curvature.mv(step), self.grad), step)
+        grad = tree.accumulator(self.grad)
+        return tree.vdot(tree.axpy(0.5, self.curvature.mv(step), grad), step)

@@ -60,7 +60,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     Works inside ``jit``. Keys, present where they apply:
 
     * ``steps``, ``rejections``, ``total_products``: so far;
-    * ``accepted``, ``gain``, ``scale`` (the next λ or Δ);
+    * ``accepted``, ``gain``, ``scale`` (the next λ, Δ or σ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
       ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``: of the last solve;
     * ``jacobians``: how many it formed: 0 of a Gram by layer statistics, and of products alone;

@@ -1,7 +1,8 @@
 """The vector space of parameters: the few operations a method needs, leaf by leaf.
 
-Nothing here flattens a tree, so sharded leaves stay where they are. Sums run in at least float32
-whatever the leaves are stored in: a dot product of bfloat16 gradients keeps its digits.
+Nothing here flattens a tree, so sharded leaves stay where they are; but small ones are joined
+before they are summed. Sums run in at least float32 whatever the leaves are stored in: a dot
+product of bfloat16 gradients keeps its digits.
 ``optax.tree.vdot`` is not used because it ravels each leaf, which explicitly sharded arrays refuse.
 """
 

@@ -21,9 +21,10 @@ from experiments.problem import Problem
 
 RATES = Search((1e-3, 1e-2, 1e-1))
 SMALL_RATES = Search((1e-4, 1e-3, 1e-2))
-DAMPINGS = Search((1e-3, 1e-1, 10.0))
+DAMPINGS = Search((1e-3, 1e-1, 10.0))  # from where λ moves on by itself
+HELD = Search((1e-3, 1e-2, 1e-1))  # a λ that stays
 # For embeddings and norms, where a method takes matrices alone: memories as short as its own.
-REST = {"learning_rate": 2e-2, "b2": 0.98}
+REST: dict[str, Any] = {"learning_rate": 2e-2, "b2": 0.98}
 
 
 def _quiet(state: Any) -> Mapping[str, jax.Array]:
@@ -49,7 +50,9 @@ def _first_order(name: str, label: str, build: Callable, search: Search, price=c
     )
 
 
-def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
+def _curvature(
+    name: str, label: str, build: Callable, price: cost.StepCost, search: Search = DAMPINGS
+) -> Optimizer:
     return Optimizer(
         name=name,
         label=label,
@@ -57,7 +60,7 @@ def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> 
         step_class="dense",
         step_cost=price,
         look=Look("#0072B2", "solid", "o"),
-        search={"damping": DAMPINGS},
+        search={"damping": search},
     )
 
 
@@ -79,7 +82,9 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             return layers if _all_layers(problem) else on_matrices(layers)
 
         rates = {key: settings[key] for key in ("every", "trials") if key in settings}
-        made = _curvature(name, label, build, cost.layered(part=part, **rates))
+        stays = "trials" in settings and settings["trials"] is None
+        price, search = cost.layered(part=part, **rates), HELD if stays else DAMPINGS
+        made = _curvature(name, label, build, price, search)
         return dataclasses.replace(made, curvature_part=part)
 
     def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:
@@ -92,8 +97,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             given = settings | tuned
             if by_layers:
                 inverse = so.curvature.layerwise(example, **of_layers)
-                # With a better inverse CG may stop sooner.
-                given = {"tolerance": 2e-3} | given | {"preconditioner": inverse}
+                given |= {"preconditioner": inverse}
             return so.hessian_free(**given)
 
         every = of_layers.get("every", 1) if by_layers else math.inf
@@ -167,7 +171,7 @@ def on_matrices(layers: optax.GradientTransformation) -> optax.GradientTransform
 
 ADAMW_IN_PARTS = _first_order(
     "adamw-in-parts",
-    f"AdamW, rate {REST['learning_rate']:g} on embeddings and norms",
+    f"AdamW, rate {REST['learning_rate']:g} and b2 {REST['b2']:g} on embeddings and norms",
     lambda learning_rate: on_matrices(optax.adamw(learning_rate)),
     SMALL_RATES,
 )

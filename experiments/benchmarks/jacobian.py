@@ -44,7 +44,7 @@ def crossover() -> Table:
         fn, x = network(n, m), jnp.ones(n)
         modes = {
             mode: (lambda x, mode=mode, fn=fn: so.jacobian(fn, x, mode=mode), (x,))
-            for mode in ("forward", "reverse", "auto")
+            for mode in ("forward", "reverse")
         }
         cost = race(modes)
         slower, faster = ("reverse", "forward") if n <= m else ("forward", "reverse")
@@ -55,17 +55,9 @@ def crossover() -> Table:
                 faster,
                 ratio(cost[slower].seconds, cost[faster].seconds),
                 ratio(cost[slower].temp_bytes, cost[faster].temp_bytes),
-                ratio(cost["auto"].seconds, min(cost[m].seconds for m in ("forward", "reverse"))),
             )
         )
-    header = (
-        "n inputs",
-        "m outputs",
-        "the rule takes",
-        "other mode: time",
-        "memory",
-        "auto / best",
-    )
+    header = ("n inputs", "m outputs", "the rule takes", "other mode: time", "memory")
     return Table("Forward or reverse (a tanh network of width 64)", header, rows)
 
 

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -136,21 +136,36 @@ def _words(problems: Sequence[Problem], units: Sequence[Unit], length: Length) -
     budget = ", ".join(f"{p.name} {min(p.tuning_steps, length.steps):,}" for p in problems)
     own = "; ".join(
         f"{unit.optimizer.name} on {unit.problem.name}: "
-        + ", ".join(f"{k}={v}" for k, v in unit.details.items())
+        + ", ".join(_setting(k, v) for k, v in unit.details.items())
         for unit in units
         if unit.details
     )
+    limits = "; ".join(f"{p.name} {_limits(p, units)}" for p in problems)
     described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if {byte_transformer.PROBLEM.name, byte_transformer.LARGE.name} & {p.name for p in problems}:
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
-    nobody = "; ".join(_untuned(units)) or "nobody"
+    untuned = "; ".join(_untuned(units))
+    nobody = f" (None to tune: {untuned}.)" if untuned else ""
     seeds, trials, _ = length
-    return f"""{described} Every method has one hyperparameter tuned, with {trials} trials on a
-seed of their own, each of at most so many steps: {budget}. (None to tune: {nobody}.) What is not at
-its default: {own or "nothing"}. Times of steps of over {SLOW:g} s are those of the runs.
+    return f"""{described} Each has one hyperparameter tuned, by {trials} trials on
+a seed of their own, of at most so many steps: {budget}.{nobody} Runs end after so many:
+{limits}. What is not at its default: {own or "nothing"}.
+Times of steps of over {SLOW:g} s are those of the runs.
 Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most seeds do not reach is a dash, and
 one that some do not says how many do. Gradient-equivalents count a gradient as 1, by the rules of
 `experiments/cost.py`; Grams, factorisations and products with the inverses show in seconds only."""
+
+
+def _setting(name: str, value: Any) -> str:
+    return f"curvature of one example in {value}" if name == "part" else f"{name}={value}"
+
+
+def _limits(problem: Problem, units: Sequence[Unit]) -> str:
+    """At most so many steps, and who fewer or more than most."""
+    steps = {unit.optimizer.label: unit.steps for unit in units if unit.problem is problem}
+    usual = max(steps.values(), key=list(steps.values()).count)
+    others = ", ".join(f"{label} {n:,}" for label, n in steps.items() if n != usual)
+    return f"{usual:,}" + (f" ({others})" if others else "")
 
 
 def _untuned(units: Sequence[Unit]) -> Iterator[str]:

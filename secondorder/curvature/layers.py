@@ -247,9 +247,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
     def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
         means, bases = [], []
         for mean, old in zip(averages, frame, strict=True):
-            new = tuple(
-                moments.basis(f, q, now.first) for f, q in zip(mean.factors, old, strict=True)
-            )
+            new = tuple(map(moments.basis, mean.factors, old))
             bases.append(new)
             means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
         return tuple(means), tuple(bases)

@@ -122,17 +122,22 @@ def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:
     return x * basis[:, None] if basis.ndim == 2 else jnp.matmul(x, basis, precision=HIGHEST)
 
 
-def basis(factor: jax.Array, old: jax.Array, first: jax.Array) -> jax.Array:
+def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     """The eigenvectors of a factor, where it has any: at first exactly, then one step nearer.
 
     From a basis near by, an orthogonal iteration is a fraction of the time of new eigenvectors, and
     those that belong to nearly the same eigenvalue do not turn among one another, which would make
-    what is known of the moments along them worthless.
+    what is known of the moments along them worthless. From mere coordinates, as at the start, or
+    where the factor was zero until now, it would take many.
     """
     if factor.ndim == 2:
         return old
-    new = jax.lax.cond(first, lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0])
-    return sound(new, old)
+    size = jnp.max(jnp.abs(factor), axis=(1, 2), keepdims=True)
+    factor = factor / jnp.where(size > 0, size, 1)
+    # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
+    coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
+    exact, nearer = lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0]
+    return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 
 def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:

@@ -1,13 +1,13 @@
 """Vectors whose outer products are a curvature in expectation: ``E[v wᵀ] = B``.
 
-=================  ==============================  =========================================
-``gradient``       ``v = w = g``                   second moment of the (batch) gradient
-``fisher_sample``  ``v = w = Jᵀ s``                Fisher: ``s`` the scores of drawn targets
-``ggn_sample``     ``v = w = Jᵀ S u``, u = ±1      Gauss-Newton: ``S Sᵀ`` the loss's curvature
-``ggn_components`` the same, exactly           for layer statistics, a pass per output component
-``per_example``    ``v = w = Σₙ ±gₙ √w``           empirical Fisher
-``hutchinson``     ``v = z = ±1``, ``w = H z``     Hessian
-=================  ==============================  =========================================
+==================  ============================  =======================================
+``gradient``        ``v = w = g``                 second moment of the (batch) gradient
+``fisher_sample``   ``v = w = Jᵀ s``              Fisher: ``s`` the scores of drawn targets
+``ggn_sample``      ``v = w = Jᵀ S u``, u = ±1    Gauss-Newton: ``S Sᵀ`` the loss's curvature
+``ggn_components``  the same, exactly             layers: a pass per output component
+``per_example``     ``v = w = Σₙ ±gₙ √w``         empirical Fisher
+``hutchinson``      ``v = z = ±1``, ``w = H z``   Hessian
+==================  ============================  =======================================
 
 A draw is one backward pass over the whole batch (Hutchinson: one Hessian product): random signs
 make the terms between examples, and between outputs, vanish in expectation. No matrix of outputs by

@@ -20,8 +20,9 @@ def to_lineax(
       operator: such as ``so.hessian(f, params)``.
       like: the parameters it acts on, or their shapes.
       tags: what else is known. Lineax's ``CG`` and ``Cholesky`` want to be told
-        ``lineax.positive_semidefinite_tag``, which is true of a Gauss-Newton or Fisher matrix, and
-        of a Hessian at a minimum.
+        ``lineax.positive_semidefinite_tag``, which is true of a Fisher matrix, of a Gauss-Newton
+        matrix where the loss is convex, and of a Hessian at a minimum. Such a matrix may still be
+        singular, as with fewer examples than parameters: ``Cholesky`` needs it ``.damped(λ)``.
 
     Example:
       >>> import jax.numpy as jnp, lineax as lx, secondorder as so
@@ -32,7 +33,10 @@ def to_lineax(
       >>> lx.linear_solve(h, jnp.array([1.0, 2.0]), solver).value.tolist()
       [1.0, 2.0]
     """
-    more = tags if isinstance(tags, Iterable) else (tags,)
+    if isinstance(tags, Iterable) and not isinstance(tags, str):
+        more = tuple(tags)
+    else:
+        more = (tags,)
     shapes = jax.eval_shape(lambda: like)
     return lx.FunctionLinearOperator(operator.mv, shapes, (lx.symmetric_tag, *more))
 

@@ -1,7 +1,9 @@
-"""Methods as solvers of Optimistix: its loop and adjoints, their steps and stopping test.
+"""Methods as solvers of Optimistix: its loop and its ``ImplicitAdjoint``, their steps and test.
 
 Optimistix's own wrapper of Optax stops where an update is small, which a rejected step is; these
-stop as ``so.minimize`` does, at a point whose gradient is small, and say why they did.
+stop as ``so.minimize`` does, at a point whose gradient is small, and say why they did. The test is
+a turn of the loop of its own: Optimistix's ``max_steps`` are those of :func:`secondorder.minimize`
+and one more. Its ``RecursiveCheckpointAdjoint`` cannot differentiate through these steps.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import optimistix as optx
 
 from secondorder import losses, tree
 from secondorder.loop import Loop, Problem, Status, begin, once
-from secondorder.objective import AnyObjective, Objective
+from secondorder.objective import AnyObjective, Objective, Stationary
 from secondorder.states import settled
 
 
@@ -27,12 +29,12 @@ class _Steps(optx.AbstractIterativeSolver):
     tol: float | None = None
 
     @property
-    def rtol(self) -> float | None:  # of no norm of a step: see `tol`
-        return self.tol
+    def rtol(self) -> float:  # of no step: what Optimistix measures roots and fixed points by
+        return _root_eps(float) if self.tol is None else self.tol
 
     @property
-    def atol(self) -> float | None:
-        return self.tol
+    def atol(self) -> float:
+        return self.rtol
 
     @property
     def norm(self) -> Callable:
@@ -50,7 +52,7 @@ class _Steps(optx.AbstractIterativeSolver):
         return Problem(
             fn=self._objective(fn, args),
             optimizer=optax.with_extra_args_support(self.optimizer),
-            tol=float(jnp.finfo(tree.dtype(y)).eps) ** 0.5 if self.tol is None else self.tol,
+            tol=_root_eps(tree.dtype(y)) if self.tol is None else self.tol,
             max_steps=jnp.iinfo(jnp.int32).max,  # Optimistix counts them
         )
 
@@ -62,9 +64,7 @@ class _Steps(optx.AbstractIterativeSolver):
     def step(self, fn, y, args, options, state: Loop, tags):
         del tags
         loop = once(self._problem(fn, y, args, options), state)
-        # Wanted at the end alone, where `postprocess` evaluates it.
-        aux = tree.zeros_like(jax.eval_shape(lambda y: fn(y, args)[1], y))
-        return loop.params, loop, aux
+        return loop.params, loop, fn(y, args)[1]
 
     def terminate(self, fn, y, args, options, state: Loop, tags):
         del fn, y, args, options, tags
@@ -77,9 +77,13 @@ class _Steps(optx.AbstractIterativeSolver):
         return ~is_any(Status.RUNNING), results.where(sound, results.successful, failure)
 
     def postprocess(self, fn, y, aux, args, options, state: Loop, tags, result):
-        del aux, options, tags, result
-        known = {"status": state.status, "steps": state.steps, "grad_norm": state.grad_norm}
-        return y, fn(y, args)[1], known
+        del aux, tags, result
+        # Where Optimistix's limit came first, nobody has looked at the last point yet.
+        spent = self._problem(fn, y, args, options)._replace(max_steps=state.steps)
+        unseen = state.status == Status.RUNNING.value
+        end = jax.lax.cond(unseen, lambda loop: once(spent, loop), lambda loop: loop, state)
+        known = {"status": end.status, "steps": end.steps, "grad_norm": end.grad_norm}
+        return end.params, fn(end.params, args)[1], known
 
 
 class Minimiser(_Steps, optx.AbstractMinimiser):
@@ -106,11 +110,11 @@ class Minimiser(_Steps, optx.AbstractMinimiser):
     """
 
     def _objective(self, fn: Callable, args: Any) -> AnyObjective:
-        return lambda y: fn(y, args)[0]
+        return Stationary(lambda y: fn(y, args)[0])
 
 
 class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
-    """An optimizer for ``optimistix.least_squares``: any method, Gauss-Newton ones included.
+    """An optimizer for ``optimistix.least_squares``, ``root_find`` and ``fixed_point``: any method.
 
     Attributes:
       optimizer, tol: see :class:`Minimiser`.
@@ -126,4 +130,9 @@ class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
     """
 
     def _objective(self, fn: Callable, args: Any) -> AnyObjective:
-        return Objective(losses.half_sum_of_squares(), lambda y: fn(y, args)[0])
+        model = lambda y: fn(y, args)[0]
+        return Objective(losses.half_sum_of_squares(), model, stationary=True)
+
+
+def _root_eps(dtype: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(dtype)).eps) ** 0.5

@@ -46,6 +46,14 @@ def adahessian(
       average: of the sampled diagonal, leaf by leaf; ``None`` averages over the window of a
         convolution, where kernels are stored as in Flax and Haiku, channels last.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> f = lambda w: 0.5 * jnp.sum(w**2)
+      >>> opt, w = so.adahessian(0.1), jnp.ones((2, 3))
+      >>> updates, state = opt.update(jax.grad(f)(w), opt.init(w), w, value_fn=f)
+      >>> float((w + updates)[0, 0])
+      0.9
+
     Source: Yao et al. (2021), algorithm 1.
     """
     mean = spatial_average if average is None else average

@@ -23,6 +23,10 @@ def dogleg(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraAr
     Args:
       initial_radius: the first Δ; infinity takes it from the first step.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> r = lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])

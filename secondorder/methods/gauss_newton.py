@@ -25,6 +25,10 @@ def gauss_newton(learning_rate: Any = None) -> optax.GradientTransformationExtra
       learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), trying α = 1
         first.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> r = lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])

@@ -45,6 +45,10 @@ def hessian_free(
       backtrack: how many of CG's iterates are kept, each as large as the parameters; 0 for none.
       halvings: of a step, at most; 0 takes it whole or not at all.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> x = jnp.linspace(0.0, 1.0, 20)

@@ -16,14 +16,18 @@ from secondorder.trust import radius
 def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·B d`` over ``‖D d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
 
-    Gauss-Newton's, by QR and with geodesic acceleration, as long as each step takes away half of
-    the objective; the Hessian otherwise, and where the point may be a saddle: for least squares
-    whose residuals do not vanish or whose start is far away, where Gauss-Newton alone needs
-    hundreds of steps. ``D`` is Moré's scaling, so rescaling parameters or residuals changes
-    nothing. Both matrices are dense, O(n³) a step, and two to compile.
+    Gauss-Newton's, by singular values and with geodesic acceleration, as long as each step takes
+    away half of the objective; the Hessian otherwise, and where the point may be a saddle: for
+    least squares whose residuals do not vanish or whose start is far away, where Gauss-Newton
+    alone needs hundreds of steps. ``D`` is Moré's scaling, so rescaling parameters or residuals
+    changes nothing. Both matrices are dense, O(n³) a step, and two to compile.
 
     Args:
       initial_radius: the first Δ; infinity takes it from the first step.
+
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

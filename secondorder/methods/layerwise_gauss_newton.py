@@ -41,6 +41,10 @@ def layerwise_gauss_newton(
         them, and ``operators.apart`` makes each leaf one.
       halvings: of a step, at most; 0 takes it whole or not at all.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
       >>> x, y = jax.random.normal(jax.random.key(0), (32, 3)), jnp.ones((32, 2))

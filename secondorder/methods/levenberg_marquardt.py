@@ -35,6 +35,10 @@ def levenberg_marquardt(
         it, from ``damping`` or the precision to the power ¾. For fits of many parameters that
         depend on one another, such as an equation's solution by a network.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> r = lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])

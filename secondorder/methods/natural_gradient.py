@@ -51,6 +51,8 @@ def natural_gradient(
         ``solvers.cg(200, preconditioner=solvers.nystrom(50))``; then neither is formed, nor J.
 
     Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
       ValueError: both ``layers`` and a ``solver``.
 
     Example:

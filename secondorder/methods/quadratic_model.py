@@ -27,6 +27,10 @@ def scale_by_quadratic_model(
       damping: the first λ, in the units of the curvature; or the fixed one.
       adapt: whether λ follows the gain ratio, and a step that does not descend is rejected.
 
+    Raises:
+      TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
+        ``per_example`` or ``sum_of_squares`` make one.
+
     Example:
       >>> import jax.numpy as jnp, optax, secondorder as so
       >>> f = so.compose(so.squared_error(jnp.ones(3)), lambda p: jnp.array([1.0, 2.0, 3.0]) * p)

@@ -46,6 +46,13 @@ def shampoo(
       eigen: instead of roots, keep eigenvectors, whose eigenvalues are up to date at every step.
       weight_decay: decoupled: the parameters shrink by α times it a step.
 
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> opt, w = so.shampoo(0.1), jnp.ones((2, 3))
+      >>> updates, state = opt.update(w, opt.init(w), w)  # w is the gradient of ½‖w‖²
+      >>> bool(jnp.all(w + updates < w))
+      True
+
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020), algorithm I.
     """
     structure = (axis_eigen if eigen else axis_roots)(eps, Axes(block_size))

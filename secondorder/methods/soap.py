@@ -38,6 +38,13 @@ def soap(
       max_precond_dim: longer axes are left as they are; vectors are, too.
       weight_decay: decoupled: the parameters shrink by α times it a step.
 
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> opt, w = so.soap(0.1), jnp.ones((2, 3))
+      >>> updates, state = opt.update(w, opt.init(w), w)  # w is the gradient of ½‖w‖²
+      >>> float((w + updates)[0, 0])
+      0.9
+
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
     structure = axis_basis(Axes(max_size=max_precond_dim))

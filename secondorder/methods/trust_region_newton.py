@@ -17,7 +17,7 @@ from secondorder.trust import radius
 def trust_region_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·∇²f d`` over ``‖d‖ ≤ Δ``, the global minimum, hard case included.
 
-    The most robust method here for small problems: indefinite Hessians are used, not repaired, and
+    Robust, for small problems: indefinite Hessians are used, not repaired, and
     saddle points are left. A step costs n Hessian-vector products and an eigendecomposition, O(n³);
     inside :func:`secondorder.minimize` a rejected step costs neither.
 

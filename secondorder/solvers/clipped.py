@@ -18,6 +18,11 @@ def clipped() -> Solver:
 
     Raises:
       TypeError: a curvature without a closed-form inverse.
+
+    Example:
+      >>> import secondorder as so
+      >>> sampled = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), 0.99)
+      >>> tx = so.scale_by_curvature(sampled, so.solvers.clipped(), so.trust.fixed(0.1))
     """
 
     def update(quadratic: Quadratic, state, radius: jax.Array) -> tuple[Step, tuple]:

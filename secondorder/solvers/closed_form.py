@@ -36,7 +36,7 @@ def closed_form() -> Solver:
         step = tree.negative(solve(grad, damping))
         # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed. Every sum over all
         # parameters counts beside a diagonal, so those two are one, and the length tells of NaN.
-        predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, grad), step)
+        predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, tree.accumulator(grad)), step)
         length = tree.norm(step)
         stopped = jnp.where(jnp.isfinite(length), Stop.SOLVED.value, Stop.NONFINITE.value)
         return make_step(step, predicted, length=length, stopped=stopped), state

@@ -38,6 +38,13 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
     Args:
       max_steps: at most this many products a step.
       forcing: the largest relative residual ever accepted; also the first one.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.exact(so.hessian), so.solvers.steihaug(), so.trust.radius())
+
+    Source: Toint (1981); Steihaug (1983); Nocedal and Wright (2006), algorithm 7.2.
     """
 
     def init(params):

@@ -37,7 +37,7 @@ class TrustState(NamedTuple):
     """The state of every trust policy.
 
     Attributes:
-      scale: the scalar the solver gets next: a damping λ or a radius Δ.
+      scale: the scalar the solver gets next: a damping λ, a radius Δ or a cubic weight σ.
       factor: by how much a further rejection changes it.
       count: updates so far.
       gain: the last gain ratio; NaN where the policy asked for none.

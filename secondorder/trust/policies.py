@@ -99,6 +99,10 @@ def damping(
 
     Raises:
       ValueError: ``initial`` not positive: a product of factors could never raise it.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.direct(), so.trust.damping(1e-2))
     """
     _check_positive("damping", initial)
 
@@ -140,6 +144,10 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
 
     Raises:
       ValueError: ``initial`` not positive, or ``halvings`` below 1.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.searched(1e-6))
     """
     _check_positive("searched", initial)
     _check_positive("searched", halvings, "halvings")
@@ -173,6 +181,10 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
 
     Raises:
       ValueError: ``initial`` or ``maximum`` not positive.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.hessian), so.solvers.steihaug(), so.trust.radius())
     """
     _check_positive("radius", initial)
     _check_positive("radius", maximum, "maximum")
@@ -207,6 +219,11 @@ def cubic(initial: Any = 0.0) -> Trust:
 
     Raises:
       ValueError: ``initial`` negative.
+
+    Example:
+      >>> import secondorder as so
+      >>> hessian = so.exact(so.hessian)
+      >>> tx = so.scale_by_curvature(hessian, so.solvers.exact_cubic(), so.trust.cubic())
     """
     if isinstance(initial, (int, float)) and initial < 0:
         raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")

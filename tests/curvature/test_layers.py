@@ -16,6 +16,8 @@ from secondorder.curvature import (
     per_example,
     taps,
 )
+from secondorder.curvature.moments import basis
+from secondorder.operators import axes
 from secondorder.operators import kronecker as kr
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -218,11 +220,25 @@ def test_bases_are_renewed_where_factors_have_drifted_until_they_have_caught_up(
     steps = [(PARAMS, 0.1)] * 3 + [(ELSEWHERE, 0.1)] * 60 + [(ELSEWHERE, 10.0)]
     adaptive = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e-3), eigen=True)
     seen = renewed(adaptive, steps)
-    assert seen[:4] == [True, False, False, True]
+    assert seen[:5] == [True, False, False, True, True]  # one step is not enough
     assert not any(seen[-2:])  # by then, and a basis does not depend on the damping
     assert seen[3:] == sorted(seen[3:], reverse=True)  # without a pause on the way
     kept = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e9), eigen=True)
     assert renewed(kept, steps[:6]) == [True, False, False, False, False, False]
+
+
+def test_bases_are_eigenvectors_at_first_and_then_one_orthogonal_iteration_nearer():
+    rng = np.random.default_rng(3)
+    roots = rng.normal(size=(2, 2, 4, 4))
+    first, moved = (r @ np.swapaxes(r, 1, 2) for r in (roots[0], roots[0] + 0.2 * roots[1]))
+    start = np.tile(np.eye(4), (2, 1, 1))
+    found = basis(first, start)
+    assert np.max(axes.off_diagonal(first, found)) < 1e-12
+    nearer = basis(moved, found)
+    np.testing.assert_allclose(nearer, axes.next_basis(moved, found)[0], atol=1e-12)
+    # A factor of zeros, as of a layer below one that starts at zero, has taught nothing.
+    blank = basis(0 * first, start)
+    assert np.max(axes.off_diagonal(first, basis(first, blank))) < 1e-12
 
 
 def test_the_drift_of_an_inverse_is_what_it_misses_of_the_identity():

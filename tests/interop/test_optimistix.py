@@ -115,3 +115,39 @@ def test_a_gauss_newton_method_asks_for_residuals():
 def test_options_are_refused_rather_than_ignored():
     with pytest.raises(ValueError, match="lower"):
         optx.minimise(rosenbrock, Minimiser(so.newton_cg()), START, options={"lower": 0.0})
+
+
+def test_the_best_point_so_far_is_found_by_the_wrapper_of_optimistix():
+    solver = optx.BestSoFarMinimiser(Minimiser(so.newton_cg()))
+    found = optx.minimise(rosenbrock, solver, START)
+    assert float(found.value["x"]) == pytest.approx(1.0)
+
+
+def test_a_root_is_found_and_one_that_does_not_exist_is_not():
+    solver = LeastSquaresSolver(so.levenberg_marquardt())
+    found = optx.root_find(lambda y, args: y**3 - args, solver, np.array(1.0), args=8.0)
+    assert float(found.value) == pytest.approx(2.0)
+    apart = lambda y, args: jnp.stack([y - 1, y + 1])
+    missed = optx.root_find(apart, solver, np.array(3.0), throw=False)
+    assert missed.result != optx.RESULTS.successful
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "value", "status"),
+    [(1, 0.6, so.Status.MAX_STEPS), (2, 0.6, so.Status.NONFINITE)],
+)
+def test_the_last_point_within_the_step_limit_is_looked_at(max_steps, value, status):
+    wall = lambda y, args: jnp.where(y > 0.5, y, jnp.nan)
+    solver = Minimiser(optax.sgd(0.4))
+    found = optx.minimise(wall, solver, np.array(1.0), max_steps=max_steps, throw=False)
+    assert float(found.value) == pytest.approx(value)
+    assert int(found.stats["status"]) == status.value
+    assert float(found.stats["grad_norm"]) == pytest.approx(1.0)
+
+
+def test_a_rejected_step_costs_no_second_factorisation():
+    cliff = lambda p, args=None: jnp.sqrt(1 + 100 * p**2)
+    theirs = optx.minimise(cliff, Minimiser(so.trust_region_newton(1e6)), np.array(3.0))
+    ours = so.minimize(cliff, np.array(3.0), so.trust_region_newton(1e6))
+    assert int(ours.state.rejections) > 0
+    assert int(theirs.state.state.products) == int(ours.state.products)

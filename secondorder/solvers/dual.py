@@ -218,17 +218,21 @@ def _solve(rows: AnyRows, system: System, u: jax.Array, e: jax.Array) -> jax.Arr
     return rows.mvt(system.solve(u - seen)) + part
 
 
-def _level(rows: AnyRows, damping: jax.Array, relative: bool, trace: Callable) -> jax.Array:
-    """λ in the units of the Gram."""
+def _level(damping: jax.Array, relative: bool, trace: Callable) -> jax.Array:
+    """λ in the units of the Gram; where it is relative, not below ε of the trace.
+
+    The rounding of a Gram is about ε of its trace at most. As many ε as it has rows, let alone
+    columns, would be a thousandth of it in float32, and damp away what is to be solved.
+    """
     if not relative:
         return damping
-    return jnp.maximum(damping, max(rows.shape) * jnp.finfo(damping.dtype).eps) * trace()
+    return jnp.maximum(damping, jnp.finfo(damping.dtype).eps) * trace()
 
 
 def _factorised(rows: AnyRows, damping: jax.Array, relative: bool) -> System:
     m, n = rows.shape
     gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-    damping = _level(rows, damping.astype(gram.dtype), relative, lambda: jnp.trace(gram))
+    damping = _level(damping.astype(gram.dtype), relative, lambda: jnp.trace(gram))
     solve, singular = _semidefinite(gram, damping)
     stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
     return System(solve, damping, lambda: (stopped, 1, rows.passes, ()))
@@ -241,7 +245,7 @@ def _iterated(
     m, n = rows.shape
     both = (lambda v: rows.mvt(rows.mv(v))) if n <= m else (lambda u: rows.mv(rows.mvt(u)))
     gram = Function(both, jax.ShapeDtypeStruct((min(m, n),), damping.dtype))
-    damping = _level(rows, damping, relative, lambda: _trace(rows, damping.dtype))
+    damping = _level(damping, relative, lambda: _trace(rows, damping.dtype))
     steps, states = [], [memory]
 
     def solve(b: jax.Array) -> jax.Array:

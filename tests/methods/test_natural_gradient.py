@@ -122,3 +122,22 @@ def test_a_plateau_of_nan_around_is_stepped_within():
     wall = lambda p: jnp.where(jnp.abs(p) > 1.1, jnp.nan, jnp.exp(p) - 3.0)
     step, state = step_of(so.natural_gradient(), so.sum_of_squares(wall), jnp.array([1.0]))
     assert 0 < step[0] <= 0.1 and so.diagnostics(state)["accepted"]
+
+
+def test_in_float32_a_wide_network_is_fitted_as_closely_as_its_samples_allow():
+    """Were λ kept above as many ε as there are parameters, the error would end at 3e-4."""
+    rng = np.random.default_rng(0)
+    real = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    x = rng.uniform(-1, 1, (40, 2)).astype(np.float32)
+    params = [real(2, 48), real(48, 48) / np.float32(7), real(48) / np.float32(7)]
+    targets = np.sin(3 * x[:, 0]) * np.cos(2 * x[:, 1])
+    loss = so.squared_error(targets)
+    f = so.compose(loss, lambda p: jnp.tanh(jnp.tanh(x @ p[0]) @ p[1]) @ p[2])
+    tx = so.natural_gradient()
+    step = jax.jit(lambda p, state: step_of(tx, f, p, state))
+    state = tx.init(params)
+    for _ in range(20):
+        updates, state = step(params, state)
+        params = optax.apply_updates(params, updates)
+    assert jax.tree.leaves(params)[0].dtype == jnp.float32
+    assert f(params) < 1e-5

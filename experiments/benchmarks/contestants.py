@@ -21,8 +21,7 @@ from experiments.problem import Problem
 
 RATES = Search((1e-3, 1e-2, 1e-1))
 SMALL_RATES = Search((1e-4, 1e-3, 1e-2))
-DAMPINGS = Search((1e-3, 1e-1, 10.0))  # from where λ moves on by itself
-HELD = Search((1e-3, 1e-2, 1e-1))  # a λ that stays
+DAMPINGS = Search((1e-3, 1e-1, 10.0))
 # For embeddings and norms, where a method takes matrices alone: memories as short as its own.
 REST: dict[str, Any] = {"learning_rate": 2e-2, "b2": 0.98}
 
@@ -50,9 +49,7 @@ def _first_order(name: str, label: str, build: Callable, search: Search, price=c
     )
 
 
-def _curvature(
-    name: str, label: str, build: Callable, price: cost.StepCost, search: Search = DAMPINGS
-) -> Optimizer:
+def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
     return Optimizer(
         name=name,
         label=label,
@@ -60,7 +57,7 @@ def _curvature(
         step_class="dense",
         step_cost=price,
         look=Look("#0072B2", "solid", "o"),
-        search={"damping": search},
+        search={"damping": DAMPINGS},
     )
 
 
@@ -82,9 +79,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
             return layers if _all_layers(problem) else on_matrices(layers)
 
         rates = {key: settings[key] for key in ("every", "trials") if key in settings}
-        stays = "trials" in settings and settings["trials"] is None
-        price, search = cost.layered(part=part, **rates), HELD if stays else DAMPINGS
-        made = _curvature(name, label, build, price, search)
+        made = _curvature(name, label, build, cost.layered(part=part, **rates))
         return dataclasses.replace(made, curvature_part=part)
 
     def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:

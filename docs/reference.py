@@ -6,7 +6,7 @@ what it would write.
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +46,7 @@ def called(name: str, thing: Any) -> str:
     return f"`{name}({arguments})`"
 
 
-def table(prefix: str, names: Iterator[tuple[str, Any]]) -> list[str]:
+def table(prefix: str, names: Iterable[tuple[str, Any]]) -> list[str]:
     """The lines of a table, by name."""
     rows = [
         f"| {called(prefix + name, thing)} | {first_sentence(thing)} |" for name, thing in names
@@ -77,20 +77,14 @@ def page() -> str:
         room = thing.__module__.split(".")[1]
         groups.setdefault(TITLES.get(room, room), []).append((name, thing))
     for title in sorted(groups):
-        lines += [f"## so: {title}", "", *table("so.", iter(groups[title]))]
+        lines += [f"## so: {title}", "", *table("so.", groups[title])]
     for room in ROOMS:
         module = getattr(so, room)
-        names = getattr(module, "__all__", None) or [
-            name
-            for name, thing in vars(module).items()
-            if inspect.isfunction(thing)
-            and thing.__module__ == module.__name__
-            and not name.startswith("_")
-        ]
-        own = [(n, getattr(module, n)) for n in names]
-        own = [(n, t) for n, t in own if _is_ours(t) and getattr(so, n, None) is not t]
+        names = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+        known = [(n, getattr(module, n)) for n in names]
+        own = [(n, t) for n, t in known if _is_ours(t) and getattr(so, n, None) is not t]
         lines += [f"## so.{room}", "", first_sentence(module), ""]
-        lines += table(f"{room}.", iter(own))
+        lines += table(f"{room}.", own)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -140,7 +140,7 @@ def _words(problems: Sequence[Problem], units: Sequence[Unit], length: Length) -
         for unit in units
         if unit.details
     )
-    limits = "; ".join(f"{p.name} {_limits(p, units)}" for p in problems)
+    limits = ", ".join(f"{p.name} {_limits(p, units)}" for p in problems)
     described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if {byte_transformer.PROBLEM.name, byte_transformer.LARGE.name} & {p.name for p in problems}:
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
@@ -161,11 +161,14 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _limits(problem: Problem, units: Sequence[Unit]) -> str:
-    """At most so many steps, and who fewer or more than most."""
-    steps = {unit.optimizer.label: unit.steps for unit in units if unit.problem is problem}
-    usual = max(steps.values(), key=list(steps.values()).count)
-    others = ", ".join(f"{label} {n:,}" for label, n in steps.items() if n != usual)
-    return f"{usual:,}" + (f" ({others})" if others else "")
+    """At most so many steps, and who has other limits than most."""
+    labels: dict[int, list[str]] = {}
+    for unit in units:
+        if unit.problem is problem:
+            labels.setdefault(unit.steps, []).append(unit.optimizer.label)
+    usual = max(labels, key=lambda steps: len(labels[steps]))
+    others = [f"{n:,}: {'; '.join(who)}" for n, who in labels.items() if n != usual]
+    return f"{usual:,}" + "".join(f" ({each})" for each in others)
 
 
 def _untuned(units: Sequence[Unit]) -> Iterator[str]:

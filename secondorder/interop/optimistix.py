@@ -3,11 +3,13 @@
 Optimistix's own wrapper of Optax stops where an update is small, which a rejected step is; these
 stop as ``so.minimize`` does, at a point whose gradient is small, and say why they did. The test is
 a turn of the loop of its own: Optimistix's ``max_steps`` are those of :func:`secondorder.minimize`
-and one more. Its ``RecursiveCheckpointAdjoint`` cannot differentiate through these steps.
+and one more. Its ``RecursiveCheckpointAdjoint`` cannot differentiate through these steps. An
+auxiliary output costs an evaluation of its own at each turn.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +42,8 @@ class _Steps(optx.AbstractIterativeSolver):
     def norm(self) -> Callable:
         return tree.norm
 
-    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _objective(self, fn: Callable, args: Any) -> AnyObjective: ...
 
     def _problem(self, fn: Callable, y: Any, args: Any, options: Any) -> Problem:
         if options:

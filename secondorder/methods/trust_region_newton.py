@@ -17,9 +17,9 @@ from secondorder.trust import radius
 def trust_region_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·∇²f d`` over ``‖d‖ ≤ Δ``, the global minimum, hard case included.
 
-    Robust, for small problems: indefinite Hessians are used, not repaired, and
-    saddle points are left. A step costs n Hessian-vector products and an eigendecomposition, O(n³);
-    inside :func:`secondorder.minimize` a rejected step costs neither.
+    Robust, for small problems: indefinite Hessians are used, not repaired, and saddle points are
+    left. A step costs n Hessian-vector products and an eigendecomposition, O(n³); inside
+    :func:`secondorder.minimize` a rejected step costs neither.
 
     Args:
       initial_radius: the first Δ; infinity takes it from the first step.

@@ -30,20 +30,26 @@ def the_same(theirs, ours):
     assert int(theirs.stats["status"]) == int(ours.status)
 
 
-@pytest.mark.parametrize("method", [so.newton_cg, so.trust_region_newton, so.lbfgs])
-def test_minimise_takes_the_steps_of_minimize(method):
-    theirs = optx.minimise(rosenbrock, Minimiser(method()), START)
-    ours = jax.jit(lambda p: so.minimize(rosenbrock, p, method()))(START)
-    assert bool(ours.success)
-    the_same(theirs, ours)
+MINIMISE = optx.minimise, Minimiser, so.minimize, rosenbrock
+LEAST_SQUARES = optx.least_squares, LeastSquaresSolver, so.least_squares, residual
 
 
-@pytest.mark.parametrize("method", [so.levenberg_marquardt, so.dogleg, so.gauss_newton])
-def test_least_squares_takes_the_steps_of_least_squares(method):
-    theirs = optx.least_squares(residual, LeastSquaresSolver(method()), START)
-    ours = jax.jit(lambda p: so.least_squares(residual, p, method()))(START)
+@pytest.mark.parametrize(
+    ("method", "entry"),
+    [
+        (so.newton_cg, MINIMISE),
+        (so.trust_region_newton, MINIMISE),
+        (so.lbfgs, MINIMISE),
+        (so.levenberg_marquardt, LEAST_SQUARES),
+        (so.dogleg, LEAST_SQUARES),
+        (so.gauss_newton, LEAST_SQUARES),
+    ],
+)
+def test_the_steps_are_those_of_minimize_and_of_least_squares(method, entry):
+    their_solve, solver, our_solve, fn = entry
+    ours = jax.jit(lambda p: our_solve(fn, p, method()))(START)
     assert bool(ours.success)
-    the_same(theirs, ours)
+    the_same(their_solve(fn, solver(method()), START), ours)
 
 
 def test_a_rejected_step_is_no_end():

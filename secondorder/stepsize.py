@@ -27,8 +27,9 @@ def step_along(
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
       weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
-      first_guess: the line search's first trial, ``"one"`` for directions that know their length
-        (Newton), ``"keep"`` for those that do not (the gradient): the last step size.
+      first_guess: the line search's first trial, ``"one"`` for directions that have a length of
+        their own (Newton), ``"keep"`` for those that have none (the gradient): the last step size,
+        at first that of a step of length one.
     """
     links = [direction] if weight_decay is None else [direction, decayed(weight_decay)]
     if learning_rate is None:
@@ -51,13 +52,14 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
 
     Optax's search carries default-precision scalars through its loop and raises on keywords it does
-    not know; low-precision parameters and other keywords are therefore kept away from it. After
-    ``max_steps`` it may end on a step that raises the value, as where a singular curvature makes
+    not know; low-precision parameters and other keywords are therefore kept away from it. Its
+    precision of a step size, 1e-5, is absolute, and it squares slopes: it is given values in units
+    of the start's, and steps in units of the first trial. After ``max_steps`` it may end on a step that raises the value, as where a singular curvature makes
     the direction 1e9 too long: such a step is cut to tenths until it does not. A search that ends
     on a non-finite step, or finds none, gives zeros.
     """
     search = optax.scale_by_zoom_linesearch(
-        max_linesearch_steps=max_steps, initial_guess_strategy=first_guess
+        max_linesearch_steps=max_steps, initial_guess_strategy="one"
     )
 
     def init(params):
@@ -77,17 +79,30 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
-        objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype)
-        new_state: Any
+        grad = tree.accumulator(_masked_like(params, grad))
+        step = tree.accumulator(updates)
+        guess = jnp.ones((), dtype)
+        if first_guess == "keep":
+            length = tree.norm(step)
+            unknown = ~jnp.isfinite(state.value)
+            guess = jnp.where(unknown, 1 / jnp.where(length > 0, length, 1), state.learning_rate)
+            step = tree.scale(guess, step)
+        unit = _power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
+        objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype) / unit
         found, new_state = search.update(
-            tree.accumulator(updates),
+            step,
             state,
             start,
-            value=value,
-            grad=tree.accumulator(_masked_like(params, grad)),
+            value=value / unit,
+            grad=tree.scale(1 / unit, grad),
             value_fn=objective,
         )
-        found, new_state = _cut_until_lower(found, new_state, start, value, objective)
+        found, new_state = _cut_until_lower(found, new_state, start, value / unit, objective)
+        new_state = new_state._replace(  # type: ignore
+            learning_rate=guess * new_state.learning_rate,
+            value=unit * new_state.value,
+            grad=tree.scale(unit, new_state.grad),
+        )
         found = tree.cast(found, updates)
         # A step of nothing, of a rejection or a batch of NaN, has taught the search nothing.
         sound = tree.all_finite((found, new_state.value, new_state.grad)) & (
@@ -122,6 +137,14 @@ def _cut_until_lower(step, state, start, value, objective):
 
     _, step, state = jax.lax.while_loop(raises, cut, (0, step, state))
     return tree.where(state.value <= limit, step, tree.zeros_like(step)), state
+
+
+def _power_of_two(x: jax.Array) -> jax.Array:
+    """A power of two near ``x > 0``, by which a division is exact; 1 where ``x`` is not usable."""
+    limits = jnp.finfo(x.dtype)
+    usable = jnp.isfinite(x) & (x >= limits.tiny)
+    kept = jnp.where(usable, jnp.minimum(x, limits.max / 4), 1)
+    return jax.lax.reduce_precision(kept, limits.nexp, 0)
 
 
 def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:

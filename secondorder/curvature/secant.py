@@ -69,6 +69,20 @@ def _unit(grads: Params) -> jax.Array:
     return 1 / jnp.where(norm > 0, norm, 1)
 
 
+def _unit_vector(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The length of a vector, and the vector over it."""
+    size = tree.norm(x)
+    return size, x / jnp.where(size > 0, size, 1)
+
+
+def _pair(s: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """``s/‖s‖, y/‖y‖``, the cosine between them, and ``‖s‖/‖y‖``: no product leaves the range."""
+    short, s = _unit_vector(s)
+    steep, y = _unit_vector(y)
+    ratio = short / jnp.where(steep > 0, steep, 1)
+    return s, y, jnp.dot(s, y, precision=HIGHEST), jnp.where(steep > 0, ratio, 0)
+
+
 def bfgs() -> Curvature:
     """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
 
@@ -78,15 +92,14 @@ def bfgs() -> Curvature:
     """
 
     def learn(inverse, s, y, first):
-        s, y = ravel(s), ravel(y)
-        sy, yy = jnp.dot(s, y, precision=HIGHEST), jnp.dot(y, y, precision=HIGHEST)
-        taken = sy > RELATIVE * jnp.linalg.norm(s) * jnp.linalg.norm(y)
-        rho = 1 / jnp.where(taken, sy, 1)
-        scaled = jnp.where(first, sy / jnp.where(yy > 0, yy, 1), 1) * inverse
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        scaled = jnp.where(first, cosine * ratio, 1) * inverse
         hy = jnp.matmul(scaled, y, precision=HIGHEST)
         yhy = jnp.dot(y, hy, precision=HIGHEST)
         cross = jnp.outer(s, hy)
-        new = scaled - rho * (cross + cross.T) + rho * (1 + rho * yhy) * jnp.outer(s, s)
+        new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
         return new, taken
 
     def operator(inverse, first, grads):
@@ -103,18 +116,18 @@ def sr1() -> Curvature:
     """
 
     def learn(matrix, s, y, first):
-        s, y = ravel(s), ravel(y)
-        sy, yy = jnp.dot(s, y, precision=HIGHEST), jnp.dot(y, y, precision=HIGHEST)
-        gamma = yy / jnp.where(sy == 0, 1, jnp.abs(sy))
-        matrix = jnp.where(first & (sy != 0) & (yy > 0), gamma, 1) * matrix
-        r = y - jnp.matmul(matrix, s, precision=HIGHEST)
-        rs = jnp.dot(r, s, precision=HIGHEST)
-        size = jnp.linalg.norm(r) * jnp.linalg.norm(s)
-        moved = jnp.linalg.norm(s) > 0
-        updates = jnp.abs(rs) > RELATIVE * size
-        new = matrix + jnp.where(updates, 1 / jnp.where(updates, rs, 1), 0) * jnp.outer(r, r)
+        moved = jnp.any(ravel(s) != 0)
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        known = (cosine != 0) & (ratio > 0)
+        gamma = 1 / jnp.where(known, jnp.abs(cosine) * ratio, 1)
+        matrix = jnp.where(first, gamma, 1) * matrix
+        r = y / jnp.where(ratio > 0, ratio, 1) - jnp.matmul(matrix, s, precision=HIGHEST)
+        size, r = _unit_vector(r)
+        along = jnp.dot(r, s, precision=HIGHEST)
+        updates = jnp.abs(along) > RELATIVE
+        weight = jnp.where(updates, size / jnp.where(updates, along, 1), 0)
         # Also a first pair that only sets the scale is taken: the scaled matrix is right along s.
-        return new, moved & (updates | first)
+        return matrix + weight * jnp.outer(r, r), moved & (updates | first)
 
     def operator(matrix, first, grads):
         return Matrix(jnp.where(first, 1 / _unit(grads), 1) * matrix)
@@ -138,14 +151,16 @@ def lbfgs(memory: int = 10) -> Curvature:
 
     def learn(pairs: Pairs, s, y, first):
         del first
-        sy, yy = tree.vdot(s, y), tree.vdot(y, y)
-        taken = sy > RELATIVE * tree.norm(s) * tree.norm(y)
+        short, steep = tree.norm(s), tree.norm(y)
+        unit = jnp.where(steep > 0, steep, 1)
+        along = tree.vdot(s, tree.scale(1 / unit, y))  # sᵀy/‖y‖: ‖y‖² may leave the range
+        taken = along > RELATIVE * short
         push = lambda rows, x: jnp.concatenate([rows[1:], x[None].astype(rows.dtype)])
         return Pairs(
             jax.tree.map(push, pairs.s, s),
             jax.tree.map(push, pairs.y, y),
-            push(pairs.rho, 1 / jnp.where(taken, sy, 1)),
-            (sy / jnp.where(yy > 0, yy, 1)).astype(pairs.gamma.dtype),
+            push(pairs.rho, 1 / jnp.where(taken, along * unit, 1)),
+            (along / unit).astype(pairs.gamma.dtype),
         ), taken
 
     def operator(pairs: Pairs, first, grads):

@@ -12,7 +12,7 @@ the lowest eigenspace this may have no solution: the *hard case*, completed alon
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,33 +70,48 @@ class Minimiser(NamedTuple):
 
 
 def within_radius(
-    w: jax.Array, c: jax.Array, delta: jax.Array, semidefinite: bool = False
+    w: jax.Array, c: jax.Array, delta: jax.Array, semidefinite: bool = False, own: Any = 1.0
 ) -> Minimiser:
     """The minimiser over ``‖z‖ ≤ Δ``; ``w`` ascending eigenvalues, ``c`` the gradient, ``(n,)``.
 
     Δ = ∞ around an indefinite model means the length of the step that takes each curvature in
     magnitude: the model's own unit, where none is given. ``semidefinite`` says that no eigenvalue
     is negative and that ``c`` is zero where one vanishes, so the shortest of the minimisers is
-    meant.
+    meant. ``own`` is the length of a step off a saddle without a slope, which shows none.
     """
-    # For a gradient of length one: squares of a tiny one would underflow.
-    size = _length(c)
-    unbounded = jnp.inf if semidefinite else _own_radius(w, c / size)
-    delta = jnp.where(jnp.isfinite(delta), delta / size, unbounded)
-    found = minimise(w, c / size, radius(delta), semidefinite)
-    return found._replace(z=size * found.z)
+    w, c, unit, peak = _scaled(w, c, own)
+    unbounded = jnp.inf if semidefinite else _own_radius(w, c)
+    delta = jnp.where(jnp.isfinite(delta), delta / unit, unbounded)
+    found = minimise(w, c, radius(delta), semidefinite)
+    return found._replace(z=unit * found.z, multiplier=peak * found.multiplier)
 
 
-def cubically_regularised(w: jax.Array, c: jax.Array, sigma: jax.Array) -> Minimiser:
+def cubically_regularised(
+    w: jax.Array, c: jax.Array, sigma: jax.Array, own: Any = 1.0
+) -> Minimiser:
     """The minimiser with ``σ/3 ‖z‖³``; ``w`` ascending eigenvalues, ``c`` the gradient, ``(n,)``.
 
     σ = 0 is Newton's step, or, around an indefinite model, that of :func:`within_radius` for Δ = ∞.
     """
-    size = _length(c)
-    regularised = minimise(w, c / size, cubic(sigma * size))
-    newton = minimise(w, c / size, radius(_own_radius(w, c / size)))
+    w, c, unit, peak = _scaled(w, c, own)
+    regularised = minimise(w, c, cubic(sigma * unit / peak))
+    newton = minimise(w, c, radius(_own_radius(w, c)))
     found = jax.tree.map(lambda a, b: jnp.where(sigma > 0, a, b), regularised, newton)
-    return found._replace(z=size * found.z)
+    return found._replace(z=unit * found.z, multiplier=peak * found.multiplier)
+
+
+def _scaled(
+    w: jax.Array, c: jax.Array, own: Any
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """``w/p, c/‖c‖, ‖c‖/p, p``, ``p`` the largest eigenvalue in magnitude.
+
+    In these units neither a square nor a quotient of the problem leaves the range of float32.
+    Without a gradient, a step of length one in them is one of length ``own``.
+    """
+    peak = jnp.max(jnp.abs(w), initial=0)
+    peak = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+    size = jnp.where(jnp.any(c != 0), _length(c), peak * own)
+    return w / peak, c / size, size / peak, peak
 
 
 def _own_radius(w: jax.Array, c: jax.Array) -> jax.Array:

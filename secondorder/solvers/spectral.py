@@ -3,11 +3,16 @@
 One eigendecomposition, ``B = V diag(w) Vᵀ``, answers for every damping, radius or cubic weight, so
 a rejected step costs O(n²). About ten times the price of a Cholesky factorisation, and immune to
 what breaks one.
+
+Radius and cubic weight measure ``‖D d‖``, with ``Dᵢ²`` the size of the curvature along parameter i
+(:func:`secondorder.solvers.direct.shift_scaling`), the largest so far, as Moré (1978) scales least
+squares by the columns of the Jacobian: another unit of a parameter changes no step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +22,7 @@ from secondorder.operators.dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
 from secondorder.solvers import secular
 from secondorder.solvers.base import Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.direct import shift_scaling
 
 
 def eigen() -> Solver:
@@ -31,7 +37,8 @@ def eigen() -> Solver:
       >>> opt = so.newton(solver=so.solvers.eigen())
     """
 
-    def solve(w, c, damping):
+    def solve(w, c, damping, own):
+        del own
         peak = jnp.max(jnp.abs(w), initial=0)
         floor = w.size * jnp.finfo(w.dtype).eps * jnp.where(peak > 0, peak, 1)
         z = -c / (jnp.maximum(jnp.abs(w), floor) + damping)
@@ -42,7 +49,7 @@ def eigen() -> Solver:
 
 
 def exact_region() -> Solver:
-    """``min m(d)`` over ``‖d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
+    """``min m(d)`` over ``‖D d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
 
     Example:
       >>> import secondorder as so
@@ -50,8 +57,8 @@ def exact_region() -> Solver:
       ...     so.exact(so.hessian), so.solvers.exact_region(), so.trust.radius())
     """
 
-    def solve(w, c, delta):
-        found = secular.within_radius(w, c, delta)
+    def solve(w, c, delta, own):
+        found = secular.within_radius(w, c, delta, own=own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
         stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
         return found.z, stopped, ~found.interior & jnp.isfinite(delta)
@@ -60,7 +67,7 @@ def exact_region() -> Solver:
 
 
 def exact_cubic() -> Solver:
-    """``min m(d) + σ/3 ‖d‖³``, exactly (Nesterov and Polyak 2006; Cartis, Gould and Toint 2011).
+    """``min m(d) + σ/3 ‖D d‖³``, exactly (Nesterov and Polyak 2006; Cartis, Gould and Toint 2011).
 
     Example:
       >>> import secondorder as so
@@ -68,8 +75,8 @@ def exact_cubic() -> Solver:
       ...     so.exact(so.hessian), so.solvers.exact_cubic(), so.trust.cubic())
     """
 
-    def solve(w, c, sigma):
-        found = secular.cubically_regularised(w, c, sigma)
+    def solve(w, c, sigma, own):
+        found = secular.cubically_regularised(w, c, sigma, own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.SOLVED.value)
         return found.z, stopped, False
 
@@ -77,31 +84,40 @@ def exact_cubic() -> Solver:
 
 
 def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
-    """A solver from ``solve(w, c, scale) -> (z, stopped, boundary)``."""
+    """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary)``.
 
-    def prepare(quadratic: Quadratic, memory):
+    A damping is absolute, so its coordinates are the parameters; a region's are ``y = D d``.
+    """
+    scaled = reads != "damping"
+
+    def prepare(quadratic: Quadratic, largest: Any):
         matrix = dense(quadratic.curvature, quadratic.grad)
         # LAPACK may not return from a matrix with NaN; its eigenvectors would say nothing anyway.
         sound = jnp.all(jnp.isfinite(matrix))
-        w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))
-        return (jnp.where(sound, w, jnp.nan), v), memory
+        matrix = jnp.where(sound, matrix, 0)
+        if scaled:
+            largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
+        w, v = jnp.linalg.eigh(matrix / largest / largest[:, None])
+        return (jnp.where(sound, w, jnp.nan), v, largest), largest
 
     def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
-        w, v = factors
+        w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
-        g = ravel(like)
-        c = jnp.matmul(v.T, g, precision=high)
-        z, stopped, boundary = solve(w, c, scale.astype(w.dtype))
+        c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
+        z, stopped, boundary = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
         predicted = jnp.sum(z * (c + 0.5 * w * z))
-        step = tree.cast(unravel(jnp.matmul(v, z, precision=high), like), like)
+        step = jnp.matmul(v, z, precision=high) / scaling
         sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)
         return make_step(
-            step,
+            tree.cast(unravel(step, like), like),
             predicted,
             length=jnp.linalg.norm(z),
             boundary=boundary,
-            products=g.size,
+            products=w.size,
             stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         )
 
-    return prepared(prepare, answer, reads=reads)
+    def remember(params: tree.Params):
+        return jnp.full(tree.size(params), 0 if scaled else 1, tree.dtype(params))
+
+    return prepared(prepare, answer, remember, reads=reads)

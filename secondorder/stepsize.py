@@ -54,9 +54,10 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     Optax's search carries default-precision scalars through its loop and raises on keywords it does
     not know; low-precision parameters and other keywords are therefore kept away from it. Its
     precision of a step size, 1e-5, is absolute, and it squares slopes: it is given values in units
-    of the start's, and steps in units of the first trial. After ``max_steps`` it may end on a step that raises the value, as where a singular curvature makes
-    the direction 1e9 too long: such a step is cut to tenths until it does not. A search that ends
-    on a non-finite step, or finds none, gives zeros.
+    of the start's, and steps in units of the first trial. After ``max_steps`` it may end on a step
+    that raises the value, as where a singular curvature makes the direction 1e9 too long: such a
+    step is cut to tenths until it does not. A search that ends on a non-finite step, or finds none,
+    gives zeros.
     """
     search = optax.scale_by_zoom_linesearch(
         max_linesearch_steps=max_steps, initial_guess_strategy="one"

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quadratics import Dense, random_matrix, run
+from tolerances import rounding
 
 from secondorder.solvers import Stop, steihaug
 
@@ -188,7 +189,50 @@ def test_what_is_not_finite_ends_it_at_once_and_is_flagged(where, bad, radius):
     assert step.stopped == Stop.NONFINITE
 
 
-def test_the_state_is_the_size_of_the_last_gradient():
-    _, state = run(COARSE, Dense(DEFINITE.astype("float32"), GRAD.astype("float32")), np.inf)
-    np.testing.assert_allclose(state, np.linalg.norm(GRAD), rtol=1e-6)
-    assert jnp.isinf(COARSE.init(jnp.zeros(4)))
+# The units of the parameters
+
+
+def bfgs_diagonal(matrix, directions):
+    """The diagonals of the BFGS updates of a diagonal matrix, one after another, in NumPy."""
+    first = directions[0]
+    d = np.full(len(first), first @ matrix @ first / (first @ first))
+    for u in directions:
+        v = matrix @ u
+        d = np.diag(np.diag(d) + np.outer(v, v) / (u @ v) - np.outer(d * u, d * u) / (u @ (d * u)))
+    return d
+
+
+def test_the_scaling_is_the_diagonal_of_bfgs_updates_by_the_directions_of_cg(x64):
+    step, state = run(FINE, Dense(DEFINITE, GRAD), np.inf)
+    corners = cg_path(DEFINITE, GRAD)
+    expected = bfgs_diagonal(DEFINITE, np.diff(corners, axis=0))
+    np.testing.assert_allclose(state.curvature, expected, rtol=rounding(40.0))
+    # The last step is as long in the new units as it was in the old ones.
+    length = state.unit * np.linalg.norm(np.sqrt(expected) * step.direction)
+    np.testing.assert_allclose(length, step.length, rtol=rounding(40.0))
+    np.testing.assert_allclose(
+        state.size, np.linalg.norm(GRAD / np.sqrt(expected)), rtol=rounding(40.0)
+    )
+
+
+def test_in_its_own_units_a_step_is_the_best_on_the_path_of_scaled_cg(x64):
+    _, state = run(FINE, Dense(DEFINITE, GRAD), np.inf)
+    root = np.sqrt(np.asarray(state.curvature))
+    corners = cg_path(DEFINITE / root / root[:, None], GRAD / root)
+    radius = 0.5 * float(state.unit) * np.linalg.norm(corners[-1])
+    step, _ = run(FINE, Dense(DEFINITE, GRAD), radius, state)
+    expected = first_crossing(corners, radius / float(state.unit)) / root
+    np.testing.assert_allclose(step.direction, expected, rtol=1e-7)
+    np.testing.assert_allclose(step.length, radius, rtol=1e-10)
+    error = np.linalg.norm(DEFINITE @ step.direction + GRAD) / np.linalg.norm(GRAD)
+    np.testing.assert_allclose(step.residual, error, rtol=1e-9)
+
+
+def test_before_the_first_product_nothing_is_known_of_the_units():
+    state = COARSE.init(jnp.zeros(4))
+    assert jnp.isinf(state.size) and not state.known
+    np.testing.assert_array_equal(state.curvature, np.ones(4))
+    negative = Dense(-np.eye(4, dtype="float32"), GRAD.astype("float32"))
+    _, state = run(COARSE, negative, 1.0)
+    assert not state.known
+    np.testing.assert_array_equal(state.curvature, np.ones(4))

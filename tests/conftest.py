@@ -105,8 +105,8 @@ def _compiled_programs_are_dropped_before_they_fill_the_memory():
 class Memory:
     """What this process holds; programs are dropped at each ``STEP`` more than after the last time.
 
-    XLA maps about twenty regions per program too, of which Linux allows a process 65,530; a program
-    takes some 200 kB, so the memory is the narrower bound.
+    A program takes up to a megabyte. It also takes some twenty of the 65,530 regions of memory that
+    Linux allows a process to map, so that few thousand programs are the most of them, too.
     """
 
     START, STEP = 900, 300  # MiB

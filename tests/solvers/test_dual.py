@@ -289,11 +289,12 @@ def test_what_the_rows_do_not_explain_is_solved_for_too():
     more = np.linspace(-1.0, 1.0, 9)  # as of a clipping, or of a decay
     grad = WIDE.T @ (WIDE @ np.ones(9) - np.arange(1.0, 6)) + more
     system = WIDE.T @ WIDE + 0.1 * np.eye(9)
-    for solver in (None, TIGHT):
-        method = dual(solver=solver)
-        solve = lambda p, grad: method.update(  # noqa: B023
-            so.Quadratic(grad, so.ggn(f, p)), method.init(p), jnp.asarray(0.1)
-        )
+    for method in (dual(), dual(solver=TIGHT)):
+
+        def solve(p, grad, method=method):
+            quadratic = so.Quadratic(grad, so.ggn(f, p))
+            return method.update(quadratic, method.init(p), jnp.asarray(0.1))
+
         step, _ = jax.jit(solve)(p, grad)
         np.testing.assert_allclose(step.direction, -np.linalg.solve(system, grad), 1e-8)
 

@@ -6,24 +6,35 @@ WORKERS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
+SHARED := -n $(WORKERS) --dist=worksteal
+PYTEST := $(BIN)/python -m pytest $(SHARED)
+PICTURES := tests/experiments/test_pictures.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test slow lint docs clean
+.PHONY: help compare test test-experiments test-pictures portable slow lint docs clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-8s  %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
 	@echo 'Settings: PYTHON=$(PYTHON)  VENV=$(VENV)  WORKERS=$(WORKERS)  ARGS="more arguments"'
 
 compare: $(VENV)/.installed-experiments  ## race the methods on test problems and draw who converges how fast
 	$(BIN)/python -m experiments compare $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the tests and doctests, without the slow ones
-	$(PYTEST) -m "not slow" $(ARGS)
+test: $(VENV)/.installed-test  ## run the library's tests and doctests, without the slow ones
+	$(PYTEST) -m "not slow" --ignore=tests/experiments $(ARGS)
 
-slow: $(VENV)/.installed-test  ## run the slow tests
+test-experiments: $(VENV)/.installed-test  ## run the tests of experiments/, without the slow ones
+	$(PYTEST) -m "not slow" --ignore=$(PICTURES) tests/experiments $(ARGS)
+
+test-pictures: $(VENV)/.installed-test  ## run the tests of the gallery's pictures, without the slow ones
+	$(PYTEST) -m "not slow" $(PICTURES) $(ARGS)
+
+portable: $(VENV)/.installed-test  ## run the numerical tests under each instruction set there is, by 1 and 4 threads
+	$(BIN)/python tests/portable.py $(SHARED) $(ARGS)
+
+slow: $(VENV)/.installed-test  ## run the slow tests of all three
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/.installed-lint  ## check style, formatting and types

@@ -1,8 +1,10 @@
-"""What every test shares: eight CPU devices, float64 on request, a bound on compiled programs."""
+"""What every test shares: eight CPU devices, float64 on request, few programs and little memory."""
 
+import gc
 import importlib.metadata
-import itertools
 import os
+import shutil
+import sys
 from pathlib import Path
 
 # Read once, when JAX starts; and handed down to the processes that tests start.
@@ -23,6 +25,13 @@ os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 # pytest-xdist already keeps every core busy.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+# Compiled programs are kept beside the packages, for the other workers and the next run; their
+# names are hashes of the program, of JAX's version and of XLA's flags.
+KEPT = Path(sys.prefix, "compiled-programs")
+if sys.prefix != sys.base_prefix:  # in a virtual environment, which `make clean` removes
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -52,15 +61,69 @@ def _the_global_x64_switch_stays_off():
     assert not jax.config.jax_enable_x64, "a test left the global x64 switch on"
 
 
-MEMORY_MAPS = Path("/proc/self/maps")
-tests_run = itertools.count(1)
+def pytest_sessionstart(session):
+    """Empties the folder of compiled programs where earlier versions have filled it."""
+    if hasattr(session.config, "workerinput") or not KEPT.is_dir():
+        return  # a worker: the process that started it has looked
+    if sum(file.stat().st_size for file in KEPT.iterdir()) > 2**30:
+        shutil.rmtree(KEPT, ignore_errors=True)
+
+
+# Compiling is where the time goes: a test that compiles more jits too little of what it does, or
+# makes constants of its data. The first test of a process also compiles some fifty operations of
+# JAX's own; so less is no bound.
+PROGRAMS = 100
+programs = 0
+
+
+def count_programs(event: str, duration: float, **kwargs):
+    global programs
+    programs += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(count_programs)
 
 
 @pytest.fixture(autouse=True)
-def _compiled_programs_are_dropped_before_they_exhaust_the_memory_maps():
-    # XLA maps about twenty regions per compiled program and Linux allows a process 65,530: a run
-    # that compiles some three thousand programs would be killed.
+def _a_test_compiles_few_programs(request):
+    before, mark = programs, request.node.get_closest_marker("programs")
+    allowed = mark.args[0] if mark else PROGRAMS
     yield
-    if next(tests_run) % 20 == 0 and MEMORY_MAPS.exists():
-        if MEMORY_MAPS.read_bytes().count(b"\n") > 25_000:
+    compiled = programs - before
+    assert compiled <= allowed, (
+        f"the test compiled {compiled} programs, more than {allowed}: jit the whole of what it "
+        "does, with its data as arguments, or raise the bound by @pytest.mark.programs(...)"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _compiled_programs_are_dropped_before_they_fill_the_memory():
+    yield
+    memory.drop_programs_where_it_grew()
+
+
+class Memory:
+    """What this process holds; programs are dropped at each ``STEP`` more than after the last time.
+
+    A program takes up to a megabyte. It also takes some twenty of the 65,530 regions of memory that
+    Linux allows a process to map, so that few thousand programs are the most of them, too.
+    """
+
+    START, STEP = 900, 300  # MiB
+    STATUS = Path("/proc/self/statm")
+
+    def __init__(self):
+        self.limit = self.START
+
+    def drop_programs_where_it_grew(self):
+        if self.STATUS.exists() and self.held() > self.limit:
             jax.clear_caches()
+            gc.collect()
+            self.limit = max(self.START, self.held() + self.STEP)
+
+    def held(self) -> float:
+        pages = int(self.STATUS.read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+memory = Memory()

@@ -1,6 +1,7 @@
 """Brute force: the definitions, written out on dense arrays, sharing no line with the library.
 
 Slow on purpose. Everything works on the vector of all parameters and the vector of all outputs.
+Each is one program, since most of the time would else go into compiling each of its operations.
 """
 
 from collections.abc import Callable
@@ -31,13 +32,13 @@ def on_vectors(fn: Callable, point: Any) -> tuple[Callable, jax.Array]:
 def hessian(fn: Callable, params: Any) -> jax.Array:
     """All second derivatives, ``(n, n)``."""
     inner, x = on_vectors(fn, params)
-    return jax.hessian(inner)(x)
+    return jax.jit(jax.hessian(inner))(x)
 
 
 def jacobian(fn: Callable, params: Any) -> jax.Array:
     """All first derivatives, ``(m, n)``."""
     inner, x = on_vectors(lambda p: {"outputs": fn(p)}, params)
-    return jax.jacobian(inner)(x)
+    return jax.jit(jax.jacobian(inner))(x)
 
 
 def loss_of(problem: Any) -> Callable:
@@ -53,21 +54,27 @@ def terms(problem: Any, outputs: Any) -> jax.Array:
 def gradient(problem: Any) -> jax.Array:
     """The first derivatives of the loss after the model, ``(n,)``."""
     inner, x = on_vectors(lambda p: loss_of(problem)(problem.objective.model(p)), problem.params)
-    return jax.grad(inner)(x)
+    return jax.jit(jax.grad(inner))(x)
 
 
 def ggn(problem: Any) -> jax.Array:
     """``Jᵀ M J`` with ``M`` all second derivatives of the loss at the outputs."""
     model = problem.objective.model
-    j = jacobian(model, problem.params)
-    m = hessian(loss_of(problem), model(problem.params))
-    return j.T @ m @ j
+
+    @jax.jit
+    def product(params):
+        j = jacobian(model, params)
+        m = hessian(loss_of(problem), model(params))
+        return j.T @ m @ j
+
+    return product(problem.params)
 
 
 def empirical_fisher(problem: Any) -> jax.Array:
     """``w Σₙ gₙ gₙᵀ`` from the gradients ``gₙ`` of the single examples' losses."""
     gradients = jacobian(lambda p: terms(problem, problem.objective.model(p)), problem.params)
-    return problem.weight * sum(jnp.outer(g, g) for g in gradients)
+    gradients = np.asarray(gradients)
+    return problem.weight * gradients.T @ gradients
 
 
 def output_fisher(problem: Any) -> np.ndarray:
@@ -125,7 +132,7 @@ def matrix(product: Callable, like: Any) -> jax.Array:
     """The matrix of a linear map of ``like``-shaped trees, from its values on the unit vectors."""
     x, unravel = ravel_pytree(like)
     column = lambda e: ravel_pytree(product(unravel(e)))[0]
-    return jax.vmap(column, out_axes=1)(jnp.eye(x.size, dtype=x.dtype))
+    return jax.jit(jax.vmap(column, out_axes=1))(np.eye(x.size, dtype=x.dtype))
 
 
 def relative_error(found: Any, expected: Any) -> float:

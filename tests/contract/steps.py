@@ -76,8 +76,14 @@ class Trainer:
         return outcome
 
 
-@functools.lru_cache(maxsize=2)  # the row at hand: programs that are kept fill up the memory maps
 def trainer(name: str, objective: Callable = logistic) -> Trainer:
+    return _trainer(name, objective)
+
+
+# The row at hand: programs that are kept fill up the memory. With a default of its own, a call that
+# leaves the objective out and one that names it would be two entries, and compile twice.
+@functools.lru_cache(maxsize=2)
+def _trainer(name: str, objective: Callable) -> Trainer:
     return Trainer(name, objective)
 
 

@@ -48,15 +48,24 @@ def injected(name):
 @rows()
 def test_options_can_be_injected_as_hyperparameters(name):
     tx, step = injected(name)
-    outcome = step(logistic_start(), tx.init(logistic_start()), batch())
-    assert set(METHODS[name].options) - {"example"} <= set(outcome.state.hyperparams)
-    assert signature(outcome.state) == signature(tx.init(logistic_start()))
-    expected = trainer(name).run(logistic_start(), batch(), 1)
-    assert_close(outcome.updates, expected.updates)
-    assert diagnostics(outcome.state)["steps"] == 1
+    start = logistic_start(), tx.init(logistic_start())
+    shown = jax.eval_shape(step, *start, batch())
+    assert set(METHODS[name].options) - {"example"} <= set(shown.state.hyperparams)
+    assert signature(shown.state) == signature(start[1])
+    assert signature(shown.updates) == signature(start[0])
 
 
 LIVE = [(name, option) for name, method in METHODS.items() for option in method.live]
+INJECTED = sorted({*REPRESENTATIVES, *(name for name, _ in LIVE)}, key=list(METHODS).index)
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_injected_hyperparameters_give_the_same_step(name):
+    tx, step = injected(name)
+    outcome = step(logistic_start(), tx.init(logistic_start()), batch())
+    expected = trainer(name).run(logistic_start(), batch(), 1)
+    assert_close(outcome.updates, expected.updates)
+    assert diagnostics(outcome.state)["steps"] == 1
 
 
 def another(name, option) -> float:
@@ -153,14 +162,7 @@ def update_of_the_weights_alone(name):
     return step(HELD["w"], trainer(name).tx.init(HELD["w"]), batch()).updates
 
 
-# Both ways hand over the same trees, with gaps: the rows take one, the other is Optax's.
-WAYS = [*((name, "partition") for name in METHODS), *((name, "masked") for name in REPRESENTATIVES)]
-
-
-@pytest.mark.parametrize(("name", "how"), WAYS)
-def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
-    tx, params = frozen_bias(trainer(name).tx, how), HELD
-
+def frozen_step(tx):
     @jax.jit
     def both(params, state):
         objective = logistic(batch())
@@ -171,9 +173,23 @@ def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, ho
         )
         return optax.apply_updates(params, updates), updates, state
 
-    moved, updates, state = both(params, tx.init(params))
+    return both
+
+
+@rows()
+def test_a_tree_with_gaps_is_taken_for_what_is_left_of_it(name):
+    tx = frozen_bias(trainer(name).tx, "partition")
+    moved, updates, state = jax.eval_shape(frozen_step(tx), HELD, tx.init(HELD))
+    assert signature(moved) == signature(HELD) == signature(updates)
+    assert signature(state) == signature(tx.init(HELD))
+
+
+@representatives
+@pytest.mark.parametrize("how", ["partition", "masked"])
+def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
+    tx, params = frozen_bias(trainer(name).tx, how), HELD
+    moved, updates, _ = frozen_step(tx)(params, tx.init(params))
     assert_identical(moved["b"], params["b"])
-    assert signature(state) == signature(tx.init(params))
     assert_close(updates["w"], update_of_the_weights_alone(name))
 
 

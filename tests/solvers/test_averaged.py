@@ -19,9 +19,11 @@ ONE = jnp.float32(1.0)
 
 
 def run(solver, scale=ONE, entries=ENTRIES):
+    quadratic = lambda g: so.Quadratic(g, PositiveDiagonal(entries))
+    update = jax.jit(lambda g, state: solver.update(quadratic(g), state, scale))
     state, steps = solver.init(ENTRIES), []
     for g in GRADS:
-        step, state = solver.update(so.Quadratic(g, PositiveDiagonal(entries)), state, scale)
+        step, state = update(g, state)
         steps.append(step)
     return steps
 

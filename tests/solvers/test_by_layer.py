@@ -42,9 +42,14 @@ def chunks():
 LAYERS = ([0, 1], [2], [3, 4])  # leaves in the order of the tree
 
 
+def slope_of(f, p):
+    """The gradient as a vector."""
+    return np.asarray(jax.jit(lambda p: ravel(jax.grad(f)(p)))(p))
+
+
 def dense_blocks(f, p, layers=LAYERS):
     """The Gauss-Newton matrix, and that with all between the layers struck out."""
-    whole = np.array(so.dense(so.ggn(f, p), p))
+    whole = np.array(jax.jit(lambda p: so.dense(so.ggn(f, p), p))(p))
     owner = np.concatenate(
         [
             np.full(np.size(leaf), next(k for k, own in enumerate(layers) if i in own))
@@ -84,7 +89,7 @@ def test_the_step_is_that_of_the_dense_diagonal_blocks(f, name):
     step = solve(solvers.by_layer(EXACT[name]), chunks() if f is None else f, p)
     f = f or SQUARES
     _, blocks = dense_blocks(f, p)
-    g = ravel(jax.grad(f)(p))
+    g = slope_of(f, p)
     d = -np.linalg.solve(blocks + DAMPING * np.eye(g.size), g)
     np.testing.assert_allclose(ravel(step.direction), d, rtol=1e-8, atol=1e-11)
     np.testing.assert_allclose(step.predicted, g @ d + 0.5 * d @ blocks @ d, rtol=1e-8)
@@ -95,7 +100,7 @@ def test_its_length_and_momentum_are_those_of_the_whole_matrix():
     p = start()
     step = solve(solvers.momentum(solvers.by_layer(EXACT["cg"])), CLASSES, p)
     whole, blocks = dense_blocks(CLASSES, p)
-    g, eye = ravel(jax.grad(CLASSES)(p)), np.eye(blocks.shape[0])
+    g, eye = slope_of(CLASSES, p), np.eye(blocks.shape[0])
     d = -np.linalg.solve(blocks + DAMPING * eye, g)
     d *= -(g @ d) / (d @ (whole + DAMPING * eye) @ d)
     np.testing.assert_allclose(ravel(step.direction), d, rtol=1e-8, atol=1e-11)
@@ -105,16 +110,21 @@ def test_each_leaf_is_a_layer_where_asked():
     p = start()
     step = solve(solvers.by_layer(EXACT["cg"], apart), SQUARES, p, apart)
     _, blocks = dense_blocks(SQUARES, p, [[i] for i in range(5)])
-    g = ravel(jax.grad(SQUARES)(p))
+    g = slope_of(SQUARES, p)
     d = -np.linalg.solve(blocks + DAMPING * np.eye(g.size), g)
     np.testing.assert_allclose(ravel(step.direction), d, rtol=1e-8, atol=1e-11)
 
 
 def test_the_blocks_are_an_operator():
     p = start()
-    op, _ = curvature.layer_blocks().at(None, (), p, SQUARES, 0.0)
-    assert isinstance(op, LayerBlocks)
-    np.testing.assert_allclose(so.dense(op, p), dense_blocks(SQUARES, p)[1], atol=1e-12)
+
+    @jax.jit
+    def found(p):
+        op, _ = curvature.layer_blocks().at(None, (), p, SQUARES, 0.0)
+        assert isinstance(op, LayerBlocks)
+        return so.dense(op, p)
+
+    np.testing.assert_allclose(found(p), dense_blocks(SQUARES, p)[1], atol=1e-12)
 
 
 def test_a_layer_stops_by_itself():
@@ -150,11 +160,11 @@ def test_what_is_not_by_layers_is_refused_in_a_sentence():
 
 def convex_minimum(f, p, damping, grad=None):
     """``argmin ℓ(z + J d) + rest·d + ½ λ‖d‖²`` over dense arrays, by SciPy."""
-    rows = so.jacobian(f.model, p)
-    count = f.model(p).size
+    outputs, rows = jax.jit(lambda p: (f.model(p), so.jacobian(f.model, p)))(p)
+    count, shape = outputs.size, outputs.shape
     matrix = np.concatenate([np.reshape(x, (count, -1)) for x in jax.tree.leaves(rows)], axis=1)
-    z, shape = np.asarray(f.model(p)).ravel(), f.model(p).shape
-    rest = np.zeros(matrix.shape[1]) if grad is None else grad - ravel(jax.grad(f)(p))
+    z = np.asarray(outputs).ravel()
+    rest = np.zeros(matrix.shape[1]) if grad is None else grad - slope_of(f, p)
     loss = jax.jit(jax.value_and_grad(lambda u: f.loss(u.reshape(shape))))
 
     def phi(d):
@@ -199,7 +209,7 @@ def test_what_has_altered_the_gradient_is_a_linear_term():
 def test_of_squared_errors_it_is_gauss_newtons_in_one_inner_step():
     p = start()
     step = proximal(SQUARES, p, solver=solvers.prox_linear(EXACT["cg"], max_steps=1))
-    g = ravel(jax.grad(SQUARES)(p))
+    g = slope_of(SQUARES, p)
     d = -np.linalg.solve(dense_blocks(SQUARES, p)[0] + DAMPING * np.eye(g.size), g)
     np.testing.assert_allclose(ravel(step.direction), d, rtol=1e-8, atol=1e-11)
     more = proximal(SQUARES, p)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from secondorder import tree
+
 Outputs = Any  # a pytree of arrays
 
 
@@ -62,6 +64,17 @@ class Loss:
     def example_axes(self, output: jax.Array) -> int:
         """How many leading axes of an output array count examples."""
         return min(1, output.ndim)
+
+
+def check_real_outputs(outputs: Outputs, loss: str) -> None:
+    """Raise a ``TypeError`` where outputs are complex, whole or in their parts."""
+    is_parts = lambda z: isinstance(z, tree.Parts)
+    for z in jax.tree.leaves(outputs, is_leaf=is_parts):
+        if is_parts(z) or tree.is_complex(z):
+            raise TypeError(
+                f"{loss} needs real outputs, but the model returned complex ones. Return their real "
+                "part or their square (jnp.abs(z) ** 2), or take squared_error, which splits them."
+            )
 
 
 def count_examples(outputs: Outputs) -> int:

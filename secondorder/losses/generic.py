@@ -33,10 +33,10 @@ class AnyLoss(Loss):
     fn: Callable[[Outputs], jax.Array]
 
     def __call__(self, outputs: Outputs) -> jax.Array:
-        return self.fn(outputs)
+        return self.fn(tree.whole(outputs))
 
     def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
-        return jax.jvp(jax.grad(self.fn), (outputs,), (tree.cast(v, outputs),))[1]
+        return jax.jvp(jax.grad(self), (outputs,), (tree.cast(v, outputs),))[1]
 
     def _eigen(self, outputs: Outputs):
         flat, unravel = jax.flatten_util.ravel_pytree(tree.accumulator(outputs))
@@ -47,7 +47,7 @@ class AnyLoss(Loss):
                 f"size (limit {GENERIC_ROOT_LIMIT}). Use one of the library's losses, or a solver "
                 "that needs products only, such as cg() or direct()."
             )
-        hessian = jax.hessian(lambda z: self.fn(tree.cast(unravel(z), outputs)))(flat)
+        hessian = jax.hessian(lambda z: self(tree.cast(unravel(z), outputs)))(flat)
         values, vectors = jnp.linalg.eigh(hessian.astype(flat.dtype))
         floor = jnp.finfo(flat.dtype).eps * flat.size * jnp.max(jnp.abs(values), initial=0)
         return jnp.where(values > floor, values, 0), vectors, unravel
@@ -65,7 +65,7 @@ class AnyLoss(Loss):
 
     def residual(self, outputs: Outputs) -> Outputs:
         values, vectors, unravel = self._eigen(outputs)
-        slope = _matvec(vectors.T, self._ravel(jax.grad(self.fn)(outputs)))
+        slope = _matvec(vectors.T, self._ravel(jax.grad(self)(outputs)))
         return unravel(jnp.where(values > 0, slope / jnp.sqrt(jnp.where(values > 0, values, 1)), 0))
 
 

@@ -199,8 +199,8 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
     sigma = jnp.asarray(sigma)
     if tree.is_complex(sigma):
         raise ValueError(
-            "curve_fit got a complex sigma. Pass real standard deviations, or a real covariance: of "
-            "complex observations they are those of the real part and of the imaginary one alike."
+            "curve_fit got a complex sigma. Pass real standard deviations or a real covariance: of "
+            "complex observations, those of the real part and of the imaginary one alike."
         )
     if sigma.shape in ((), y.shape):
         return lambda r: r / sigma

@@ -43,6 +43,12 @@ class Elementwise(Loss):
         """``t − E[t]`` for a target drawn from the model with natural parameter ``z``."""
         return super().sample(key, z)  # no likelihood: says so
 
+    @property
+    def is_likelihood(self) -> bool:
+        return (
+            type(self).draw is not Elementwise.draw or type(self).sample is not Elementwise.sample
+        )
+
     def weight(self, outputs: Outputs) -> float:
         return 1.0 / max(count_examples(outputs), 1)
 

@@ -84,11 +84,12 @@ def jacobian(
     split = lambda p: tree.parts(fn(p))
     if mode == "auto":
         mode = _suitable_mode(split, params)
-    if chunk_size is None:
-        columns = (jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params)
-    else:
-        columns = _chunked(split, params, mode, chunk_size)
-    return _whole(columns)
+    if chunk_size is not None:
+        return _whole(_chunked(split, params, mode, chunk_size))
+    try:
+        return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
+    except NotImplementedError:  # a callback without a rule for vmap
+        return _whole(_chunked(split, params, mode, 1))
 
 
 def _suitable_mode(fn: Callable, params: Params) -> str:

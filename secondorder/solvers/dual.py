@@ -127,7 +127,8 @@ def dual(
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
         terms = (step,)
-        if isinstance(op, Pullback) and op.middle.least_squares:
+        bends = isinstance(op, Pullback) and op.middle.least_squares and order > 1
+        if bends and op.jacobian.bends(order):
             along = op.derivative_along
             terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))

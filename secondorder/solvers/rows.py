@@ -132,7 +132,7 @@ def on_rows(
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
         bends = isinstance(op, Pullback) and op.middle.least_squares
         own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
-        bends = bends and answer.again is not None
+        bends = bends and answer.again is not None and order > 1 and op.jacobian.bends(order)
         following = lambda terms: _bend(terms, op, point, answer.again)
         terms = path(y, order if bends else 1, following, own)
         if len(terms) == 2:  # the step's own bend; a longer path is for a policy to search along

@@ -142,6 +142,7 @@ def dual(
             residual=_error(rows, system.damping * (step - carried) + g, change, g),
             dimension=min(rows.shape),
             stopped=_why(op, terms[0], change, predicted, stopped),
+            order=len(terms),
             bends=terms[1:],
         )
         return outcome, type(state)(Last(terms[0], damping, inner), None)

@@ -89,7 +89,7 @@ def cause_by_scan(p):
 
 
 def host(fn, *xs):
-    """``fn`` of NumPy; within it x64 is off, so that the dtype comes from outside."""
+    """``fn`` of NumPy."""
     shape = jax.ShapeDtypeStruct(xs[0].shape, xs[0].dtype)
     return jax.pure_callback(
         lambda *xs: np.asarray(fn(*map(np.asarray, xs)), shape.dtype), shape, *xs
@@ -137,8 +137,15 @@ MODELS = {
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
+@pytest.fixture
+def eps(name):
+    """In float64, but for callbacks: JAX hands them their arguments where x64 is off."""
+    with jax.enable_x64(not name.startswith("host")):
+        yield float(jnp.finfo(jnp.zeros(()).dtype).eps)
+
+
 @every_model
-def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(x64, name):
+def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(eps, name):
     model, plain, start, _ = MODELS[name]
     p = jnp.array(start)
     exact = np.asarray(jax.jit(jax.jacfwd(plain))(p))
@@ -153,13 +160,13 @@ def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(x64, name):
 
     *jacobians, products, dense = found(p)
     for j in jacobians:
-        np.testing.assert_allclose(j, exact, rtol=1e-10, atol=1e-10)
+        assert oracles.relative_error(j, exact) < 1e4 * eps
     for b in (products, dense):
-        np.testing.assert_allclose(b, exact.T @ exact, rtol=1e-10)
+        assert oracles.relative_error(b, exact.T @ exact) < 1e4 * eps
 
 
 @every_model
-def test_least_squares_and_curve_fit_end_where_scipy_would(x64, name):
+def test_least_squares_and_curve_fit_end_at_the_truth(eps, name):
     model, _, start, truth = MODELS[name]
     data = model(jnp.array(truth))
 
@@ -170,8 +177,10 @@ def test_least_squares_and_curve_fit_end_where_scipy_would(x64, name):
 
     solution, covariance = fit(jnp.array(start), data)
     assert bool(solution.success)
-    np.testing.assert_allclose(solution.params, truth, rtol=1e-7)
+    np.testing.assert_allclose(solution.params, truth, rtol=eps**0.5)
     assert np.all(np.isfinite(covariance))
+    accelerated = 1 if name.startswith("host") else 2
+    assert so.diagnostics(solution.state)["order"] == accelerated
 
 
 @pytest.mark.parametrize(
@@ -181,18 +190,17 @@ def test_least_squares_and_curve_fit_end_where_scipy_would(x64, name):
         ("adjoint of unknown length", "gauss_newton"),
         ("inner solve", "gauss_newton"),
         ("inner solve", "hybrid_newton"),
-        ("inner solve", "hessian_free"),
         ("host", "natural_gradient"),
         ("host backward", "gauss_newton"),
     ],
 )
-def test_every_method_of_residuals_takes_the_modes_there_are(x64, name, method):
+def test_every_method_of_residuals_takes_the_modes_there_are(eps, name, method):
     model, _, start, truth = MODELS[name]
     data = model(jnp.array(truth))
     solve = lambda p: so.least_squares(lambda p: model(p) - data, p, getattr(so, method)())
     solution = jax.jit(solve)(jnp.array(start))
     assert bool(solution.success)
-    np.testing.assert_allclose(solution.params, truth, rtol=1e-5)
+    np.testing.assert_allclose(solution.params, truth, rtol=10 * eps**0.5)
 
 
 @pytest.mark.parametrize("name", ["adjoint", "inner solve"])
@@ -214,10 +222,10 @@ def test_the_default_of_minimize_and_its_implicit_derivative(x64, name):
     drift = jax.jacfwd(slope, 1)(at, 1.1)
     expected = -np.linalg.solve(jax.hessian(objective)(at, 1.1), drift)
     np.testing.assert_allclose(derivative, expected, rtol=1e-5)
-    np.testing.assert_allclose(value, jax.grad(objective, 1)(at, 1.1), rtol=1e-5)
+    np.testing.assert_allclose(value, jax.grad(objective, 1)(at, 1.1), rtol=1e-5, atol=1e-9)
 
 
-def test_a_model_that_bends_but_once_is_not_accelerated(x64):
+def test_a_model_that_bends_but_once_is_not_accelerated():
     def bends(name):
         found = linearize(MODELS[name][0], jnp.array(MODELS[name][2]))
         return found.bends(2), found.bends(3)
@@ -244,7 +252,7 @@ def test_a_loop_of_ones_own_takes_a_model_of_one_mode(x64):
     assert value < 1e-20
 
 
-def test_what_has_no_derivative_says_so_and_so_does_a_hessian(x64):
+def test_what_has_no_derivative_says_so_and_so_does_a_hessian():
     bare = lambda p: host(np.sin, p)
     with pytest.raises(TypeError, match="has no derivative"):
         so.ggn(so.sum_of_squares(bare), jnp.ones(2))
@@ -298,7 +306,7 @@ PROGRAMS = {
     "scan": lambda p: lax.scan(_doubling(p), p, length=3)[0],
     "fori_loop": lambda p: lax.fori_loop(0, 3, lambda _, x: jnp.sin(x + p), p),
     "custom_jvp": ruled,
-    "custom_vjp": sine_backward,
+    "custom_vjp": with_adjoint(adjoint_by_scan),
     "checkpoint": jax.checkpoint(lambda p: jnp.sin(p) * p),
     "jit": jax.jit(lambda p: jnp.sin(p) * p),
     "cond in scan in jit": jax.jit(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.objective import is_stationary
+from secondorder.operators.modes import derivable
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Step
 from secondorder.tree import Params
@@ -133,13 +135,15 @@ def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> 
 
     Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
     the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The
-    slope at the trial rides on its evaluation as a forward derivative. A step of nothing gains all
+    slope at the trial rides on its evaluation as a forward derivative, which a function that goes
+    backward alone is given. A step of nothing gains all
     there is: where the gradient is zero, or the step rounds to it, a policy has nothing to correct.
     """
     direction = tree.cast(updates, params)
     trial = tree.add(params, direction)
     dtype = predicted.dtype
-    both = lambda: jax.jvp(value_fn, (trial,), (direction,))
+    seen = is_stationary(value_fn)  # by whoever opened it
+    both = lambda: jax.jvp(value_fn if seen else derivable(value_fn, trial), (trial,), (direction,))
     new_value, new_slope = (value_fn(trial), None) if lazy else both()
     noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
     value = value_fn(params) if value is None else jnp.asarray(value)

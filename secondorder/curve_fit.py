@@ -52,7 +52,8 @@ class Fit(NamedTuple):
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
-        Infinite where the curve depends on a parameter that the data leave open.
+        Infinite where the curve depends on a parameter that the data leave open. Of a complex
+        curve, those of its real part and, times i, those of its imaginary one.
         """
         at = linearize(lambda p: model(p, x), self.params)
         rows, finite = _rows(at), jnp.isfinite(self.covariance)
@@ -60,7 +61,7 @@ class Fit(NamedTuple):
         variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
         unknown = jnp.any((rows != 0) & ~jnp.diag(finite), axis=1)
         errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
-        return errors.reshape(at.outputs.shape)
+        return tree.whole(unravel(errors, at.outputs))
 
 
 def curve_fit(
@@ -87,10 +88,11 @@ def curve_fit(
     Args:
       model: ``(params, x) ↦`` predictions shaped like ``y``.
       x: whatever the model takes.
-      y: observations.
+      y: observations; a complex one counts as two, its real and its imaginary part.
       params: the start, a pytree.
       optimizer: see :func:`secondorder.least_squares`.
-      sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations.
+      sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations;
+        real, and of each of the two parts where ``y`` is complex.
       absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than known up to a factor.
       tol, max_steps, bounds: see :func:`secondorder.least_squares`.
       separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
@@ -153,7 +155,7 @@ def curve_fit(
     u, m = frame(rows)
     inverse = jnp.matmul(m, m.T, precision="highest")
     open_ = _open(jax.lax.stop_gradient(rows))
-    freedom = (y.size - rank(u)).astype(rows.dtype)
+    freedom = (rows.shape[0] - rank(u)).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
     scale = jnp.ones_like(chi) if absolute_sigma else unknown
@@ -178,8 +180,8 @@ def _truthful(solution: Solution, bent: Params) -> Solution:
 
 
 def _rows(at: Jacobian) -> jax.Array:
-    columns = at.dense()
-    return columns.reshape(-1, columns.shape[-1])
+    leaves = jax.tree.leaves(at.dense())
+    return jnp.concatenate([columns.reshape(-1, columns.shape[-1]) for columns in leaves])
 
 
 def _open(rows: jax.Array) -> jax.Array:
@@ -195,11 +197,17 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
     if sigma is None:
         return lambda r: r
     sigma = jnp.asarray(sigma)
+    if tree.is_complex(sigma):
+        raise ValueError(
+            "curve_fit got a complex sigma. Pass real standard deviations or a real covariance: of "
+            "complex observations, those of the real part and of the imaginary one alike."
+        )
     if sigma.shape in ((), y.shape):
         return lambda r: r / sigma
     if sigma.shape == (y.size, y.size):
         factor = jnp.linalg.cholesky(sigma)
-        return lambda r: solve_triangular(factor, r.reshape(-1), lower=True)
+        white = lambda r: solve_triangular(factor, r.reshape(-1), lower=True)
+        return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
     raise ValueError(
         f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "
         f"deviations of shape {y.shape}, or a covariance of shape {(y.size, y.size)}."

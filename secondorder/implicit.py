@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from secondorder import losses, tree
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
-from secondorder.objective import AnyObjective, BatchedModel, Objective, Stationary
+from secondorder.objective import AnyObjective, BatchedModel, Objective, Opened, Stationary
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.hessian import hessian
+from secondorder.operators.modes import derivable
 from secondorder.tree import Params
 
 DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by products
@@ -29,7 +30,7 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
     """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
 
     The user's code runs here, and never again. An objective keeps its split, its loss and its
-    examples, or its chunks.
+    examples, or its chunks. What has derivatives of one mode alone gets the other.
     """
     if isinstance(value_fn, WithCurvature):
         of_value, theta = opened(value_fn.value_fn, params)
@@ -38,19 +39,19 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
     if isinstance(value_fn, Chunked):
         return _opened_chunks(value_fn, params)
     if not isinstance(value_fn, Objective):
-        fn, theta = jax.closure_convert(value_fn, params)
-        return lambda theta: Stationary(lambda p: fn(p, *theta)), theta
+        fn, theta = _converted(value_fn, params)
+        return lambda theta: Stationary(Opened(fn, theta)), theta
 
     model = value_fn.model
     if isinstance(model, BatchedModel):
         first = jax.tree.map(lambda x: x[0], model.examples)
-        inner, inside = jax.closure_convert(model.model, params, first)
+        inner, inside = _converted(model.model, params, first)
         model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
-        build_model = lambda t: BatchedModel(lambda p, x: inner(p, x, *t[0]), t[1])
+        build_model = lambda t: BatchedModel(Opened(inner, t[0]), t[1])
         outputs = jax.eval_shape(build_model(model_theta), params)
     else:
-        outer, model_theta = jax.closure_convert(model, params)
-        build_model = lambda t: lambda p: outer(p, *t)
+        outer, model_theta = _converted(model, params)
+        build_model = lambda t: Opened(outer, t)
         outputs = jax.eval_shape(build_model(model_theta), params)
     build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
 
@@ -60,19 +61,25 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
     return build, (loss_theta, model_theta)
 
 
+def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
+    """``jax.closure_convert``, and derivatives in both modes."""
+    closed, theta = jax.closure_convert(fn, params, *rest)
+    return derivable(closed, params, *rest, *theta), theta
+
+
 def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
     """Its batch is part of θ; its chunks are opened as functions of their part of the batch."""
     part, batch = value_fn.objective, value_fn.batch
     chunk = value_fn.chunk(0)
     if isinstance(part(chunk), Objective):
-        model, inside = jax.closure_convert(lambda p, c: part(c).model(p), params, chunk)
+        model, inside = _converted(lambda p, c: part(c).model(p), params, chunk)
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
         loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
-        build = lambda t, c: Objective(loss(t[1], c), lambda p: model(p, c, *t[0]))
+        build = lambda t, c: Objective(loss(t[1], c), Opened(model, (c, *t[0])))
     else:
-        fn, inside = jax.closure_convert(lambda p, c: part(c)(p), params, chunk)
+        fn, inside = _converted(lambda p, c: part(c)(p), params, chunk)
         outside = ()
-        build = lambda t, c: lambda p: fn(p, c, *t[0])
+        build = lambda t, c: Opened(fn, (c, *t[0]))
 
     def build_whole(theta: Any) -> Chunked:
         own = lambda c: build(theta[:2], c)
@@ -95,9 +102,10 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         return lambda t, *c: losses.total(
             *(build(x, *c) for build, x in zip(builds, t, strict=True))
         ), thetas
-    if not isinstance(loss, losses.Loss) or isinstance(loss, losses.AnyLoss):
-        fn, theta = jax.closure_convert(lambda z, *c: loss_of(*c)(z), outputs, *chunk)
-        return lambda t, *c: lambda z: fn(z, *c, *t), theta
+    if isinstance(loss, losses.AnyLoss):
+        whole = jax.eval_shape(tree.whole, outputs)
+        fn, theta = jax.closure_convert(lambda z, *c: loss_of(*c).fn(z), whole, *chunk)
+        return lambda t, *c: losses.AnyLoss(lambda z: fn(z, *c, *t)), theta
 
     def fields_of(*c):
         own = loss_of(*c)

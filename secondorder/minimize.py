@@ -186,8 +186,12 @@ def least_squares(
 ) -> Solution:
     """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
 
+    A residual may have derivatives of one mode alone: forward, as a loop of unknown length, or
+    backward, as an adjoint solver under ``jax.custom_vjp``. The other mode is made of it.
+
     Args:
-      residual: ``params ↦`` vector (or pytree of arrays) of residuals.
+      residual: ``params ↦`` vector (or pytree of arrays) of residuals, real or complex; the real
+        and the imaginary part of a complex one are residuals of their own.
       params: the start, or a :class:`Solution` to go on from; see :func:`minimize`.
       optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import losses
+from secondorder import losses, tree
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.tree import Params
@@ -29,12 +29,20 @@ class Objective:
     ``stationary`` says that it is the same function at every update, as inside ``minimize``: then a
     solver may keep its factors of a point for the next trial there. Never set it where batches
     change. ``box`` are bounds that ``minimize`` sets.
+
+    Complex outputs of the model go on as their :class:`secondorder.tree.Parts`: two real outputs
+    each, so that ``½ Σ |r|²`` is a sum of squares like any other. A loss of one's own gets the
+    complex ones back.
     """
 
     loss: Callable[[Outputs], jax.Array]
     model: Callable[[Params], Outputs]
     stationary: bool = False
     box: tuple[Params, Params] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "loss", losses.as_loss(self.loss))
+        object.__setattr__(self, "model", _in_parts(self.model))
 
     def __call__(self, params: Params) -> jax.Array:
         return self.loss(self.model(params))
@@ -136,13 +144,43 @@ class Known:
         return all(a is b for a, b in pairs)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class InParts:
+    """A model, its complex outputs as their parts."""
+
+    model: Callable
+
+    def __call__(self, *args: Any) -> Outputs:
+        return tree.parts(self.model(*args))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """``params ↦ fn(params, *theta)``: real outputs, with derivatives in both modes."""
+
+    fn: Callable
+    theta: Any
+
+    def __call__(self, *args: Any) -> Outputs:
+        return self.fn(*args, *self.theta)
+
+
+def _in_parts(model: Callable) -> Callable:
+    if isinstance(model, InParts | Opened | Known):
+        return model
+    if isinstance(model, BatchedModel):
+        return dataclasses.replace(model, model=_in_parts(model.model))
+    return InParts(model)
+
+
 def compose(loss: Callable[[Outputs], jax.Array], model: Callable[[Params], Outputs]) -> Objective:
     """The objective ``f(params) = loss(model(params))``.
 
     Args:
       loss: one of the library's losses (closed-form curvature) or any scalar function of the
         outputs.
-      model: ``params ↦ outputs``, closing over its batch.
+      model: ``params ↦ outputs``, closing over its batch. Outputs may be complex: their real and
+        imaginary parts are outputs of their own. Parameters are real.
 
     Raises:
       TypeError: where either is not callable.
@@ -195,10 +233,10 @@ def per_example(
 
 
 def sum_of_squares(residual: Callable[[Params], Outputs]) -> Objective:
-    """``f(params) = ½ Σ residual(params)²``, the objective of nonlinear least squares.
+    """``f(params) = ½ Σ |residual(params)|²``, the objective of nonlinear least squares.
 
     Args:
-      residual: ``params ↦`` array or pytree of arrays.
+      residual: ``params ↦`` array or pytree of arrays, real or complex.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -150,7 +150,7 @@ class Separated:
         return jax.tree.map(jnp.any, unravel(flags, linear))
 
     def _at(self, searched: Params, linear: Params) -> Jacobian:
-        vector = lambda c: tree.accumulator(jnp.ravel(self.residual(_joined(searched, c))))
+        vector = lambda c: ravel(tree.parts(self.residual(_joined(searched, c))))
         return linearize(vector, linear)
 
     def _solve(self, searched: Params) -> tuple[jax.Array, jax.Array]:

@@ -62,7 +62,8 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ, Δ or σ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``: of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``, ``order`` (1 where
+      a step is not accelerated): of the last solve;
     * ``jacobians``: how many it formed: 0 of a Gram by layer statistics, and of products alone;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 

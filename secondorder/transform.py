@@ -81,6 +81,7 @@ def scale_by_curvature(
             dimension=none(),
             fraction=real(),
             looks=none(),
+            order=none(),
         )
         memories = curvature.init(params), solver.init(params)
         return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)

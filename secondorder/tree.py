@@ -8,6 +8,7 @@ product of bfloat16 gradients keeps its digits.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -254,6 +255,33 @@ def all_finite(x: Params) -> jax.Array:
         alike[kind] = alike.get(kind, 0) + 0 * leaf
     sums = [jnp.isfinite(jnp.sum(leaf)) for leaf in alike.values()]
     return jnp.all(jnp.stack(sums)) if sums else jnp.asarray(True)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A complex array as two real ones, each of its shape."""
+
+    real: jax.Array
+    imag: jax.Array
+
+
+def parts(x: Any) -> Any:
+    """``x`` with every complex leaf as its :class:`Parts`; the others as they are."""
+    split = lambda leaf: Parts(jnp.real(leaf), jnp.imag(leaf)) if is_complex(leaf) else leaf
+    return jax.tree.map(split, x)
+
+
+def whole(x: Any) -> Any:
+    """``x`` with all :class:`Parts` joined: what :func:`parts` was given."""
+    is_parts = lambda leaf: isinstance(leaf, Parts)
+    join = lambda leaf: jax.lax.complex(leaf.real, leaf.imag) if is_parts(leaf) else leaf
+    return jax.tree.map(join, x, is_leaf=is_parts)
+
+
+def is_complex(leaf: Any) -> bool:
+    """Whether a leaf is of a complex dtype."""
+    return jnp.issubdtype(leaf_dtype(leaf), jnp.complexfloating)
 
 
 def check_real(params: Params, name: str = "params") -> None:

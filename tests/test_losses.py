@@ -531,7 +531,7 @@ def test_a_users_own_loss_has_all_of_it(x64):
         own.sample(jax.random.key(0), z)
 
 
-def test_a_plain_loss_that_bends_down_has_the_root_of_its_upward_part(x64):
+def test_a_plain_loss_that_bends_down_has_the_root_of_its_upward_part_and_of_weights(x64):
     loss = as_loss(lambda z: z[0] ** 2 - 3 * z[1] ** 2 + 5 * z[2])
 
     @jax.jit
@@ -540,6 +540,6 @@ def test_a_plain_loss_that_bends_down_has_the_root_of_its_upward_part(x64):
         return s @ s.T, loss.curvature(z, jnp.ones(3)), loss.root(z, loss.residual(z))
 
     upward, product, slope = parts(jnp.array([1.0, 2.0, 3.0]))
-    np.testing.assert_allclose(upward, np.diag([2.0, 0.0, 0.0]), atol=1e-12)
+    np.testing.assert_allclose(upward, np.diag([2.0, 0.0, 5 / 3]), atol=1e-12)
     np.testing.assert_allclose(product, [2.0, -6.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(slope, [2.0, 0.0, 0.0], atol=1e-12)  # what the root can reach
+    np.testing.assert_allclose(slope, [2.0, 0.0, 5.0], atol=1e-12)  # what the root can reach

@@ -19,6 +19,7 @@ from secondorder.curvature.samples import (
     ggn_sample,
     gradient,
     hutchinson,
+    loss_sample,
     per_example,
 )
 from secondorder.curvature.secant import bfgs, lbfgs, sr1
@@ -59,6 +60,7 @@ __all__ = [
     "layerwise",
     "layer_table",
     "lbfgs",
+    "loss_sample",
     "per_example",
     "preconditioned",
     "proposed",

@@ -32,7 +32,7 @@ from secondorder.curvature import moments, taps
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.moments import Moments
 from secondorder.curvature.running import running
-from secondorder.curvature.samples import Estimate, fisher_sample
+from secondorder.curvature.samples import Estimate, loss_sample
 from secondorder.curvature.structures import Now, Structure, farthest, sound
 from secondorder.objective import Objective, as_objective
 from secondorder.operators import axes as ax
@@ -86,8 +86,9 @@ def layerwise(
     Args:
       example: an objective on a batch like those to come (only shapes matter), or a function of the
         parameters that returns one. It shows how the model uses its leaves.
-      estimate: ``fisher_sample()`` (default), ``ggn_sample()``, ``ggn_components()`` for all output
-        components instead of a sample, or ``per_example()``, which is the empirical Fisher.
+      estimate: ``loss_sample()`` (default), ``fisher_sample()``, ``ggn_sample()``,
+        ``ggn_components()`` for all output components instead of a sample, or ``per_example()``,
+        which is the empirical Fisher.
       decay: of the averages, per sample.
       every: a sample is taken at the first update and each ``every`` updates after it.
       refresh: likewise for inverses (``eigen``: eigenbases); or ``curvature.drift(0.1)``, to renew
@@ -112,7 +113,7 @@ def layerwise(
       >>> [factor.shape for factor in state.averages[0].factors]
       [(1, 3, 3), (1, 2, 2)]
     """
-    estimate = fisher_sample() if estimate is None else estimate
+    estimate = loss_sample() if estimate is None else estimate
     read = _reader(example)
     structure = _structure(read, eigen, reduce, max_size)
     return running(_layer_sample(estimate, read), structure, decay, every, refresh, seed=seed)

@@ -4,6 +4,7 @@
 ``gradient``        ``v = w = g``                 second moment of the (batch) gradient
 ``fisher_sample``   ``v = w = Jᵀ s``              Fisher: ``s`` the scores of drawn targets
 ``ggn_sample``      ``v = w = Jᵀ S u``, u = ±1    Gauss-Newton: ``S Sᵀ`` the loss's curvature
+``loss_sample``     the first of these two that the loss has
 ``ggn_components``  the same, exactly             layers: a pass per output component
 ``per_example``     ``v = w = Σₙ ±gₙ √w``         empirical Fisher
 ``hutchinson``      ``v = z = ±1``, ``w = H z``   Hessian
@@ -86,10 +87,23 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
 def ggn_sample() -> Estimate:
     """``v = Jᵀ S u`` with random signs ``u``: any loss, through its closed-form root ``S``.
 
-    A plain function as loss takes the dense root of its output curvature, for small outputs.
+    A plain function as loss takes the dense root of its output curvature; of more than 4096
+    outputs, 30 products with that.
     """
-    draw = lambda loss, outputs, key: loss.root(outputs, tree.random_signs(key, outputs))
-    return _pulled_back("ggn_sample", draw)
+    return _pulled_back("ggn_sample", _signed)
+
+
+def _signed(loss: losses.Loss, outputs: Any, key: jax.Array) -> Any:
+    return loss.signed(outputs, tree.random_signs(key, outputs))
+
+
+def loss_sample() -> Estimate:
+    """:func:`fisher_sample` of a likelihood, :func:`ggn_sample` of any other loss."""
+
+    def draw(loss, outputs, key):
+        return loss.sample(key, outputs) if loss.is_likelihood else _signed(loss, outputs, key)
+
+    return _pulled_back("loss_sample", draw)
 
 
 def ggn_components() -> Estimate:

@@ -20,7 +20,8 @@ import optimistix as optx
 
 from secondorder import losses, tree
 from secondorder.loop import Loop, Problem, Status, begin, once
-from secondorder.objective import AnyObjective, Objective, Stationary
+from secondorder.objective import AnyObjective, Objective, Opened, Stationary
+from secondorder.operators.modes import derivable
 from secondorder.states import settled
 
 
@@ -43,7 +44,7 @@ class _Steps(optx.AbstractIterativeSolver):
         return tree.norm
 
     @abc.abstractmethod
-    def _objective(self, fn: Callable, args: Any) -> AnyObjective: ...
+    def _objective(self, fn: Callable, y: Any, args: Any) -> AnyObjective: ...
 
     def _problem(self, fn: Callable, y: Any, args: Any, options: Any) -> Problem:
         if options:
@@ -52,7 +53,7 @@ class _Steps(optx.AbstractIterativeSolver):
                 "out; bounds are an argument of so.minimize and so.least_squares."
             )
         return Problem(
-            fn=self._objective(fn, args),
+            fn=self._objective(fn, y, args),
             optimizer=optax.with_extra_args_support(self.optimizer),
             tol=_root_eps(tree.dtype(y)) if self.tol is None else self.tol,
             max_steps=jnp.iinfo(jnp.int32).max,  # Optimistix counts them
@@ -111,8 +112,8 @@ class Minimiser(_Steps, optx.AbstractMinimiser):
       [3.0, 3.0]
     """
 
-    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
-        return Stationary(lambda y: fn(y, args)[0])
+    def _objective(self, fn: Callable, y: Any, args: Any) -> AnyObjective:
+        return Stationary(derivable(lambda y: fn(y, args)[0], y))
 
 
 class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
@@ -131,8 +132,8 @@ class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
       [1.0, 1.0]
     """
 
-    def _objective(self, fn: Callable, args: Any) -> AnyObjective:
-        model = lambda y: fn(y, args)[0]
+    def _objective(self, fn: Callable, y: Any, args: Any) -> AnyObjective:
+        model = Opened(derivable(lambda y: tree.parts(fn(y, args)[0]), y), ())
         return Objective(losses.half_sum_of_squares(), model, stationary=True)
 
 

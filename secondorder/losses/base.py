@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from secondorder import tree
+
 Outputs = Any  # a pytree of arrays
 
 
@@ -40,6 +42,15 @@ class Loss:
         (u,) = jax.linear_transpose(lambda u: self.root(outputs, u), v)(v)
         return u
 
+    def signed(self, outputs: Outputs, signs: Outputs) -> Outputs:
+        """``S u`` for random signs ``u``, a ``v`` with ``E[v vᵀ] = M``."""
+        return self.root(outputs, signs)
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether there are targets to sample."""
+        return type(self).sample is not Loss.sample
+
     def residual(self, outputs: Outputs) -> Outputs:
         """The ``r`` with ``S r = ∇ℓ(z)``, so that locally ``ℓ`` is ``½‖r + Sᵀ dz‖²`` + constant."""
         raise TypeError(f"{type(self).__name__} defines no residual.")
@@ -48,7 +59,8 @@ class Loss:
         """A random ``v`` with ``E[v vᵀ] = M``: the score of a target drawn from the model."""
         raise TypeError(
             f"{self!r} is not the negative log-likelihood of a model, so it has no targets to "
-            "sample and no Fisher matrix. Use ggn(objective, params), or one of squared_error, "
+            "sample and no Fisher matrix. Use ggn(objective, params), for a method that samples "
+            "estimator=secondorder.curvature.ggn_sample(), or one of squared_error, "
             "softmax_cross_entropy, sigmoid_cross_entropy, poisson as the loss."
         )
 
@@ -62,6 +74,17 @@ class Loss:
     def example_axes(self, output: jax.Array) -> int:
         """How many leading axes of an output array count examples."""
         return min(1, output.ndim)
+
+
+def check_real_outputs(outputs: Outputs, loss: str) -> None:
+    """Raise a ``TypeError`` where outputs are complex, whole or in their parts."""
+    is_parts = lambda z: isinstance(z, tree.Parts)
+    for z in jax.tree.leaves(outputs, is_leaf=is_parts):
+        if is_parts(z) or tree.is_complex(z):
+            raise TypeError(
+                f"{loss} needs real outputs, but the model returned complex ones. Return their "
+                "real part or jnp.abs(z) ** 2, or take squared_error, which splits them."
+            )
 
 
 def count_examples(outputs: Outputs) -> int:

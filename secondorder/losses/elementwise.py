@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.losses.base import Loss, Outputs, count_examples
+from secondorder.losses.base import Loss, Outputs, check_real_outputs, count_examples
 
 
 def _sum(x: Outputs) -> jax.Array:
@@ -26,6 +26,7 @@ class Elementwise(Loss):
     """
 
     averages = True
+    by_parts = False  # whether the parts of a complex output may be outputs of their own
 
     targets: Outputs
 
@@ -42,6 +43,12 @@ class Elementwise(Loss):
         """``t − E[t]`` for a target drawn from the model with natural parameter ``z``."""
         return super().sample(key, z)  # no likelihood: says so
 
+    @property
+    def is_likelihood(self) -> bool:
+        return (
+            type(self).draw is not Elementwise.draw or type(self).sample is not Elementwise.sample
+        )
+
     def weight(self, outputs: Outputs) -> float:
         return 1.0 / max(count_examples(outputs), 1)
 
@@ -49,15 +56,27 @@ class Elementwise(Loss):
         return self.weight(outputs) * _sum(self._map(self.phi, outputs))
 
     def _map(self, fn, outputs: Outputs, *rest: Outputs) -> Outputs:
+        outputs = tree.parts(outputs)
+        if not self.by_parts:
+            check_real_outputs(outputs, type(self).__name__)
         targets = self._targets(outputs)
         wide = tree.accumulator(outputs)
         return jax.tree.map(lambda z, t, *r: fn(z, t.astype(z.dtype), *r), wide, targets, *rest)
 
     def _targets(self, outputs: Outputs) -> Outputs:
         targets = jax.tree.map(jnp.asarray, self.targets)
-        name = type(self).__name__
-        tree.check_match(targets, outputs, f"the targets of {name}", "the model's output")
-        return targets
+        name, whole = type(self).__name__, tree.whole(outputs)
+        tree.check_match(targets, whole, f"the targets of {name}", "the model's output")
+
+        def alike(t: jax.Array, z: jax.Array) -> jax.Array:
+            if tree.is_complex(t) and not tree.is_complex(z):
+                raise TypeError(
+                    f"The targets of {name} are complex, but the model's output is real. Return a "
+                    "complex output, or compare it with a part of the targets, such as jnp.real."
+                )
+            return t.astype(z.dtype) if tree.is_complex(z) else t
+
+        return tree.parts(jax.tree.map(alike, targets, whole))
 
     def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
         w = self.weight(outputs)
@@ -88,9 +107,10 @@ class Elementwise(Loss):
 
 
 class SquaredError(Elementwise):
-    """``½ (z − t)²``."""
+    """``½ (z − t)²``, and ``½ |z − t|²`` of complex outputs."""
 
     least_squares = True
+    by_parts = True
 
     def phi(self, z, t):
         return 0.5 * (z - t) ** 2

@@ -28,9 +28,12 @@ class Robust(Sum):
     cauchy     ``0.905 c``
     arctan     ``0.734 c``
     =========  =========================================================
+
+    The real and the imaginary part of a complex residual are residuals of their own.
     """
 
     least_squares = True
+    by_parts = True
 
     scale: float = 1.0
     rho: Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]] = lambda s: (

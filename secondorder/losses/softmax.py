@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.losses.base import Loss
+from secondorder.losses.base import Loss, check_real_outputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +35,7 @@ class SoftmaxCrossEntropy(Loss):
         )
 
     def _logits(self, outputs):
+        check_real_outputs(outputs, "softmax_cross_entropy")
         if not hasattr(outputs, "shape"):
             raise ValueError(
                 "softmax_cross_entropy needs the model's output to be one array of logits, but it "

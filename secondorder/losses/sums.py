@@ -57,6 +57,13 @@ class Total(Loss):
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
         return self._each("root", outputs, u)
 
+    def signed(self, outputs: Outputs, signs: Outputs) -> Outputs:
+        return self._each("signed", outputs, signs)
+
+    @property
+    def is_likelihood(self) -> bool:
+        return all(term.is_likelihood for term in self.terms)
+
     def root_transpose(self, outputs: Outputs, v: Outputs) -> Outputs:
         return self._each("root_transpose", outputs, v)
 

@@ -45,9 +45,9 @@ def kfac(
       every, refresh: steps between two samples of them, and between two inverses; or, for
         inverses where they are needed, ``refresh=curvature.drift(4.0)``.
       weight_decay: decoupled: the parameters shrink by (α times) it a step.
-      estimator: what is sampled: ``curvature.fisher_sample()`` (default), ``ggn_sample()`` for
-        losses that are no likelihood, ``ggn_components()`` for no sampling, ``per_example()`` for
-        the empirical Fisher.
+      estimator: what is sampled: ``curvature.fisher_sample()`` (default for a likelihood),
+        ``ggn_sample()`` (default for other losses), ``ggn_components()`` for no sampling,
+        ``per_example()`` for the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
       burn_in: updates at first that gather A and G alone and move nothing, not even λ.
       trials: steps between two trials of the step by its value. Between them λ stays and every

@@ -29,7 +29,8 @@ def levenberg_marquardt(
         strongly as its own column.
       acceleration: whether to bend the step as the residuals bend along it, where that is safe, for
         one second derivative of the model along the step: a few steps instead of dozens along a
-        curved valley. Least-squares and robust losses alone; others ignore it.
+        curved valley. Least-squares and robust losses alone; others ignore it, and so do models
+        that have no second derivative (``diagnostics`` gives the ``order``).
       search: whether to damp weakly, and to take of the path that the step begins, bent to fourth
         order, the first fraction 1, ½, ¼, ... that descends further than the next one; λ follows
         it, from ``damping`` or the precision to the power ¾. For fits of many parameters that

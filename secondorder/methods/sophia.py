@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from secondorder.curvature import Estimate, diagonal, fisher_sample, running
+from secondorder.curvature import Estimate, diagonal, loss_sample, running
 from secondorder.solvers import averaged, clipped
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
@@ -33,8 +33,9 @@ def sophia(
       eps: ε.
       k: steps from one sample of the curvature to the next.
       weight_decay: λ, decoupled: the parameters shrink by αλ a step.
-      estimator: ``curvature.fisher_sample()`` (default: Sophia-G; needs an objective and a
-        likelihood as loss), ``ggn_sample()`` for other losses, or ``hutchinson()`` (Sophia-H).
+      estimator: ``curvature.fisher_sample()`` (default: Sophia-G; needs an objective),
+        ``ggn_sample()`` (default for losses that are no likelihood), or ``hutchinson()``
+        (Sophia-H).
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -44,7 +45,7 @@ def sophia(
     """
     wide = lambda x, h: jnp.asarray(x, h.dtype)
     floored = diagonal(lambda h: jnp.maximum(wide(gamma, h) * h, wide(eps, h)))
-    source = fisher_sample() if estimator is None else estimator
+    source = loss_sample() if estimator is None else estimator
     curvature = running(source, floored, b2, every=k, debias=False)
     direction = scale_by_curvature(curvature, averaged(clipped(), b1, debias=False), fixed(1.0))
     return step_along(direction, learning_rate, weight_decay=weight_decay)

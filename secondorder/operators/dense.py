@@ -61,13 +61,16 @@ def over_basis(fn: Callable, like: Params, chunk_size: int | None = None) -> Any
     """``fn`` of every unit vector of the space of ``like``, stacked along a new leading axis.
 
     ``chunk_size`` unit vectors go through at a time (all at once where ``None``), which bounds the
-    memory of the intermediate values.
+    memory of the intermediate values. A callback without a rule for ``vmap`` takes one by one.
     """
     indices = jnp.arange(tree.size(like))
     column = lambda i: fn(basis_vector(i, like))
-    if chunk_size is None:
-        return jax.vmap(column)(indices)
-    return jax.lax.map(column, indices, batch_size=chunk_size)
+    try:
+        if chunk_size is None:
+            return jax.vmap(column)(indices)
+        return jax.lax.map(column, indices, batch_size=chunk_size)
+    except NotImplementedError:
+        return jax.lax.map(column, indices)
 
 
 def dense(op: Any, like: Params) -> jax.Array:

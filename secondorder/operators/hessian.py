@@ -10,6 +10,7 @@ from secondorder import tree
 from secondorder.chunks import Chunked
 from secondorder.operators.base import Function, Operator
 from secondorder.operators.chunks import Chunks
+from secondorder.operators.modes import REFUSED, derivable, runs
 from secondorder.tree import Params
 
 
@@ -46,7 +47,7 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
       params: where to differentiate.
 
     Raises:
-      TypeError: integer or complex parameters.
+      TypeError: integer or complex parameters, or a function without second derivatives.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -57,5 +58,25 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
     tree.check_real(params)
     if isinstance(value_fn, Chunked):
         return Chunks(value_fn, params, lambda part, k: hessian(part, params))
-    _, product = jax.linearize(jax.grad(value_fn), params)
-    return Function(product, params)
+    return Function(_product(value_fn, params), params)
+
+
+def _product(value_fn: Callable, params: Params) -> Callable:
+    """``v ↦ ∇²f v``, of what can be differentiated twice in whichever modes."""
+    try:
+        try:
+            _, product = jax.linearize(jax.grad(value_fn), params)
+        except REFUSED:
+            _, product = jax.linearize(jax.grad(derivable(value_fn, params)), params)
+        if runs(product, params):
+            return product
+        pull = jax.linear_transpose(product, params)  # it is symmetric
+        jax.eval_shape(pull, params)
+        return lambda v: pull(v)[0]
+    except REFUSED as error:
+        jax.eval_shape(value_fn, params)  # what is wrong without derivatives is told as it is
+        raise TypeError(
+            "A Hessian needs second derivatives, which value_fn does not have. For least squares "
+            "take a Gauss-Newton method, such as secondorder.levenberg_marquardt, else one of "
+            f"gradients alone, such as secondorder.lbfgs. JAX says: {error}"
+        ) from error

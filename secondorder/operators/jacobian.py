@@ -16,8 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.objective import BatchedModel, Known
+from secondorder.objective import BatchedModel, InParts, Known, Opened
 from secondorder.operators.dense import join, over_basis, ravel
+from secondorder.operators.modes import (
+    REFUSED,
+    derivable,
+    linearized,
+    runs,
+    transposes,
+)
 from secondorder.tree import Params
 
 MODES = ("auto", "forward", "reverse")
@@ -44,13 +51,13 @@ def jacobian(
       params: pytree of floating-point arrays.
       mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
         ``"auto"``: forward where ``n ≤ m`` (for one example of a ``per_example`` model: where n is
-        at most its number of output components).
+        at most its number of output components), and the other where ``fn`` has one mode alone.
       chunk_size: how many columns or rows (for a ``per_example`` model: examples) to differentiate
         at a time. The intermediate values of that many passes live at once; ``None`` takes all.
 
     Returns:
       The outputs' tree; each leaf a tree like ``params`` of arrays of shape
-      ``(*output.shape, *param.shape)``, as ``jax.jacrev`` returns it.
+      ``(*output.shape, *param.shape)``, as ``jax.jacrev`` returns it; complex for complex outputs.
 
     Raises:
       ValueError: an unknown mode or a chunk size below 1.
@@ -74,11 +81,36 @@ def jacobian(
         if chunk_size is None:
             return jax.vmap(of_example)(fn.examples)
         return jax.lax.map(of_example, fn.examples, batch_size=chunk_size)
+    split = lambda p: tree.parts(fn(p))
     if mode == "auto":
-        mode = cheaper_mode(tree.size(params), tree.size(jax.eval_shape(fn, params)))
-    if chunk_size is None:
-        return (jax.jacfwd if mode == "forward" else jax.jacrev)(fn)(params)
-    return _chunked(fn, params, mode, chunk_size)
+        mode = _suitable_mode(split, params)
+    if chunk_size is not None:
+        return _whole(_chunked(split, params, mode, chunk_size))
+    try:
+        return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
+    except NotImplementedError:  # a callback without a rule for vmap
+        return _whole(_chunked(split, params, mode, 1))
+
+
+def _suitable_mode(fn: Callable, params: Params) -> str:
+    """The cheaper mode, or where ``fn`` does not have it, the other."""
+    outputs, product = linearized(fn, params)
+    mode = cheaper_mode(tree.size(params), tree.size(outputs))
+    if mode == "forward" and not runs(product, params):
+        return "reverse"
+    if mode == "reverse" and not transposes(jax.linear_transpose(product, params), outputs):
+        return "forward"
+    return mode
+
+
+def _whole(jacobian: Any) -> Any:
+    """The Jacobian of complex outputs, from those of their parts."""
+    is_parts = lambda x: isinstance(x, tree.Parts)
+
+    def join(z: Any) -> Any:
+        return jax.tree.map(jax.lax.complex, z.real, z.imag) if is_parts(z) else z
+
+    return jax.tree.map(join, jacobian, is_leaf=is_parts)
 
 
 def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
@@ -120,8 +152,10 @@ class Jacobian:
 
     Attributes:
       fn, params: the function and the point.
-      outputs: ``fn(params)``.
+      outputs: ``fn(params)``, complex ones as their parts.
       mv: ``params``-shaped ``v`` ↦ outputs-shaped ``J v``.
+      pull: outputs-shaped ``u`` ↦ ``(Jᵀ u,)``. It is made where ``mv`` is: one that is made within
+        a loop or a branch would carry what belongs there outside.
       known: ``J`` itself as :meth:`dense` returns it, where it is at hand.
 
     Example:
@@ -135,16 +169,25 @@ class Jacobian:
     params: Params
     outputs: Any
     mv: Callable[[Params], Any]
+    pull: Callable[[Any], tuple[Params]]
     known: Any = None
-
-    @functools.cached_property
-    def _transpose(self) -> Callable:
-        return jax.linear_transpose(self.mv, self.params)
 
     def mvt(self, u: Any) -> Params:
         """``Jᵀ u``, in the dtype of the parameters."""
-        (product,) = self._transpose(tree.cast(u, self.outputs))
+        (product,) = self.pull(tree.cast(u, self.outputs))
         return product
+
+    def bends(self, order: int) -> bool:
+        """Whether the outputs have that many derivatives along a line."""
+
+        def along(v: Params) -> Any:
+            return self.derivative_along(*[v] * (order - 1))
+
+        try:  # under vmap, where a rule that is missing is found missing at once
+            jax.eval_shape(jax.vmap(along), jax.tree.map(lambda x: x[None], self.params))
+        except REFUSED:
+            return False
+        return True
 
     def second_derivative(self, v: Params) -> Any:
         """``z″ = d²/dt² fn(params + t v)`` at t = 0, of the outputs' shapes: two forward passes."""
@@ -216,15 +259,36 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
     """The :class:`Jacobian` of ``fn`` at ``params``: one forward pass now, products later.
 
     XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop
-    driven from the host; linearising here, once, serves both.
+    driven from the host; linearising here, once, serves both. Where ``fn`` has derivatives of one
+    mode alone, the other is made of it (:mod:`secondorder.operators.modes`).
+
+    Raises:
+      TypeError: integer or complex parameters, or a function without derivatives.
     """
     tree.check_real(params)
     if isinstance(fn, Known):
         if fn.is_at(params):
             return _tabulated(fn)
         fn = fn.model
-    outputs, mv = jax.linearize(fn, params)
-    return Jacobian(fn, params, outputs, mv)
+    fn = fn if isinstance(fn, InParts | Opened | BatchedModel) else InParts(fn)
+    at = _linearized(fn, params)
+    seen = isinstance(fn.model if isinstance(fn, BatchedModel) else fn, Opened)
+    if seen or (runs(at.mv, params) and transposes(at.pull, at.outputs)):
+        return at
+    return _linearized(both_modes(fn, params), params)
+
+
+def both_modes(model: Callable, params: Params) -> Callable:
+    """``model`` with derivatives in both modes, still knowing its examples apart."""
+    if not isinstance(model, BatchedModel):
+        return derivable(model, params)
+    first = jax.tree.map(lambda x: x[0], model.examples)
+    return dataclasses.replace(model, model=derivable(model.model, params, first))
+
+
+def _linearized(fn: Callable, params: Params) -> Jacobian:
+    outputs, mv = linearized(fn, params)
+    return Jacobian(fn, params, outputs, mv, jax.linear_transpose(mv, params))
 
 
 def _tabulated(fn: Known) -> Jacobian:
@@ -235,4 +299,5 @@ def _tabulated(fn: Known) -> Jacobian:
         flat = ravel(v)
         return jax.tree.map(lambda c, z: product(c, flat).astype(z.dtype), fn.columns, fn.outputs)
 
-    return Jacobian(fn.model, fn.params, fn.outputs, mv, fn.columns)
+    pull = jax.linear_transpose(mv, fn.params)
+    return Jacobian(fn.model, fn.params, fn.outputs, mv, pull, fn.columns)

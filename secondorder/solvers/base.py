@@ -70,6 +70,8 @@ class Step(NamedTuple):
       dimension: the order of the system that was solved, the parameters' number or that of the rows
         where they are fewer; 0 of a solver that has no choice.
       fraction: how much of the step is taken, by a policy that searches along it.
+      order: of the path that the step begins: 1 without acceleration, as of a model that has no
+        second derivatives.
       looks: values of the objective taken to choose it, before its trial.
       bends: ``a, b, ...`` where the path ``α d + ½ α² a + ⅙ α³ b + ...`` follows the model's
         outputs better than ``α d``; a step that is not searched goes to its end, α = 1.
@@ -89,6 +91,7 @@ class Step(NamedTuple):
     dimension: jax.Array
     fraction: jax.Array
     looks: jax.Array
+    order: jax.Array
     bends: tuple[Params, ...] = ()
     trail: Any = None
 
@@ -185,6 +188,7 @@ def make_step(
     optimality: Any = jnp.inf,
     stopped: Any = Stop.SOLVED,
     dimension: Any = 0,
+    order: int = 1,
     bends: tuple[Params, ...] = (),
     trail: Trail | None = None,
 ) -> Step:
@@ -206,6 +210,7 @@ def make_step(
         dimension=whole(dimension),
         fraction=real(1),
         looks=whole(0),
+        order=whole(order),
         bends=bends,
         trail=trail,
     )

@@ -127,7 +127,8 @@ def dual(
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
         terms = (step,)
-        if isinstance(op, Pullback) and op.middle.least_squares:
+        bends = isinstance(op, Pullback) and op.middle.least_squares and order > 1
+        if bends and op.jacobian.bends(order):
             along = op.derivative_along
             terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))
@@ -141,6 +142,7 @@ def dual(
             residual=_error(rows, system.damping * (step - carried) + g, change, g),
             dimension=min(rows.shape),
             stopped=_why(op, terms[0], change, predicted, stopped),
+            order=len(terms),
             bends=terms[1:],
         )
         return outcome, type(state)(Last(terms[0], damping, inner), None)

@@ -132,10 +132,11 @@ def on_rows(
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
         bends = isinstance(op, Pullback) and op.middle.least_squares
         own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
-        bends = bends and answer.again is not None
+        bends = bends and answer.again is not None and order > 1 and op.jacobian.bends(order)
         following = lambda terms: _bend(terms, op, point, answer.again)
         terms = path(y, order if bends else 1, following, own)
-        if len(terms) == 2:  # the step's own bend; a longer path is for a policy to search along
+        reached = len(terms)
+        if reached == 2:  # the step's own bend; a longer path is for a policy to search along
             terms = (y + 0.5 * terms[1],)
         terms = tuple(map(own, terms))
         return make_step(
@@ -147,6 +148,7 @@ def on_rows(
             jacobians=1,
             optimality=jnp.where(answer.saddle, 1, point.optimality),
             stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
+            order=reached,
             bends=terms[1:],
         )
 

@@ -20,14 +20,20 @@ Scalar = jax.typing.ArrayLike
 MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 
+def joined(*dtypes: Any) -> Any:
+    """The dtype that holds them all, also where ``jax_numpy_dtype_promotion`` is strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def accumulation_dtype(dtype: Any) -> Any:
     """The dtype sums over ``dtype`` are carried in: itself, but never below float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return joined(dtype, jnp.float32)
 
 
 def dtype(tree: Params) -> Any:
     """The dtype that scalars about this tree (norms, damping, gain ratios) are carried in."""
-    return accumulation_dtype(jnp.result_type(jnp.float16, *map(leaf_dtype, jax.tree.leaves(tree))))
+    return joined(jnp.float32, *map(leaf_dtype, jax.tree.leaves(tree)))
 
 
 def leaf_dtype(leaf: Any) -> Any:
@@ -47,7 +53,7 @@ def vdot(a: Params, b: Params) -> jax.Array:
     out = dtype(a)
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
-        acc = accumulation_dtype(jnp.result_type(x, y))
+        acc = joined(jnp.float32, x.dtype, y.dtype)
         return jnp.sum(x.astype(acc) * y.astype(acc)).astype(out)
 
     return sum((product(x, y) for x, y in _few(out, a, b)), jnp.zeros((), out))

@@ -223,7 +223,7 @@ def along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
 
 def outer(layout: Layout, vectors: Sequence[jax.Array | None]) -> jax.Array:
     """``⊗ᵢ vᵢ`` in the shape of a leaf in blocks; ones where there is no vector."""
-    dtype = jnp.result_type(*(v for v in vectors if v is not None))
+    dtype = tree.joined(*(v.dtype for v in vectors if v is not None))
     product = jnp.ones((layout.blocks, *layout.sizes), dtype)
     for axis, vector in enumerate(vectors, start=1):
         if vector is not None:

@@ -179,7 +179,7 @@ def _rows_of(op: Operator, solver: Solver | None) -> AnyRows:
 def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) -> jax.Array | float:
     """``‖Rᵀ(R d) + λ (d − p) + g‖ / ‖g‖`` where no rows made the step, as a test of what did."""
     if rows.formed:
-        return jnp.nan
+        return jnp.inf
     size = jnp.linalg.norm(g)
     return jnp.linalg.norm(rows.mvt(change) + others) / jnp.where(size > 0, size, 1)
 

@@ -107,7 +107,7 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
         lambda: _settled(rows),
     )
     again: Any = rows.again  # there is no acceleration of the Hessian's step
-    return found._replace(again=lambda v: jnp.where(eigen.flag, jnp.nan, again(v)))
+    return found._replace(again=lambda v: jnp.where(eigen.flag, 0, again(v)))
 
 
 def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:

@@ -99,7 +99,7 @@ def spectral_density(
         return bells @ weight / (size * jnp.sqrt(2 * jnp.pi))
 
     curves = jax.vmap(smeared)(nodes, weights)
-    error = jnp.full_like(grid, jnp.nan)
+    error = jnp.full_like(grid, jnp.inf)
     if samples > 1:
         error = jnp.std(curves, axis=0, ddof=1) / jnp.sqrt(samples)
     products = jnp.asarray(samples * steps, jnp.int32)

@@ -196,10 +196,10 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
         return lambda r: r
     sigma = jnp.asarray(sigma)
     if sigma.shape in ((), y.shape):
-        return lambda r: r / sigma
+        return lambda r: r / sigma.astype(r.dtype)
     if sigma.shape == (y.size, y.size):
         factor = jnp.linalg.cholesky(sigma)
-        return lambda r: solve_triangular(factor, r.reshape(-1), lower=True)
+        return lambda r: solve_triangular(factor.astype(r.dtype), r.reshape(-1), lower=True)
     raise ValueError(
         f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "
         f"deviations of shape {y.shape}, or a covariance of shape {(y.size, y.size)}."

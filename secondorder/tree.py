@@ -94,6 +94,18 @@ def max_abs(a: Params) -> jax.Array:
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
 
 
+def together(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays in the dtype that holds them all."""
+    wide = joined(*(x.dtype for x in arrays))
+    return [x.astype(wide) for x in arrays]
+
+
+def times(a: jax.Array, x: jax.Array) -> jax.Array:
+    """``a x`` of two arrays, in the dtype of ``x``."""
+    left, right = together(a, x)
+    return (left * right).astype(x.dtype)
+
+
 def axpy(alpha: Scalar, x: Params, y: Params) -> Params:
     """``α x + y``, in the dtype of ``y``."""
     return jax.tree.map(lambda xi, yi: jnp.asarray(alpha * xi + yi, leaf_dtype(yi)), x, y)

@@ -67,7 +67,7 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
 
     def eigen():
         matrix = op.first.matrix(rows.jacobian.params).astype(dtype)
-        matrix = matrix / scaling / scaling[:, None]
+        matrix = matrix / scaling[None] / scaling[:, None]
         # LAPACK may not return from a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))
         w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))

@@ -194,7 +194,7 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
     scales = jnp.maximum(ravel(running), norms)
     scaling = jnp.where(scales > 0, scales, 1)
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
-    triangle = _reduce(matrix / scaling, r, _unexplained(g, matrix, r) / scaling)
+    triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
         optimality = _optimality(

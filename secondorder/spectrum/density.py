@@ -95,7 +95,7 @@ def spectral_density(
     grid = jnp.linspace(low - 3 * size, high + 3 * size, points)
 
     def smeared(node, weight):
-        bells = jnp.exp(-0.5 * ((grid[:, None] - node) / size) ** 2)
+        bells = jnp.exp(-0.5 * ((grid[:, None] - node[None]) / size) ** 2)
         return bells @ weight / (size * jnp.sqrt(2 * jnp.pi))
 
     curves = jax.vmap(smeared)(nodes, weights)

@@ -262,6 +262,11 @@ def accumulator(x: Params) -> Params:
     return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
 
 
+def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
+    """``x``, NaN where not sound: with no NaN beforehand, which ``jax_debug_nans`` would refuse."""
+    return x + 0 * jnp.where(sound, jnp.zeros((), x.dtype), jnp.inf)
+
+
 def all_finite(x: Params) -> jax.Array:
     """Whether no leaf holds a NaN or an infinity."""
     # Zero times what is not finite is NaN: a sum, which is quicker than a conjunction; and one for

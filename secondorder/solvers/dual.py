@@ -295,7 +295,7 @@ def _semidefinite(
         values, vectors = jnp.linalg.eigh(jnp.where(finite, gram, 0))
         kept = values > floor * jnp.max(values, initial=0)
         weights = jnp.where(kept, 1 / jnp.where(kept, values + damping, 1), 0)
-        return vectors, jnp.where(finite, weights, jnp.nan)
+        return vectors, tree.nan_unless(finite, weights)
 
     vectors, weights = jax.lax.cond(safe, lambda: (lower, jnp.diag(gram)), by_eigenvalues)
 

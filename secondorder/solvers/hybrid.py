@@ -76,7 +76,7 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
         lowest, size = _curvature(matrix, v[:, 0]), _curvature(jnp.abs(matrix), jnp.abs(v[:, 0]))
         saddle = lowest < -10 * jnp.finfo(dtype).eps * size
         w = w.at[0].set(jnp.where(saddle, lowest, w[0]))
-        return jnp.where(sound, w, jnp.nan), v, saddle
+        return tree.nan_unless(sound, w), v, saddle
 
     def none():
         return jnp.ones_like(scaling), jnp.eye(scaling.size, dtype=dtype), jnp.asarray(False)

@@ -84,7 +84,7 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
         # LAPACK may not return from a matrix with NaN; its eigenvectors would say nothing anyway.
         sound = jnp.all(jnp.isfinite(matrix))
         w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))
-        return (jnp.where(sound, w, jnp.nan), v), memory
+        return (tree.nan_unless(sound, w), v), memory
 
     def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
         w, v = factors

@@ -161,4 +161,5 @@ def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> 
     change = jnp.where(near, slopes, change)
     sound = jnp.isfinite(new_value) & jnp.isfinite(change)
     ratio = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
+    ratio = jnp.minimum(ratio, jnp.finfo(dtype).max)  # +∞ is a gain not asked for
     return jnp.where(sound, jnp.where(nothing, 1, ratio), -jnp.inf)

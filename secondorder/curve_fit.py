@@ -203,10 +203,10 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
             "complex observations, those of the real part and of the imaginary one alike."
         )
     if sigma.shape in ((), y.shape):
-        return lambda r: r / sigma
+        return lambda r: r / sigma.astype(r.dtype)
     if sigma.shape == (y.size, y.size):
         factor = jnp.linalg.cholesky(sigma)
-        white = lambda r: solve_triangular(factor, r.reshape(-1), lower=True)
+        white = lambda r: solve_triangular(factor.astype(r.dtype), r.reshape(-1), lower=True)
         return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
     raise ValueError(
         f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "

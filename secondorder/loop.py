@@ -65,11 +65,11 @@ class Evaluations(NamedTuple):
 
 
 class History(NamedTuple):
-    """What happened at each step, for as many steps as there is room; NaN and false beyond.
+    """What happened at each step, for as many steps as there is room; infinity and false beyond.
 
     Attributes:
       value, grad_norm: at the point the step starts from.
-      scale: the damping, radius or cubic weight after the step; NaN for other optimizers.
+      scale: the damping, radius or cubic weight after the step; infinity for other optimizers.
       accepted: whether the step was taken.
     """
 
@@ -90,7 +90,7 @@ class Loop(NamedTuple):
     grad: Params
     model: tuple[Any, Any] | None  # its outputs and Jacobian, where the optimizer takes one
     moved: jax.Array  # whether value and gradient must be evaluated anew
-    first_size: jax.Array  # |f| at the start
+    first_size: jax.Array  # |f| at the start, −1 before it is known
     steepest: jax.Array  # the largest scaled gradient seen
     still: jax.Array  # updates in a row that changed nothing
     promised: jax.Array  # the largest decrease predicted in them
@@ -124,7 +124,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     """The loop before its first step."""
     dtype = tree.dtype(params)
     value_dtype = jax.eval_shape(problem.fn, params).dtype
-    nan = lambda *shape, dtype=dtype: jnp.full(shape, jnp.nan, dtype)
+    unknown = lambda *shape, dtype=dtype: jnp.full(shape, jnp.inf, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
     state = jax.tree.map(states.settled, problem.optimizer.init(params))
     model = None
@@ -135,12 +135,12 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         params=params,
         state=states.primed(state, problem.optimizer, problem.fn, params),
         last=params,
-        value=nan(dtype=value_dtype),
-        grad_norm=nan(),
+        value=unknown(dtype=value_dtype),
+        grad_norm=unknown(),
         grad=tree.zeros_like(params),
         model=model,
         moved=jnp.asarray(True),
-        first_size=nan(),
+        first_size=jnp.full((), -1, dtype),
         steepest=jnp.zeros((), dtype),
         still=count(),
         promised=jnp.zeros((), dtype),
@@ -150,7 +150,10 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         history=None
         if history == 0
         else History(
-            nan(history, dtype=value_dtype), nan(history), nan(history), jnp.zeros(history, bool)
+            unknown(history, dtype=value_dtype),
+            unknown(history),
+            unknown(history),
+            jnp.zeros(history, bool),
         ),
         status=jnp.asarray(Status.RUNNING.value, jnp.int32),
     )
@@ -281,7 +284,7 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     )
     slope = tree.norm(weighted).astype(dtype)
     size = jnp.abs(loop.value).astype(dtype)
-    first = jnp.where(jnp.isnan(loop.first_size), size, loop.first_size)
+    first = jnp.where(loop.first_size < 0, size, loop.first_size)
     steepest = jnp.maximum(loop.steepest, slope)
     yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
     # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
@@ -309,17 +312,19 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
     ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
-    predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.nan, dtype)
+    predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
     values, gradients, jacobians, products = 0, 0, 0, 0
     if ours:
         report, trust = ours[-1].report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(report.predicted).astype(dtype), trust.scale.astype(dtype)
         # Where f vanishes, the last step, paid for anyway, may double the digits. Once: where all
-        # is rounding, a tenth is gained by chance. A gain that is NaN was not asked for.
-        gains = accepted & (trust.gain * predicted > 0.1 * jnp.abs(loop.value))
+        # is rounding, a tenth is gained by chance. A gain of +∞ was not asked for.
+        asked = ~jnp.isposinf(trust.gain)
+        made = jnp.where(asked, trust.gain, 0) * predicted
+        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        values = report.looks + jnp.where(jnp.isnan(trust.gain), 0, 1)
+        values = report.looks + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:

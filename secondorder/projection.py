@@ -46,9 +46,9 @@ def scaled_svd(a: jax.Array) -> tuple[jax.Array, ...]:
     a = jnp.where(sound, a, 0)
     norms = jax.vmap(tree.norm, in_axes=1)(a)
     norms = jnp.where(norms > 0, norms, 1)
-    u, s, vt = thin_svd(a / norms)
+    u, s, vt = thin_svd(a / norms[None])
     kept = ~sound | (s > max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0))
-    failed = jnp.where(sound, 1, jnp.nan)
+    failed = tree.nan_unless(sound, jnp.ones((), a.dtype))
     return failed * u, failed * s, failed * vt, failed * norms, kept
 
 
@@ -62,7 +62,7 @@ def frame(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     u, s, vt, norms, kept = scaled_svd(a)
     inverse = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
-    return jnp.where(kept, u, 0), (vt.T * inverse) / norms[:, None]
+    return jnp.where(kept[None], u, 0), (vt.T * inverse[None]) / norms[:, None]
 
 
 def rank(u: jax.Array) -> jax.Array:

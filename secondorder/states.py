@@ -107,15 +107,15 @@ def takes_jacobian(state: Any) -> bool:
 
 
 def measured(state: Any) -> jax.Array:
-    """Whether the solver measures optimality itself (NaN: it will, at its first step)."""
+    """Whether the solver measures optimality itself (infinity: it does not)."""
     ours = find_states(state)
     return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
 
 
 def tried(state: Any) -> jax.Array:
-    """Whether a trust policy has judged the last step by its value (an unasked gain is NaN)."""
+    """Whether a trust policy has judged the last step by its value (an unasked gain is +∞)."""
     ours = find_states(state)
-    return ~jnp.isnan(ours[-1].trust.gain) if ours else jnp.asarray(False)
+    return ~jnp.isposinf(ours[-1].trust.gain) if ours else jnp.asarray(False)
 
 
 def stored(state: Any, params: Params) -> Any | None:

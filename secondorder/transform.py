@@ -64,9 +64,10 @@ def scale_by_curvature(
         tree.check_real(params)
         # Each field an array of its own: a buffer that appears twice cannot be donated.
         none = lambda: jnp.zeros((), jnp.int32)
-        real = lambda x=jnp.nan: jnp.full((), x, tree.dtype(params))
+        real = lambda x=0.0: jnp.full((), x, tree.dtype(params))
         # Without a parameter there is nothing that the solver could measure.
-        known = real(jnp.nan if solver.measures and tree.size(params) else jnp.inf)
+        unmeasured = solver.measures and tree.size(params)
+        known = real(jnp.finfo(tree.dtype(params)).max if unmeasured else jnp.inf)
         report = Step(
             direction=(),
             predicted=real(),
@@ -75,7 +76,7 @@ def scale_by_curvature(
             iterations=none(),
             products=none(),
             jacobians=none(),
-            residual=real(),
+            residual=real(jnp.inf),
             optimality=known,
             stopped=none(),
             dimension=none(),

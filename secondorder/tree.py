@@ -21,14 +21,20 @@ Scalar = jax.typing.ArrayLike
 MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 
+def joined(*dtypes: Any) -> Any:
+    """The dtype that holds them all, also where ``jax_numpy_dtype_promotion`` is strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def accumulation_dtype(dtype: Any) -> Any:
     """The dtype sums over ``dtype`` are carried in: itself, but never below float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return joined(dtype, jnp.float32)
 
 
 def dtype(tree: Params) -> Any:
     """The dtype that scalars about this tree (norms, damping, gain ratios) are carried in."""
-    return accumulation_dtype(jnp.result_type(jnp.float16, *map(leaf_dtype, jax.tree.leaves(tree))))
+    return joined(jnp.float32, *map(leaf_dtype, jax.tree.leaves(tree)))
 
 
 def leaf_dtype(leaf: Any) -> Any:
@@ -48,7 +54,7 @@ def vdot(a: Params, b: Params) -> jax.Array:
     out = dtype(a)
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
-        acc = accumulation_dtype(jnp.result_type(x, y))
+        acc = joined(jnp.float32, x.dtype, y.dtype)
         return jnp.sum(x.astype(acc) * y.astype(acc)).astype(out)
 
     return sum((product(x, y) for x, y in _few(out, a, b)), jnp.zeros((), out))
@@ -87,6 +93,18 @@ def max_abs(a: Params) -> jax.Array:
     out = dtype(a)
     peaks = [jnp.max(jnp.abs(x)).astype(out) for (x,) in _few(out, a) if x.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
+
+
+def together(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays in the dtype that holds them all."""
+    wide = joined(*(x.dtype for x in arrays))
+    return [x.astype(wide) for x in arrays]
+
+
+def times(a: jax.Array, x: jax.Array) -> jax.Array:
+    """``a x`` of two arrays, in the dtype of ``x``."""
+    left, right = together(a, x)
+    return (left * right).astype(x.dtype)
 
 
 def axpy(alpha: Scalar, x: Params, y: Params) -> Params:
@@ -243,6 +261,11 @@ def cast(x: Params, like: Params) -> Params:
 def accumulator(x: Params) -> Params:
     """``x`` in the dtype its sums are carried in (at least float32)."""
     return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
+
+
+def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
+    """``x``, NaN where not sound: with no NaN beforehand, which ``jax_debug_nans`` would refuse."""
+    return x + 0 * jnp.where(sound, jnp.zeros((), x.dtype), jnp.inf)
 
 
 def all_finite(x: Params) -> jax.Array:

@@ -200,7 +200,7 @@ def _pairs(at: Positions) -> jax.Array:
     def gram(x: jax.Array, pair: jax.Array) -> jax.Array:
         one, other = x[pair[0], pair[1]], x[pair[0], pair[2]]
         if x.ndim == 4:  # the rows of a look-up: unit vectors
-            return (one[:, :, None, None] == other).astype(at.sensitivities.dtype)
+            return (one[:, :, None, None] == other[None, None]).astype(at.sensitivities.dtype)
         return _einsum("nka,mla->nkml", one, other)
 
     def add(total: jax.Array, pair: jax.Array) -> tuple[jax.Array, None]:

@@ -123,7 +123,7 @@ def ggn_components() -> Estimate:
 
         def component(i: int, c: int, x: jax.Array) -> list[jax.Array]:
             signs = jax.random.rademacher(jax.random.fold_in(key, i), x.shape[:1], x.dtype)
-            unit = signs[..., None] * (jnp.arange(rows[i]) == c)
+            unit = signs[..., None] * (jnp.arange(rows[i]) == c).astype(x.dtype)[None]
             return [
                 unit.reshape(x.shape) if k == i else jnp.zeros_like(z) for k, z in enumerate(leaves)
             ]

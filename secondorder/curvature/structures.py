@@ -250,7 +250,8 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
 
     def drift(like: Params, averages: Any, roots: Any, damping: Scalar) -> jax.Array:
         def of_one(x, gram, root):
-            gram = gram + jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+            shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+            gram = gram + shift[None]
             return ax.change(gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x)))))
 
         def leaf(x, mean, old):

@@ -80,7 +80,7 @@ class Elementwise(Loss):
 
     def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
         w = self.weight(outputs)
-        return self._map(lambda z, t, x: (w * self.bend(z, t) * x).astype(x.dtype), outputs, v)
+        return self._map(lambda z, t, x: tree.times(w * self.bend(z, t), x), outputs, v)
 
     def _sqrt(self, z, t, w):
         # Floored so that a saturated output (φ'' underflowed to 0, φ' not) keeps S r = ∇ℓ; w stays
@@ -89,7 +89,7 @@ class Elementwise(Loss):
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
         w = self.weight(outputs)
-        return self._map(lambda z, t, x: (self._sqrt(z, t, w) * x).astype(x.dtype), outputs, u)
+        return self._map(lambda z, t, x: tree.times(self._sqrt(z, t, w), x), outputs, u)
 
     def root_transpose(self, outputs: Outputs, v: Outputs) -> Outputs:
         return self.root(outputs, v)  # S is diagonal

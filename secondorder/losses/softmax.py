@@ -61,10 +61,12 @@ class SoftmaxCrossEntropy(Loss):
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == z.shape[:-1]:
             # Comparing fuses into the sum: no one-hot array of the outputs' size, and no gather,
             # which refuses logits sharded over the classes.
-            hit = labels[..., None] == jnp.arange(z.shape[-1])
+            labels = labels.astype(tree.joined(labels.dtype, jnp.int32))
+            classes = jnp.arange(z.shape[-1], dtype=labels.dtype)
+            hit = labels[..., None] == jnp.expand_dims(classes, range(labels.ndim))
             chosen, known = jnp.sum(jnp.where(hit, z, 0), axis=-1), jnp.any(hit, axis=-1)
             terms = jax.nn.logsumexp(z, axis=-1) - chosen
-            return self.weight(outputs) * jnp.sum(jnp.where(known, terms, jnp.nan))
+            return self.weight(outputs) * jnp.sum(tree.nan_unless(known, jnp.where(known, terms, 0)))
         t = self._targets(z)
         log_p = jax.nn.log_softmax(z, axis=-1)
         # A class without a label may be impossible: 0 · log 0 is 0. Other classes keep log p as the
@@ -75,8 +77,9 @@ class SoftmaxCrossEntropy(Loss):
     def curvature(self, outputs, v):
         # M = w · mass · (diag(p) − p pᵀ) for each example
         _, _, mass, p = self._parts(outputs)
-        inner = jnp.sum(p * v, -1, keepdims=True)
-        return (self.weight(outputs) * mass * p * (v - inner)).astype(v.dtype)
+        p, mass, x = tree.together(p, mass, v)
+        inner = jnp.sum(p * x, -1, keepdims=True)
+        return (self.weight(outputs) * mass * p * (x - inner)).astype(v.dtype)
 
     def _sqrt(self, p):
         # Floored so that the label of a hopeless example (p underflowed to 0) keeps S r = ∇ℓ.
@@ -85,15 +88,17 @@ class SoftmaxCrossEntropy(Loss):
     def root(self, outputs, u):
         # (diag(√p) − p √pᵀ)(diag(√p) − √p pᵀ) = diag(p) − p pᵀ, since √pᵀ√p = 1
         _, _, mass, p = self._parts(outputs)
+        p, mass, x = tree.together(p, mass, u)
         s = self._sqrt(p)
-        inner = jnp.sum(s * u, -1, keepdims=True)
-        return (jnp.sqrt(self.weight(outputs) * mass) * (s * u - p * inner)).astype(u.dtype)
+        inner = jnp.sum(s * x, -1, keepdims=True)
+        return (jnp.sqrt(self.weight(outputs) * mass) * (s * x - p * inner)).astype(u.dtype)
 
     def root_transpose(self, outputs, v):
         _, _, mass, p = self._parts(outputs)
-        inner = jnp.sum(p * v, -1, keepdims=True)
+        p, mass, x = tree.together(p, mass, v)
+        inner = jnp.sum(p * x, -1, keepdims=True)
         root_w = jnp.sqrt(self.weight(outputs) * mass)
-        return (root_w * self._sqrt(p) * (v - inner)).astype(v.dtype)
+        return (root_w * self._sqrt(p) * (x - inner)).astype(v.dtype)
 
     def residual(self, outputs):
         # S (mass·p − t)/√p = mass·p − t, because the entries of mass·p − t sum to zero.

@@ -145,7 +145,7 @@ def separated(layout: Layout, factors: Factors) -> Factors:
             return gram
         peak = jnp.trace(gram, axis1=1, axis2=2)[:, None]
         own = jnp.where(padding, peak, 0)
-        return gram + own[..., None] * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+        return gram + own[..., None] * jnp.eye(gram.shape[-1], dtype=gram.dtype)[None]
 
     return tuple(apart(i, gram) for i, gram in enumerate(factors))
 
@@ -181,7 +181,7 @@ def rayleigh(gram: jax.Array, basis: jax.Array) -> jax.Array:
 def off_diagonal(gram: jax.Array, basis: jax.Array) -> jax.Array:
     """``‖QᵀGQ − diag‖ / ‖G‖`` of each block, ``(N,)``: 0 for eigenvectors, and where G is 0."""
     turned = jnp.matmul(basis.mT, jnp.matmul(gram, basis, precision=HIGHEST), precision=HIGHEST)
-    return _ratio(jnp.where(jnp.eye(gram.shape[-1], dtype=bool), 0, turned), gram)
+    return _ratio(jnp.where(jnp.eye(gram.shape[-1], dtype=bool)[None], 0, turned), gram)
 
 
 def change(gram: jax.Array, inverse: jax.Array) -> jax.Array:
@@ -223,7 +223,7 @@ def along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
 
 def outer(layout: Layout, vectors: Sequence[jax.Array | None]) -> jax.Array:
     """``⊗ᵢ vᵢ`` in the shape of a leaf in blocks; ones where there is no vector."""
-    dtype = jnp.result_type(*(v for v in vectors if v is not None))
+    dtype = tree.joined(*(v.dtype for v in vectors if v is not None))
     product = jnp.ones((layout.blocks, *layout.sizes), dtype)
     for axis, vector in enumerate(vectors, start=1):
         if vector is not None:

@@ -110,7 +110,7 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
         return one_by_one(whole, factor, shift)
 
     def whole(factor: jax.Array, shift: jax.Array) -> jax.Array:
-        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
         shifted = factor + shift[:, None, None] * eye
         lower = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
         half = jax.lax.linalg.triangular_solve(
@@ -129,7 +129,7 @@ def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Arra
         if factor.ndim == 2:  # an entry without any curvature has no inverse, and misses none
             error = jnp.where(inverse > 0, inverse * (factor + shift[:, None]) - 1, 0)
             return jnp.sqrt(jnp.mean(error * error, axis=1))
-        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
         damped = factor + shift[:, None, None] * eye
         error = jnp.matmul(inverse, damped, precision=HIGHEST) - eye
         return jnp.sqrt(jnp.mean(jnp.sum(error * error, axis=2), axis=1))

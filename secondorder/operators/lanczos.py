@@ -89,7 +89,7 @@ def orthogonal(x: Params, vectors: Params) -> Params:
 
 def coordinates(vectors: Params, x: Params) -> jax.Array:
     """``vectorsⱼ · x`` for all j."""
-    dot = lambda rows, y: jnp.sum(rows * y, axis=tuple(range(1, rows.ndim)))
+    dot = lambda rows, y: jnp.sum(rows * y[None], axis=tuple(range(1, rows.ndim)))
     dots = jax.tree.leaves(jax.tree.map(dot, vectors, x))
     return jnp.sum(jnp.stack(dots), axis=0)
 

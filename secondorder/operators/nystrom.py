@@ -61,7 +61,7 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
     values, turn = jnp.linalg.eigh(0.5 * (core + core.T))
     # Not Cholesky's root, as in the paper: of an indefinite core there is none.
     kept = values > 0.5 * shift
-    root = turn * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
+    root = turn * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)[None]
     vectors, sizes, _ = thin_svd(_product(y, root))
     rows = jax.vmap(lambda column: unravel(column, like), in_axes=1)(vectors)
     return Sketch(tree.cast(rows, like), jnp.maximum(sizes**2 - shift, 0))

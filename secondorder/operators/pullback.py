@@ -79,7 +79,7 @@ class OuterProducts:
 
         def of_leaf(v, x):
             axes = tuple(range(1 + self.loss.example_axes(x), v.ndim))
-            return jnp.sum(v * x, axis=axes)
+            return jnp.sum(v * x[None].astype(v.dtype), axis=axes)
 
         leaves = jax.tree.leaves(jax.tree.map(of_leaf, self.scores, u))
         count = jax.tree.leaves(self.scores)[0].shape[0]

@@ -62,10 +62,10 @@ class Step(NamedTuple):
       products: curvature products (or Jacobian passes) paid.
       jacobians: dense Jacobians formed (their passes are counted in ``products``).
       residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖`` (with momentum, of the system
-        that is solved); NaN where not computed.
+        that is solved); infinity where not computed.
       optimality: the scaled first-order measure at the current parameters, where the solver knows
         one (from cosines between the residual and the Jacobian's columns); infinity where it does
-        not, NaN before the first step.
+        not, the largest finite number before the first step.
       stopped: a :class:`Stop`.
       dimension: the order of the system that was solved, the parameters' number or that of the rows
         where they are fewer; 0 of a solver that has no choice.
@@ -184,7 +184,7 @@ def make_step(
     iterations: Any = 1,
     products: Any = 0,
     jacobians: Any = 0,
-    residual: Any = jnp.nan,
+    residual: Any = jnp.inf,
     optimality: Any = jnp.inf,
     stopped: Any = Stop.SOLVED,
     dimension: Any = 0,

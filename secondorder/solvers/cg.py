@@ -54,7 +54,7 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
         i = progress.iterations
         k = jnp.maximum(10, i // 10)
         now, before = progress.model[i], progress.model[jnp.maximum(i - k, 0)]
-        return (i > k) & (now < 0) & (now - before > k * tolerance * now)
+        return (i > k) & (now < 0) & (now - before > k.astype(now.dtype) * tolerance * now)
 
     return rule
 
@@ -169,7 +169,7 @@ def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Arr
     return Trail(
         jax.tree.map(put, trail.steps, step),
         trail.predicted.at[place].set(model),
-        trail.count + due,
+        trail.count + due.astype(jnp.int32),
         jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
     )
 

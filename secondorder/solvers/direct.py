@@ -72,12 +72,12 @@ def shift_scaling(matrix: jax.Array) -> jax.Array:
     entries = jnp.abs(matrix)
     own = jnp.diag(entries)
     root = jnp.sqrt(jnp.where(own > 0, own, 1))
-    of_others = jnp.max(jnp.where(own > 0, entries / root, 0), axis=1, initial=0)
+    of_others = jnp.max(jnp.where(own[None] > 0, entries / root[None], 0), axis=1, initial=0)
     # √b throughout: a square would leave the range of float32 where A does not.
     row, largest = jnp.max(entries, axis=1, initial=0), jnp.max(entries, initial=0)
     unknown = jnp.sqrt(jnp.where(row > 0, row, jnp.where(largest > 0, largest, 1)))
     root = jnp.where(own > 0, root, jnp.where(of_others > 0, of_others, unknown))
-    reach = jnp.max(entries / root, axis=1, initial=0)
+    reach = jnp.max(entries / root[None], axis=1, initial=0)
     return root * jnp.where(reach > 0, reach, root)
 
 

@@ -181,7 +181,7 @@ def _rows_of(op: Operator, solver: Solver | None) -> AnyRows:
 def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) -> jax.Array | float:
     """``‖Rᵀ(R d) + λ (d − p) + g‖ / ‖g‖`` where no rows made the step, as a test of what did."""
     if rows.formed:
-        return jnp.nan
+        return jnp.inf
     size = jnp.linalg.norm(g)
     return jnp.linalg.norm(rows.mvt(change) + others) / jnp.where(size > 0, size, 1)
 
@@ -297,7 +297,7 @@ def _semidefinite(
         values, vectors = jnp.linalg.eigh(jnp.where(finite, gram, 0))
         kept = values > floor * jnp.max(values, initial=0)
         weights = jnp.where(kept, 1 / jnp.where(kept, values + damping, 1), 0)
-        return vectors, jnp.where(finite, weights, jnp.nan)
+        return vectors, tree.nan_unless(finite, weights)
 
     vectors, weights = jax.lax.cond(safe, lambda: (lower, jnp.diag(gram)), by_eigenvalues)
 

@@ -56,7 +56,7 @@ def _gram_schmidt(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows = []
     for j in range(k):
         size = jnp.sqrt(jnp.sum(rest[0] ** 2, axis=0))
-        unit = rest[0] / jnp.where(size > 0, size, 1)
+        unit = rest[:1] / jnp.where(size > 0, size, 1)[None, None]
         along = jnp.sum(unit * rest[1:], axis=1)
         rest = rest[1:] - along[:, None] * unit
         rows.append(jnp.concatenate([jnp.zeros((j, *size.shape), a.dtype), size[None], along]))
@@ -66,7 +66,7 @@ def _gram_schmidt(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _svd(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     u, s, vt = thin_svd(a)
-    return s, u * s, vt.T
+    return s, u * s[None], vt.T
 
 
 def _jacobi(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -74,7 +74,7 @@ def _jacobi(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     k, eps = a.shape[1], jnp.finfo(a.dtype).eps
 
     def turned(columns, p: int, q: int, c: jax.Array, s: jax.Array):
-        new = list(columns)
+        new, c, s = list(columns), c[None], s[None]
         new[p], new[q] = c * columns[p] - s * columns[q], s * columns[p] + c * columns[q]
         return new
 

@@ -67,7 +67,7 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
 
     def eigen():
         matrix = op.first.matrix(rows.jacobian.params).astype(dtype)
-        matrix = matrix / scaling / scaling[:, None]
+        matrix = matrix / scaling[None] / scaling[:, None]
         # LAPACK may not return from a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))
         w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))
@@ -76,7 +76,7 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
         lowest, size = _curvature(matrix, v[:, 0]), _curvature(jnp.abs(matrix), jnp.abs(v[:, 0]))
         saddle = lowest < -10 * jnp.finfo(dtype).eps * size
         w = w.at[0].set(jnp.where(saddle, lowest, w[0]))
-        return jnp.where(sound, w, jnp.nan), v, saddle
+        return tree.nan_unless(sound, w), v, saddle
 
     def none():
         return jnp.ones_like(scaling), jnp.eye(scaling.size, dtype=dtype), jnp.asarray(False)
@@ -107,7 +107,7 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
         lambda: _settled(rows),
     )
     again: Any = rows.again  # there is no acceleration of the Hessian's step
-    return found._replace(again=lambda v: jnp.where(eigen.flag, jnp.nan, again(v)))
+    return found._replace(again=lambda v: jnp.where(eigen.flag, 0, again(v)))
 
 
 def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:

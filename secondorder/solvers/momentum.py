@@ -48,10 +48,10 @@ def momentum(solver: Solver) -> Solver:
         square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
         alpha, mu = _minimum(curved + damping * square, ga, gb)
         weights = jnp.stack([alpha, mu])
-        bend = jnp.sum(weights * jnp.sum(curved * weights, axis=1))
+        bend = jnp.sum(weights * jnp.sum(curved * weights[None], axis=1))
         step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
         predicted = alpha * ga + mu * gb + 0.5 * bend
-        length = jnp.sqrt(jnp.maximum(jnp.sum(weights * jnp.sum(square * weights, axis=1)), 0))
+        length = jnp.sqrt(jnp.maximum(jnp.sum(weights * jnp.sum(square * weights[None], axis=1)), 0))
         outcome = make_step(
             step,
             predicted,

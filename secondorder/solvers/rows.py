@@ -196,11 +196,11 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
     scales = jnp.maximum(ravel(running), norms)
     scaling = jnp.where(scales > 0, scales, 1)
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
-    triangle = _reduce(matrix / scaling, r, _unexplained(g, matrix, r) / scaling)
+    triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
         optimality = _optimality(
-            triangle, jnp.where(g == 0, 0, g / norms), r, norms * ravel(op.jacobian.params)
+            triangle, g / jnp.where(g == 0, 1, norms), r, norms * ravel(op.jacobian.params)
         )
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
@@ -265,11 +265,12 @@ def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax
     eps = jnp.finfo(size.dtype).eps
     noise = jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
-    pivots = jnp.abs(jnp.diag(upper)) / jnp.linalg.norm(upper, axis=0)
-    floor = jnp.where(pivots > 0, 10 * eps * size / pivots, jnp.inf)  # NaN: a column of zeros
+    lengths = jnp.linalg.norm(upper, axis=0)
+    pivots = jnp.abs(jnp.diag(upper)) / jnp.where(lengths > 0, lengths, 1)
+    floor = jnp.where(pivots > 0, 10 * eps * size / jnp.where(pivots > 0, pivots, 1), jnp.inf)
     span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
     single = jnp.max(jnp.abs(slopes), initial=0)
     # The span holds every column, also one that roundings hide from its triangle.
     whole = jnp.maximum(span, single)
-    least = jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))
-    return jnp.where(whole == 0, 0, least)
+    size = jnp.where(whole == 0, 1, size)  # else 0/0 where all residuals vanish
+    return jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))

@@ -97,8 +97,8 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
         matrix = jnp.where(sound, matrix, 0)
         if scaled:
             largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
-        w, v = jnp.linalg.eigh(matrix / largest / largest[:, None])
-        return (jnp.where(sound, w, jnp.nan), v, largest), largest
+        w, v = jnp.linalg.eigh(matrix / largest[None, :] / largest[:, None])
+        return (tree.nan_unless(sound, w), v, largest), largest
 
     def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
         w, v, scaling = factors

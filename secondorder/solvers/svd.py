@@ -43,7 +43,7 @@ def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
     s, turned, v = singular(jnp.where(sound, upper, 0))
     kept = s > s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
     c = jnp.matmul(turned.T, q, precision=HIGHEST) + jnp.matmul(v.T, rest, precision=HIGHEST)
-    return Singular(jnp.where(sound, jnp.where(kept, s, 0), jnp.nan), v.T, jnp.where(kept, c, 0))
+    return Singular(tree.nan_unless(sound, jnp.where(kept, s, 0)), v.T, jnp.where(kept, c, 0))
 
 
 def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:

@@ -95,11 +95,11 @@ def spectral_density(
     grid = jnp.linspace(low - 3 * size, high + 3 * size, points)
 
     def smeared(node, weight):
-        bells = jnp.exp(-0.5 * ((grid[:, None] - node) / size) ** 2)
+        bells = jnp.exp(-0.5 * ((grid[:, None] - node[None]) / size) ** 2)
         return bells @ weight / (size * jnp.sqrt(2 * jnp.pi))
 
     curves = jax.vmap(smeared)(nodes, weights)
-    error = jnp.full_like(grid, jnp.nan)
+    error = jnp.full_like(grid, jnp.inf)
     if samples > 1:
         error = jnp.std(curves, axis=0, ddof=1) / jnp.sqrt(samples)
     products = jnp.asarray(samples * steps, jnp.int32)
@@ -139,12 +139,12 @@ def logdet(
     """
     check_count("logdet", "samples", samples)
     steps = checked_steps("logdet", steps, like)
-    log: Callable = lambda x: jnp.log(jnp.where(x > 0, x, jnp.nan))
+    log: Callable = lambda x: tree.nan_unless(x > 0, jnp.log(jnp.where(x > 0, x, 1)))
 
     def one(key):
         nodes, weights = _quadrature(op, like, key, steps)
         # A node without weight says nothing, not even where it is not positive.
-        terms = jnp.where(weights > 0, weights * log(nodes + damping), 0)
+        terms = weights * log(jnp.where(weights > 0, nodes + damping, 1))
         return tree.size(like) * jnp.sum(terms)
 
     return Reading(*over_probes(one, key, samples), jnp.asarray(samples * steps, jnp.int32))

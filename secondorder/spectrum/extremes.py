@@ -97,9 +97,9 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
     # Below the rounding of the largest, the smallest is zero as far as anyone can tell.
     positive = low > jnp.finfo(w.dtype).eps * high
     value = jnp.where(positive, high / jnp.where(positive, low, 1), jnp.inf)
-    value = jnp.where(jnp.isfinite(low) & jnp.isfinite(high), value, jnp.nan)
+    value = tree.nan_unless(jnp.isfinite(low) & jnp.isfinite(high), value)
     relative = jnp.hypot(residuals[-1] / high, residuals[0] / jnp.where(positive, low, 1))
-    error = jnp.where(positive, value * relative, jnp.nan)
+    error = jnp.where(positive, value * relative, jnp.inf)
     return Reading(value, error, jnp.asarray(steps, jnp.int32))
 
 

@@ -18,7 +18,7 @@ class Reading(NamedTuple):
 
     Attributes:
       value: the estimate.
-      standard_error: of the mean over the probes; NaN for a single one.
+      standard_error: of the mean over the probes; infinity for a single one.
       products: how many products with the operator it took.
     """
 
@@ -51,7 +51,7 @@ def over_probes(one: Callable[[jax.Array], Any], key: jax.Array, samples: int) -
     )
     mean, spread = jax.lax.fori_loop(0, samples, step, (zeros, zeros))
     if samples == 1:
-        return mean, jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), spread)
+        return mean, jax.tree.map(lambda s: jnp.full_like(s, jnp.inf), spread)
     count = samples * (samples - 1)
     return mean, jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / count), spread)
 

@@ -16,8 +16,8 @@ class Trial(NamedTuple):
     The expensive answers are thunks: a policy that does not ask pays for no evaluation.
 
     Attributes:
-      gain: ``() -> ρ``, actual over predicted change; −∞ where the trial is not finite or the model
-        predicts no decrease.
+      gain: ``() -> ρ``, actual over predicted change, below +∞; −∞ where the trial is not finite or
+        the model predicts no decrease.
       predicted: the model's change, negative.
       length: the step's length in the solver's norm.
       boundary: whether the step was cut at the radius.
@@ -40,7 +40,7 @@ class TrustState(NamedTuple):
       scale: the scalar the solver gets next: a damping λ, a radius Δ or a cubic weight σ.
       factor: by how much a further rejection changes it.
       count: updates so far.
-      gain: the last gain ratio; NaN where the policy asked for none.
+      gain: the last gain ratio; infinity where the policy asked for none.
       accepted: whether the last step was taken.
     """
 

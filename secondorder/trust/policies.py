@@ -20,7 +20,7 @@ def _state(scale: Any, params: tree.Params, factor: float = 2.0) -> TrustState:
     dtype = tree.dtype(params)
     real = lambda x: jax.lax.convert_element_type(x, dtype)
     return TrustState(
-        real(scale), real(factor), jnp.zeros((), jnp.int32), real(jnp.nan), jnp.asarray(True)
+        real(scale), real(factor), jnp.zeros((), jnp.int32), real(jnp.inf), jnp.asarray(True)
     )
 
 
@@ -49,7 +49,7 @@ def fixed(scale: Any = 0.0) -> Trust:
     at = scale if callable(scale) else lambda count: scale
 
     def update(trial: Trial, state: TrustState) -> TrustState:
-        return _next(state, at(state.count + 1), state.factor, jnp.nan, trial.finite)
+        return _next(state, at(state.count + 1), state.factor, jnp.inf, trial.finite)
 
     def now(state: TrustState) -> jax.Array:
         return jnp.asarray(at(state.count), state.scale.dtype)
@@ -109,7 +109,7 @@ def damping(
     def update(trial: Trial, state: TrustState) -> TrustState:
         if isinstance(every, int) and every == 1:
             return tried(trial, state)
-        untried = lambda: _next(state, state.scale, state.factor, jnp.nan, trial.finite)
+        untried = lambda: _next(state, state.scale, state.factor, jnp.inf, trial.finite)
         due = (state.count % every == 0) | ~state.accepted
         return jax.lax.cond(due, lambda: tried(trial, state), untried)
 

@@ -157,7 +157,8 @@ def _rows_of(site: Site, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
     if "one hot" in how:
         return jnp.argmax(starts, how["one hot"]), jnp.any(starts != 0, how["one hot"])
     limits = jnp.asarray(how["limits"], starts.dtype)
-    inside = jnp.all((starts >= 0) & (starts <= limits), axis=-1)
+    within = starts <= jnp.expand_dims(limits, range(starts.ndim - 1))
+    inside = jnp.all((starts >= 0) & within, axis=-1)
     clips = "CLIP" in str(how["mode"]).upper()
     valid = jnp.ones_like(inside) if clips else inside
     row = jnp.clip(starts[..., how["row"]], 0, limits[how["row"]])

@@ -79,12 +79,10 @@ def spectral_density(
     check_count("spectral_density", "samples", samples)
     check_count("spectral_density", "points", points, 2)
     steps = checked_steps("spectral_density", steps, like)
-    if width is not None and not width > 0:
+    if isinstance(width, (int, float)) and not width > 0:
         raise ValueError(f"spectral_density got width={width!r}; pass a positive number.")
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(samples))
-    nodes, weights = jax.lax.map(
-        lambda k: quadrature(*quadrature_basis(op, like, k, steps)), keys
-    )
+    nodes, weights = jax.lax.map(lambda k: quadrature(*quadrature_basis(op, like, k, steps)), keys)
     # A node without weight shows nothing, so the grid need not hold it.
     counts = weights > jnp.finfo(weights.dtype).eps
     low = jnp.min(nodes, initial=jnp.inf, where=counts)
@@ -162,13 +160,18 @@ def logdet(
         value, doubt = sums(steps)
         ended = jnp.where(basis.off[used - 1] > 0, 0, 1).astype(doubt.dtype)
         zero = jnp.zeros_like(doubt)
-        return (value, sums(steps - 2 * third)[0], sums(steps - third)[0], ended), (doubt, zero, zero, zero)
+        return (value, sums(steps - 2 * third)[0], sums(steps - third)[0], ended), (
+            doubt,
+            zero,
+            zero,
+            zero,
+        )
 
     means, errors = over_probes(one, key, samples)
     value, error = means[0], errors[0]
     if steps < tree.size(like):
-        # Gauss' sums fall to the value: a geometric series tells how far yet, and three times that covers
-        # the slower fall of the first steps.
+        # Gauss' sums fall to the value: a geometric series tells how far yet, and three times that
+        # covers the slower fall of the first steps.
         before, last = jnp.abs(means[1] - means[2]), jnp.abs(means[2] - value)
         falls = last < before
         rest = 3 * last**2 / jnp.where(falls, before - last, 1)

@@ -74,8 +74,8 @@ def quadrature(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def rounding(w: jax.Array, like: Params) -> jax.Array:
-    """How far eigenvalues are in doubt where products are rounded as the parameters are."""
-    return 8 * precision(like) * jnp.max(jnp.abs(w))
+    """How far eigenvalues are in doubt: by the basis' rounding, and by that of the products."""
+    return max(8 * float(jnp.finfo(w.dtype).eps), precision(like)) * jnp.max(jnp.abs(w))
 
 
 def beyond(w: jax.Array, basis: Basis, size: int) -> tuple[jax.Array, jax.Array]:

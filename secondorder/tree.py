@@ -239,13 +239,22 @@ def only(mask: Params, x: Params) -> Params:
 
 def random_signs(key: jax.Array, like: Params) -> Params:
     """±1 with equal odds, shaped like a tree, in at least float32; a key is folded per leaf."""
+    return _drawn(jax.random.rademacher, key, like)
+
+
+def random_normal(key: jax.Array, like: Params) -> Params:
+    """Standard normal numbers, shaped like a tree, in at least float32; a key is folded per leaf."""
+    return _drawn(jax.random.normal, key, like)
+
+
+def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
     leaves, structure = jax.tree.flatten(accumulator(like))
 
-    def draw(i: int, leaf: jax.Array) -> jax.Array:
-        signs = jax.random.rademacher(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
-        return signs * jnp.ones_like(leaf)  # which is sharded as the leaf is
+    def one(i: int, leaf: jax.Array) -> jax.Array:
+        drawn = draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
+        return drawn * jnp.ones_like(leaf)  # which is sharded as the leaf is
 
-    return jax.tree.unflatten(structure, [draw(i, leaf) for i, leaf in enumerate(leaves)])
+    return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def zeros_like(x: Params) -> Params:

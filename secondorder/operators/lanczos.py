@@ -105,11 +105,14 @@ def combine(coefficients: jax.Array, vectors: Params) -> Params:
 
 
 def eigen(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and vectors of ``T``; unused rows become the largest entry, off on their own."""
+    """Eigenvalues and vectors of ``T``, those of its first ``used`` rows before all others."""
     index = jnp.arange(basis.diagonal.size)
     diagonal = jnp.where(index < used, basis.diagonal, 0)
     off = jnp.where(index[:-1] < used - 1, basis.off[:-1], 0)
-    # Gershgorin: above every eigenvalue of the used part, so never the lowest.
-    bound = 1 + 3 * jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
-    diagonal = jnp.where(index < used, diagonal, bound)
-    return jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    size = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
+    size = jnp.where(size > 0, size, 1)  # in units of it nothing under- or overflows
+    # Gershgorin: 4 is above every eigenvalue of the used rows, so the others come last.
+    diagonal = jnp.where(index < used, diagonal / size, 4)
+    off = off / size
+    w, v = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    return size * w, v

@@ -7,7 +7,6 @@ vector (Golub and Meurant 1994; Ubaru, Chen and Saad 2017).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,9 +15,11 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.operators.base import Operator
 from secondorder.spectrum.extremes import checked_steps
-from secondorder.spectrum.krylov import ritz
+from secondorder.spectrum.krylov import quadrature, quadrature_basis, rounding
 from secondorder.spectrum.probes import Reading, check_count, over_probes
 from secondorder.tree import Params
+
+FEW = 6  # steps from which on the rest of a quadrature can be told
 
 
 class Density(NamedTuple):
@@ -40,12 +41,6 @@ class Density(NamedTuple):
     nodes: jax.Array
     weights: jax.Array
     width: jax.Array
-
-
-def _quadrature(op: Operator, like: Params, key: jax.Array, steps: int):
-    """Nodes and weights of one probe, ``(steps,)`` each."""
-    w, _, v, _ = ritz(op, like, key, steps)
-    return w, v[0] ** 2
 
 
 def spectral_density(
@@ -84,11 +79,14 @@ def spectral_density(
     check_count("spectral_density", "samples", samples)
     check_count("spectral_density", "points", points, 2)
     steps = checked_steps("spectral_density", steps, like)
-    if width is not None and not width > 0:
+    if isinstance(width, (int, float)) and not width > 0:
         raise ValueError(f"spectral_density got width={width!r}; pass a positive number.")
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(samples))
-    nodes, weights = jax.lax.map(lambda k: _quadrature(op, like, k, steps), keys)
-    low, high = jnp.min(nodes), jnp.max(nodes)
+    nodes, weights = jax.lax.map(lambda k: quadrature(*quadrature_basis(op, like, k, steps)), keys)
+    # A node without weight shows nothing, so the grid need not hold it.
+    counts = weights > jnp.finfo(weights.dtype).eps
+    low = jnp.min(nodes, initial=jnp.inf, where=counts)
+    high = jnp.max(nodes, initial=-jnp.inf, where=counts)
     spread = jnp.maximum(high - low, 1e-3 * jnp.maximum(jnp.abs(high), jnp.abs(low)))
     size = jnp.where(spread > 0, spread, 1) / 100 if width is None else width
     size = jnp.asarray(size, nodes.dtype)
@@ -96,14 +94,16 @@ def spectral_density(
 
     def smeared(node, weight):
         bells = jnp.exp(-0.5 * ((grid[:, None] - node[None]) / size) ** 2)
-        return bells @ weight / (size * jnp.sqrt(2 * jnp.pi))
+        return bells @ weight
 
+    # Heights in units of one bell: the squares of others may under- or overflow.
     curves = jax.vmap(smeared)(nodes, weights)
+    bell = 1 / (size * (2 * jnp.pi) ** 0.5)
     error = jnp.full_like(grid, jnp.inf)
     if samples > 1:
-        error = jnp.std(curves, axis=0, ddof=1) / jnp.sqrt(samples)
+        error = bell * jnp.std(curves, axis=0, ddof=1) / samples**0.5
     products = jnp.asarray(samples * steps, jnp.int32)
-    return Density(grid, jnp.mean(curves, axis=0), error, products, nodes, weights, size)
+    return Density(grid, bell * jnp.mean(curves, axis=0), error, products, nodes, weights, size)
 
 
 def logdet(
@@ -116,6 +116,9 @@ def logdet(
     steps: int = 64,
 ) -> Reading:
     """``log det(B + λI)`` of a positive definite ``B + λI``; NaN where a node is not positive.
+
+    Not positive is what is below rounding of the largest. The standard error holds an estimate of
+    what more steps would change; it is infinite where fewer than six leave that open.
 
     Args:
       op: B.
@@ -139,12 +142,41 @@ def logdet(
     """
     check_count("logdet", "samples", samples)
     steps = checked_steps("logdet", steps, like)
-    log: Callable = lambda x: tree.nan_unless(x > 0, jnp.log(jnp.where(x > 0, x, 1)))
+    third = steps // 3
 
     def one(key):
-        nodes, weights = _quadrature(op, like, key, steps)
-        # A node without weight says nothing, not even where it is not positive.
-        terms = weights * log(jnp.where(weights > 0, nodes + damping, 1))
-        return tree.size(like) * jnp.sum(terms)
+        basis, used = quadrature_basis(op, like, key, steps)
 
-    return Reading(*over_probes(one, key, samples), jnp.asarray(samples * steps, jnp.int32))
+        def sums(most: int):
+            nodes, weights = quadrature(basis, jnp.minimum(used, most))
+            shifted, doubt = nodes + damping, rounding(nodes, like)
+            # A node without weight says nothing, not even where it is not positive.
+            positive = shifted > doubt
+            known = jnp.where(positive, shifted, 1)
+            log = tree.nan_unless(positive | ~(weights > 0), jnp.log(known))
+            doubts = doubt / known + jnp.finfo(log.dtype).eps * jnp.abs(log)
+            total = lambda x: tree.size(like) * jnp.sum(weights * x)
+            return total(log), total(doubts)
+
+        value, doubt = sums(steps)
+        ended = jnp.where(basis.off[used - 1] > 0, 0, 1).astype(doubt.dtype)
+        zero = jnp.zeros_like(doubt)
+        return (value, sums(steps - 2 * third)[0], sums(steps - third)[0], ended), (
+            doubt,
+            zero,
+            zero,
+            zero,
+        )
+
+    means, errors = over_probes(one, key, samples)
+    value, error = means[0], errors[0]
+    if steps < tree.size(like):
+        # Gauss' sums fall to the value: a geometric series tells how far yet, and three times that
+        # covers the slower fall of the first steps.
+        before, last = jnp.abs(means[1] - means[2]), jnp.abs(means[2] - value)
+        falls = last < before
+        rest = 3 * last**2 / jnp.where(falls, before - last, 1)
+        rest = jnp.where(falls, rest, jnp.where(last > error, jnp.inf, last))
+        rest = jnp.where(means[3] == 1, 0, rest if steps >= FEW else jnp.inf)
+        error = jnp.hypot(error, rest)
+    return Reading(value, error, jnp.asarray(samples * steps, jnp.int32))

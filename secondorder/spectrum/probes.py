@@ -18,7 +18,8 @@ class Reading(NamedTuple):
 
     Attributes:
       value: the estimate.
-      standard_error: of the mean over the probes; infinity for a single one.
+      standard_error: of the mean over the probes, rounding of the products included; infinity for
+        a single one.
       products: how many products with the operator it took.
     """
 
@@ -33,27 +34,37 @@ def check_count(user: str, name: str, count: int, least: int = 1) -> None:
         raise ValueError(f"{user} got {name}={count!r}; pass an integer of at least {least}.")
 
 
-def over_probes(one: Callable[[jax.Array], Any], key: jax.Array, samples: int) -> tuple[Any, Any]:
-    """Mean and standard error of ``one(key)`` over ``samples`` keys, one after the other.
+def over_probes(
+    one: Callable[[jax.Array], tuple[Any, Any]], key: jax.Array, samples: int
+) -> tuple[Any, Any]:
+    """Mean and standard error over ``samples`` keys, one after the other.
 
-    By Welford's recurrence: a difference of sums of squares would cancel.
+    ``one(key)`` gives a value and how much of it may be rounding; the mean of the second is part of
+    the error. By Welford's recurrence: a difference of sums of squares would cancel. The root of
+    the sum of squares is carried, which neither under- nor overflows.
     """
 
     def step(i, carry):
         mean, spread = carry
-        x = one(jax.random.fold_in(key, i))
-        new = jax.tree.map(lambda m, y: m + (y - m) / (i + 1), mean, x)
-        gained = jax.tree.map(lambda s, y, m, n: s + (y - m) * (y - n), spread, x, mean, new)
-        return new, gained
+        off = jax.tree.map(jnp.subtract, one(jax.random.fold_in(key, i)), mean)
+        new = jax.tree.map(lambda m, d: m + d / (i + 1), mean, off)
+        weight = (i / (i + 1)) ** 0.5
+        root = lambda s, d: jnp.hypot(s, weight.astype(s.dtype) * d)
+        return new, jax.tree.map(root, spread, off[0])
 
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jax.random.key(0))
     )
-    mean, spread = jax.lax.fori_loop(0, samples, step, (zeros, zeros))
+    (mean, doubt), spread = jax.lax.fori_loop(0, samples, step, (zeros, zeros[0]))
     if samples == 1:
         return mean, jax.tree.map(lambda s: jnp.full_like(s, jnp.inf), spread)
-    count = samples * (samples - 1)
-    return mean, jax.tree.map(lambda s: jnp.sqrt(jnp.maximum(s, 0) / count), spread)
+    root = (samples * (samples - 1)) ** 0.5
+    return mean, jax.tree.map(lambda s, d: jnp.hypot(s / root, d), spread, doubt)
+
+
+def precision(like: Params) -> float:
+    """The coarsest ε among the leaves, to which products of an operator on them are rounded."""
+    return max(float(jnp.finfo(tree.leaf_dtype(x)).eps) for x in jax.tree.leaves(like))
 
 
 def trace(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> Reading:
@@ -82,7 +93,8 @@ def trace(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> R
 
     def one(key):
         z = tree.random_signs(key, like)
-        return tree.vdot(z, op.mv(z))
+        image = op.mv(z)
+        return tree.vdot(z, image), 2 * precision(like) * tree.norm(image)
 
     return Reading(*over_probes(one, key, samples), jnp.asarray(samples, jnp.int32))
 
@@ -113,6 +125,7 @@ def diagonal(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -
 
     def one(key):
         z = tree.random_signs(key, like)
-        return jax.tree.map(jnp.multiply, z, op.mv(z))
+        image = jax.tree.map(jnp.multiply, z, op.mv(z))
+        return image, jax.tree.map(lambda x: 2 * precision(like) * jnp.abs(x), image)
 
     return Reading(*over_probes(one, key, samples), jnp.asarray(samples, jnp.int32))

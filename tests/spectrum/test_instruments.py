@@ -169,3 +169,148 @@ def test_float32_sees_no_eigenvalue_twice():
 def test_bad_input_gets_a_sentence(read, message):
     with pytest.raises(ValueError, match=message):
         read(operator(np.eye(N)))
+
+
+# ------------------------------------------------- repeated eigenvalues, sizes, honest errors
+
+
+def rotated(eigenvalues, seed=0):
+    n = len(eigenvalues)
+    q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))
+    return q @ np.diag(eigenvalues) @ q.T
+
+
+def repeated(n):
+    """Positive definite matrices with repeated eigenvalues, then singular ones."""
+    noise, half = np.random.default_rng(n).standard_normal(n), n // 2
+    definite = [
+        np.eye(n),
+        np.eye(n) / 3,
+        np.eye(n) + np.ones((n, n)),
+        np.eye(n) + np.outer(noise, noise),
+        np.diag(np.repeat([1.0, 4.0], [half, n - half])),
+        rotated(np.resize([1.0, 2.0, 5.0], n)),
+    ]
+    singular = [np.zeros((n, n)), rotated(np.repeat([1.0, 0.0], [half, n - half]))]
+    singular.append(rotated(np.concatenate([np.zeros(n - half), np.linspace(1, 2, half)])))
+    return definite, singular
+
+
+def quadratic(matrix):
+    like = jnp.zeros(matrix.shape[0], matrix.dtype)
+    return so.hessian(lambda p: 0.5 * jnp.vdot(p, matrix @ p), like), like
+
+
+@pytest.mark.parametrize(
+    ("precision", "n"),
+    [(jnp.float32, 1), (jnp.float32, 2), (jnp.float32, 8), (jnp.float32, 33), (jnp.float64, 3)],
+)
+def test_small_matrices_show_their_eigenvalues_and_no_others_for_every_key(x64, precision, n):
+    eps = float(jnp.finfo(precision).eps)
+    definite, singular = repeated(n)
+    sizes = [1.0, 1e-20, 1e20]
+    stack = np.stack([m * s for m in definite + singular for s in sizes])
+    matrices = jnp.asarray(stack, precision)
+    keys = jax.random.split(jax.random.key(0), 24 if n < 10 else 4)
+
+    def read(matrix, key):
+        op, like = quadratic(matrix)
+        pairs = so.top_eigenpairs(op, like, key, n, steps=n)
+        density = so.spectral_density(op, like, key, samples=2, points=16)
+        determinant = so.logdet(op, like, key, samples=8)
+        kappa = so.condition_number(op, like, key)
+        return pairs[:2], kappa[:2], (density.grid[0], density.grid[-1]), determinant.value
+
+    over_keys = lambda matrix: jax.lax.map(lambda key: read(matrix, key), keys)
+    found = jax.jit(lambda matrices: jax.lax.map(over_keys, matrices))(matrices)
+    (w, errors), (kappa, doubt), (low, high), determinant = jax.tree.map(
+        lambda x: np.asarray(x, float), found
+    )
+    exact = np.linalg.eigvalsh(np.asarray(matrices, float))[:, ::-1]
+    top = np.abs(exact).max(axis=1)
+    slack = 100 * eps * top
+    assert np.all(np.abs(w - exact[:, None]) <= slack[:, None, None])
+    own = 100 * np.finfo(float).eps * top[:, None, None]  # the oracle's rounding
+    assert np.all(np.abs(w - exact[:, None]) <= errors + own)
+    width = np.maximum(1e-3 * top, exact[:, 0] - exact[:, -1])
+    room = slack + 0.1 * np.where(top > 0, width, 1)
+    assert np.all(low >= (exact[:, -1] - room)[:, None])
+    assert np.all(high <= (exact[:, 0] + room)[:, None])
+    split = len(definite) * len(sizes)
+    ratio = (exact[:split, 0] / exact[:split, -1])[:, None]
+    assert np.all(np.abs(kappa[:split] - ratio) <= 100 * eps * ratio**2)
+    own = 200 * np.finfo(float).eps * ratio**2
+    assert np.all(np.abs(kappa[:split] - ratio) <= doubt[:split] + own)
+    assert np.all(np.isfinite(determinant[:split]))
+    assert np.all(np.isinf(kappa[split:])) and np.all(np.isnan(determinant[split:]))
+
+
+def test_errors_scale_with_the_operator_where_their_squares_under_or_overflow():
+    matrix = jnp.asarray(matrix_with(SPREAD) / 100, jnp.float32)
+
+    @jax.jit
+    def errors(size):
+        op, like = quadratic(size * matrix)
+        width = 0.01 * size
+        density = so.spectral_density(op, like, KEY, steps=8, points=16, width=width)
+        trace, diagonal = so.trace(op, like, KEY), so.diagonal(op, like, KEY)
+        pairs = so.top_eigenpairs(op, like, KEY, 3, steps=8)
+        return (trace[:2], diagonal[:2], pairs[:2]), (density.value, density.standard_error)
+
+    plain = errors(jnp.float32(1))
+    for size in (1e-30, 1e-20, 1e19, 1e30):
+        linear, inverse = errors(jnp.float32(size))
+        back = jax.tree.map(lambda x: x / size, linear), jax.tree.map(lambda x: x * size, inverse)
+        for got, expected in zip(jax.tree.leaves(back), jax.tree.leaves(plain), strict=True):
+            scale = float(jnp.max(jnp.abs(expected)))
+            assert scale > 0
+            np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("precision", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_part_of_the_error(precision):
+    matrix = jnp.diag(jnp.geomspace(1, 100, 12)).astype(precision)
+    exact = np.sort(np.diag(np.asarray(matrix, float)))[::-1]
+    op, like = quadratic(matrix)
+
+    @jax.jit
+    def read(key):
+        pairs, kappa = so.top_eigenpairs(op, like, key, 12), so.condition_number(op, like, key)
+        return pairs[:2], kappa[:2], so.trace(op, like, key)[:2]
+
+    keys = jax.random.split(KEY, 16)
+    (w, error), (kappa, doubt), (trace, spread) = jax.lax.map(read, keys)
+    assert np.all(np.abs(w - exact) <= error)
+    assert np.all((np.abs(kappa - 100) <= doubt) | np.isinf(kappa))
+    assert np.all(np.abs(trace - exact.sum()) <= spread)
+
+
+@pytest.mark.parametrize("steps", [3, 10, 20])
+def test_the_error_of_few_steps_covers_what_is_left_open(steps):
+    # Eigenvalues that few steps do not reach, and ones that ten do.
+    spectra = [np.geomspace(1e-3, 1, 60), np.linspace(1e-3, 1, 60), np.r_[1e-3, np.ones(59)]]
+    spectra.append(np.r_[np.linspace(1, 2, 59), 1e3])
+    matrices = jnp.asarray(np.stack([rotated(w, seed) for seed, w in enumerate(spectra)]))
+    keys = jax.random.split(KEY, 24)
+
+    def read(matrix, key):
+        op, like = quadratic(matrix)
+        kappa = so.condition_number(op, like, key, steps=steps)
+        return kappa[:2], so.logdet(op, like, key, steps=steps)[:2]
+
+    over_keys = lambda matrix: jax.lax.map(lambda key: read(matrix, key), keys)
+    (kappa, most), (value, error) = jax.jit(lambda m: jax.lax.map(over_keys, m))(matrices)
+    w = np.linalg.eigvalsh(np.asarray(matrices, float))
+    truth = (w[:, -1] / w[:, 0])[:, None]
+    rounding = 100 * float(jnp.finfo(jnp.float32).eps) * truth**2
+    assert np.all(kappa <= truth + rounding)
+    assert np.mean(truth <= kappa + most) >= 0.95  # 0.98 are promised, and most are far below
+    assert np.all(np.isfinite(most[2:])) or steps == 3
+    assert np.mean(np.abs(value - np.log(w).sum(axis=1)[:, None]) <= 3 * error) >= 0.95
+
+
+def test_a_start_of_signs_orthogonal_to_the_top_vector_does_not_hide_it():
+    op, like = quadratic(jnp.eye(64) + jnp.ones((64, 64)))
+    keys = jax.random.split(KEY, 16)
+    read = jax.jit(lambda key: so.top_eigenpairs(op, like, key, 1, steps=4).value[0])
+    np.testing.assert_allclose(jax.lax.map(read, keys), 65, rtol=1e-4)

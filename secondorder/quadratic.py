@@ -16,7 +16,8 @@ class Quadratic(NamedTuple):
 
     ``again`` is a boolean where the objective is known to be the same at every update (inside
     ``minimize``): whether this model is the last one over, because its step was rejected. ``None``
-    where nothing is known.
+    where nothing is known. ``held`` tells of each parameter whether it is on a bound; ``None``
+    without bounds.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -29,6 +30,7 @@ class Quadratic(NamedTuple):
     grad: Params
     curvature: Operator
     again: jax.Array | None = None
+    held: Params | None = None
 
     def __call__(self, step: Params) -> jax.Array:
         # One sum over all parameters, not two: on a CPU a sum takes as long as the whole product

@@ -101,7 +101,8 @@ def scale_by_curvature(
         operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
-        step, solver_state = solver.update(Quadratic(g, operator, again), state.solver, scale)
+        quadratic = Quadratic(g, operator, again, _held(value_fn, params))
+        step, solver_state = solver.update(quadratic, state.solver, scale)
         if shown is not value_fn:  # whose residuals the angles are to are not these
             step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
         if trust.evaluates:
@@ -153,6 +154,14 @@ def scale_by_curvature(
 
     never = isinstance(burn_in, int) and burn_in == 0
     return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+
+
+def _held(value_fn: Any, params: Params) -> Params | None:
+    """Which parameters are on a bound of the objective's; ``None`` where it has none."""
+    box = getattr(value_fn, "box", None)
+    if box is None:
+        return None
+    return jax.tree.map(lambda x, low, high: (x <= low) | (x >= high), params, *box)
 
 
 def _numbers(state: Any) -> list[jax.Array]:

@@ -4,6 +4,10 @@ Squaring the Jacobian squares its condition number, and with it goes half of the
 therefore never formed. With ``D`` the largest norm each column of ``R`` has had so far (Moré 1978,
 section 6) and ``y = D d``, ``A = R D⁻¹``, rescaling a parameter or the residuals rescales the step
 and changes nothing else.
+
+That alone would take a column of rounding, of a parameter on which nothing depends as yet, for one
+in large units, and send the parameter to 1e15. ``D`` is therefore at least a tenth of
+``‖r‖ / max(1, |x|)``: a parameter may grow tenfold or hundredfold in one step, not more.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from secondorder.solvers.factors import triangular
 from secondorder.solvers.paths import path
 
 HIGHEST = jax.lax.Precision.HIGHEST
+LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
+REGION = 10.0  # times the scaled length of the parameters: a region that no step has shown
 
 
 class Span(NamedTuple):
@@ -61,13 +67,31 @@ class Triangle(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What a row solver keeps of a point: its triangle, its own factors, and what it reports."""
+    """What a row solver keeps of a point: its triangle, its own factors, and what it reports.
+
+    Attributes:
+      region: the radius where a policy has none as yet; infinity where the parameters are zero.
+    """
 
     triangle: Triangle
     factors: Any
     scaling: jax.Array
     optimality: jax.Array
     passes: jax.Array
+    region: jax.Array
+
+
+class Memory(NamedTuple):
+    """What a row solver remembers.
+
+    Attributes:
+      norms: the largest norm that each column has had, shaped like the parameters.
+      size: of the outputs: the largest residual so far, and what the parameters contribute to the
+        outputs at the start.
+    """
+
+    norms: Any
+    size: jax.Array
 
 
 class Answer(NamedTuple):
@@ -112,10 +136,12 @@ def on_rows(
     """
 
     def prepare(quadratic: Quadratic, memory):
-        return _point(name, factorise, quadratic, memory)
+        return _point(name, factorise, reads, quadratic, memory)
 
     def step(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
         triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
+        if reads == "radius":
+            scale = jnp.where(jnp.isfinite(scale), scale, point.region)
         answer = solve(triangle, point.factors, scale)
         y = z = answer.z
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
@@ -153,7 +179,8 @@ def on_rows(
         )
 
     def remember(params):
-        return tree.accumulator(tree.zeros_like(params))
+        zeros = tree.accumulator(tree.zeros_like(params))
+        return Memory(zeros, jnp.zeros((), tree.dtype(zeros)))
 
     return prepared(prepare, step, remember, RowsState, reads=reads, measures=True)
 
@@ -183,7 +210,9 @@ def _bend(terms: tuple, op: Any, point: Point, again: Callable) -> jax.Array:
     return jnp.matmul(span.basis, x, precision=HIGHEST)
 
 
-def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.Params):
+def _point(
+    name: str, factorise: Callable, reads: str, quadratic: Quadratic, memory: Memory
+) -> tuple[Point, Memory]:
     op, g = _rows_of(quadratic.curvature), ravel(quadratic.grad)
     if not isinstance(op, Pullback):
         raise TypeError(
@@ -192,20 +221,46 @@ def _point(name: str, factorise: Callable, quadratic: Quadratic, running: tree.P
             "chunked, or the direct() solver."
         )
     matrix, residual = op.factor(), op.residual()
-    norms = jnp.linalg.norm(matrix, axis=0)
-    scales = jnp.maximum(ravel(running), norms)
-    scaling = jnp.where(scales > 0, scales, 1)
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
+    x = ravel(op.jacobian.params).astype(matrix.dtype)
+    norms, length = jnp.linalg.norm(matrix, axis=0), jnp.linalg.norm(r)
+    largest = jnp.maximum(ravel(memory.norms), norms)
+    shares = norms * jnp.abs(x)
+    first = jnp.where(memory.size > 0, 0, jnp.linalg.norm(shares))
+    size = jnp.maximum(memory.size, jnp.maximum(first, length)).astype(matrix.dtype)
+    scaling = jnp.maximum(largest, _least(norms, x, length, size, reads))
+    scaling = jnp.where(scaling > 0, scaling, 1)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
     if op.middle.least_squares:
-        optimality = _optimality(
-            triangle, g / jnp.where(g == 0, 1, norms), r, norms * ravel(op.jacobian.params)
-        )
+        optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, shares, size)
+        optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
-    point = Point(triangle, factors, scaling, optimality, passes)
-    return point, tree.cast(unravel(scales, running), running)
+    reach = REGION * jnp.linalg.norm(scaling * x)
+    region = jnp.where(reach > 0, reach, jnp.inf)
+    point = Point(triangle, factors, scaling, optimality, passes, region)
+    norms = tree.cast(unravel(largest, memory.norms), memory.norms)
+    return point, Memory(norms, size.astype(memory.size.dtype))
+
+
+def _least(norms, x, length, size, reads: str) -> jax.Array:
+    """The least scaling of each column: of those of rounding, and of the small ones in a region.
+
+    One is the size of a parameter that is zero, or has no size to speak of.
+    """
+    typical = jnp.maximum(jnp.abs(x), 1)
+    small = norms * typical <= 10 * jnp.finfo(norms.dtype).eps * size
+    if reads == "radius":  # which alone bounds a step; at zero a parameter's unit is not known
+        small = small | (x != 0)
+    return jnp.where(small, LEAST * length / typical, 0)
+
+
+def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:
+    """Whether a parameter has run off to where nothing depends on it any more."""
+    rounding = 10 * jnp.finfo(norms.dtype).eps
+    gone = (norms < largest) & (norms <= rounding * largest) & (shares <= rounding * size)
+    return jnp.any(gone if quadratic.held is None else gone & ~ravel(quadratic.held))
 
 
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
@@ -247,7 +302,9 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(rest) <= 1e2 * jnp.finfo(r.dtype).eps * size, 0, rest)
 
 
-def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array):
+def _optimality(
+    triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array, outputs: jax.Array
+) -> jax.Array:
     """How far the residual is from being orthogonal to the columns: two cosines, free of units.
 
     The cosine with their *span*, ``‖q‖ / (‖r‖ + 10 noise)``: its square is the part of f that
@@ -260,9 +317,11 @@ def _optimality(triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax
     exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
     stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
     themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
+    A share beyond ``1/√ε`` of the ``outputs`` is of a parameter that ran off, and excuses nothing.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
+    shares = jnp.minimum(shares, outputs / jnp.sqrt(eps))
     noise = jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     lengths = jnp.linalg.norm(upper, axis=0)

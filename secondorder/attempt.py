@@ -16,18 +16,35 @@ from secondorder.solvers.base import Step
 from secondorder.tree import Params
 
 
-def within_box(step: Step, quadratic: Quadratic, params: Params, value_fn: Callable) -> Step:
-    """The step cut at the objective's bounds, where it has any, and what the model says of it."""
-    box = getattr(value_fn, "box", None)
-    if box is None:
+def within_box(
+    step: Step, quadratic: Quadratic, params: Params, value_fn: Callable, measure: Callable
+) -> Step:
+    """The step cut at the objective's bounds, where it has any, as long as it then is.
+
+    Args:
+      measure: the length of a direction in the solver's norm.
+    """
+    face = getattr(value_fn, "face", None)
+    if face is None:
         return step
-    cut = jax.tree.map(
-        lambda d, x, low, high: jnp.clip(x.astype(d.dtype) + d, low, high) - x.astype(d.dtype),
-        step.direction,
-        params,
-        *box,
+
+    def leaf(d, x, low, high, free):
+        x, low, high = (y.astype(d.dtype) for y in (x, low, high))
+        inside = jnp.where(x + d < low, low - x, jnp.where(x + d > high, high - x, d))
+        return jnp.where(free, inside, 0)
+
+    cut = jax.tree.map(leaf, step.direction, params, face.lower, face.upper, face.free)
+    same = jax.tree.map(lambda a, b: jnp.all(a == b), cut, step.direction)
+    whole = jnp.all(jnp.stack(jax.tree.leaves(same))) if jax.tree.leaves(same) else True
+    dtype = step.predicted.dtype
+    predicted, length = jax.lax.cond(
+        whole,
+        lambda: (step.predicted, step.length),
+        lambda: (quadratic(cut).astype(dtype), measure(cut).astype(dtype)),
     )
-    return step._replace(direction=cut, predicted=quadratic(cut).astype(step.predicted.dtype))
+    # A step that the bounds have shortened is no reason to let a region grow.
+    boundary = step.boundary & (length >= 0.9 * step.length)
+    return step._replace(direction=cut, predicted=predicted, length=length, boundary=boundary)
 
 
 def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
@@ -130,6 +147,12 @@ def searched(
     )
 
 
+def landed(value_fn: Callable, point: Params) -> Params:
+    """The point itself, without the rounding that would lead off the bounds."""
+    face = getattr(value_fn, "face", None)
+    return point if face is None else face.onto(point)
+
+
 def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> jax.Array:
     """Actual over predicted change of the objective along ``updates``.
 
@@ -140,7 +163,7 @@ def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> 
     there is: where the gradient is zero, or the step rounds to it, a policy has nothing to correct.
     """
     direction = tree.cast(updates, params)
-    trial = tree.add(params, direction)
+    trial = landed(value_fn, tree.add(params, direction))
     dtype = predicted.dtype
     seen = is_stationary(value_fn)  # by whoever opened it
     both = lambda: jax.jvp(value_fn if seen else derivable(value_fn, trial), (trial,), (direction,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -30,9 +31,9 @@ class WithCurvature:
         return all(getattr(fn, "stationary", False) for fn in (self.value_fn, self.curvature_fn))
 
     @property
-    def box(self) -> tuple[Params, Params] | None:
+    def face(self) -> Any:
         """Of the objective that steps are tried by."""
-        return getattr(self.value_fn, "box", None)
+        return getattr(self.value_fn, "face", None)
 
 
 def with_curvature(

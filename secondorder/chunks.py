@@ -26,7 +26,7 @@ class Chunked:
       batch: pytree of arrays with one common leading axis.
       chunk_size: how many examples a chunk holds.
       mean: else ``w = 1``.
-      stationary, box: as of an :class:`Objective`.
+      stationary, face: as of an :class:`Objective`.
     """
 
     part: Callable[[Any], Callable[[Params], jax.Array]]
@@ -34,7 +34,7 @@ class Chunked:
     chunk_size: int
     mean: bool = True
     stationary: bool = False
-    box: tuple[Params, Params] | None = None
+    face: Any = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.weight * self.total(lambda fn, k: fn(params))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import states, tree
-from secondorder.objective import AnyObjective, Known, Objective, held
+from secondorder.objective import AnyObjective, Face, Known, Objective, held
 from secondorder.operators.dense import ravel
 from secondorder.operators.jacobian import linearize
 from secondorder.tree import Params
@@ -89,7 +89,8 @@ class Loop(NamedTuple):
     grad_norm: jax.Array
     grad: Params
     model: tuple[Any, Any] | None  # its outputs and Jacobian, where the optimizer takes one
-    moved: jax.Array  # whether value and gradient must be evaluated anew
+    moved: jax.Array  # whether the parameters have, so that value and gradient are of another point
+    cut: jax.Array  # whether bounds had a part in that, so that a search's are, too
     first_size: jax.Array  # |f| at the start, −1 before it is known
     steepest: jax.Array  # the largest scaled gradient seen
     still: jax.Array  # updates in a row that changed nothing
@@ -140,6 +141,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         grad=tree.zeros_like(params),
         model=model,
         moved=jnp.asarray(True),
+        cut=jnp.asarray(False),
         first_size=jnp.full((), -1, dtype),
         steepest=jnp.zeros((), dtype),
         still=count(),
@@ -180,9 +182,11 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
         loop = _evaluate(problem.fn, unpack(packed))
         grad, fn = loop.grad, problem.fn
         columns = None if loop.model is None else loop.model[1]
+        face = None
         if problem.box is not None:
             free = free_params(loop.params, grad, problem.box)
-            grad, fn = tree.only(free, grad), held(fn, free, problem.box)
+            face = Face(*problem.box, loop.params, grad, free)
+            grad, fn = tree.only(free, grad), held(fn, face)
             columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
         loop = _test(loop, grad, problem)
 
@@ -195,7 +199,7 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
             updates, state = problem.optimizer.update(
                 grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=known
             )
-            return pack(_advance(loop, updates, state, problem))
+            return pack(_advance(loop, updates, state, face, problem))
 
         running = loop.status == Status.RUNNING.value
         return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
@@ -227,15 +231,12 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
         value, grad, model = _value_grad_model(fn, loop.params, loop.model is not None)
         return jnp.asarray(value, loop.value.dtype), grad, model
 
-    if stored is None:
-        known, kept = ~loop.moved, lambda: (loop.value, loop.grad, loop.model)
-    else:
-        known = jnp.isfinite(stored.value)
-        kept = lambda: (
-            stored.value.astype(loop.value.dtype),
-            tree.cast(stored.grad, loop.params),
-            None,
-        )
+    known, here = ~loop.moved, (loop.value, loop.grad)
+    if stored is not None:
+        found = stored.value.astype(loop.value.dtype), tree.cast(stored.grad, loop.params)
+        here = tree.where(loop.moved, found, here)
+        known = known | (jnp.isfinite(stored.value) & ~loop.cut)
+    kept = lambda: (*here, loop.model)
     value, grad, model = jax.lax.cond(known, kept, fresh)
     norm = tree.norm(grad).astype(loop.grad_norm.dtype)
     # A first point that is not finite has no earlier one to fall back on.
@@ -307,7 +308,7 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     return loop._replace(first_size=first, steepest=steepest, status=status)
 
 
-def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
+def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
     """The loop after an update, unless the solver found the current point to be optimal."""
     ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
@@ -331,9 +332,12 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         gradients = searches[-1].info.num_linesearch_steps
     paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
 
-    params = optax.apply_updates(loop.params, updates)
-    if problem.box is not None:
-        params = jax.tree.map(jnp.clip, params, *problem.box)
+    params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
+    if face is not None:
+        ray, params = params, face.onto(params)
+        # A search took its values here too, but no derivative across a bound.
+        differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
+        cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
     params = tree.where(optimal, loop.params, params)
     eps = jnp.finfo(tree.dtype(loop.params)).eps
     # How far the parameters have moved: 0 nowhere, 1 within rounding, 2 farther; NaN is far.
@@ -355,6 +359,7 @@ def _advance(loop: Loop, updates: Params, state: Any, problem: Problem) -> Loop:
         params=params,
         state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
         moved=moved,
+        cut=cut,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
         passed=passes,

@@ -18,6 +18,33 @@ from secondorder.tree import Params
 Outputs = Any
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """Where a step from ``params`` may lead: inside the bounds, and only along free parameters.
+
+    Attributes:
+      lower, upper: the bounds, trees like the parameters.
+      params: the point.
+      grad: the gradient there, of all parameters.
+      free: which parameters may move: not those on a bound that the gradient pushes against.
+    """
+
+    lower: Params
+    upper: Params
+    params: Params
+    grad: Params
+    free: Params
+
+    def onto(self, p: Params) -> Params:
+        """``p`` projected. On a bound itself the derivative is that of the identity."""
+
+        def leaf(x, low, high, here, free):
+            inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
+            return jnp.where(free, inside, here).astype(x.dtype)
+
+        return jax.tree.map(leaf, p, self.lower, self.upper, self.params, self.free)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that it may be jitted
 class Objective:
     """``f(params) = loss(model(params))``, called like any function of the parameters.
@@ -28,7 +55,7 @@ class Objective:
 
     ``stationary`` says that it is the same function at every update, as inside ``minimize``: then a
     solver may keep its factors of a point for the next trial there. Never set it where batches
-    change. ``box`` are bounds that ``minimize`` sets.
+    change. ``face`` is set by ``minimize`` where there are bounds.
 
     Complex outputs of the model go on as their :class:`secondorder.tree.Parts`: two real outputs
     each, so that ``½ Σ |r|²`` is a sum of squares like any other. A loss of one's own gets the
@@ -38,7 +65,7 @@ class Objective:
     loss: Callable[[Outputs], jax.Array]
     model: Callable[[Params], Outputs]
     stationary: bool = False
-    box: tuple[Params, Params] | None = None
+    face: Face | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "loss", losses.as_loss(self.loss))
@@ -54,7 +81,7 @@ class Stationary:
 
     fn: Callable[[Params], jax.Array]
     stationary: bool = True
-    box: tuple[Params, Params] | None = None
+    face: Face | None = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.fn(params)
@@ -63,21 +90,18 @@ class Stationary:
 AnyObjective = Objective | Stationary | Chunked | WithCurvature
 
 
-def held(value_fn: AnyObjective, free: Params, box: tuple[Params, Params]) -> AnyObjective:
-    """``value_fn`` with the other parameters held where they are: no derivative sees them.
+def held(value_fn: AnyObjective, face: Face) -> AnyObjective:
+    """``value_fn ∘ face.onto``: its values and derivatives are those of the projected point.
 
-    ``box`` tells ``scale_by_curvature`` the bounds ``(lower, upper)`` that a step is cut at.
+    A search along any ray, of this library or of another one, so follows the projected path. The
+    curvatures and the trial of a step find the bounds as the ``face`` of the objective.
     """
-
-    def hold(p: Params) -> Params:
-        return jax.tree.map(lambda m, x: jnp.where(m, x, jax.lax.stop_gradient(x)), free, p)
-
     if isinstance(value_fn, WithCurvature):
         both = value_fn.value_fn, value_fn.curvature_fn
-        return WithCurvature(*(held(fn, free, box) for fn in both))  # type: ignore
+        return WithCurvature(*(held(fn, face) for fn in both))  # type: ignore
     if isinstance(value_fn, Stationary):
-        return Stationary(lambda p: value_fn.fn(hold(p)), box=box)
-    return dataclasses.replace(_before(hold, value_fn), box=box)
+        return Stationary(lambda p: value_fn.fn(face.onto(p)), face=face)
+    return dataclasses.replace(_before(face.onto, value_fn), face=face)
 
 
 def _before(change: Callable[[Params], Params], value_fn: Any) -> Any:

@@ -122,8 +122,10 @@ def stored(state: Any, params: Params) -> Any | None:
     """The last link of a chain where it is a line search that holds value and gradient.
 
     Only the last: a transformation after it would move the parameters on, and its gradient would be
-    that of another point.
+    that of another point. Nor where the parameters are rounded below what a search computes in.
     """
+    if any(tree.leaf_dtype(x) != tree.accumulation_dtype(x.dtype) for x in jax.tree.leaves(params)):
+        return None
     while type(state) is tuple and state:  # a chain's state; a NamedTuple is a link's
         state = state[-1]
     for search in find_linesearches(state):

@@ -113,7 +113,9 @@ def scale_by_curvature(
             step = attempt.searched(step, g, params, value, value_fn, trust.searches)
         else:
             step = attempt.bent(step)
-        step = attempt.within_box(step, Quadratic(g, operator), params, value_fn)
+        if trust.evaluates:  # an open loop's step may be searched along, past a kink at a bound
+            measure = lambda direction: solver.measure(solver_state, direction)
+            step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
         solver_state = solver.taken(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 

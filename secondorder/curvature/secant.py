@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
 from secondorder.curvature.base import Curvature
@@ -37,7 +38,7 @@ class Secant(NamedTuple):
 
 def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
     """A curvature from ``start(params) -> model``, ``learn(model, s, y, first) -> (model, taken)``
-    and ``operator(model, first, grads) -> Operator``."""
+    and ``operator(model, first, grads, free) -> Operator``, of the free parameters alone."""
 
     def init(params: Params) -> Secant:
         zeros = lambda: tree.accumulator(tree.zeros_like(params))
@@ -45,8 +46,10 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         return Secant(start(params), zeros(), zeros(), none(), none())
 
     def update(grads, state: Secant, params, value_fn):
-        del value_fn
-        here, g = tree.accumulator(params), tree.accumulator(grads)
+        # On bounds ``grads`` has zeros, not differences; the pairs are of the whole gradient.
+        face = getattr(value_fn, "face", None)
+        free = None if face is None else face.free
+        here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
         s = jax.tree.map(jnp.subtract, here, state.params)
         y = jax.tree.map(jnp.subtract, g, state.grads)
         model, taken = learn(state.model, s, y, state.pairs == 0)
@@ -54,7 +57,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         model = tree.where(taken, model, state.model)
         pairs = state.pairs + jnp.where(taken, 1, 0).astype(jnp.int32)
         new = Secant(model, here, g, state.count + 1, pairs)
-        return operator(model, pairs == 0, g), new
+        return operator(model, pairs == 0, tree.accumulator(grads), free), new
 
     return Curvature(init, update)
 
@@ -83,6 +86,40 @@ def _pair(s: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, 
     return s, y, jnp.dot(s, y, precision=HIGHEST), jnp.where(steep > 0, ratio, 0)
 
 
+def _along(s: Params, y: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``sᵀy/‖y‖, ‖y‖`` (one where it is zero) ``, ‖s‖``: ``‖y‖²`` may leave the range."""
+    steep = tree.norm(y)
+    steep = jnp.where(steep > 0, steep, 1)
+    return tree.vdot(s, tree.scale(1 / steep, y)), steep, tree.norm(s)
+
+
+def _pairs_of(free: jax.Array) -> jax.Array:
+    return free[None, :] & free[:, None]
+
+
+def _inverse_among(free: jax.Array, inverse: jax.Array) -> jax.Array:
+    """``(B_FF)⁻¹ = H_FF − H_FA H_AA⁻¹ H_AF`` of ``B = H⁻¹``, zero elsewhere."""
+    eye = jnp.eye(free.size, dtype=inverse.dtype)
+    rest = jnp.where(_pairs_of(~free), inverse, eye)
+    across = jnp.where(~free[:, None] & free[None, :], inverse, 0)
+    low = jnp.linalg.cholesky(rest)
+    part = solve_triangular(low, across, lower=True)
+    return jnp.where(_pairs_of(free), inverse - jnp.matmul(part.T, part, precision=HIGHEST), 0)
+
+
+def _among(free: Params, pairs: Pairs) -> Pairs:
+    """The pairs' parts in the free parameters; those without positive curvature there left out."""
+    s, y = (
+        jax.tree.map(lambda m, x: jnp.where(m[None], x, 0), free, x) for x in (pairs.s, pairs.y)
+    )
+    along, steep, short = jax.vmap(_along)(s, y)
+    kept = (pairs.rho > 0) & (along > RELATIVE * short)
+    rho = jnp.where(kept, 1 / jnp.where(kept, along * steep, 1), 0)
+    last = jnp.max(jnp.where(kept, jnp.arange(kept.size), -1))
+    gamma = jnp.where(last >= 0, along[last] / steep[last], pairs.gamma)
+    return Pairs(s, y, rho.astype(pairs.rho.dtype), gamma.astype(pairs.gamma.dtype))
+
+
 def bfgs() -> Curvature:
     """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
 
@@ -102,8 +139,9 @@ def bfgs() -> Curvature:
         new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
         return new, taken
 
-    def operator(inverse, first, grads):
-        return InverseMatrix(jnp.where(first, _unit(grads), 1) * inverse)
+    def operator(inverse, first, grads, free):
+        inverse = jnp.where(first, _unit(grads), 1) * inverse
+        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
 
     return _secant(_eye, learn, operator)
 
@@ -129,8 +167,9 @@ def sr1() -> Curvature:
         # Also a first pair that only sets the scale is taken: the scaled matrix is right along s.
         return matrix + weight * jnp.outer(r, r), moved & (updates | first)
 
-    def operator(matrix, first, grads):
-        return Matrix(jnp.where(first, 1 / _unit(grads), 1) * matrix)
+    def operator(matrix, first, grads, free):
+        matrix = jnp.where(first, 1 / _unit(grads), 1) * matrix
+        return Matrix(matrix if free is None else jnp.where(_pairs_of(ravel(free) > 0), matrix, 0))
 
     return _secant(_eye, learn, operator)
 
@@ -151,19 +190,19 @@ def lbfgs(memory: int = 10) -> Curvature:
 
     def learn(pairs: Pairs, s, y, first):
         del first
-        short, steep = tree.norm(s), tree.norm(y)
-        unit = jnp.where(steep > 0, steep, 1)
-        along = tree.vdot(s, tree.scale(1 / unit, y))  # sᵀy/‖y‖: ‖y‖² may leave the range
+        along, steep, short = _along(s, y)
         taken = along > RELATIVE * short
         push = lambda rows, x: jnp.concatenate([rows[1:], x[None].astype(rows.dtype)])
         return Pairs(
             jax.tree.map(push, pairs.s, s),
             jax.tree.map(push, pairs.y, y),
-            push(pairs.rho, 1 / jnp.where(taken, along * unit, 1)),
-            (along / unit).astype(pairs.gamma.dtype),
+            push(pairs.rho, 1 / jnp.where(taken, along * steep, 1)),
+            (along / steep).astype(pairs.gamma.dtype),
         ), taken
 
-    def operator(pairs: Pairs, first, grads):
+    def operator(pairs: Pairs, first, grads, free):
+        if free is not None:
+            pairs = _among(free, pairs)
         gamma = jnp.where(first, _unit(grads).astype(pairs.gamma.dtype), pairs.gamma)
         return LimitedMemory(pairs._replace(gamma=gamma))
 

@@ -48,4 +48,5 @@ def averaged(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
         step, inner = solver.update(quadratic._replace(grad=mean), state.inner, scale)
         return step, Averaged(mean, state.count + 1, inner)
 
-    return solver._replace(init=init, update=update)
+    measure = lambda state, direction: solver.measure(state.inner, direction)
+    return solver._replace(init=init, update=update, measure=measure)

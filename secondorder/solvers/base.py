@@ -121,6 +121,7 @@ class Solver(NamedTuple):
       measures: whether its steps report an ``optimality``.
       taken: ``(state, direction) -> state``, for one that remembers its step: what became of it,
         searched and cut at the bounds.
+      measure: ``(state, direction) -> length``, in the norm that ``Step.length`` is measured in.
     """
 
     init: Callable[[Params], Any]
@@ -128,6 +129,7 @@ class Solver(NamedTuple):
     reads: str = "damping"
     measures: bool = False
     taken: Callable[[Any, Params], Any] = lambda state, direction: state
+    measure: Callable[[Any, Params], jax.Array] = lambda state, direction: tree.norm(direction)
 
 
 def prepared(

@@ -99,6 +99,9 @@ def direct() -> Solver:
         like = quadratic.grad
         matrix, g = dense(quadratic.curvature, like), ravel(like)
         damped = matrix + damping.astype(matrix.dtype) * jnp.eye(g.size, dtype=matrix.dtype)
+        # A parameter that nothing depends on, as on a bound, is no reason to shift the others.
+        absent = (g == 0) & ~jnp.any(matrix != 0, axis=0)
+        damped = damped + jnp.diag(jnp.where(absent, 1, 0).astype(matrix.dtype))
         factor, shift = safe_cholesky(damped)
         step = -cho_solve((factor, True), g)
         high = jax.lax.Precision.HIGHEST

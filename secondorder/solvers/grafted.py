@@ -55,7 +55,8 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         stopped = jnp.where(tree.all_finite(step), found.stopped, Stop.NONFINITE.value)
         return make_step(step, predicted, stopped=stopped), new
 
-    return solver._replace(init=init, update=update)
+    measure = lambda state, direction: tree.norm(direction)
+    return solver._replace(init=init, update=update, measure=measure)
 
 
 def _at_length_of(p: jax.Array, q: jax.Array) -> jax.Array:

@@ -65,7 +65,8 @@ def momentum(solver: Solver) -> Solver:
         return outcome, (step, inner)
 
     taken = lambda state, direction: (direction, solver.taken(state[1], direction))
-    return solver._replace(init=init, update=update, taken=taken)
+    measure = lambda state, direction: tree.norm(direction)
+    return solver._replace(init=init, update=update, taken=taken, measure=measure)
 
 
 def _unit(v: Params) -> Params:

@@ -182,7 +182,12 @@ def on_rows(
         zeros = tree.accumulator(tree.zeros_like(params))
         return Memory(zeros, jnp.zeros((), tree.dtype(zeros)))
 
-    return prepared(prepare, step, remember, RowsState, reads=reads, measures=True)
+    def measure(state: RowsState, direction: tree.Params) -> jax.Array:
+        scaled = lambda d, norm: d * jnp.where(norm > 0, norm, 1)
+        return tree.norm(jax.tree.map(scaled, direction, state.memory))
+
+    options = {"reads": reads, "measures": True, "measure": measure}
+    return prepared(prepare, step, remember, RowsState, **options)
 
 
 def no_factors(*ignored: Any) -> tuple:

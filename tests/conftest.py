@@ -109,7 +109,7 @@ class Memory:
     Linux allows a process to map, so that few thousand programs are the most of them, too.
     """
 
-    START, STEP = 900, 300  # MiB
+    START, STEP = 800, 200  # MiB
     STATUS = Path("/proc/self/statm")
 
     def __init__(self):

@@ -48,6 +48,18 @@ settings.register_profile(
 settings.load_profile("secondorder")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skips float16 where XLA is held to SSE 4.2: it lacks the conversion, ``__extendhfsf2``."""
+    try:
+        return (yield)
+    except jax.errors.JaxRuntimeError as error:
+        lacking = "Failed to materialize symbols" in str(error)
+        if lacking and "--xla_cpu_max_isa=SSE4_2" in os.environ["XLA_FLAGS"]:
+            pytest.skip("XLA has no float16 without the processor's own conversions")
+        raise
+
+
 @pytest.fixture
 def x64():
     """float64 for this test alone."""

@@ -100,6 +100,8 @@ jax.monitoring.register_event_duration_secs_listener(count_programs)
 def _a_test_compiles_few_programs(request):
     before, mark = programs, request.node.get_closest_marker("programs")
     allowed = mark.args[0] if mark else PROGRAMS
+    if request.node.get_closest_marker("slow"):
+        allowed = float("inf")
     yield
     compiled = programs - before
     assert compiled <= allowed, (

@@ -48,6 +48,18 @@ settings.register_profile(
 settings.load_profile("secondorder")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skips float16 where XLA is held to SSE 4.2: it lacks the conversion, ``__extendhfsf2``."""
+    try:
+        return (yield)
+    except jax.errors.JaxRuntimeError as error:
+        lacking = "Failed to materialize symbols" in str(error)
+        if lacking and "--xla_cpu_max_isa=SSE4_2" in os.environ["XLA_FLAGS"]:
+            pytest.skip("XLA has no float16 without the processor's own conversions")
+        raise
+
+
 @pytest.fixture
 def x64():
     """float64 for this test alone."""
@@ -88,6 +100,8 @@ jax.monitoring.register_event_duration_secs_listener(count_programs)
 def _a_test_compiles_few_programs(request):
     before, mark = programs, request.node.get_closest_marker("programs")
     allowed = mark.args[0] if mark else PROGRAMS
+    if request.node.get_closest_marker("slow"):
+        allowed = float("inf")
     yield
     compiled = programs - before
     assert compiled <= allowed, (
@@ -109,7 +123,7 @@ class Memory:
     Linux allows a process to map, so that few thousand programs are the most of them, too.
     """
 
-    START, STEP = 900, 300  # MiB
+    START, STEP = 800, 200  # MiB
     STATUS = Path("/proc/self/statm")
 
     def __init__(self):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from tolerances import rounding
 
 import secondorder as so
 from secondorder.loop import PATIENCE
@@ -51,9 +52,8 @@ def test_every_optimizer_reaches_the_least_squares_solution_that_scipy_finds(nam
     np.testing.assert_allclose(found, peer.x, rtol=1e-5)
     np.testing.assert_allclose(float(solution.value), peer.cost, rtol=1e-9)
     gradient = jax.grad(so.sum_of_squares(residual))(solution.params)
-    np.testing.assert_allclose(
-        float(solution.grad_norm), float(so.tree.norm(gradient)), rtol=1e-6, atol=1e-13
-    )
+    size, noise = float(so.tree.norm(gradient)), rounding(norm=len(t))
+    np.testing.assert_allclose(float(solution.grad_norm), size, rtol=1e-6, atol=noise)
 
 
 @pytest.mark.parametrize("name", ["gauss_newton", "levenberg_marquardt"])
@@ -74,7 +74,8 @@ def test_jit_and_vmap_give_the_single_solves_one_by_one(x64):
     for i, start in enumerate(starts):
         alone = solve(start)
         assert int(alone.steps) == int(batched.steps[i])
-        np.testing.assert_allclose(batched.params[i], alone.params, rtol=1e-12)
+        # The Jacobian there is of condition 50.
+        np.testing.assert_allclose(batched.params[i], alone.params, rtol=rounding(50**2))
         assert int(batched.status[i]) == int(alone.status)
 
 
@@ -263,7 +264,7 @@ def test_a_rank_deficient_least_squares_problem_ends_finite_and_converged(x64):
 def test_more_parameters_than_residuals_are_solved_to_zero_residual(x64):
     solution = so.least_squares(lambda p: jnp.stack([p[0] * p[1] - 2, p[2] - p[0]]), jnp.ones(3))
     assert int(solution.status) == so.Status.CONVERGED
-    np.testing.assert_allclose(float(solution.value), 0, atol=1e-15)
+    np.testing.assert_allclose(float(solution.value), 0, atol=rounding())
 
 
 def test_a_robust_loss_ignores_an_outlier_that_plain_least_squares_follows(x64):
@@ -432,7 +433,7 @@ def test_history_holds_what_happened_as_far_as_it_has_room(x64):
     assert np.all(np.isfinite(long.history.value[:steps]))
     assert np.all(np.isnan(long.history.value[steps:]))
     np.testing.assert_array_equal(short.history.value, long.history.value[:3])
-    np.testing.assert_allclose(float(long.history.value[0]), float(f(start)), rtol=1e-14)
+    np.testing.assert_allclose(float(long.history.value[0]), float(f(start)), rtol=rounding(10))
     assert int(np.sum(~long.history.accepted[:steps])) == int(
         so.diagnostics(long.state)["rejections"]
     )
@@ -463,11 +464,16 @@ def test_factors_kept_across_a_rejection_change_no_step(name, x64):
         jnp.array([-1.2, 1.0]),
         so.minimize(f, jnp.array([-1.2, 1.0]), opt, max_steps=12, history=12),
     )
-    state, accepted = opt.init(params), []
-    for _ in range(12):
+
+    @jax.jit
+    def step(params, state):
         value, grad = jax.value_and_grad(f)(params)
         updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=f)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    state, accepted = opt.init(params), []
+    for _ in range(12):
+        params, state = step(params, state)
         accepted.append(bool(so.diagnostics(state)["accepted"]))
     np.testing.assert_allclose(kept.params, params, rtol=1e-9)
     assert list(np.asarray(kept.history.accepted)) == accepted and not all(accepted)

@@ -39,6 +39,7 @@ def module(tmp_path, monkeypatch):
     return module
 
 
+@pytest.mark.programs(3000)  # a page is written to be read, op by op
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_on_the_page_runs(page, module):
     count = run_page(ROOT / page, module)

@@ -38,12 +38,25 @@ def network(x, y=None, act=jnp.tanh, loss=so.squared_error):
     return so.compose(loss(Y[: len(x)] if y is None else y), model)
 
 
-def updated(curvature, objective, params):
-    return update_at(curvature, objective, params, curvature.init(params))
+def updated(curvature, objective, params, of=so.dense):
+    """The operator's matrix, or what else ``of`` makes of it, and the state."""
+    return update_at(curvature, objective, params, curvature.init(params), of)
 
 
-def update_at(curvature, objective, params, state):
-    return curvature.update(jax.grad(objective)(params), state, params, objective, 0.1)
+def update_at(curvature, objective, params, state, of=so.dense):
+    """One program, as in a step of training."""
+
+    @jax.jit
+    def update(params, state):
+        grad = jax.grad(objective)(params)
+        operator, new = curvature.update(grad, state, params, objective, 0.1)
+        return of(operator, params), new
+
+    return update(params, state)
+
+
+def exact_matrix(f, params):
+    return np.asarray(jax.jit(lambda p: so.dense(so.ggn(f, p), p))(params))
 
 
 def blocks_of(matrix, params):
@@ -64,7 +77,7 @@ def kronecker_blocks(state):
 
 def test_one_example_has_exactly_its_kronecker_block():
     f = network(X[:1])
-    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
+    exact = exact_matrix(f, PARAMS)
     _, state = updated(layerwise(f, ggn_components()), f, PARAMS)
     for found, block in zip(kronecker_blocks(state), blocks_of(exact, PARAMS), strict=True):
         np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
@@ -72,12 +85,11 @@ def test_one_example_has_exactly_its_kronecker_block():
 
 def test_a_linear_network_with_squared_loss_has_exactly_its_kronecker_blocks():
     f = network(X, act=lambda h: h)
-    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
-    operator, state = updated(layerwise(f, ggn_components()), f, PARAMS)
+    exact = exact_matrix(f, PARAMS)
+    matrix, state = updated(layerwise(f, ggn_components()), f, PARAMS)
     for found, block in zip(kronecker_blocks(state), blocks_of(exact, PARAMS), strict=True):
         np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
-    product = so.dense(operator, PARAMS)
-    for found, block in zip(blocks_of(product, PARAMS), blocks_of(exact, PARAMS), strict=True):
+    for found, block in zip(blocks_of(matrix, PARAMS), blocks_of(exact, PARAMS), strict=True):
         np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
 
 
@@ -121,7 +133,7 @@ def test_sampled_factors_are_right_in_expectation(estimate):
 def test_the_empirical_fisher_has_the_gradients_of_the_examples():
     f = network(X[:1])
     _, state = updated(layerwise(f, per_example()), f, PARAMS)
-    gradient = jax.grad(f)(PARAMS)
+    gradient = jax.jit(jax.grad(f))(PARAMS)
     row = np.concatenate([np.ravel(gradient["w2"]), gradient["b2"]])
     np.testing.assert_allclose(kronecker_blocks(state)[1], np.outer(row, row), rtol=1e-9)
 
@@ -129,7 +141,7 @@ def test_the_empirical_fisher_has_the_gradients_of_the_examples():
 def test_second_moments_in_eigenbases_are_those_of_the_examples():
     f = network(X)
     _, state = updated(layerwise(f, ggn_components(), eigen=True), f, PARAMS)
-    exact = blocks_of(so.dense(so.ggn(f, PARAMS), PARAMS), PARAMS)
+    exact = blocks_of(exact_matrix(f, PARAMS), PARAMS)
     for moments, bases, block in zip(state.averages, state.frame, exact, strict=True):
         q = np.kron(bases[0][0], bases[1][0])
         np.testing.assert_allclose(np.ravel(moments.squares), np.diag(q.T @ block @ q), rtol=1e-8)
@@ -160,22 +172,22 @@ def test_a_look_up_keeps_how_often_each_row_was_taken():
     rows, table = jnp.array([0, 2, 2, 1]), np.zeros((4, 3))
     f = so.compose(so.squared_error(np.ones((4, 3))), lambda t: t[rows])
     for eigen in (False, True):
-        operator, state = updated(layerwise(f, ggn_components(), eigen=eigen), f, table)
+        matrix, state = updated(layerwise(f, ggn_components(), eigen=eigen), f, table)
         a, g = state.averages[0].factors
         np.testing.assert_allclose(a[0], [0.25, 0.25, 0.5, 0])
         np.testing.assert_allclose(g[0], np.eye(3), atol=1e-12)
-        exact = so.dense(so.ggn(f, table), table)
-        np.testing.assert_allclose(so.dense(operator, table), exact, atol=1e-12)
+        exact = exact_matrix(f, table)
+        np.testing.assert_allclose(matrix, exact, atol=1e-12)
 
 
 def test_a_leaf_in_no_layer_has_the_grams_of_its_axes():
     w = RNG.normal(size=(3, 2))
     f = so.compose(so.squared_error(Y), lambda w: jnp.sin(X @ jnp.exp(w)))
-    operator, state = updated(layerwise(f, fisher_sample()), f, w)
+    matrix, state = updated(layerwise(f, fisher_sample()), f, w)
     assert [x.shape for x in state.averages[0].factors] == [(1, 3, 3), (1, 2, 2)]
     # The product of the two has the trace of each.
     trace = np.trace(state.averages[0].factors[0][0])
-    np.testing.assert_allclose(np.trace(so.dense(operator, w)), trace, rtol=1e-9)
+    np.testing.assert_allclose(np.trace(matrix), trace, rtol=1e-9)
 
 
 def test_factors_too_long_are_kept_as_their_diagonals():
@@ -232,25 +244,26 @@ def test_bases_are_eigenvectors_at_first_and_then_one_orthogonal_iteration_neare
     roots = rng.normal(size=(2, 2, 4, 4))
     first, moved = (r @ np.swapaxes(r, 1, 2) for r in (roots[0], roots[0] + 0.2 * roots[1]))
     start = np.tile(np.eye(4), (2, 1, 1))
-    found = basis(first, start)
-    assert np.max(axes.off_diagonal(first, found)) < 1e-12
-    nearer = basis(moved, found)
-    np.testing.assert_allclose(nearer, axes.next_basis(moved, found)[0], atol=1e-12)
+    renew, off_diagonal = jax.jit(basis), jax.jit(axes.off_diagonal)
+    found = renew(first, start)
+    assert np.max(off_diagonal(first, found)) < 1e-12
+    nearer, _ = jax.jit(axes.next_basis)(moved, found)
+    np.testing.assert_allclose(renew(moved, found), nearer, atol=1e-12)
     # A factor of zeros, as of a layer below one that starts at zero, has taught nothing.
-    blank = basis(0 * first, start)
-    assert np.max(axes.off_diagonal(first, basis(first, blank))) < 1e-12
+    blank = renew(0 * first, start)
+    assert np.max(off_diagonal(first, renew(first, blank))) < 1e-12
 
 
 def test_the_drift_of_an_inverse_is_what_it_misses_of_the_identity():
     rng = np.random.default_rng(1)
     factors = tuple((x @ x.T)[None] for x in (rng.normal(size=(3, 3)), rng.normal(size=(2, 4))))
     diagonal = rng.uniform(1, 2, size=(1, 5))
-    kept = kr.inverses((*factors, diagonal), 0.5)
-    assert max(jnp.max(r) for r in kr.residuals(kept, (*factors, diagonal), 0.5)) < 1e-12
+    residuals = jax.jit(kr.residuals)
+    kept = jax.jit(kr.inverses)((*factors, diagonal), 0.5)
+    assert max(np.max(r) for r in residuals(kept, (*factors, diagonal), 0.5)) < 1e-12
     grown = (1.2 * factors[0], factors[1], diagonal)
-    for found, p, f, shift in zip(
-        kr.residuals(kept, grown, 0.3), kept, grown, kr.shifts(grown, 0.3), strict=True
-    ):
+    missed, shifts = residuals(kept, grown, 0.3), jax.jit(kr.shifts)(grown, 0.3)
+    for found, p, f, shift in zip(missed, kept, grown, shifts, strict=True):
         p, f = (np.diag(x[0]) if x.ndim == 2 else x[0] for x in (p, f))
         error = p @ (f + float(shift[0]) * np.eye(len(f))) - np.eye(len(f))
         np.testing.assert_allclose(found[0], np.linalg.norm(error) / len(f) ** 0.5, rtol=1e-10)
@@ -262,8 +275,9 @@ def test_dead_layers_do_not_drift(eigen):
     curvature = layerwise(f, ggn_components(), refresh=drift(1e-6), eigen=eigen)
     params = np.zeros((3, 2))
     state = curvature.init(params)
+    update = jax.jit(lambda state: curvature.update(params, state, params, f, 0.1)[1])
     for _ in range(3):
-        state = curvature.update(params, state, params, f, 0.1)[1]
+        state = update(state)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((state.averages, state.frame)))
 
 
@@ -297,20 +311,23 @@ def penalised(x=X, act=lambda h: h, of=lambda p: p):
 @pytest.mark.parametrize("eigen", [False, True], ids=["factors", "eigenbases"])
 def test_an_l2_penalty_adds_exactly_its_multiple_of_the_identity(eigen):
     f = penalised()
-    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
-    operator, _ = updated(layerwise(f, ggn_components(), eigen=eigen), f, PARAMS)
-    product = so.dense(operator, PARAMS)
-    for found, block in zip(blocks_of(product, PARAMS), blocks_of(exact, PARAMS), strict=True):
+    exact = exact_matrix(f, PARAMS)
+    matrix, _ = updated(layerwise(f, ggn_components(), eigen=eigen), f, PARAMS)
+    for found, block in zip(blocks_of(matrix, PARAMS), blocks_of(exact, PARAMS), strict=True):
         assert np.abs(block - np.diag(np.diag(block))).max() > 0.1
         np.testing.assert_allclose(found, block, rtol=1e-10, atol=1e-12)
 
 
 def test_the_inverse_in_the_eigenbases_has_the_penalty_within():
     f = penalised()
-    exact = so.dense(so.ggn(f, PARAMS), PARAMS)
-    operator, _ = updated(layerwise(f, ggn_components(), eigen=True), f, PARAMS)
+    exact = exact_matrix(f, PARAMS)
     flat, back = ravel_pytree(PARAMS)
-    inverse = jax.jacobian(lambda v: ravel_pytree(operator.solve(back(v), 0.1))[0])(flat)
+
+    def inverse_of(operator, params):
+        return jax.jacobian(lambda v: ravel_pytree(operator.solve(back(v), 0.1))[0])(flat)
+
+    curvature = layerwise(f, ggn_components(), eigen=True)
+    inverse = np.asarray(updated(curvature, f, PARAMS, inverse_of)[0])
     for found, block in zip(blocks_of(inverse, PARAMS), blocks_of(exact, PARAMS), strict=True):
         wanted = np.linalg.inv(block + 0.1 * np.eye(len(block)))
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
@@ -318,14 +335,19 @@ def test_the_inverse_in_the_eigenbases_has_the_penalty_within():
 
 def test_the_inverses_of_the_factors_take_the_penalty_for_damping():
     f, plain = penalised(), network(X, act=lambda h: h)
-    with_penalty, _ = updated(layerwise(f, ggn_components()), f, PARAMS)  # at λ = 0.1
+    solve = lambda operator, params: operator.solve(params, 0.0)
+    with_penalty, _ = updated(layerwise(f, ggn_components()), f, PARAMS, solve)  # at λ = 0.1
     curvature = layerwise(plain, ggn_components())
-    grads, state = jax.grad(plain)(PARAMS), curvature.init(PARAMS)
-    damped, _ = curvature.update(grads, state, PARAMS, plain, 0.1 + MU)
+
+    @jax.jit
+    def damped(p, state):
+        operator, _ = curvature.update(jax.grad(plain)(p), state, p, plain, 0.1 + MU)
+        return solve(operator, p)
+
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10),
-        with_penalty.solve(PARAMS, 0.0),
-        damped.solve(PARAMS, 0.0),
+        with_penalty,
+        damped(PARAMS, curvature.init(PARAMS)),
     )
 
 

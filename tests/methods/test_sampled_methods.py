@@ -30,6 +30,12 @@ METHODS = {
 }
 RATES = {name: 0.2 for name in METHODS if name.startswith("shampoo")}
 every_method = pytest.mark.parametrize("name", METHODS)
+# What these take programs of their own for: one of each kind, since the contract has the rest.
+each_kind = pytest.mark.parametrize(
+    "name", ["sophia", "adahessian", "soap_drift", "shampoo_blocks"]
+)
+of_matrices = pytest.mark.parametrize("name", ["soap_drift", "shampoo_blocks", "shampoo_eigen"])
+of_drift = pytest.mark.parametrize("name", ["soap_drift", "shampoo_drift"])
 
 
 @functools.cache
@@ -99,7 +105,7 @@ def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     assert_no_nan(*train(name, dead, steps=3, state=state)[:2])
 
 
-@every_method
+@each_kind
 def test_a_batch_of_one(name):
     params, state, values = train(name, start(), X[:1], Y[:1], steps=10)
     assert_no_nan(params, state)
@@ -124,7 +130,7 @@ def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
-@every_method
+@each_kind
 def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     init, step, _ = trainer(name, weight_decay=0.1)
     params, rate = start(), jnp.float32(0.1)
@@ -134,7 +140,7 @@ def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     np.testing.assert_allclose(updates["unused"], -0.01 * params["unused"], rtol=1e-6)
 
 
-@every_method
+@each_kind
 def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     params, state, values = train(name, start("bfloat16"), steps=20)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
@@ -142,12 +148,10 @@ def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     assert values[-1] < values[0]
 
 
-@every_method
+@of_matrices
 def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name):
     f = lambda p: jnp.sum(jnp.cosh(p["w"] - target["w"]))
     target = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
-    if name == "sophia":  # the same, with a split into loss and model
-        f = so.sum_of_squares(lambda p: p["w"] - target["w"])
 
     def updates(params):
         tx = METHODS[name](learning_rate=0.1)
@@ -195,7 +199,7 @@ def training(name, batched=False):
     return jax.jit(jax.vmap(train, (0, None)) if batched else train)
 
 
-@every_method
+@of_matrices
 def test_matrices_that_xla_shards_take_the_same_steps(name):
     mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     rows = NamedSharding(mesh, PartitionSpec("model"))
@@ -203,7 +207,7 @@ def test_matrices_that_xla_shards_take_the_same_steps(name):
     np.testing.assert_allclose(np.asarray(alone), np.asarray(spread), rtol=1e-3, atol=1e-4)
 
 
-@every_method
+@of_drift
 def test_training_many_networks_under_vmap_equals_training_each(name):
     starts = jnp.stack([W, 1.5 * W])
     both = training(name, batched=True)(starts, W.T)

@@ -44,9 +44,14 @@ class Direction(so.Operator):
 
 def solved(grad, proposed, last, damping, base=None):
     solver = so.solvers.momentum(so.solvers.closed_form())
-    op = Preconditioned(curvature().base if base is None else base, Direction(proposed))
     _, inner = solver.init(LIKE)
-    return solver.update(so.Quadratic(grad, op), (last, inner), jnp.asarray(damping))
+
+    @jax.jit
+    def update(grad, proposed, last, damping):
+        op = Preconditioned(curvature().base if base is None else base, Direction(proposed))
+        return solver.update(so.Quadratic(grad, op), (last, inner), damping)
+
+    return update(grad, proposed, last, float(damping))
 
 
 def test_the_step_is_the_minimum_over_both_directions():

@@ -34,8 +34,12 @@ def sketch_of(matrix, rank, seed=0):
 
 def inverse_of(sketch, size, damping):
     """The preconditioner as a matrix."""
-    column = lambda e: ny.preconditioned(sketch, e, damping)
-    return np.asarray(jax.vmap(column, out_axes=1)(jnp.eye(size, dtype=sketch.values.dtype)))
+    return np.asarray(_inverse(sketch, np.eye(size, dtype=sketch.values.dtype), damping))
+
+
+@jax.jit
+def _inverse(sketch, eye, damping):
+    return jax.vmap(lambda e: ny.preconditioned(sketch, e, damping), out_axes=1)(eye)
 
 
 def test_it_is_the_dense_formula_on_what_was_drawn(x64):
@@ -166,10 +170,10 @@ def test_a_second_trial_at_a_point_pays_no_sketch(x64):
     )
     op, grad = so.operators.Function(lambda v: matrix @ v, jnp.asarray(GRAD)), jnp.asarray(GRAD)
 
+    @jax.jit
     def solve(state, again, damping):
-        quadratic = so.Quadratic(grad, op, jnp.asarray(again))
-        step, state = solver.update(quadratic, state, jnp.asarray(damping))
-        return int(step.products - step.iterations - 1), step, state
+        step, state = solver.update(so.Quadratic(grad, op, again), state, damping)
+        return step.products - step.iterations - 1, step, state
 
     first, _, state = solve(solver.init(grad), False, 0.1)
     again, step, after = solve(state, True, 10.0)

@@ -8,6 +8,8 @@ import pytest
 from secondorder.solvers import secular
 
 RNG = np.random.default_rng(0)
+WITHIN_RADIUS = jax.jit(secular.within_radius, static_argnames="semidefinite")
+CUBIC = jax.jit(secular.cubically_regularised)
 
 
 def cases(count=60, n=5):
@@ -28,10 +30,9 @@ def stationarity(w, c, found):
 
 
 def test_the_step_in_a_region_meets_the_conditions_of_a_global_minimum(x64):
-    solve = jax.jit(secular.within_radius)
     hard = 0
     for w, c, delta in cases():
-        found = solve(w, c, delta)
+        found = WITHIN_RADIUS(w, c, delta)
         error, z, lam = stationarity(w, c, found)
         length = np.linalg.norm(z)
         assert error < 1e-7
@@ -43,10 +44,9 @@ def test_the_step_in_a_region_meets_the_conditions_of_a_global_minimum(x64):
 
 
 def test_the_cubic_step_meets_the_conditions_of_a_global_minimum(x64):
-    solve = jax.jit(secular.cubically_regularised)
     hard = 0
     for w, c, sigma in cases():
-        found = solve(w, c, sigma)
+        found = CUBIC(w, c, sigma)
         error, z, lam = stationarity(w, c, found)
         assert error < 1e-7
         np.testing.assert_allclose(lam, sigma * np.linalg.norm(z), rtol=1e-6)
@@ -57,35 +57,35 @@ def test_the_cubic_step_meets_the_conditions_of_a_global_minimum(x64):
 
 def test_a_saddle_without_a_slope_is_left_along_its_lowest_axis_by_a_step_of_one(x64):
     w, c = jnp.array([-2.0, 1.0, 3.0]), jnp.zeros(3)
-    for found in (secular.within_radius(w, c, jnp.inf), secular.cubically_regularised(w, c, 0.0)):
+    for found in (WITHIN_RADIUS(w, c, jnp.inf), CUBIC(w, c, 0.0)):
         np.testing.assert_allclose(np.abs(found.z), [1.0, 0.0, 0.0], atol=1e-12)
         np.testing.assert_allclose(found.multiplier, 2.0)
         assert found.hard
-    at_a_minimum = secular.within_radius(jnp.abs(w), c, jnp.inf)
+    at_a_minimum = WITHIN_RADIUS(jnp.abs(w), c, jnp.inf)
     np.testing.assert_array_equal(at_a_minimum.z, 0)
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1.0, 1e12])
 def test_a_tiny_gradient_in_float32_is_solved_like_one_of_size_one(factor):
     w, c = jnp.array([-1.0, 2.0, 5.0]), jnp.array([0.3, -1.0, 2.0])
-    plain = secular.within_radius(w, c, jnp.float32(0.5))
-    scaled = secular.within_radius(w, factor * c, jnp.float32(0.5 * factor))
+    plain = WITHIN_RADIUS(w, c, jnp.float32(0.5))
+    scaled = WITHIN_RADIUS(w, factor * c, jnp.float32(0.5 * factor))
     np.testing.assert_allclose(scaled.z / factor, plain.z, rtol=1e-4)
 
 
 def test_an_infinite_region_is_newtons_step_or_leaves_a_saddle(x64):
     w, c = jnp.array([1.0, 4.0]), jnp.array([2.0, 2.0])
-    found = secular.within_radius(w, c, jnp.inf)
+    found = WITHIN_RADIUS(w, c, jnp.inf)
     np.testing.assert_allclose(found.z, [-2.0, -0.5])
     assert bool(found.interior)
-    saddle = secular.within_radius(jnp.array([-1.0, 1.0]), jnp.array([0.0, 1.0]), jnp.inf)
+    saddle = WITHIN_RADIUS(jnp.array([-1.0, 1.0]), jnp.array([0.0, 1.0]), jnp.inf)
     assert abs(float(saddle.z[0])) > 0.1 and bool(saddle.hard)
 
 
 def test_a_semidefinite_model_takes_the_shortest_minimiser(x64):
     w, c = jnp.array([0.0, 2.0]), jnp.array([0.0, 2.0])
-    found = secular.within_radius(w, c, 10.0, semidefinite=True)
+    found = WITHIN_RADIUS(w, c, 10.0, semidefinite=True)
     np.testing.assert_allclose(found.z, [0.0, -1.0])
     assert bool(found.interior)
-    cut = secular.within_radius(w, c, 0.25, semidefinite=True)
+    cut = WITHIN_RADIUS(w, c, 0.25, semidefinite=True)
     np.testing.assert_allclose(cut.z, [0.0, -0.25], rtol=1e-12)

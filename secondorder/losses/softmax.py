@@ -65,7 +65,9 @@ class SoftmaxCrossEntropy(Loss):
             hit = labels[..., None] == jnp.expand_dims(classes, range(labels.ndim))
             chosen, known = jnp.sum(jnp.where(hit, z, 0), axis=-1), jnp.any(hit, axis=-1)
             terms = jax.nn.logsumexp(z, axis=-1) - chosen
-            return self.weight(outputs) * jnp.sum(tree.nan_unless(known, jnp.where(known, terms, 0)))
+            return self.weight(outputs) * jnp.sum(
+                tree.nan_unless(known, jnp.where(known, terms, 0))
+            )
         t = self._targets(z)
         log_p = jax.nn.log_softmax(z, axis=-1)
         # A class without a label may be impossible: 0 · log 0 is 0. Other classes keep log p as the

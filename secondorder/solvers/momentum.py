@@ -51,7 +51,9 @@ def momentum(solver: Solver) -> Solver:
         bend = jnp.sum(weights * jnp.sum(curved * weights[None], axis=1))
         step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
         predicted = alpha * ga + mu * gb + 0.5 * bend
-        length = jnp.sqrt(jnp.maximum(jnp.sum(weights * jnp.sum(square * weights[None], axis=1)), 0))
+        length = jnp.sqrt(
+            jnp.maximum(jnp.sum(weights * jnp.sum(square * weights[None], axis=1)), 0)
+        )
         outcome = make_step(
             step,
             predicted,

@@ -98,7 +98,9 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
     positive = low > jnp.finfo(w.dtype).eps * high
     value = jnp.where(positive, high / jnp.where(positive, low, 1), jnp.inf)
     value = tree.nan_unless(jnp.isfinite(low) & jnp.isfinite(high), value)
-    relative = jnp.hypot(residuals[-1] / jnp.where(positive, high, 1), residuals[0] / jnp.where(positive, low, 1))
+    relative = jnp.hypot(
+        residuals[-1] / jnp.where(positive, high, 1), residuals[0] / jnp.where(positive, low, 1)
+    )
     error = jnp.where(positive, value * relative, jnp.inf)
     return Reading(value, error, jnp.asarray(steps, jnp.int32))
 

@@ -59,7 +59,7 @@ class Fit(NamedTuple):
         rows, finite = _rows(at), jnp.isfinite(self.covariance)
         covariance = jnp.where(finite, self.covariance, 0)
         variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
-        unknown = jnp.any((rows != 0) & ~jnp.diag(finite), axis=1)
+        unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
         errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
         return tree.whole(unravel(errors, at.outputs))
 

@@ -113,7 +113,9 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         return {k: v for k, v in fields.items() if not callable(v)}
 
     fields, theta = jax.closure_convert(fields_of, *chunk)
-    return lambda t, *c: dataclasses.replace(loss, **fields(*c, *t)), theta  # type: ignore
+    # Without its arrays: the rule of the derivative outlives the trace that they may belong to.
+    bare: Any = dataclasses.replace(loss, **dict.fromkeys(jax.eval_shape(fields_of, *chunk)))
+    return lambda t, *c: dataclasses.replace(bare, **fields(*c, *t)), theta
 
 
 def attach(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from secondorder import tree
 from secondorder.operators.base import Operator
 from secondorder.operators.either import Either
 from secondorder.operators.pullback import Pullback

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from secondorder import tree
 from secondorder.solvers.base import Solver, Stop
 from secondorder.solvers.factors import singular
 from secondorder.solvers.rows import HIGHEST, Answer, Triangle, on_rows

@@ -1,0 +1,188 @@
+"""JAX' debugging flags: all that is public runs under each of them."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from contract.problems import batch, logistic_start
+from contract.steps import Outcome, trainer, training_step
+from contract.table import METHODS, REPRESENTATIVES, rows
+
+import secondorder as so
+
+# Optax' own Adam multiplies a float by an integer count, which a strict promotion refuses.
+PROMOTES = ("adam_scaled_by_the_quadratic_model",)
+
+
+@contextlib.contextmanager
+def as_written(dtypes: str = "strict"):
+    """No implicit promotion of dtypes or ranks."""
+    with jax.numpy_dtype_promotion(dtypes), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def classes(data) -> so.Objective:
+    """The logistic regression, without its wall of NaN."""
+    return so.compose(so.sigmoid_cross_entropy(data["y"]), lambda p: data["x"] @ p["w"] + p["b"])
+
+
+def one_step(name, dtype="float32") -> Outcome:
+    data, params = batch(dtype), logistic_start(dtype)
+    shown = {"example": lambda p: classes(data)} if "example" in METHODS[name].options else {}
+    tx = METHODS[name].make(**shown)
+    return training_step(tx, classes)(params, tx.init(params), data)
+
+
+# Half precision takes other paths, of casts; and x64 other integers.
+CASES = [
+    *((name, "float32") for name in METHODS),
+    *((name, dtype) for name in REPRESENTATIVES for dtype in ("bfloat16", "float64")),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_a_step_needs_no_promotion(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        with as_written("standard" if name in PROMOTES else "strict"):
+            jax.eval_shape(lambda: one_step(name, dtype))
+
+
+@rows()
+def test_compiled_steps_hand_over_no_nan(name):
+    with jax.debug_nans(True):
+        trainer(name).run(logistic_start(), batch(), 2)
+
+
+def with_slow(names, quick):
+    """The names as parameters; the others than the quick ones are slow."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", with_slow(METHODS, REPRESENTATIVES))
+def test_steps_that_are_not_compiled_have_no_nan_in_between(name):
+    with jax.debug_nans(True), jax.disable_jit():
+        one_step(name)
+
+
+START, KEY = {"b": jnp.array(0.4), "w": jnp.array([0.2, -0.1])}, jax.random.key(0)
+X = jnp.linspace(0.0, 1.0, 8)
+Y = jnp.exp(-X) + 0.01 * jnp.cos(40 * X)
+
+
+def curve(p, x):
+    return p["b"] + p["w"][0] * jnp.exp(p["w"][1] * x)
+
+
+def affine(p, x):
+    return p["b"] + p["w"][0] * x + p["w"][1] * x**2
+
+
+def fit(model=curve, **options):
+    found = so.curve_fit(model, X, Y, START, max_steps=3, **options)
+    return found, found.confidence_intervals(), found.prediction_errors(model, X)
+
+
+def separable():
+    return fit(separable={"b": True, "w": False})
+
+
+def residual(p):
+    return curve(p, X) - Y
+
+
+def split(p, x):
+    return jnp.stack([p["b"] + p["w"] @ x])
+
+
+def in_chunks() -> so.Objective:
+    parts = {"x": batch()["x"], "y": batch()["y"]}
+    return so.chunked(classes, parts, chunk_size=4)
+
+
+def an_update(objective):
+    opt = so.newton_cg()
+    grads = jax.grad(objective)(START)
+    return opt.update(grads, opt.init(START), START, value_fn=objective)
+
+
+def operator():
+    return so.ggn(classes(batch()), START)
+
+
+def minimum(t):
+    return so.minimize(lambda p: jnp.sum((p - t) ** 4 + (p - t) ** 2), jnp.zeros(2)).params
+
+
+BOX, HALVES = (-0.5, 0.5), {"max_steps": 2, "history": 3}
+
+PARTS = {
+    "minimize": lambda: so.minimize(classes(batch()), START, **HALVES),
+    "minimize in a box": lambda: so.minimize(classes(batch()), START, bounds=BOX, **HALVES),
+    "minimize by products": lambda: so.minimize(classes(batch()), START, so.newton_cg(), **HALVES),
+    "minimize by a search": lambda: so.minimize(classes(batch()), START, so.bfgs(), **HALVES),
+    "minimize by Optax": lambda: so.minimize(classes(batch()), START, optax.sgd(0.1), **HALVES),
+    "a derivative of a solution": lambda: jax.jacobian(minimum)(1.0),
+    "least_squares": lambda: so.least_squares(residual, START, **HALVES),
+    "least_squares in a box": lambda: so.least_squares(residual, START, bounds=BOX, **HALVES),
+    "least_squares of huber": lambda: so.least_squares(residual, START, loss=so.huber(0.1)),
+    "curve_fit": fit,
+    "curve_fit of a line": lambda: fit(affine),
+    "curve_fit in a box": lambda: fit(bounds=BOX),
+    "curve_fit with sigma": lambda: fit(sigma=jnp.full(8, 0.1), absolute_sigma=True),
+    "curve_fit with a covariance": lambda: fit(sigma=0.1 * jnp.eye(8)),
+    "curve_fit, separable": separable,
+    "trace": lambda: so.trace(operator(), START, KEY, samples=1),
+    "diagonal": lambda: so.diagonal(operator(), START, KEY, samples=2),
+    "top_eigenpairs": lambda: so.top_eigenpairs(operator(), START, KEY, 2),
+    "condition_number": lambda: so.condition_number(operator(), START, KEY),
+    "condition_number of nothing": lambda: so.condition_number(0.0 * operator(), START, KEY),
+    "logdet": lambda: so.logdet(operator(), START, KEY, damping=1.0, samples=2),
+    "spectral_density": lambda: so.spectral_density(operator(), START, KEY, samples=1, points=8),
+    "hessian": lambda: so.dense(so.hessian(classes(batch()), START), START),
+    "ggn": lambda: so.dense(operator(), START),
+    "fisher": lambda: so.dense(so.fisher(classes(batch()), START, KEY, samples=2), START),
+    "hvp": lambda: so.hvp(classes(batch()), START, START),
+    "ggnvp": lambda: so.ggnvp(classes(batch()), START, START),
+    "jacobian": lambda: so.jacobian(residual, START),
+    "chunked": lambda: an_update(in_chunks()),
+    "with_curvature": lambda: an_update(so.with_curvature(classes(batch()), in_chunks())),
+    "restrict": lambda: so.restrict(classes(batch()), START)(START),
+    "labels": lambda: jax.grad(so.softmax_cross_entropy(jnp.array([0, 1])))(jnp.ones((2, 2))),
+    "per_example": lambda: an_update(
+        so.per_example(so.squared_error(batch()["y"][:, None]), split, batch()["x"])
+    ),
+}
+SOLVES = ("minimize", "least_squares", "curve_fit", "a derivative")
+QUICK = ("minimize", "curve_fit", *(part for part in PARTS if not part.startswith(SOLVES)))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_needs_no_promotion(part):
+    with as_written():
+        jax.eval_shape(lambda: jax.tree.leaves(PARTS[part]()))
+
+
+@pytest.mark.parametrize("part", ["minimize", "least_squares in a box", "curve_fit", "chunked"])
+def test_a_solve_leaks_no_tracer(part):
+    with jax.checking_leaks():
+        jax.eval_shape(lambda: jax.tree.leaves(PARTS[part]()))
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_a_step_leaks_no_tracer(name):
+    with jax.checking_leaks():
+        jax.eval_shape(lambda: one_step(name))
+
+
+@pytest.mark.parametrize("part", with_slow(PARTS, QUICK))
+def test_a_part_has_no_nan(part):
+    with jax.debug_nans(True):
+        PARTS[part]()
+
+
+@pytest.mark.parametrize("part", with_slow(PARTS, ("curve_fit", "trace", "hessian")))
+def test_a_part_runs_in_python(part):
+    with jax.debug_nans(True), jax.disable_jit():
+        PARTS[part]()

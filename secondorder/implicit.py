@@ -8,13 +8,14 @@ section 15; Blondel et al. 2022). θ is everything that the objective closes ove
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from secondorder import losses, tree
+from secondorder import checks, losses, tree
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.objective import AnyObjective, BatchedModel, Objective, Stationary
@@ -38,18 +39,19 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
     if isinstance(value_fn, Chunked):
         return _opened_chunks(value_fn, params)
     if not isinstance(value_fn, Objective):
-        fn, theta = jax.closure_convert(value_fn, params)
+        fn, theta = jax.closure_convert(checks.number(value_fn, "minimize"), params)
         return lambda theta: Stationary(lambda p: fn(p, *theta)), theta
 
     model = value_fn.model
+    checked = functools.partial(checks.arrays, user="minimize", integers=True)
     if isinstance(model, BatchedModel):
         first = jax.tree.map(lambda x: x[0], model.examples)
-        inner, inside = jax.closure_convert(model.model, params, first)
+        inner, inside = jax.closure_convert(checked(model.model), params, first)
         model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
         build_model = lambda t: BatchedModel(lambda p, x: inner(p, x, *t[0]), t[1])
         outputs = jax.eval_shape(build_model(model_theta), params)
     else:
-        outer, model_theta = jax.closure_convert(model, params)
+        outer, model_theta = jax.closure_convert(checked(model), params)
         build_model = lambda t: lambda p: outer(p, *t)
         outputs = jax.eval_shape(build_model(model_theta), params)
     build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
@@ -65,12 +67,16 @@ def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], C
     part, batch = value_fn.objective, value_fn.batch
     chunk = value_fn.chunk(0)
     if isinstance(part(chunk), Objective):
-        model, inside = jax.closure_convert(lambda p, c: part(c).model(p), params, chunk)
+        model, inside = jax.closure_convert(
+            checks.arrays(lambda p, c: part(c).model(p), "chunked", integers=True), params, chunk
+        )
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
         loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
         build = lambda t, c: Objective(loss(t[1], c), lambda p: model(p, c, *t[0]))
     else:
-        fn, inside = jax.closure_convert(lambda p, c: part(c)(p), params, chunk)
+        fn, inside = jax.closure_convert(
+            checks.number(lambda p, c: part(c)(p), "chunked"), params, chunk
+        )
         outside = ()
         build = lambda t, c: lambda p: fn(p, c, *t[0])
 
@@ -96,7 +102,9 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
             *(build(x, *c) for build, x in zip(builds, t, strict=True))
         ), thetas
     if not isinstance(loss, losses.Loss) or isinstance(loss, losses.AnyLoss):
-        fn, theta = jax.closure_convert(lambda z, *c: loss_of(*c)(z), outputs, *chunk)
+        fn, theta = jax.closure_convert(
+            checks.number(lambda z, *c: loss_of(*c)(z), "compose", "loss"), outputs, *chunk
+        )
         return lambda t, *c: lambda z: fn(z, *c, *t), theta
 
     def fields_of(*c):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import losses
+from secondorder import checks, losses
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.tree import Params
@@ -37,7 +37,7 @@ class Objective:
     box: tuple[Params, Params] | None = None
 
     def __call__(self, params: Params) -> jax.Array:
-        return self.loss(self.model(params))
+        return checks.as_number(self.loss(self.model(params)), "compose", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Stationary:
     box: tuple[Params, Params] | None = None
 
     def __call__(self, params: Params) -> jax.Array:
-        return self.fn(params)
+        return jnp.asarray(self.fn(params))  # of a constant JAX returns a Python number
 
 
 AnyObjective = Objective | Stationary | Chunked | WithCurvature

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.objective import BatchedModel, Known
 from secondorder.operators.dense import join, over_basis, ravel
 from secondorder.tree import Params
@@ -66,6 +66,7 @@ def jacobian(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"jacobian got chunk_size={chunk_size}; pass a positive integer or None.")
     tree.check_real(params)
+    fn = fn if isinstance(fn, BatchedModel) else checks.arrays(fn, "jacobian", "function")
     if isinstance(fn, BatchedModel):
 
         def of_example(example):
@@ -223,7 +224,7 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
         if fn.is_at(params):
             return _tabulated(fn)
         fn = fn.model
-    outputs, mv = jax.linearize(fn, params)
+    outputs, mv = jax.linearize(checks.arrays(fn, "A Jacobian"), params)
     return Jacobian(fn, params, outputs, mv)
 
 

@@ -283,8 +283,9 @@ def check_real(params: Params, name: str = "params") -> None:
                 "pass the real and imaginary parts as two leaves and join them in the model."
             )
         if not jnp.issubdtype(kind, jnp.floating):
+            number = " Write 1.0 for 1." if isinstance(leaf, int) else ""
             raise TypeError(
-                f"{where_} has dtype {kind}, which has no derivative: write 1.0 for 1. {cure}"
+                f"{where_} has dtype {kind}, which has no derivative.{number} {cure}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.loop import Status
 from secondorder.minimize import Solution, least_squares
 from secondorder.operators.dense import unravel
@@ -62,6 +63,35 @@ class Fit(NamedTuple):
         unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
         errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
         return tree.whole(unravel(errors, at.outputs))
+
+
+def _check_model(model: Any, params: Params, x: Any) -> None:
+    """Refuses a model that cannot be called with ``(params, x)``, such as SciPy's."""
+    if not callable(model):
+        raise TypeError(f"curve_fit needs model to be a function, but got {model!r}.")
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):  # of some compiled functions nothing is known
+        return
+    try:
+        signature.bind(params, x)
+    except TypeError as error:
+        raise TypeError(
+            f"curve_fit calls model(params, x), but the model has the arguments {signature}. "
+            "SciPy's f(x, a, b) is lambda p, x: f(x, *p) here, with params an array or a tuple."
+        ) from error
+
+
+def _observations(y: Any) -> jax.Array:
+    """``y`` as an array."""
+    try:
+        return jnp.asarray(y)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "curve_fit needs y to be an array of numbers, but it cannot be made one: "
+            f"{error}. For rows of several lengths, join them (jnp.concatenate) in y and in the "
+            "model's predictions."
+        ) from error
 
 
 def curve_fit(
@@ -127,13 +157,21 @@ def curve_fit(
 
     Source: Golub and Pereyra (1973) for ``separable``.
     """
+    tree.check_real(params)
+    _check_model(model, params, x)
     params = jax.tree.map(jnp.asarray, params)
-    y = jnp.asarray(y)
+    y = _observations(y)
     whiten = _whitening(sigma, y)
 
     def residual(p: Params) -> jax.Array:
-        predicted = model(p, x)
-        if jnp.shape(predicted) != y.shape:
+        with checks.traced("curve_fit", "model"):
+            predicted = checks.as_arrays(model(p, x), "curve_fit")
+        if not isinstance(predicted, jax.Array):
+            raise TypeError(
+                f"curve_fit needs a model that returns one array, shaped like y, but it returned "
+                f"{checks.described(predicted)}."
+            )
+        if predicted.shape != y.shape:
             raise ValueError(
                 f"curve_fit needs predictions shaped like y, {y.shape}, but the model returned "
                 f"shape {jnp.shape(predicted)}."

@@ -8,13 +8,14 @@ section 15; Blondel et al. 2022). θ is everything that the objective closes ove
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from secondorder import losses, tree
+from secondorder import checks, losses, tree
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.objective import AnyObjective, BatchedModel, Objective, Opened, Stationary
@@ -39,18 +40,19 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
     if isinstance(value_fn, Chunked):
         return _opened_chunks(value_fn, params)
     if not isinstance(value_fn, Objective):
-        fn, theta = _converted(value_fn, params)
+        fn, theta = _converted(checks.number(value_fn, "minimize"), params)
         return lambda theta: Stationary(Opened(fn, theta)), theta
 
     model = value_fn.model
+    checked = functools.partial(checks.arrays, user="minimize", integers=True)
     if isinstance(model, BatchedModel):
         first = jax.tree.map(lambda x: x[0], model.examples)
-        inner, inside = _converted(model.model, params, first)
+        inner, inside = _converted(checked(model.model), params, first)
         model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
         build_model = lambda t: BatchedModel(Opened(inner, t[0]), t[1])
         outputs = jax.eval_shape(build_model(model_theta), params)
     else:
-        outer, model_theta = _converted(model, params)
+        outer, model_theta = _converted(checked(model), params)
         build_model = lambda t: Opened(outer, t)
         outputs = jax.eval_shape(build_model(model_theta), params)
     build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
@@ -72,12 +74,13 @@ def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], C
     part, batch = value_fn.objective, value_fn.batch
     chunk = value_fn.chunk(0)
     if isinstance(part(chunk), Objective):
-        model, inside = _converted(lambda p, c: part(c).model(p), params, chunk)
+        model_of = checks.arrays(lambda p, c: part(c).model(p), "chunked", integers=True)
+        model, inside = _converted(model_of, params, chunk)
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
         loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
         build = lambda t, c: Objective(loss(t[1], c), Opened(model, (c, *t[0])))
     else:
-        fn, inside = _converted(lambda p, c: part(c)(p), params, chunk)
+        fn, inside = _converted(checks.number(lambda p, c: part(c)(p), "chunked"), params, chunk)
         outside = ()
         build = lambda t, c: Opened(fn, (c, *t[0]))
 
@@ -104,7 +107,8 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         ), thetas
     if isinstance(loss, losses.AnyLoss):
         whole = jax.eval_shape(tree.whole, outputs)
-        fn, theta = jax.closure_convert(lambda z, *c: loss_of(*c).fn(z), whole, *chunk)
+        own = checks.number(lambda z, *c: loss_of(*c).fn(z), "compose", "loss")
+        fn, theta = jax.closure_convert(own, whole, *chunk)
         return lambda t, *c: losses.AnyLoss(lambda z: fn(z, *c, *t)), theta
 
     def fields_of(*c):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import losses, tree
+from secondorder import checks, losses, tree
 from secondorder.implicit import attach, opened
 from secondorder.loop import (
     Evaluations,
@@ -26,7 +26,7 @@ from secondorder.methods.hessian_free import hessian_free
 from secondorder.methods.levenberg_marquardt import levenberg_marquardt
 from secondorder.methods.newton_cg import newton_cg
 from secondorder.methods.trust_region_newton import trust_region_newton
-from secondorder.objective import Objective
+from secondorder.objective import AnyObjective, Objective
 from secondorder.states import settled
 from secondorder.tree import Params
 
@@ -51,6 +51,7 @@ class Solution:
       history: a :class:`History`, empty unless asked for.
       loop: all that the loop carries; pass the solution as ``params`` to go on from it.
       method: what ran: the name of the default chosen, or ``"given"``.
+      aux: what the function returned beside its value at ``params``, with ``has_aux=True``.
     """
 
     params: Params
@@ -64,6 +65,7 @@ class Solution:
     history: History | None
     loop: Loop
     method: str = dataclasses.field(metadata={"static": True})
+    aux: Any = None
 
     @property
     def state(self) -> Any:
@@ -86,6 +88,7 @@ def minimize(
     bounds: tuple[Any, Any] | None = None,
     history: int = 0,
     callback: Callable[[Any, Any, Any], None] | None = None,
+    has_aux: bool = False,
 ) -> Solution:
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
 
@@ -115,13 +118,16 @@ def minimize(
         start outside is moved onto the box (``Solution.projected``).
       history: how many steps to record (:class:`History`).
       callback: called on the host with ``(steps, value, grad_norm)`` after every update.
+      has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then the second at
+        the solution, for one evaluation more.
 
     Returns:
       A :class:`Solution`. Failure is a status, never an exception or a NaN: the parameters are then
       the last finite ones.
 
     Raises:
-      TypeError: parameters that are not real floating-point arrays, ``value_fn`` not callable.
+      TypeError: parameters that are not real floating-point arrays, ``value_fn`` not callable or
+        without a real value, an ``optimizer`` that is none.
       ValueError: an objective that is not a scalar, bounds that cross or do not fit the parameters,
         ``tol`` or ``max_steps`` not positive.
 
@@ -132,6 +138,9 @@ def minimize(
       ([3.0, 3.0], 'CONVERGED')
     """
     _check_arguments(value_fn, tol, max_steps)
+    both = value_fn
+    if has_aux:
+        value_fn = _first_of(value_fn, "minimize")
     earlier = params if isinstance(params, Solution) else None
     params = _start(earlier.params if earlier else params)
     box = _box(bounds, params)
@@ -147,7 +156,7 @@ def minimize(
         box=box,
         callback=callback,
     )
-    _check_scalar(problem.fn, inside)
+    jax.eval_shape(checks.number(problem.fn, "minimize"), inside)
     if earlier is None:
         loop = begin(problem, jax.lax.stop_gradient(inside), history)
     else:
@@ -169,6 +178,7 @@ def minimize(
         history=end.history,
         loop=end,
         method=name,
+        aux=both(params_out)[1] if has_aux else None,
     )
 
 
@@ -183,6 +193,7 @@ def least_squares(
     bounds: tuple[Any, Any] | None = None,
     history: int = 0,
     callback: Callable[[Any, Any, Any], None] | None = None,
+    has_aux: bool = False,
 ) -> Solution:
     """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
 
@@ -200,6 +211,7 @@ def least_squares(
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
       bounds, history, callback: see :func:`minimize`.
+      has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
 
     Raises:
       ValueError: a residual that returns one number; see also :func:`minimize`.
@@ -213,8 +225,13 @@ def least_squares(
     if not callable(residual):
         raise TypeError(f"least_squares needs residual to be a function, but got {residual!r}.")
 
+    both = residual
+    if has_aux:
+        residual = _first_of(residual, "least_squares")
+
     def vector(p: Params) -> Any:
-        outputs = residual(p)
+        with checks.traced("least_squares", "residual"):
+            outputs = checks.as_arrays(residual(p), "least_squares", "residual")
         leaves = jax.tree.leaves(outputs)
         if len(leaves) == 1 and jnp.shape(leaves[0]) == ():
             raise ValueError(
@@ -226,6 +243,7 @@ def least_squares(
 
     objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     where = params.params if isinstance(params, Solution) else params
+    tree.check_real(where)
     name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
     solution = minimize(
         objective,
@@ -237,7 +255,8 @@ def least_squares(
         history=history,
         callback=callback,
     )
-    return dataclasses.replace(solution, method=name)
+    aux = both(solution.params)[1] if has_aux else None
+    return dataclasses.replace(solution, method=name, aux=aux)
 
 
 def _chosen(
@@ -245,12 +264,33 @@ def _chosen(
 ) -> tuple[str, optax.GradientTransformation]:
     """The optimizer and its name; a default by the problem's kind and size."""
     if optimizer is not None:
+        checks.optimizer(optimizer)
         return "given", optimizer
     if rows:
         default = levenberg_marquardt if size <= ROWS_LIMIT else hessian_free
     else:
         default = trust_region_newton if size <= DENSE_LIMIT else newton_cg
     return default.__name__, default()
+
+
+def _first_of(fn: Callable, user: str) -> Callable:
+    """``fn`` without its auxiliary output."""
+    if isinstance(fn, AnyObjective):
+        raise TypeError(
+            f"{user} got has_aux=True with an objective of the library, whose value is one number. "
+            "Pass a plain function that returns (value, aux)."
+        )
+
+    def first(params: Params) -> Any:
+        outputs = fn(params)
+        if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+            raise ValueError(
+                f"{user} got has_aux=True, so the function must return (value, aux), but it "
+                f"returned {checks.described(outputs)}."
+            )
+        return outputs[0]
+
+    return first
 
 
 def _start(params: Params) -> Params:
@@ -288,12 +328,3 @@ def _check_arguments(value_fn: Any, tol: Any, max_steps: Any) -> None:
         raise ValueError(f"minimize got tol={tol}; pass a positive number, or None for √ε.")
     if isinstance(max_steps, int) and max_steps < 1:
         raise ValueError(f"minimize got max_steps={max_steps}; pass a positive integer.")
-
-
-def _check_scalar(fn: Callable, params: Params) -> None:
-    shape = jax.eval_shape(fn, params)
-    if not hasattr(shape, "shape") or shape.shape != ():
-        raise ValueError(
-            f"minimize needs an objective that returns one number, but value_fn returned {shape}. "
-            "Reduce it (jnp.mean, jnp.sum), or call least_squares for a vector of residuals."
-        )

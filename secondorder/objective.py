@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import losses, tree
+from secondorder import checks, losses, tree
 from secondorder.borrowed import WithCurvature
 from secondorder.chunks import Chunked
 from secondorder.tree import Params
@@ -72,7 +72,7 @@ class Objective:
         object.__setattr__(self, "model", _in_parts(self.model))
 
     def __call__(self, params: Params) -> jax.Array:
-        return self.loss(self.model(params))
+        return checks.as_number(self.loss(self.model(params)), "compose", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Stationary:
     face: Face | None = None
 
     def __call__(self, params: Params) -> jax.Array:
-        return self.fn(params)
+        return jnp.asarray(self.fn(params))  # of a constant JAX returns a Python number
 
 
 AnyObjective = Objective | Stationary | Chunked | WithCurvature

@@ -318,8 +318,15 @@ def is_complex(leaf: Any) -> bool:
 
 def check_real(params: Params, name: str = "params") -> None:
     """Raise a ``TypeError`` that names the first leaf which is not a real floating-point array."""
+    cure = (
+        "Pass the floating-point arrays alone and join the rest in the objective (of an Equinox "
+        "module: eqx.partition(model, eqx.is_inexact_array) and eqx.combine; of an NNX one: "
+        "nnx.split(model, nnx.Param, ...) and nnx.merge)."
+    )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         where_ = f"{name}{jax.tree_util.keystr(path)}"
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
+            raise TypeError(f"{where_} is {leaf!r}, which is no array. {cure}")
         kind = leaf.dtype if hasattr(leaf, "dtype") else leaf_dtype(leaf)
         if jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(
@@ -327,10 +334,8 @@ def check_real(params: Params, name: str = "params") -> None:
                 "pass the real and imaginary parts as two leaves and join them in the model."
             )
         if not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(
-                f"{where_} has dtype {kind}, which has no derivative. Pass floating-point "
-                "parameters, and keep integers out of the tree (optax.masked, or close over them)."
-            )
+            number = " Write 1.0 for 1." if isinstance(leaf, int) else ""
+            raise TypeError(f"{where_} has dtype {kind}, which has no derivative.{number} {cure}")
 
 
 def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:

@@ -17,7 +17,7 @@ LIBRARY = ROOT / "secondorder"
 # that belong together. A file imports from its own room and from the floors below: never upward,
 # never from the room next door.
 HOUSE = (
-    ({"tree", "chunks", "borrowed", "objective", "losses"},),
+    ({"tree", "checks", "chunks", "borrowed", "objective", "losses"},),
     ({"operators"},),
     ({"quadratic"},),
     ({"curvature"}, {"solvers"}, {"trust"}),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import losses, tree
+from secondorder import checks, losses, tree
 from secondorder.chunks import Chunked
 from secondorder.objective import as_objective
 from secondorder.operators.hessian import hvp
@@ -77,7 +77,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
             one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
             return _twice(tree.scale(math.sqrt(value_fn.weight), value_fn.total(one)))
         objective = as_objective(value_fn, user)
-        outputs, pull = jax.vjp(objective.model, params)
+        outputs, pull = jax.vjp(checks.arrays(objective.model, user), params)
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
         return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
 

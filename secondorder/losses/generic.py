@@ -9,7 +9,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.losses.base import Loss, Outputs
 
 GENERIC_ROOT_LIMIT = 4096  # outputs; beyond it a dense root of M is larger than most machines
@@ -119,4 +119,4 @@ def _matvec(matrix: jax.Array, x: jax.Array) -> jax.Array:
 
 def as_loss(loss: Callable[[Outputs], jax.Array]) -> Loss:
     """``loss`` itself where it knows its curvature, else the generic route around it."""
-    return loss if isinstance(loss, Loss) else AnyLoss(loss)
+    return loss if isinstance(loss, Loss) else AnyLoss(checks.number(loss, "compose", "loss"))

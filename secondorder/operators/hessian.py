@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.chunks import Chunked
 from secondorder.operators.base import Function, Operator
 from secondorder.operators.chunks import Chunks
@@ -35,7 +35,9 @@ def hvp(value_fn: Callable[[Params], jax.Array], params: Params, v: Params) -> P
     """
     tree.check_real(params)
     tree.check_match(v, params, "v", "params")
-    product = jax.jvp(jax.grad(value_fn), (params,), (tree.cast(v, params),))[1]
+    product = jax.jvp(jax.grad(checks.number(value_fn, "hvp")), (params,), (tree.cast(v, params),))[
+        1
+    ]
     return tree.cast(product, v)
 
 
@@ -58,7 +60,7 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
     tree.check_real(params)
     if isinstance(value_fn, Chunked):
         return Chunks(value_fn, params, lambda part, k: hessian(part, params))
-    return Function(_product(value_fn, params), params)
+    return Function(_product(checks.number(value_fn, "hessian"), params), params)
 
 
 def _product(value_fn: Callable, params: Params) -> Callable:

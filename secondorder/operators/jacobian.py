@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.objective import BatchedModel, InParts, Known, Opened
 from secondorder.operators.dense import join, over_basis, ravel
 from secondorder.operators.modes import (
@@ -73,6 +73,7 @@ def jacobian(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"jacobian got chunk_size={chunk_size}; pass a positive integer or None.")
     tree.check_real(params)
+    fn = fn if isinstance(fn, BatchedModel) else checks.arrays(fn, "jacobian", "function")
     if isinstance(fn, BatchedModel):
 
         def of_example(example):
@@ -271,7 +272,7 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
             return _tabulated(fn)
         fn = fn.model
     fn = fn if isinstance(fn, InParts | Opened | BatchedModel) else InParts(fn)
-    at = _linearized(fn, params)
+    at = _linearized(checks.arrays(fn, "A Jacobian"), params)
     seen = isinstance(fn.model if isinstance(fn, BatchedModel) else fn, Opened)
     if seen or (runs(at.mv, params) and transposes(at.pull, at.outputs)):
         return at
@@ -287,7 +288,7 @@ def both_modes(model: Callable, params: Params) -> Callable:
 
 
 def _linearized(fn: Callable, params: Params) -> Jacobian:
-    outputs, mv = linearized(fn, params)
+    outputs, mv = linearized(checks.arrays(fn, "A Jacobian"), params)
     return Jacobian(fn, params, outputs, mv, jax.linear_transpose(mv, params))
 
 

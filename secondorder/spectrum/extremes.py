@@ -112,6 +112,7 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
 def checked_steps(user: str, steps: int, like: Params) -> int:
     """Steps within the dimension; refuses none, and a space without dimensions."""
     check_count(user, "steps", steps)
+    tree.check_real(like, "like")
     size = tree.size(like)
     if size == 0:
         raise ValueError(f"{user} got a tree without entries as `like`: there is no spectrum.")

@@ -90,6 +90,7 @@ def trace(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> R
     Source: Hutchinson (1989).
     """
     check_count("trace", "samples", samples)
+    tree.check_real(like, "like")
 
     def one(key):
         z = tree.random_signs(key, like)
@@ -122,6 +123,7 @@ def diagonal(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -
     Source: Bekas, Kokiopoulou and Saad (2007).
     """
     check_count("diagonal", "samples", samples)
+    tree.check_real(like, "like")
 
     def one(key):
         z = tree.random_signs(key, like)

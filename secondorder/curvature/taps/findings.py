@@ -20,6 +20,7 @@ SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_c
 MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
 PIECES = {"slice", "dynamic_slice", "split"}
 OWN_RULE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+COMPLEX = "it enters complex arithmetic, which is not followed"
 WHY = {
     "scan": "a scan carries it from step to step",
     "while": "it is used inside a while loop",

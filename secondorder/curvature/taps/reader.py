@@ -19,6 +19,7 @@ from secondorder.curvature.taps.findings import (
     MOVES,
     PIECES,
     SAME,
+    COMPLEX,
     WHY,
     Info,
     Reading,
@@ -228,9 +229,13 @@ class Reader:
         if not leaves and name in ("add", "add_any"):
             for info in infos:
                 arithmetic.follow_rows(self.reading, info.view, eqn, axes[-1], path)
-        floating = any(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars)
-        if not leaves or name == "stop_gradient" or not floating:
+        inexact = any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.outvars)
+        if not leaves or name == "stop_gradient" or not inexact:
             return Info(constant=constant)
+        if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in eqn.outvars):
+            for k in leaves:
+                self.reading.drop(infos[k], f"{COMPLEX} ({name!r})")
+            return Info()
         place = leaves[0]
         view = infos[place].view
         assert view is not None
@@ -287,9 +292,11 @@ class Reader:
         elif name == "broadcast_in_dim":
             moved = strides.broadcast(view, out.shape, params["broadcast_dimensions"])
         elif name in SAME:
-            moved = view if jnp.issubdtype(out.dtype, jnp.floating) else None
-            if moved is None:
+            if not jnp.issubdtype(out.dtype, jnp.floating):
+                if jnp.issubdtype(out.dtype, jnp.complexfloating):
+                    self.reading.drop(info, COMPLEX)
                 return Info()
+            moved = view
         else:
             order = params.get("dimensions") if name == "reshape" else None
             source = view if order is None else view.with_dims(view.dims[i] for i in order)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secondorder import tree
+from secondorder import checks, tree
 from secondorder.curvature.taps.blocks import Block, Layout
 from secondorder.curvature.taps.findings import MOVES, PIECES, SAME, Reading
 from secondorder.curvature.taps.grouping import Group, group
@@ -56,7 +56,8 @@ def _tap_jvp(primals, tangents):
 def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group], Any]:
     """The program of a model, what it does with its leaves, their groups, and its outputs' tree."""
     leaves, structure = jax.tree.flatten(params)
-    flat = lambda *xs: model(jax.tree.unflatten(structure, xs))
+    checked = checks.arrays(model, "The reading of layers", integers=True)
+    flat = lambda *xs: checked(jax.tree.unflatten(structure, xs))
     closed, outputs = jax.make_jaxpr(flat, return_shape=True)(*leaves)
     reading = read_program(closed)
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]

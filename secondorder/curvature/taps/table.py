@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from secondorder import tree
 from secondorder.chunks import Chunked
 from secondorder.curvature.taps.record import read
 from secondorder.objective import as_objective
@@ -40,7 +41,7 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
       strict: whether leaves that are not understood raise.
 
     Raises:
-      TypeError: a plain function instead of an objective.
+      TypeError: a plain function instead of an objective, parameters that are not real arrays.
       ValueError: with ``strict``, naming every leaf that is not understood, and why.
 
     Example:
@@ -51,6 +52,7 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
       >>> [(row.leaf, row.block) for row in table]
       [("['b']", 'fallback (1, 1, 2)'), ("['w']", 'dense (1, 3, 2)')]
     """
+    tree.check_real(params)
     if isinstance(objective, Chunked):
         objective = objective.first()
     layout = read(as_objective(objective, "layer_table").model, params)

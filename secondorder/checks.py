@@ -1,0 +1,156 @@
+"""Checks of what a user's functions return, made as they are traced; each failure is a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
+    """``fn``, refused where it does not return one real number.
+
+    A constant that Python or NumPy made is taken as it is: its derivative is zero.
+
+    Args:
+      fn: a function of any arguments.
+      user: who calls it, for the message.
+      kind: what it is, for the message.
+    """
+
+    @functools.wraps(fn)
+    def checked(*args: Any) -> jax.Array:
+        with traced(user, kind):
+            return as_number(fn(*args), user, kind)
+
+    return checked
+
+
+def as_number(value: Any, user: str, kind: str = "objective") -> jax.Array:
+    """``value`` as a real scalar array, or a sentence; see :func:`number`."""
+    needs = f"{user} needs {kind_of(kind)} that returns one number, but it returned"
+    if isinstance(value, (tuple, list)) and len(value) == 2 and _shape(value[0]) == ():
+        raise ValueError(
+            f"{needs} a pair {described(value)}. Where the second is auxiliary output, pass "
+            "has_aux=True to minimize or least_squares; elsewhere pass lambda p: value_fn(p)[0]."
+        )
+    if value is None:
+        raise ValueError(f"{needs} None. Is a `return` missing?")
+    if _shape(value) != ():
+        raise ValueError(
+            f"{needs} {described(value)}. Reduce it (jnp.mean, jnp.sum), or call least_squares for "
+            "a vector of residuals."
+        )
+    return _real_or_constant(value, needs, "the real part (x.real) or a modulus (abs(x))")
+
+
+def arrays(fn: Callable, user: str, kind: str = "model", *, integers: bool = False) -> Callable:
+    """``fn``, refused where it does not return floating-point arrays.
+
+    Args:
+      fn: a function of any arguments.
+      user: who calls it, for the message.
+      kind: what it is, for the message.
+      integers: whether arrays of integers may be among them, as labels for a loss of one's own.
+    """
+
+    @functools.wraps(fn)
+    def checked(*args: Any) -> Any:
+        with traced(user, kind):
+            return as_arrays(fn(*args), user, kind, integers=integers)
+
+    return checked
+
+
+def as_arrays(outputs: Any, user: str, kind: str = "model", *, integers: bool = False) -> Any:
+    """``outputs`` as a tree of arrays, or a sentence; see :func:`arrays`."""
+    if not jax.tree.leaves(outputs):
+        raise ValueError(
+            f"{user} needs {kind_of(kind)} that returns arrays, but it returned {outputs!r}. Is a "
+            "`return` missing?"
+        )
+
+    def leaf(path: Any, x: Any) -> jax.Array:
+        place = jax.tree_util.keystr(path)
+        needs = f"{user} needs {kind_of(kind)} that returns floating-point arrays, but it returned"
+        if _shape(x) is None:
+            raise TypeError(f"{needs} {x!r}{place and f' at outputs{place}'}. Return arrays alone.")
+        if integers or jnp.issubdtype(_dtype(x), jnp.complexfloating):
+            return jnp.asarray(x)
+        return _real_or_constant(x, needs, "real arrays", place and f" at outputs{place}")
+
+    return jax.tree_util.tree_map_with_path(leaf, outputs)
+
+
+@contextlib.contextmanager
+def traced(user: str, kind: str) -> Iterator[None]:
+    """A sentence in place of JAX' error where NumPy meets an array that is being traced."""
+    try:
+        yield
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"{user} cannot differentiate {kind_of(kind)} that calls NumPy: use jax.numpy instead, "
+            "for every array that depends on the parameters (the line is in the error above)."
+        ) from error
+
+
+def optimizer(given: Any) -> None:
+    """Refuses what is no Optax transformation.
+
+    Raises:
+      TypeError: a name, or a method that was not called.
+    """
+    if hasattr(given, "init") and hasattr(given, "update"):
+        return
+    cure = "Pass an Optax transformation, such as secondorder.bfgs(), or None for the default."
+    if isinstance(given, str):
+        cure = f"Pass the transformation itself, such as secondorder.{given}(), not its name."
+    elif callable(given):
+        cure = f"Call it: {getattr(given, '__name__', 'the factory')}(), which makes an optimizer."
+    raise TypeError(f"optimizer must be an Optax transformation, but is {given!r}. {cure}")
+
+
+def kind_of(kind: str) -> str:
+    """The kind with its article."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def described(value: Any) -> str:
+    """Types and shapes instead of numbers."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(described, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k!r}: {described(v)}' for k, v in value.items())}}}"
+    if _shape(value) is None:
+        return repr(value)
+    return f"{_dtype(value)}{list(np.shape(value))}"
+
+
+def _shape(x: Any) -> tuple[int, ...] | None:
+    """The shape of a number or an array; ``None`` of anything else."""
+    if isinstance(x, (bool, int, float, complex)) or hasattr(x, "dtype"):
+        return np.shape(x)
+    return None
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def _real_or_constant(x: Any, needs: str, real: str, place: str = "") -> jax.Array:
+    dtype = _dtype(x)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(x)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"{needs} {described(x)}{place}, which is complex. Return {real}.")
+    if jnp.issubdtype(dtype, jnp.integer) and not isinstance(x, jax.Array):
+        return jnp.asarray(x, float)
+    raise TypeError(
+        f"{needs} {described(x)}{place}, which has no derivative. Return floating-point numbers, "
+        "and round, count or compare outside of the function."
+    )

@@ -28,13 +28,14 @@ class Fit(NamedTuple):
 
     Attributes:
       params: the parameters.
-      standard_errors: shaped like ``params``; infinite where the data do not determine one.
+      standard_errors: shaped like ``params``; infinite where the data do not determine one, zero
+        where equal bounds hold it.
       covariance: ``(n, n)``, in the order of ``jax.tree.leaves(params)``.
       solution: the :class:`secondorder.Solution` of the fit.
       determined: shaped like ``params``: false where the data leave open a parameter, or a
         combination it is part of.
-      degrees_of_freedom: observations minus determined directions; infinite where ``sigma`` is
-        absolute.
+      degrees_of_freedom: observations minus determined directions, of the parameters that are not
+        held; infinite where ``sigma`` is absolute.
     """
 
     params: Params
@@ -113,7 +114,8 @@ def curve_fit(
     The covariance is ``s² (JᵀJ)⁻¹`` for the weighted Jacobian at the solution, with
     ``s² = ‖r‖²/(m − n)`` unless ``absolute_sigma``. It is computed from singular values, whatever
     the units; directions that the data leave open make the parameters in them ``inf``, and only
-    those.
+    those. A parameter that equal bounds hold is known: its error is zero, and the others' are those
+    of a fit without it. One that has come to rest on a bound counts as free, as it does in SciPy.
 
     Args:
       model: ``(params, x) ↦`` predictions shaped like ``y``.
@@ -180,6 +182,7 @@ def curve_fit(
 
     options: dict[str, Any] = {"tol": tol, "max_steps": max_steps}
     parts = None if separable is None else separate(residual, params, separable)
+    held = _held(bounds, params)
     if parts is None:
         solution = least_squares(residual, params, optimizer, bounds=bounds, **options)
         like = solution.params
@@ -189,10 +192,11 @@ def curve_fit(
         solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
         like = parts.whole(solution.params)
         solution = _truthful(solution, parts.bent(like))
-    rows = _rows(linearize(residual, like))
+    rows = jnp.where(held[None, :], 0, _rows(linearize(residual, like)))
     u, m = frame(rows)
-    inverse = jnp.matmul(m, m.T, precision="highest")
-    open_ = _open(jax.lax.stop_gradient(rows))
+    either = held[None, :] | held[:, None]
+    inverse = jnp.where(either, 0, jnp.matmul(m, m.T, precision="highest"))
+    open_ = _open(jax.lax.stop_gradient(rows)) & ~held
     freedom = (rows.shape[0] - rank(u)).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
@@ -208,6 +212,16 @@ def curve_fit(
         determined=unravel(~open_, like),
         degrees_of_freedom=jnp.full_like(freedom, jnp.inf) if absolute_sigma else freedom,
     )
+
+
+def _held(bounds: Any, params: Params) -> jax.Array:
+    """Which parameters equal bounds hold, ``(n,)``."""
+    if not isinstance(bounds, tuple) or len(bounds) != 2:  # refused by minimize, or none
+        return jnp.zeros(tree.size(params), bool)
+    ends = zip(bounds, ("the lower bound", "the upper bound"), strict=True)
+    lower, upper = (tree.spread(bound, params, name) for bound, name in ends)
+    leaves = jax.tree.leaves(jax.tree.map(lambda low, high: jnp.ravel(low == high), lower, upper))
+    return jnp.concatenate([jnp.zeros(0, bool), *leaves])
 
 
 def _truthful(solution: Solution, bent: Params) -> Solution:

@@ -59,6 +59,46 @@ def test_a_parameter_the_data_leave_open_is_flagged_and_the_others_are_not(x64):
         np.testing.assert_allclose(fit.standard_errors[k], known.standard_errors[k], rtol=1e-5)
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_errors_beside_a_parameter_that_equal_bounds_hold_are_those_of_a_fit_without_it(
+    absolute, x64
+):
+    bounds = {k: jnp.array(-jnp.inf) for k in "ac"}, {k: jnp.array(jnp.inf) for k in "ac"}
+    bounds = tuple(bound | {"b": jnp.array(1.4)} for bound in bounds)
+    options = {"sigma": SIGMA, "absolute_sigma": absolute}
+    fit = so.curve_fit(model, X, Y, start(), bounds=bounds, **options)
+    without = so.curve_fit(
+        lambda p, x: model(p | {"b": 1.4}, x), X, Y, {k: start()[k] for k in "ac"}, **options
+    )
+    assert bool(fit.solution.success) and fit.params["b"] == 1.4
+    assert fit.degrees_of_freedom == without.degrees_of_freedom
+    np.testing.assert_allclose(fit.covariance[::2, ::2], without.covariance, rtol=1e-6)
+    np.testing.assert_array_equal(fit.covariance[1], 0)
+    assert all(bool(flag) for flag in fit.determined.values())
+    low, high = fit.confidence_intervals()
+    assert low["b"] == high["b"] == 1.4
+    curve = lambda p, x: p["b"] * x + p["c"]
+    errors = fit.prediction_errors(curve, jnp.array([0.0, 2.0]))
+    np.testing.assert_allclose(errors, np.full(2, fit.standard_errors["c"]), rtol=1e-12)
+
+
+def test_a_held_parameter_of_an_array_is_told_from_its_neighbours_and_from_an_open_one(x64):
+    curve = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2] + 0 * p[3]
+    first = jnp.array([1.0, 1.0, 0.4, 2.0])
+    bounds = jnp.where(jnp.arange(4) == 2, first, -jnp.inf), jnp.where(
+        jnp.arange(4) == 2, first, jnp.inf
+    )
+    fit = jax.jit(lambda bounds: so.curve_fit(curve, X, Y, first, bounds=bounds))(bounds)
+    params, covariance = scipy.optimize.curve_fit(
+        lambda x, a, b: a * np.exp(-b * x) + 0.4, X, Y, [1.0, 1.0], xtol=1e-14, ftol=1e-14
+    )
+    np.testing.assert_allclose(fit.params[:2], params, rtol=1e-5)
+    np.testing.assert_allclose(fit.covariance[:2, :2], covariance, rtol=1e-4)
+    np.testing.assert_array_equal(fit.standard_errors[2:], [0, np.inf])
+    np.testing.assert_array_equal(fit.determined, [True, True, True, False])
+    assert fit.degrees_of_freedom == X.size - 2
+
+
 def test_units_of_the_parameters_do_not_change_what_is_determined(x64):
     scaled = lambda p, x: 1e-9 * p["a"] * jnp.exp(-1e6 * p["b"] * x) + p["c"]
     begin = {"a": jnp.array(1e9), "b": jnp.array(1e-6), "c": jnp.array(0.0)}

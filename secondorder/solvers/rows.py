@@ -7,7 +7,7 @@ and changes nothing else.
 
 That alone would take a column of rounding, of a parameter on which nothing depends as yet, for one
 in large units, and send the parameter to 1e15. ``D`` is therefore at least a tenth of
-``‖r‖ / max(1, |x|)``: a parameter may grow tenfold or hundredfold in one step, not more.
+``‖r‖ / max(1, |x|)``, or of ``‖D x‖`` where that is less: a parameter may grow tenfold or hundredfold in one step, not more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from secondorder.solvers.paths import path
 
 HIGHEST = jax.lax.Precision.HIGHEST
 LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
-REGION = 10.0  # times the scaled length of the parameters: a region that no step has shown
+REGION = 30.0  # times the scaled length of the parameters: a region that no step has shown
 
 
 class Span(NamedTuple):
@@ -228,12 +228,16 @@ def _point(
     matrix, residual = op.factor(), op.residual()
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
     x = ravel(op.jacobian.params).astype(matrix.dtype)
-    norms, length = jnp.linalg.norm(matrix, axis=0), jnp.linalg.norm(r)
+    norms, length = _lengths(matrix), jnp.linalg.norm(r)
     largest = jnp.maximum(ravel(memory.norms), norms)
     shares = norms * jnp.abs(x)
-    first = jnp.where(memory.size > 0, 0, jnp.linalg.norm(shares))
+    whole = jnp.linalg.norm(shares)
+    first = jnp.where(memory.size > 0, 0, whole)
     size = jnp.maximum(memory.size, jnp.maximum(first, length)).astype(matrix.dtype)
-    scaling = jnp.maximum(largest, _least(norms, x, length, size, reads))
+    least = LEAST * jnp.minimum(whole, length) / _typical(x)
+    scaling = jnp.maximum(
+        largest, jnp.where(_small(norms, x, jnp.minimum(whole, size), reads), least, 0)
+    )
     scaling = jnp.where(scaling > 0, scaling, 1)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
@@ -249,23 +253,30 @@ def _point(
     return point, Memory(norms, size.astype(memory.size.dtype))
 
 
-def _least(norms, x, length, size, reads: str) -> jax.Array:
-    """The least scaling of each column: of those of rounding, and of the small ones in a region.
+def _lengths(matrix: jax.Array) -> jax.Array:
+    """Of the columns, also where squares would overflow or underflow."""
+    peaks = jnp.max(jnp.abs(matrix), axis=0, initial=0)
+    units = jnp.where((peaks > 0) & jnp.isfinite(peaks), peaks, 1)
+    return units * jnp.linalg.norm(matrix / units, axis=0)
 
-    One is the size of a parameter that is zero, or has no size to speak of.
-    """
-    typical = jnp.maximum(jnp.abs(x), 1)
-    small = norms * typical <= 10 * jnp.finfo(norms.dtype).eps * size
-    if reads == "radius":  # which alone bounds a step; at zero a parameter's unit is not known
-        small = small | (x != 0)
-    return jnp.where(small, LEAST * length / typical, 0)
+
+def _typical(x: jax.Array) -> jax.Array:
+    """The size of each parameter: at least one, and of a zero that of the largest."""
+    return jnp.where(x == 0, jnp.maximum(jnp.max(jnp.abs(x), initial=0), 1), jnp.abs(x).clip(1))
+
+
+def _small(norms: jax.Array, x: jax.Array, outputs: jax.Array, reads: str) -> jax.Array:
+    """Which columns need a least scaling: those of rounding, and in a region those not at zero."""
+    rounding = norms * _typical(x) <= 10 * jnp.finfo(norms.dtype).eps * outputs
+    # A region alone bounds a step; and the unit of a parameter at zero is not known.
+    return rounding | (x != 0) if reads == "radius" else rounding
 
 
 def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:
     """Whether a parameter has run off to where nothing depends on it any more."""
     rounding = 10 * jnp.finfo(norms.dtype).eps
     gone = (norms < largest) & (norms <= rounding * largest) & (shares <= rounding * size)
-    return jnp.any(gone if quadratic.held is None else gone & ~ravel(quadratic.held))
+    return jnp.any(gone if quadratic.held is None else gone & (ravel(quadratic.held) == 0))
 
 
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:

@@ -123,35 +123,46 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
 
 
 def attach(
-    build: Callable, theta: Any, params: Params, value: jax.Array, free: Params
+    build: Callable,
+    theta: Any,
+    params: Params,
+    value: jax.Array,
+    held: tuple[Params, Params],
+    box: tuple[Params, Params] | None,
 ) -> tuple[Params, jax.Array]:
-    """``(params, value)`` unchanged, with the derivative of a solution with respect to ``theta``.
+    """``(params, value)`` unchanged, with the derivative of a solution with respect to ``theta``
+    and ``box``.
 
     Args:
       build, theta: from :func:`opened`.
       params, value: the solution.
-      free: tree of booleans shaped like ``params``; the others sit on a bound and do not move.
+      held: two trees of booleans shaped like ``params``: those on their lower and on their upper
+        bound, which move with it; the others follow.
+      box: ``None`` or the bounds.
     """
 
     @jax.custom_jvp
-    def solution(theta, params, value, free):
-        del theta, free
+    def solution(theta, box, params, value, held):
+        del theta, box, held
         return params, value
 
     @solution.defjvp
     def _(primals, tangents):
-        theta, params, value, free = primals
+        theta, box, params, value, held = primals
+        free = jax.tree.map(lambda low, high: ~(low | high), *held)
         # The rule's own point is the solution itself, so that it may be differentiated again.
-        params, value = solution(theta, params, value, free)
-        moved = tangents[0]
-        fn = build(theta)
-        slope = lambda t: tree.only(free, jax.grad(build(t))(params))
-        _, drift = jax.jvp(slope, (theta,), (moved,))
-        step = _solve(fn, params, tree.negative(drift), free)
+        params, value = solution(theta, box, params, value, held)
+        moved, shift = tangents[0], tree.zeros_like(params)
+        if box is not None:
+            on = lambda low, high, a, b: jnp.where(low, a, jnp.where(high, b, 0))
+            shift = jax.tree.map(on, *held, *tangents[1])
+        slope = lambda t, p: tree.only(free, jax.grad(build(t))(p))
+        _, drift = jax.jvp(slope, (theta, params), (moved, shift))
+        step = tree.add(_solve(build(theta), params, tree.negative(drift), free), shift)
         _, change = jax.jvp(lambda p, t: build(t)(p), (params, theta), (step, moved))
         return (params, value), (step, change.astype(value.dtype))
 
-    return solution(theta, params, value, free)
+    return solution(theta, box, params, value, held)
 
 
 def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
@@ -162,22 +173,24 @@ def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
         held = jax.tree.map(lambda m, x: jnp.where(m, 0, x), free, v)
         return tree.add(tree.only(free, operator.mv(tree.only(free, v))), held)
 
-    def dense(_, b: Params) -> Params:
-        n = tree.size(params)
-        columns = jax.vmap(lambda e: ravel(product(unravel(e, params))))
-        matrix = columns(jnp.eye(n, dtype=tree.dtype(params)))
+    flat = lambda v: ravel(product(unravel(v, params)))
+
+    def dense(_, b: jax.Array) -> jax.Array:
+        matrix = jax.vmap(flat)(jnp.eye(b.size, dtype=b.dtype))
         values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
-        floor = n * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
+        floor = b.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
         # Undetermined directions do not move: the shortest of the solutions that there are.
         inverse = jnp.where(jnp.abs(values) > floor, 1 / values, 0)
-        x = vectors @ (inverse * (vectors.T @ ravel(b)))
-        return tree.cast(unravel(x, b), b)
+        return vectors @ (inverse * (vectors.T @ b))
 
     def iterative(matvec: Callable, b: Params) -> Params:
         return _conjugate_gradients(matvec, b, max_steps=4 * tree.size(params))
 
-    solver = dense if tree.size(params) <= DENSE_LIMIT else iterative
-    return jax.lax.custom_linear_solve(product, b, solver, symmetric=True)
+    if tree.size(params) > DENSE_LIMIT:
+        return jax.lax.custom_linear_solve(product, b, iterative, symmetric=True)
+    # As one vector: reverse mode over forward mode refuses trees of which a leaf is constant.
+    x = jax.lax.custom_linear_solve(flat, ravel(b), dense, symmetric=True)
+    return tree.cast(unravel(x, b), b)
 
 
 def _conjugate_gradients(matvec: Callable, b: Params, max_steps: int) -> Params:

@@ -207,16 +207,24 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
     return body
 
 
+def active(
+    params: Params, grad: Params, box: tuple[Params, Params] | None
+) -> tuple[Params, Params]:
+    """Which parameters the gradient pushes against their lower bound, and which against the upper.
+
+    One between equal bounds is on one of the two.
+    """
+    if box is None:
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
+        return none, none
+    lower = jax.tree.map(lambda x, g, low: (x <= low) & (g >= 0), params, grad, box[0])
+    on_upper = lambda x, g, high, other: (x >= high) & (g <= 0) & ~other
+    return lower, jax.tree.map(on_upper, params, grad, box[1], lower)
+
+
 def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
     """Which parameters may move: not those on a bound that the gradient pushes against."""
-    if box is None:
-        return jax.tree.map(lambda x: jnp.ones(x.shape, bool), params)
-    return jax.tree.map(
-        lambda x, g, low, high: ~(((x <= low) & (g >= 0)) | ((x >= high) & (g <= 0))),
-        params,
-        grad,
-        *box,
-    )
+    return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))
 
 
 def _evaluate(fn: Callable, loop: Loop) -> Loop:

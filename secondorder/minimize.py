@@ -18,6 +18,7 @@ from secondorder.loop import (
     Loop,
     Problem,
     Status,
+    active,
     begin,
     free_params,
     run,
@@ -95,7 +96,8 @@ def minimize(
     Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces
     ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each
     eager call: wrap repeated solves in ``jax.jit``. The solution is differentiable, forward and
-    reverse, with respect to everything ``value_fn`` closes over, by the implicit function theorem.
+    reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
+    function theorem: a parameter on a bound moves with it.
 
     Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
     the largest left-hand side seen: relative for large and for small objectives, absolute between.
@@ -145,15 +147,16 @@ def minimize(
     params = _start(earlier.params if earlier else params)
     box = _box(bounds, params)
     inside = params if box is None else jax.tree.map(jnp.clip, params, *box)
+    fixed = jax.lax.stop_gradient(box)  # the loop has no derivative; the solution's is implicit
     name, chosen = _chosen(optimizer, tree.size(params))
 
-    build, theta = opened(value_fn, inside)
+    build, theta = opened(value_fn, jax.lax.stop_gradient(inside))
     problem = Problem(
         fn=build(jax.lax.stop_gradient(theta)),
         optimizer=optax.with_extra_args_support(chosen),
         tol=float(jnp.finfo(tree.dtype(params)).eps) ** 0.5 if tol is None else tol,
         max_steps=max_steps,
-        box=box,
+        box=fixed,
         callback=callback,
     )
     jax.eval_shape(checks.number(problem.fn, "minimize"), inside)
@@ -163,8 +166,9 @@ def minimize(
         running = jnp.full_like(earlier.loop.status, Status.RUNNING.value)
         loop = earlier.loop._replace(status=running)
     end = run(problem, loop)
-    free = free_params(end.params, end.grad, box)
-    params_out, value = attach(build, theta, end.params, end.value, free)
+    free = free_params(end.params, end.grad, fixed)
+    held = active(end.params, end.grad, fixed)
+    params_out, value = attach(build, theta, end.params, end.value, held, box)
     moved = [jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, inside)), strict=True)]
     return Solution(
         params=params_out,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import secondorder as so
-from secondorder import attempt
+from secondorder import attempt, tree
 from secondorder.solvers.base import Trail, make_step
 
 PARAMS = jnp.array([10.0])
@@ -90,3 +90,32 @@ def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
     more = so.minimize(f, jnp.array([-1.2, 1.0]), method(4))
     assert plain.evaluations.values <= plain.steps
     assert more.evaluations.values >= 2 * (more.steps - 1)
+
+
+# ------------------------------------------------------------------------------------- in a box
+
+
+def test_a_step_that_bounds_cut_has_its_own_length_and_prediction():
+    grad, b = jnp.array([-4.0, -2.0, -1.0]), jnp.array([1.0, 2.0, 4.0])
+    quadratic = so.Quadratic(grad, so.operators.Diagonal(b))
+    free = jnp.array([True, True, False])
+    face = so.objective.Face(jnp.full(3, -1.0), jnp.full(3, 1.0), jnp.zeros(3), grad, free)
+    f = so.objective.Stationary(lambda p: p @ grad, face=face)
+    step = make_step(jnp.array([3.0, 0.5, 0.25]), -1.0, boundary=True)
+    cut = attempt.within_box(step, quadratic, jnp.zeros(3), f, tree.norm)
+    taken = np.array([1.0, 0.5, 0.0])
+    np.testing.assert_array_equal(cut.direction, taken)
+    np.testing.assert_allclose(cut.predicted, grad @ taken + 0.5 * taken @ (b * taken), rtol=1e-6)
+    np.testing.assert_allclose(cut.length, np.linalg.norm(taken), rtol=1e-6)
+    assert not cut.boundary
+
+
+def test_a_step_inside_the_bounds_stays_what_the_solver_gave():
+    quadratic = so.Quadratic(jnp.ones(2), so.operators.Diagonal(jnp.ones(2)))
+    whole, far = jnp.array([True, True]), jnp.full(2, 9.0)
+    face = so.objective.Face(-far, far, PARAMS[:1].repeat(2) / 2, jnp.ones(2), whole)
+    f = so.objective.Stationary(jnp.sum, face=face)
+    step = make_step(jnp.array([-1e-7, 2e-7]), -3.0, length=7.0, boundary=True)
+    cut = attempt.within_box(step, quadratic, face.params, f, tree.norm)
+    np.testing.assert_array_equal(cut.direction, step.direction)
+    assert cut.predicted == -3.0 and cut.length == 7.0 and cut.boundary

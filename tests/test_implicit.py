@@ -121,3 +121,76 @@ def test_the_strength_of_a_penalty_and_the_targets_of_a_total_are_differentiated
         *(jax.jacobian(f, (0, 1))(y, 0.2) for f in (fit, expected)), strict=True
     ):
         np.testing.assert_allclose(found, exact, rtol=1e-7)
+
+
+# ------------------------------------------------------------------------------------- bounds
+
+
+def line(x, y):
+    """Of three ways to fit a curve, the parameters as a function of the bounds."""
+    model = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2] * x
+    start, residual = jnp.array([1.0, 1.0, 0.0]), lambda p: model(p, x) - y
+    tol = 1e-12
+    return {
+        "minimize": lambda *bounds: so.minimize(
+            so.sum_of_squares(residual), start, bounds=bounds, tol=tol
+        ).params,
+        "least_squares": lambda *bounds: so.least_squares(
+            residual, start, bounds=bounds, tol=tol
+        ).params,
+        "curve_fit": lambda *bounds: so.curve_fit(
+            model, x, y, start, bounds=bounds, tol=tol
+        ).params,
+    }
+
+
+@pytest.mark.parametrize("name", ["minimize", "least_squares", "curve_fit"])
+def test_a_bound_moves_what_lies_on_it_and_all_that_depends_on_that(name, x64):
+    x = jnp.linspace(0.0, 2.0, 12)
+    y = 3.0 * jnp.exp(-1.5 * x) - 0.4 * x
+    solve = jax.jit(line(x, y)[name])
+    lower = jnp.array([-5.0, 0.5, -0.2])  # the slope wants to be -0.4
+    upper = jnp.array([2.5, 9.0, jnp.inf])  # and the amplitude 3
+    at = solve(lower, upper)
+    np.testing.assert_array_equal(at[jnp.array([0, 2])], [2.5, -0.2])
+    found, step = jax.jacobian(solve, (0, 1))(lower, upper), 1e-5
+    for which, bound in enumerate((lower, upper)):
+        for i in np.flatnonzero(np.isfinite(bound)):
+            ends = [[lower, upper], [lower, upper]]
+            for sign, pair in zip((1, -1), ends, strict=True):
+                pair[which] = bound.at[i].add(sign * step)
+            expected = (solve(*ends[0]) - solve(*ends[1])) / (2 * step)
+            np.testing.assert_allclose(found[which][:, i], expected, atol=1e-6)
+    assert found[0][2, 2] == found[1][0, 0] == 1 and not found[0][:, :2].any()
+    np.testing.assert_array_equal(found[1][:, 2], 0)  # of an infinite bound
+
+
+def test_derivatives_by_bounds_under_vmap_forward_and_twice(x64):
+    def value(top):
+        """min (p − 2)⁴ + (q − p)², p ≤ top: (top − 2)⁴, at q = top."""
+        f = lambda p: (p["p"] - 2) ** 4 + (p["q"] - p["p"]) ** 2
+        bounds = {"p": -9.0, "q": -9.0}, {"p": top, "q": 9.0}
+        start = {"p": jnp.array(0.0), "q": jnp.array(0.0)}
+        return so.minimize(f, start, bounds=bounds, tol=1e-12)
+
+    def once_and_twice(top):
+        both = lambda top: (value(top).value, value(top).params["q"])
+        slopes = jax.jacfwd(both)
+        return slopes(top), jax.jacrev(lambda top: slopes(top)[0])(top)
+
+    tops = jnp.array([0.5, 1.0])
+    (slopes, along), bends = jax.jit(jax.vmap(once_and_twice))(tops)
+    np.testing.assert_allclose(slopes, 4 * (tops - 2) ** 3, rtol=1e-10)
+    np.testing.assert_allclose(along, 1.0, rtol=1e-10)
+    np.testing.assert_allclose(bends, 12 * (tops - 2) ** 2, rtol=1e-8)
+
+
+def test_equal_bounds_carry_their_parameter_along(x64):
+    def solve(at):
+        f = lambda p: (p[0] - 1) ** 2 + (p[1] - p[0] ** 2) ** 2
+        bounds = jnp.stack([at, -99.0]), jnp.stack([at, 99.0])
+        return so.minimize(f, jnp.zeros(2), bounds=bounds).params
+
+    derivative = jax.jit(jax.jacobian(solve))
+    for at in (0.5, 1.0, 3.0):  # below, at and above the minimum
+        np.testing.assert_allclose(derivative(at), [1.0, 2 * at], rtol=1e-6)

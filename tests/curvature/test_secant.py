@@ -85,3 +85,42 @@ def test_the_newest_pair_satisfies_the_secant_equation(name, x64):
     operator, _ = fed(getattr(so.curvature, name)(), POINTS)
     s = jnp.asarray(POINTS[-1] - POINTS[-2])
     np.testing.assert_allclose(operator.mv(s), HESSIAN @ s, rtol=1e-7)
+
+
+# -------------------------------------------------------------------------------------- in a box
+
+FREE = np.array([True, False, True, True, False])
+
+
+def on_a_face(curvature, points, hessian=HESSIAN, free=FREE):
+    """As :func:`fed`, with every other point on bounds, where the gradient comes masked."""
+    state, far = curvature.init(jnp.zeros(len(free))), jnp.full(len(free), jnp.inf)
+    for k, x in enumerate(points):
+        mask = jnp.asarray(free) if k % 2 else jnp.ones(len(free), bool)
+        grad = jnp.asarray(hessian @ x)
+        face = so.objective.Face(-far, far, jnp.asarray(x), grad, mask)
+        seen = so.objective.Stationary(lambda p: None, face=face)
+        operator, state = curvature.update(jnp.where(mask, grad, 0), state, jnp.asarray(x), seen)
+    return operator
+
+
+def test_on_bounds_the_inverse_is_that_of_the_free_parameters_matrix(x64):
+    v = np.where(FREE, RNG.normal(size=N), 0)
+    whole = np.linalg.inv(bfgs_inverse(POINTS))
+    expected = np.linalg.solve(whole[np.ix_(FREE, FREE)], v[FREE])
+    found = np.asarray(on_a_face(so.curvature.bfgs(), POINTS).solve(jnp.asarray(v), 0.0))
+    np.testing.assert_allclose(found[FREE], expected, rtol=1e-9)
+    assert not found[~FREE].any()
+
+    matrix = np.asarray(on_a_face(so.curvature.sr1(), POINTS).mv(jnp.asarray(v)))
+    np.testing.assert_allclose(matrix[FREE], HESSIAN[np.ix_(FREE, FREE)] @ v[FREE], rtol=1e-7)
+    assert not matrix[~FREE].any()
+
+
+def test_on_bounds_limited_memory_sees_the_free_part_of_its_pairs(x64):
+    points, v = np.where(FREE, POINTS, 0.0), np.where(FREE, RNG.normal(size=N), 0)
+    inner = np.ix_(FREE, FREE)
+    alone = on_a_face(so.curvature.lbfgs(), points[:, FREE], HESSIAN[inner], np.ones(3, bool))
+    found = np.asarray(on_a_face(so.curvature.lbfgs(), points).solve(jnp.asarray(v), 0.0))
+    np.testing.assert_allclose(found[FREE], alone.solve(jnp.asarray(v[FREE]), 0.0), rtol=1e-9)
+    assert not found[~FREE].any()

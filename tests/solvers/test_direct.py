@@ -188,3 +188,15 @@ def test_the_reported_residual_and_prediction_are_the_true_ones(x64):
 def test_a_gradient_of_zero_gives_a_step_of_zero():
     step, _ = run(SOLVER, Dense(np.eye(3), np.zeros(3)))
     assert not step.direction.any() and step.stopped == Stop.SOLVED and step.residual == 0
+
+
+def test_a_parameter_that_nothing_depends_on_leaves_the_others_their_step(x64):
+    matrix, grad = random_matrix([1.0, 2.0, 1e3]), GRAD.copy()
+    wide = np.zeros((4, 4))
+    kept = np.array([0, 2, 3])
+    wide[np.ix_(kept, kept)] = matrix
+    step, _ = run(SOLVER, Dense(wide, np.insert(grad, 1, 0.0)))
+    np.testing.assert_allclose(
+        np.asarray(step.direction)[kept], -np.linalg.solve(matrix, grad), rtol=1e-10
+    )
+    assert step.direction[1] == 0 and step.stopped == Stop.SOLVED

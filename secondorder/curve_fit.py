@@ -194,15 +194,16 @@ def curve_fit(
         solution = _truthful(solution, parts.bent(like))
     rows = jnp.where(held[None, :], 0, _rows(linearize(residual, like)))
     u, m = frame(rows)
-    either = held[None, :] | held[:, None]
-    inverse = jnp.where(either, 0, jnp.matmul(m, m.T, precision="highest"))
+    inverse = jnp.matmul(m, m.T, precision="highest")
     open_ = _open(jax.lax.stop_gradient(rows)) & ~held
     freedom = (rows.shape[0] - rank(u)).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
     unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
     scale = jnp.ones_like(chi) if absolute_sigma else unknown
-    either = open_[:, None] | open_[None, :]
-    covariance = jnp.where(either, jnp.inf, scale * inverse)
+    either = lambda flags: flags[:, None] | flags[None, :]
+    # An infinite scale times a zero would be NaN.
+    finite = scale * jnp.where(either(held), 1, inverse)
+    covariance = jnp.where(either(held), 0, jnp.where(either(open_), jnp.inf, finite))
     errors = jnp.sqrt(jnp.diag(covariance))
     return Fit(
         params=like,

@@ -96,12 +96,12 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
     low, high = w[0], w[-1]
     # Below the rounding of the largest, the smallest is zero as far as anyone can tell.
     positive = low > jnp.finfo(w.dtype).eps * high
-    value = jnp.where(positive, high / jnp.where(positive, low, 1), jnp.inf)
+    one = lambda x: jnp.where(positive, x, 1)
+    ratio = high / one(low)
+    relative = jnp.hypot(residuals[-1] / one(high), residuals[0] / one(low))
+    value = jnp.where(positive, ratio, jnp.inf)
     value = tree.nan_unless(jnp.isfinite(low) & jnp.isfinite(high), value)
-    relative = jnp.hypot(
-        residuals[-1] / jnp.where(positive, high, 1), residuals[0] / jnp.where(positive, low, 1)
-    )
-    error = jnp.where(positive, value * relative, jnp.inf)
+    error = jnp.where(positive, ratio * relative, jnp.inf)
     return Reading(value, error, jnp.asarray(steps, jnp.int32))
 
 

@@ -103,7 +103,7 @@ def scale_by_curvature(
         operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
         # Known only of an objective that is the same at every update.
         again = ~state.trust.accepted if is_stationary(value_fn) else None
-        quadratic = Quadratic(g, operator, again, _held(value_fn, params))
+        quadratic = Quadratic(g, operator, again, _held(value_fn))
         step, solver_state = solver.update(quadratic, state.solver, scale)
         if shown is not value_fn:  # whose residuals the angles are to are not these
             step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
@@ -160,12 +160,10 @@ def scale_by_curvature(
     return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
 
 
-def _held(value_fn: Any, params: Params) -> Params | None:
-    """Which parameters are on a bound of the objective's; ``None`` where it has none."""
-    box = getattr(value_fn, "box", None)
-    if box is None:
-        return None
-    return jax.tree.map(lambda x, low, high: (x <= low) | (x >= high), params, *box)
+def _held(value_fn: Any) -> Params | None:
+    """Which parameters a bound of the objective's holds; ``None`` where it has none."""
+    face = getattr(value_fn, "face", None)
+    return None if face is None else jax.tree.map(jnp.logical_not, face.free)
 
 
 def _numbers(state: Any) -> list[jax.Array]:

@@ -84,7 +84,7 @@ def pytest_sessionstart(session):
 # Compiling is where the time goes: a test that compiles more jits too little of what it does, or
 # makes constants of its data. The first test of a process also compiles some fifty operations of
 # JAX's own; so less is no bound.
-PROGRAMS = 100
+PROGRAMS = 200
 programs = 0
 
 

@@ -30,6 +30,8 @@ def runs(product: Callable, v: Any) -> bool:
 
     JAX finds that out under ``vmap``, else not before it compiles.
     """
+    if not jax.tree.leaves(v):
+        return True
     try:
         jax.eval_shape(jax.vmap(product), jax.tree.map(lambda x: jnp.asarray(x)[None], v))
     except TypeError:

@@ -72,7 +72,7 @@ def numbers(tree):
 
 
 def memory(state):
-    """All a method remembers (its report of the last step may hold infinity for what is not known)."""
+    """All a method remembers (its report of the last step may hold infinity for an unknown)."""
     ours = state[0]
     return ours.curvature, ours.solver
 

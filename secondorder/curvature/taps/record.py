@@ -163,7 +163,7 @@ def _mean_square(
 
 def _square(slope: jax.Array, factor: jax.Array | None) -> jax.Array:
     slope = jnp.asarray(slope, tree.accumulation_dtype(slope.dtype))
-    return jnp.sum((slope if factor is None else slope * factor) ** 2)
+    return jnp.sum((slope if factor is None else slope * factor.astype(slope.dtype)) ** 2)
 
 
 def _check(layout: Layout, groups: Sequence[Group]) -> None:

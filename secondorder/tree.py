@@ -224,7 +224,7 @@ def random_signs(key: jax.Array, like: Params) -> Params:
 
 
 def random_normal(key: jax.Array, like: Params) -> Params:
-    """Standard normal numbers, shaped like a tree, in at least float32; a key is folded per leaf."""
+    """Standard normal numbers, shaped like a tree, in at least float32; a key per leaf."""
     return _drawn(jax.random.normal, key, like)
 
 
@@ -284,9 +284,7 @@ def check_real(params: Params, name: str = "params") -> None:
             )
         if not jnp.issubdtype(kind, jnp.floating):
             number = " Write 1.0 for 1." if isinstance(leaf, int) else ""
-            raise TypeError(
-                f"{where_} has dtype {kind}, which has no derivative.{number} {cure}"
-            )
+            raise TypeError(f"{where_} has dtype {kind}, which has no derivative.{number} {cure}")
 
 
 def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:

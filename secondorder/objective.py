@@ -124,6 +124,13 @@ def _through(change: Callable[[Params], Params], model: Callable) -> Callable:
     return lambda p: model(change(p))
 
 
+def checked(value_fn: Any, user: str) -> Any:
+    """A plain function with its value checked; ``None``, and what checks its own, as it is."""
+    if value_fn is None or isinstance(value_fn, AnyObjective):
+        return value_fn
+    return checks.number(value_fn, user)
+
+
 def is_stationary(value_fn: Callable) -> bool:
     """Whether ``value_fn`` is known to be the same function at every update."""
     return getattr(value_fn, "stationary", False)

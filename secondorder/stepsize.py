@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import checks, tree
+from secondorder import tree
+from secondorder.objective import checked
 
 ROUNDING = 1e-6  # of a value: what Optax's search takes for no rise
 CUTS = 16  # tenths of a failed step that are tried
@@ -76,8 +77,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         del unused
         if not jax.tree.leaves(updates):
             return updates, state
-        if value_fn is not None:
-            value_fn = checks.number(value_fn, "update")
+        value_fn = checked(value_fn, "update")
         if value is None or grad is None:
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)

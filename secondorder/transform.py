@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import attempt, checks, tree
+from secondorder import attempt, tree
 from secondorder.borrowed import curved
 from secondorder.curvature.base import Curvature
-from secondorder.objective import AnyObjective, is_stationary
+from secondorder.objective import checked, is_stationary
 from secondorder.quadratic import Quadratic
 from secondorder.solvers.base import Solver, Step, roll_back
 from secondorder.states import CurvatureState
@@ -95,8 +95,7 @@ def scale_by_curvature(
         _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
             return grads, state
-        if value_fn is not None and not isinstance(value_fn, AnyObjective):
-            value_fn = checks.number(value_fn, "update")
+        value_fn = checked(value_fn, "update")
         g = tree.accumulator(grads)
         scale = trust.scale(state.trust)
         shown = curved(value_fn)

@@ -243,7 +243,7 @@ def random_signs(key: jax.Array, like: Params) -> Params:
 
 
 def random_normal(key: jax.Array, like: Params) -> Params:
-    """Standard normal numbers, shaped like a tree, in at least float32; a key is folded per leaf."""
+    """Standard normal numbers, shaped like a tree, in at least float32; a key per leaf."""
     return _drawn(jax.random.normal, key, like)
 
 
@@ -325,9 +325,11 @@ def check_real(params: Params, name: str = "params") -> None:
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         where_ = f"{name}{jax.tree_util.keystr(path)}"
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
-            raise TypeError(f"{where_} is {leaf!r}, which is no array. {cure}")
-        kind = leaf.dtype if hasattr(leaf, "dtype") else leaf_dtype(leaf)
+        kind = getattr(leaf, "dtype", None)
+        if kind is None:
+            if not isinstance(leaf, (bool, int, float, complex)):
+                raise TypeError(f"{where_} is {leaf!r}, which is no array. {cure}")
+            kind = leaf_dtype(leaf)
         if jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(
                 f"{where_} is complex ({kind}). Second-order methods here work on real parameters: "

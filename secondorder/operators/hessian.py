@@ -35,9 +35,8 @@ def hvp(value_fn: Callable[[Params], jax.Array], params: Params, v: Params) -> P
     """
     tree.check_real(params)
     tree.check_match(v, params, "v", "params")
-    product = jax.jvp(jax.grad(checks.number(value_fn, "hvp")), (params,), (tree.cast(v, params),))[
-        1
-    ]
+    slope = jax.grad(checks.number(value_fn, "hvp"))
+    product = jax.jvp(slope, (params,), (tree.cast(v, params),))[1]
     return tree.cast(product, v)
 
 

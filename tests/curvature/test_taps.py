@@ -57,6 +57,34 @@ def test_every_leaf_that_is_not_understood_says_why(x64):
     assert all(leaf in str(error.value) and why in str(error.value) for leaf, why in told.items())
 
 
+@pytest.mark.parametrize(
+    ("multiply", "leaves"),
+    [
+        (lambda f, p: f * jnp.fft.rfft(p["w"]), {"w": 4}),
+        (lambda f, p: f * jax.lax.complex(p["re"], p["im"]), {"re": 3, "im": 3}),
+        (lambda f, p: f * (p["re"] + 1j * p["im"]), {"re": 3, "im": 3}),
+        (lambda f, p: f @ p["w"].reshape(3, 3).astype(complex), {"w": 9}),
+        (lambda f, p: f @ p["w"].reshape(3, 3), {"w": 9}),
+        (lambda f, p: f * jnp.fft.rfft(p["w"]) + jnp.ones((5, 4)) @ p["w"][:, None], {"w": 4}),
+    ],
+)
+def test_a_weight_in_complex_arithmetic_is_a_fallback_that_says_so(multiply, leaves):
+    padded = jnp.pad(X, ((0, 0), (0, 1)))
+    model = lambda p: jnp.fft.irfft(multiply(jnp.fft.rfft(padded), p), 4)
+    params = {name: jnp.linspace(1.0, 2.0, size) for name, size in leaves.items()}
+    objective = so.compose(so.squared_error(np.zeros((5, 4))), model)
+    for row in so.layer_table(objective, params):
+        assert row.block.startswith("fallback")
+        assert "It enters complex arithmetic, which is not followed" in row.reason
+
+
+def test_a_real_layer_before_complex_arithmetic_is_still_a_layer():
+    model = lambda p: jnp.abs(jnp.fft.rfft(X @ p["w"] + p["b"]))
+    objective = so.compose(so.squared_error(np.zeros((5, 3))), model)
+    table = so.layer_table(objective, {"b": jnp.zeros(4), "w": jnp.zeros((3, 4))})
+    assert [row.block for row in table] == ["dense (1, 4, 4)"] * 2
+
+
 def test_a_layer_table_reads_as_a_table():
     loss = so.squared_error(np.zeros((5, 4)))
     objective = so.compose(loss, lambda p: jnp.sin(X @ p["w"] + p["b"]) * jnp.exp(p["log"]))

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from secondorder.curvature.taps import arithmetic, labels, sites, strides
 from secondorder.curvature.taps.findings import (
     CALLS,
+    COMPLEX,
     MOVES,
     PIECES,
     SAME,
-    COMPLEX,
     WHY,
     Info,
     Reading,

@@ -27,8 +27,7 @@ def step_along(
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
       weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
-      first_guess: the line search's first trial, ``"one"`` for directions that know their length
-        (Newton), ``"keep"`` for those that do not (the gradient): the last step size.
+      first_guess: the line search's first trial, see :func:`zoom`.
     """
     links = [direction] if weight_decay is None else [direction, decayed(weight_decay)]
     if learning_rate is None:
@@ -55,9 +54,18 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     ``max_steps`` it may end on a step that raises the value, as where a singular curvature makes
     the direction 1e9 too long: such a step is cut to tenths until it does not. A search that ends
     on a non-finite step, or finds none, gives zeros.
+
+    Args:
+      first_guess: the first trial: ``"one"`` for directions of a length of their own (Newton),
+        ``"keep"`` for those without (the gradient), which is the last step size, and ``"learnt"``
+        for those that have one from the second on (quasi-Newton). The very first trial of the last
+        two is Polyak's step, ``2|f| / |g·d|``, but no longer than the parameters are: both follow
+        any change of units.
+      max_steps: of the search.
     """
+    strategy = "keep" if first_guess == "keep" else "one"
     search = optax.scale_by_zoom_linesearch(
-        max_linesearch_steps=max_steps, initial_guess_strategy=first_guess
+        max_linesearch_steps=max_steps, initial_guess_strategy=strategy
     )
 
     def init(params):
@@ -71,24 +79,31 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
         del unused
+        like = updates
         if not jax.tree.leaves(updates):
             return updates, state
         if value is None or grad is None:
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
+        grad, updates = tree.accumulator(_masked_like(params, grad)), tree.accumulator(updates)
+        unit = jnp.ones((), dtype)
+        if first_guess != "one":
+            slope = jnp.abs(tree.vdot(updates, grad))
+            polyak = 2 * jnp.abs(value) / jnp.where(slope > 0, slope, 1)
+            # Which is far too long where f has a minimum far from zero, and the start is near it.
+            reach, length = tree.norm(params), tree.norm(updates)
+            polyak = jnp.where(reach > 0, jnp.minimum(polyak, reach / length), polyak)
+            first = jnp.isinf(state.value) & (slope > 0) & (polyak > 0) & jnp.isfinite(polyak)
+            unit = jnp.where(first, polyak.astype(dtype), 1)
         objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype)
         new_state: Any
         found, new_state = search.update(
-            tree.accumulator(updates),
-            state,
-            start,
-            value=value,
-            grad=tree.accumulator(_masked_like(params, grad)),
-            value_fn=objective,
+            tree.scale(unit, updates), state, start, value=value, grad=grad, value_fn=objective
         )
         found, new_state = _cut_until_lower(found, new_state, start, value, objective)
-        found = tree.cast(found, updates)
+        new_state = new_state._replace(learning_rate=unit * new_state.learning_rate)
+        found = tree.cast(found, like)
         # A step of nothing, of a rejection or a batch of NaN, has taught the search nothing.
         sound = tree.all_finite((found, new_state.value, new_state.grad)) & (
             tree.max_abs(found) > 0

@@ -132,15 +132,15 @@ def line(x, y):
     start, residual = jnp.array([1.0, 1.0, 0.0]), lambda p: model(p, x) - y
     tol = 1e-12
     return {
-        "minimize": lambda *bounds: so.minimize(
-            so.sum_of_squares(residual), start, bounds=bounds, tol=tol
-        ).params,
-        "least_squares": lambda *bounds: so.least_squares(
-            residual, start, bounds=bounds, tol=tol
-        ).params,
-        "curve_fit": lambda *bounds: so.curve_fit(
-            model, x, y, start, bounds=bounds, tol=tol
-        ).params,
+        "minimize": lambda *bounds: (
+            so.minimize(so.sum_of_squares(residual), start, bounds=bounds, tol=tol).params
+        ),
+        "least_squares": lambda *bounds: (
+            so.least_squares(residual, start, bounds=bounds, tol=tol).params
+        ),
+        "curve_fit": lambda *bounds: (
+            so.curve_fit(model, x, y, start, bounds=bounds, tol=tol).params
+        ),
     }
 
 

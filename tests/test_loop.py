@@ -133,10 +133,10 @@ def test_neither_steps_nor_status_change_with_the_units(name, x64):
         lambda unit, factor, start: so.minimize(in_units(unit, factor), start, method())
     )
     for start in (jnp.zeros(3), jnp.full(3, 0.5)):
-        plain = solve(1.0, 1.0, start)
+        plain = solve(1.0, 1.0, start=start)
         assert bool(plain.success)
         for unit, factor in ((2.0**40, 1.0), (2.0**-40, 1.0), (1.0, 2.0**40), (2.0**30, 2.0**-40)):
-            other = solve(unit, factor, unit * start)  # powers of two: the same roundings
+            other = solve(unit, factor, start=unit * start)  # powers of two: the same roundings
             assert int(other.steps) == int(plain.steps) and bool(other.success), (unit, factor)
             np.testing.assert_allclose(other.params / unit, plain.params, rtol=1e-9)
 

@@ -92,7 +92,10 @@ class Loop(NamedTuple):
     moved: jax.Array  # whether the parameters have, so that value and gradient are of another point
     cut: jax.Array  # whether bounds had a part in that, so that a search's are, too
     first_size: jax.Array  # |f| at the start, −1 before it is known
-    steepest: jax.Array  # the largest scaled gradient seen
+    slope: jax.Array  # ‖g ∘ reach‖, the gradient free of the parameters' units
+    steepest: jax.Array  # the largest of them
+    reach: Params  # the largest magnitude that each parameter has had
+    small: jax.Array  # whether the last step was small beside it
     still: jax.Array  # updates in a row that changed nothing
     promised: jax.Array  # the largest decrease predicted in them
     passed: jax.Array  # whether the solver found the point before to be optimal
@@ -143,7 +146,10 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         moved=jnp.asarray(True),
         cut=jnp.asarray(False),
         first_size=jnp.full((), -1, dtype),
+        slope=jnp.full((), jnp.inf, dtype),
         steepest=jnp.zeros((), dtype),
+        reach=jax.tree.map(jnp.abs, params),
+        small=jnp.asarray(False),
         still=count(),
         promised=jnp.zeros((), dtype),
         passed=jnp.asarray(False),
@@ -288,16 +294,16 @@ def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
 def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     """The tests at the loop's parameters, before an update; ``grad`` of the free parameters."""
     dtype = loop.grad_norm.dtype
-    weighted = jax.tree.map(
-        lambda g, x: g.astype(dtype) * jnp.maximum(jnp.abs(x).astype(dtype), 1), grad, loop.params
-    )
+    reach = jax.tree.map(lambda a, x: jnp.maximum(a, jnp.abs(x)), loop.reach, loop.params)
+    weighted = jax.tree.map(lambda g, a: g.astype(dtype) * a.astype(dtype), grad, reach)
     slope = tree.norm(weighted).astype(dtype)
     size = jnp.abs(loop.value).astype(dtype)
     first = jnp.where(loop.first_size < 0, size, loop.first_size)
     steepest = jnp.maximum(loop.steepest, slope)
-    yardstick = jnp.minimum(jnp.maximum(size, jnp.minimum(first, 1)), jnp.maximum(steepest, 1))
+    loop = loop._replace(first_size=first, steepest=steepest, reach=reach, slope=slope)
     # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
-    converged = (slope <= problem.tol * yardstick) & ~states.measured(loop.state)
+    flat = (tree.max_abs(grad) == 0) | (_is_flat(loop, problem.tol) & loop.small)
+    converged = flat & ~states.measured(loop.state)
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
     # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer
@@ -313,7 +319,41 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     status = jnp.where(converged, Status.CONVERGED.value, status)
     nonfinite = Status.NONFINITE.value
     status = jnp.where(loop.status == nonfinite, nonfinite, status).astype(jnp.int32)
-    return loop._replace(first_size=first, steepest=steepest, status=status)
+    return loop._replace(status=status)
+
+
+def _is_flat(loop: Loop, tol: Any) -> jax.Array:
+    """Whether the gradient has fallen to ``tol``, in no unit of parameters or objective.
+
+    Against the largest that it was, and against the objective, now or at the start.
+    """
+    return loop.slope <= tol * jnp.minimum(_size(loop), loop.steepest)
+
+
+def _size(loop: Loop) -> jax.Array:
+    """What a change of the objective is compared with: its size, or where it falls to zero that of
+    the start. No more than one of that: from a wild start all else is small beside it."""
+    return jnp.maximum(
+        jnp.abs(loop.value).astype(loop.slope.dtype), jnp.minimum(loop.first_size, 1)
+    )
+
+
+def _is_small(loop: Loop, updates: Params, tol: Any) -> jax.Array:
+    """Whether an update is short beside the parameters."""
+    return tree.norm(updates) <= jnp.sqrt(tol) * tree.norm(loop.reach)
+
+
+def _is_over(loop: Loop, slope: jax.Array, sized: jax.Array, updates: Params, tol: Any):
+    """Whether an update shows that the point it starts from is stationary to ``tol``.
+
+    Args:
+      slope: ``g·u``; of a step of the problem's own length, the decrease that is left.
+      sized: whether it is one.
+    """
+    spent = sized & (jnp.abs(slope) <= tol**2 * _size(loop))
+    settled = _is_flat(loop, tol) & _is_small(loop, updates, tol)
+    over = (tree.max_abs(updates) > 0) & (spent | settled)
+    return over & ~states.measured(loop.state)
 
 
 def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
@@ -323,6 +363,15 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
     values, gradients, jacobians, products = 0, 0, 0, 0
+    params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
+    if face is not None:
+        ray, params = params, face.onto(params)
+        # A search took its values here too, but no derivative across a bound.
+        differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
+        cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
+        own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
+        updates = jax.tree.map(own, updates, ray, params, loop.params)
+    slope, sized = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
     if ours:
         report, trust = ours[-1].report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
@@ -333,19 +382,19 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
+        # Neither cut at a radius nor damped short, and the objective follows its model.
+        true = (predicted <= 0.75 * jnp.abs(slope)) & (jnp.abs(trust.gain - 1) <= 0.5)
+        sized = true & ~report.boundary
         values = report.looks + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:
-        gradients = searches[-1].info.num_linesearch_steps
+        info = searches[-1].info
+        gradients = info.num_linesearch_steps
+        sized = sized | (getattr(info, "curvature_error", jnp.inf) <= 0)
+    optimal = optimal | (_is_over(loop, slope, sized, updates, problem.tol) & accepted)
     paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
 
-    params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
-    if face is not None:
-        ray, params = params, face.onto(params)
-        # A search took its values here too, but no derivative across a bound.
-        differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
-        cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
     params = tree.where(optimal, loop.params, params)
     eps = jnp.finfo(tree.dtype(loop.params)).eps
     # How far the parameters have moved: 0 nowhere, 1 within rounding, 2 farther; NaN is far.
@@ -368,6 +417,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
         moved=moved,
         cut=cut,
+        small=jnp.where(moved, _is_small(loop, updates, problem.tol), loop.small),
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
         passed=passes,

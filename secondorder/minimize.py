@@ -99,13 +99,18 @@ def minimize(
     reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
     function theorem: a parameter on a bound moves with it.
 
-    Converged means ``‖g ∘ max(1, |x|)‖ ≤ tol · min(max(|f|, min(1, |f₀|)), max(1, G))``, with ``G``
-    the largest left-hand side seen: relative for large and for small objectives, absolute between.
-    A solver that measures optimality itself takes its place: for a least-squares (or robust) loss
-    solved on its rows, the cosine between the residual and the span of the Jacobian's columns is at
-    most ``tol`` (or that with every single column ``tol/5``, where the Jacobian is singular at the
-    solution), which no rescaling of parameters or residuals changes. With bounds, ``g`` is
-    the gradient of the parameters that no bound holds back.
+    Converged means that nothing is left to gain, in no unit of the parameters or of the objective:
+    ``‖g ∘ X‖ ≤ tol · min(max(|f|, |f₀|), G)`` after a step shorter than ``√tol ‖X‖``, with ``X``
+    the largest magnitude each parameter has had and ``G`` the largest left-hand side; or, of a
+    step that has the problem's own length (a Newton step inside its region whose gain ratio is
+    near one, or one that a line search has ended), a promised decrease ``|g·d| ≤ tol² |f|`` where
+    ``‖g ∘ X‖ ≤ tol · max(|f|, |f₀|)``. A gradient of zero is enough. A fixed learning rate shows no
+    length, so with one a start near a solution may end ``STAGNATED`` rather than converged.
+    A solver that measures optimality itself takes the place of all this: for a least-squares (or
+    robust) loss solved on its rows, the cosine between the residual and the span of the Jacobian's
+    columns is at most ``tol`` (or that with every single column ``tol/5``, where the Jacobian is
+    singular at the solution). With bounds, ``g`` is the gradient of the parameters that no bound
+    holds back.
 
     Args:
       value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.

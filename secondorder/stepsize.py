@@ -28,9 +28,7 @@ def step_along(
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
       weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
-      first_guess: the line search's first trial, ``"one"`` for directions that have a length of
-        their own (Newton), ``"keep"`` for those that have none (the gradient): the last step size,
-        at first that of a step of length one.
+      first_guess: the line search's first trial, see :func:`zoom`.
     """
     links = [direction] if weight_decay is None else [direction, decayed(weight_decay)]
     if learning_rate is None:
@@ -59,6 +57,14 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     that raises the value, as where a singular curvature makes the direction 1e9 too long: such a
     step is cut to tenths until it does not. A search that ends on a non-finite step, or finds none,
     gives zeros.
+
+    Args:
+      first_guess: the first trial: ``"one"`` for directions of a length of their own (Newton),
+        ``"keep"`` for those without (the gradient), which is the last step size, and ``"learnt"``
+        for those that have one from the second on (quasi-Newton). The very first trial of the last
+        two is Polyak's step, ``2|f| / |g·d|``, but no longer than the parameters are: both follow
+        any change of units.
+      max_steps: of the search.
     """
     search = optax.scale_by_zoom_linesearch(
         max_linesearch_steps=max_steps, initial_guess_strategy="one"
@@ -82,14 +88,9 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
-        grad = tree.accumulator(_masked_like(params, grad))
-        step = tree.accumulator(updates)
-        guess = jnp.ones((), dtype)
-        if first_guess == "keep":
-            length = tree.norm(step)
-            unknown = ~jnp.isfinite(state.value)
-            guess = jnp.where(unknown, 1 / jnp.where(length > 0, length, 1), state.learning_rate)
-            step = tree.scale(guess, step)
+        grad, step = tree.accumulator(_masked_like(params, grad)), tree.accumulator(updates)
+        guess = _first_trial(first_guess, step, state, params, value, grad)
+        step = tree.scale(guess, step)
         unit = _power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
         objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype) / unit
         found, new_state = search.update(
@@ -140,6 +141,22 @@ def _cut_until_lower(step, state, start, value, objective):
 
     _, step, state = jax.lax.while_loop(raises, cut, (0, step, state))
     return tree.where(state.value <= limit, step, tree.zeros_like(step)), state
+
+
+def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Array:
+    """The search's first trial, in units of the step; see :func:`zoom`."""
+    one = jnp.ones((), value.dtype)
+    if first_guess == "one":
+        return one
+    slope = jnp.abs(tree.vdot(grad, step)).astype(value.dtype)
+    polyak = 2 * jnp.abs(value) / jnp.where(slope > 0, slope, 1)
+    # Which is far too long where f has a minimum far from zero, and the start is near it.
+    reach, length = tree.norm(params), tree.norm(step)
+    most = (reach / jnp.where(length > 0, length, 1)).astype(value.dtype)
+    polyak = jnp.where(reach > 0, jnp.minimum(polyak, most), polyak)
+    usable = (slope > 0) & (polyak > 0) & jnp.isfinite(polyak)
+    later = state.learning_rate.astype(value.dtype) if first_guess == "keep" else one
+    return jnp.where(jnp.isinf(state.value), jnp.where(usable, polyak, one), later)
 
 
 def _power_of_two(x: jax.Array) -> jax.Array:

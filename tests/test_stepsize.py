@@ -77,7 +77,8 @@ def test_the_first_guess_is_one_or_the_last_step_size():
     for guess, first in (("one", 1.0), ("keep", 0.125)):
         tx = step_along(along(-8.0), None, first_guess=guess)
         state = tx.init(jnp.array([1.0]))
-        state = (state[0], state[1]._replace(learning_rate=jnp.float32(0.125)))
+        known = {"learning_rate": jnp.float32(0.125), "value": jnp.float32(0.5)}
+        state = (state[0], state[1]._replace(**known))
         _, new = one_update(tx, f, jnp.array([1.0]), state)
         # 0.125 is the exact answer: from there it is found at once, from 1 it is not.
         assert bool(new[1].info.num_linesearch_steps == 1) == (first == 0.125)
@@ -165,3 +166,17 @@ def test_masked_parameters_are_searched_with_the_gradient_of_their_own():
 def test_an_empty_tree_passes_through():
     tx = zoom()
     assert tx.update({}, tx.init({}), {}, value_fn=lambda p: 0.0) == ({}, optax.EmptyState())
+
+
+@pytest.mark.parametrize("guess", ["keep", "learnt"])
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_the_very_first_trial_follows_a_change_of_units(guess, unit):
+    f = lambda p: 0.5 * (p / unit) @ (p / unit)
+    params = unit * jnp.array([3.0, -4.0])
+    tx = step_along(optax.scale(-1.0), None, first_guess=guess)
+    grad = jax.grad(f)(params)
+    updates, state = tx.update(
+        grad, tx.init(params), params, value=f(params), grad=grad, value_fn=f
+    )
+    np.testing.assert_allclose(updates, -params, rtol=1e-5)  # Polyak's step of a circle
+    assert state[-1].info.num_linesearch_steps == 1

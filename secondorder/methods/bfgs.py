@@ -20,7 +20,8 @@ def bfgs(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
     positive definite.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first.
+      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first
+        from the second step on.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -30,4 +31,5 @@ def bfgs(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
 
     Source: Nocedal and Wright (2006), algorithm 6.1.
     """
-    return step_along(scale_by_curvature(curvature.bfgs(), closed_form(), fixed()), learning_rate)
+    direction = scale_by_curvature(curvature.bfgs(), closed_form(), fixed())
+    return step_along(direction, learning_rate, first_guess="learnt")

@@ -17,7 +17,8 @@ def lbfgs(learning_rate: Any = None, memory: int = 10) -> optax.GradientTransfor
     """``d = −α H g``, ``H`` from the last ``memory`` pairs: O(memory · n) arithmetic and memory.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first.
+      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first
+        from the second step on.
       memory: how many pairs are kept.
 
     Example:
@@ -29,4 +30,4 @@ def lbfgs(learning_rate: Any = None, memory: int = 10) -> optax.GradientTransfor
     Source: Liu and Nocedal (1989); Nocedal and Wright (2006), algorithm 7.5.
     """
     direction = scale_by_curvature(curvature.lbfgs(memory), closed_form(), fixed())
-    return step_along(direction, learning_rate)
+    return step_along(direction, learning_rate, first_guess="learnt")

@@ -543,3 +543,84 @@ def test_a_plain_loss_that_bends_down_has_the_root_of_its_upward_part_and_of_wei
     np.testing.assert_allclose(upward, np.diag([2.0, 0.0, 5 / 3]), atol=1e-12)
     np.testing.assert_allclose(product, [2.0, -6.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(slope, [2.0, 0.0, 5.0], atol=1e-12)  # what the root can reach
+
+
+# --------------------------------------------------------- a loss of one's own without curvature
+
+
+def own_huber(r):
+    return jnp.sum(jnp.where(jnp.abs(r) <= 0.1, 0.5 * r**2, 0.1 * (jnp.abs(r) - 0.05)))
+
+
+def own_cauchy(r):
+    return 0.5 * jnp.sum(jnp.log1p(r**2))
+
+
+@pytest.mark.parametrize("own, library", [(own_huber, so.huber(0.1)), (own_cauchy, so.cauchy(1.0))])
+def test_a_loss_of_ones_own_beyond_its_bend_has_the_weights_of_the_library(x64, own, library):
+    r = jnp.array([3.0, -7.0, 1.5, 20.0])  # no curvature anywhere, or a negative one
+
+    @jax.jit
+    def parts(r):
+        loss, unit = as_loss(own), jnp.ones_like(r)
+        return [
+            (f.root(r, f.root_transpose(r, unit)), f.root(r, f.residual(r)))
+            for f in (loss, library)
+        ]
+
+    (found, slope), (expected, _) = parts(r)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(slope, jax.grad(own)(r), rtol=1e-10)
+
+
+@pytest.mark.parametrize("precise", [True, False])
+@pytest.mark.parametrize("method", [so.levenberg_marquardt, so.natural_gradient])
+def test_a_fit_with_a_loss_of_ones_own_leaves_a_start_without_curvature(precise, method):
+    with jax.enable_x64(precise):
+        t = jnp.linspace(0.0, 2.0, 20)
+        y = 3 * jnp.exp(-1.5 * t) + 4.0 * (jnp.arange(20) % 9 == 5)
+        residual = lambda p: p[0] * jnp.exp(-p[1] * t) - y
+
+        def fit(loss, p):
+            return so.least_squares(residual, p, method(), loss=loss)
+
+        starts = jnp.array([[8.0, 0.1], [30.0, 0.0]])
+        found, expected = jax.jit(
+            lambda p: [jax.vmap(lambda p, f=f: fit(f, p))(p) for f in (own_huber, so.huber(0.1))]
+        )(starts)
+        assert np.all(found.success)
+        root = float(jnp.finfo(t.dtype).eps) ** 0.5
+        np.testing.assert_allclose(found.params, expected.params, rtol=10 * root)
+
+
+def test_a_convex_loss_of_ones_own_gets_no_weight_where_it_has_no_slope(x64):
+    # the logits' common shift: neither curvature nor slope, but for rounding
+    labels = jnp.array([0, 2, 1])
+    own = lambda z: -jnp.mean(jax.nn.log_softmax(z)[jnp.arange(3), labels])
+    z = jnp.asarray(Z)
+    loss, library = as_loss(own), so.softmax_cross_entropy(labels)
+
+    @jax.jit
+    def matrices(z):
+        return [
+            oracles.matrix(lambda u, f=f: f.root(z, f.root_transpose(z, u)), z)
+            for f in (loss, library)
+        ]
+
+    found, expected = matrices(z)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_sample_of_many_outputs_is_the_symmetric_root_of_the_curvature_times_signs():
+    labels = jnp.arange(128) % 100
+    z = 3 * jax.random.normal(jax.random.key(0), (128, 100))
+    own = as_loss(lambda z: -jnp.mean(jax.nn.log_softmax(z)[jnp.arange(128), labels]))
+    with pytest.raises(ValueError, match="dense root"):
+        own.root(z, z)
+    signs = so.tree.random_signs(jax.random.key(1), z)
+    p = np.asarray(jax.nn.softmax(z), np.float64)
+    blocks = (p[:, :, None] * np.eye(100) - p[:, :, None] * p[:, None, :]) / 128
+    w, v = np.linalg.eigh(blocks)
+    roots = (v * np.sqrt(np.maximum(w, 0))[:, None, :]) @ v.transpose(0, 2, 1)
+    expected = np.einsum("nij,nj->ni", roots, signs)
+    assert oracles.relative_error(jax.jit(own.signed)(z, signs), expected) < 0.05

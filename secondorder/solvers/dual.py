@@ -127,8 +127,7 @@ def dual(
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
         terms = (step,)
-        bends = isinstance(op, Pullback) and op.middle.least_squares and order > 1
-        if bends and op.jacobian.bends(order):
+        if isinstance(op, Pullback) and _bends(op, order):
             along = op.derivative_along
             terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))
@@ -151,6 +150,10 @@ def dual(
         return state._replace(memory=state.memory._replace(step=direction))
 
     return Solver(init, update, taken=taken)
+
+
+def _bends(op: Pullback, order: int) -> bool:
+    return order > 1 and op.middle.least_squares and op.jacobian.bends(order)
 
 
 def _check_inner(solver: Solver) -> None:

@@ -156,9 +156,10 @@ def on_rows(
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
         length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
-        bends = isinstance(op, Pullback) and op.middle.least_squares
+        bends = isinstance(op, Pullback) and answer.again is not None and order > 1
         own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
-        bends = bends and answer.again is not None and order > 1 and op.jacobian.bends(order)
+        if bends and isinstance(op, Pullback):
+            bends = op.middle.least_squares and op.jacobian.bends(order)
         following = lambda terms: _bend(terms, op, point, answer.again)
         terms = path(y, order if bends else 1, following, own)
         reached = len(terms)

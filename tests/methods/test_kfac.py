@@ -332,3 +332,27 @@ def test_curvature_on_the_matrices_and_adam_on_the_rest():
         params, state, value = step(params, state)
         values.append(value)
     assert values[-1] < 0.6 * values[0]
+
+
+@pytest.mark.parametrize("method", [so.kfac, so.ekfac, so.sophia])
+def test_a_loss_of_ones_own_is_sampled_by_the_root_of_its_curvature(method):
+    own = lambda z: jnp.mean(jax.nn.logsumexp(z, -1) - z[jnp.arange(16), Y]) + jnp.mean(z**4)
+    f = so.compose(own, lambda p: net(p, X))
+    params = start()
+    given = {} if method is so.sophia else {"example": f}
+
+    def updates(**options):
+        opt = method(**given, **options)
+
+        @jax.jit
+        def step(p):
+            value, grads = jax.value_and_grad(f)(p)
+            known = {"value": value, "grad": grads, "value_fn": f}
+            return opt.update(grads, opt.init(p), p, **known)[0]
+
+        return step(params)
+
+    found, expected = updates(), updates(estimator=so.curvature.ggn_sample())
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with pytest.raises(TypeError, match=r"estimator=secondorder.curvature.ggn_sample\(\)"):
+        updates(estimator=so.curvature.fisher_sample())

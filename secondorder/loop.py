@@ -92,10 +92,8 @@ class Loop(NamedTuple):
     moved: jax.Array  # whether the parameters have, so that value and gradient are of another point
     cut: jax.Array  # whether bounds had a part in that, so that a search's are, too
     first_size: jax.Array  # |f| at the start, −1 before it is known
-    slope: jax.Array  # ‖g ∘ reach‖, the gradient free of the parameters' units
-    steepest: jax.Array  # the largest of them
-    reach: Params  # the largest magnitude that each parameter has had
-    small: jax.Array  # whether the last step was small beside it
+    curvature: Params  # what the steps have shown of the Hessian's diagonal, zero where nothing
+    flat: jax.Array  # whether by that no parameter alone may gain any more
     still: jax.Array  # updates in a row that changed nothing
     promised: jax.Array  # the largest decrease predicted in them
     passed: jax.Array  # whether the solver found the point before to be optimal
@@ -146,10 +144,8 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         moved=jnp.asarray(True),
         cut=jnp.asarray(False),
         first_size=jnp.full((), -1, dtype),
-        slope=jnp.full((), jnp.inf, dtype),
-        steepest=jnp.zeros((), dtype),
-        reach=jax.tree.map(jnp.abs, params),
-        small=jnp.asarray(False),
+        curvature=tree.accumulator(tree.zeros_like(params)),
+        flat=jnp.asarray(False),
         still=count(),
         promised=jnp.zeros((), dtype),
         passed=jnp.asarray(False),
@@ -262,6 +258,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
         (loop.last, loop.value, loop.grad_norm, loop.grad),
     )
     status = jnp.where(finite, loop.status, Status.NONFINITE.value)
+    curvature = _shown(loop, *here[:2], here[3])
     params, value, norm, grad = here
     gradients = jnp.where(known, 0, 1).astype(jnp.int32)
     return loop._replace(
@@ -271,6 +268,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
         grad_norm=norm,
         grad=grad,
         model=model,
+        curvature=curvature,
         moved=jnp.asarray(False),
         paid=loop.paid.at[Evaluations._fields.index("gradients")].add(gradients),
         status=status.astype(jnp.int32),
@@ -294,16 +292,14 @@ def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
 def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     """The tests at the loop's parameters, before an update; ``grad`` of the free parameters."""
     dtype = loop.grad_norm.dtype
-    reach = jax.tree.map(lambda a, x: jnp.maximum(a, jnp.abs(x)), loop.reach, loop.params)
-    weighted = jax.tree.map(lambda g, a: g.astype(dtype) * a.astype(dtype), grad, reach)
-    slope = tree.norm(weighted).astype(dtype)
     size = jnp.abs(loop.value).astype(dtype)
     first = jnp.where(loop.first_size < 0, size, loop.first_size)
-    steepest = jnp.maximum(loop.steepest, slope)
-    loop = loop._replace(first_size=first, steepest=steepest, reach=reach, slope=slope)
-    # A solver that measures optimality itself may know a gradient of zero for that of a saddle.
-    flat = (tree.max_abs(grad) == 0) | (_is_flat(loop, problem.tol) & loop.small)
-    converged = flat & ~states.measured(loop.state)
+    loop = loop._replace(first_size=first)
+    loop = loop._replace(flat=_decrease(grad, loop.curvature) <= _little(loop, problem))
+    # A solver that measures optimality itself may know a gradient of zero for that of a saddle, and
+    # the model of one that takes second derivatives is still to be asked.
+    flat = loop.flat & ~states.models(loop.state)
+    converged = (flat | (tree.max_abs(grad) == 0)) & ~states.measured(loop.state)
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
     # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer
@@ -322,38 +318,50 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     return loop._replace(status=status)
 
 
-def _is_flat(loop: Loop, tol: Any) -> jax.Array:
-    """Whether the gradient has fallen to ``tol``, in no unit of parameters or objective.
+def _little(loop: Loop, problem: Problem) -> jax.Array:
+    """A decrease of the objective that is none to ``tol``: ``tol² max(|f|, min(|f₀|, 1))``.
 
-    Against the largest that it was, and against the objective, now or at the start.
+    Where f falls to zero its size is that of the start, but no more than one: from a wild start all
+    else is little.
     """
-    return loop.slope <= tol * jnp.minimum(_size(loop), loop.steepest)
+    size = jnp.abs(loop.value).astype(loop.first_size.dtype)
+    return problem.tol**2 * jnp.maximum(size, jnp.minimum(loop.first_size, 1))
 
 
-def _size(loop: Loop) -> jax.Array:
-    """What a change of the objective is compared with: its size, or where it falls to zero that of
-    the start. No more than one of that: from a wild start all else is small beside it."""
-    return jnp.maximum(
-        jnp.abs(loop.value).astype(loop.slope.dtype), jnp.minimum(loop.first_size, 1)
-    )
+def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:
+    """What a step ``s`` with the change ``y`` of the gradient shows of each curvature.
 
-
-def _is_small(loop: Loop, updates: Params, tol: Any) -> jax.Array:
-    """Whether an update is short beside the parameters."""
-    return tree.norm(updates) <= jnp.sqrt(tol) * tree.norm(loop.reach)
-
-
-def _is_over(loop: Loop, slope: jax.Array, sized: jax.Array, updates: Params, tol: Any):
-    """Whether an update shows that the point it starts from is stationary to ``tol``.
-
-    Args:
-      slope: ``g·u``; of a step of the problem's own length, the decrease that is left.
-      sized: whether it is one.
+    By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these bounds
+    is kept, halved at each further step, since curvature changes.
     """
-    spent = sized & (jnp.abs(slope) <= tol**2 * _size(loop))
-    settled = _is_flat(loop, tol) & _is_small(loop, updates, tol)
-    over = (tree.max_abs(updates) > 0) & (spent | settled)
-    return over & ~states.measured(loop.state)
+    wide = tree.accumulator
+    s = jax.tree.map(jnp.subtract, wide(params), wide(loop.last))
+    y = jax.tree.map(jnp.subtract, wide(grad), wide(loop.grad))
+    energy = tree.vdot(s, y)
+    # Of a step that moves the objective by less than its rounding, so much of y is rounding.
+    visible = energy > jnp.finfo(value.dtype).eps * jnp.abs(value).astype(energy.dtype)
+    visible = visible & (loop.steps > 0)
+    unit = jnp.where(visible, energy, 1)
+
+    def leaf(old, change):
+        bound = change * (change / unit.astype(change.dtype))
+        return jnp.where(visible, jnp.maximum(0.5 * old, bound), old)
+
+    return jax.tree.map(leaf, loop.curvature, y)
+
+
+def _decrease(grad: Params, curvature: Params) -> jax.Array:
+    """``Σ gᵢ²/cᵢ``, twice what a step along each parameter by itself may gain at most.
+
+    In no unit of the parameters; infinite where a curvature that g needs has not shown.
+    """
+
+    def leaf(g, c):
+        known = c > 0
+        gain = g * (g / jnp.where(known, c, 1))
+        return jnp.where(g == 0, 0, jnp.where(known, gain, jnp.inf))
+
+    return tree.total(jax.tree.map(leaf, tree.accumulator(grad), curvature))
 
 
 def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
@@ -371,7 +379,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
         own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
         updates = jax.tree.map(own, updates, ray, params, loop.params)
-    slope, sized = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
+    slope, full = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
     if ours:
         report, trust = ours[-1].report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
@@ -382,17 +390,18 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        # Neither cut at a radius nor damped short, and the objective follows its model.
-        true = (predicted <= 0.75 * jnp.abs(slope)) & (jnp.abs(trust.gain - 1) <= 0.5)
-        sized = true & ~report.boundary
+        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.looks + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:
         info = searches[-1].info
         gradients = info.num_linesearch_steps
-        sized = sized | (getattr(info, "curvature_error", jnp.inf) <= 0)
-    optimal = optimal | (_is_over(loop, slope, sized, updates, problem.tol) & accepted)
+        full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
+    # What is left to Newton's step no unit changes; of another model it takes both to tell.
+    spent = full & accepted & (jnp.abs(slope) <= _little(loop, problem)) & (slope != 0)
+    agreed = loop.flat & (predicted <= _little(loop, problem))
+    optimal = optimal | ((spent | agreed) & ~states.measured(loop.state))
     paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
 
     params = tree.where(optimal, loop.params, params)
@@ -417,7 +426,6 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
         moved=moved,
         cut=cut,
-        small=jnp.where(moved, _is_small(loop, updates, problem.tol), loop.small),
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
         passed=passes,

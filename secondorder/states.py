@@ -83,7 +83,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         )
     last = states[-1]
     report = last.report._asdict()
-    del report["direction"], report["boundary"], report["bends"], report["trail"]
+    del report["direction"], report["boundary"], report["full"], report["bends"], report["trail"]
     found = report | {
         "steps": last.count,
         "rejections": last.rejections,
@@ -110,6 +110,12 @@ def measured(state: Any) -> jax.Array:
     """Whether the solver measures optimality itself (infinity: it does not)."""
     ours = find_states(state)
     return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
+
+
+def models(state: Any) -> jax.Array:
+    """Whether the last step was of a model by second derivatives."""
+    ours = find_states(state)
+    return ours[-1].report.products > 0 if ours else jnp.asarray(False)
 
 
 def tried(state: Any) -> jax.Array:

@@ -73,6 +73,7 @@ def scale_by_curvature(
             predicted=real(),
             length=real(),
             boundary=jnp.asarray(False),
+            full=jnp.asarray(False),
             iterations=none(),
             products=none(),
             jacobians=none(),

@@ -80,6 +80,12 @@ def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
     ]
 
 
+def total(x: Params) -> jax.Array:
+    """``Σ xᵢ`` over all leaves, carried in at least float32."""
+    out = dtype(x)
+    return sum((jnp.sum(leaf.astype(out)) for (leaf,) in _few(out, x)), jnp.zeros((), out))
+
+
 def norm(a: Params) -> jax.Array:
     """``√(Σ aᵢ²)``, scaled by the largest entry so that it neither overflows nor underflows."""
     peak = max_abs(a)

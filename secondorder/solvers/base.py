@@ -58,6 +58,7 @@ class Step(NamedTuple):
       predicted: the model's change ``m(d) = g·d + ½ d·Bd`` without the damping term; negative.
       length: ``‖d‖``, in the norm the solver's radius is measured in.
       boundary: whether the step was cut at the radius.
+      full: whether it minimises the model over all parameters, neither damped nor cut.
       iterations: of an iterative solver; 1 for a direct one.
       products: curvature products (or Jacobian passes) paid.
       jacobians: dense Jacobians formed (their passes are counted in ``products``).
@@ -82,6 +83,7 @@ class Step(NamedTuple):
     predicted: jax.Array
     length: jax.Array
     boundary: jax.Array
+    full: jax.Array
     iterations: jax.Array
     products: jax.Array
     jacobians: jax.Array
@@ -183,6 +185,7 @@ def make_step(
     *,
     length: jax.Array | None = None,
     boundary: Any = False,
+    full: Any = False,
     iterations: Any = 1,
     products: Any = 0,
     jacobians: Any = 0,
@@ -203,6 +206,7 @@ def make_step(
         predicted=real(predicted),
         length=real(tree.norm(direction) if length is None else length),
         boundary=jnp.asarray(boundary, bool),
+        full=jnp.asarray(full, bool),
         iterations=whole(iterations),
         products=whole(products),
         jacobians=whole(jacobians),

@@ -115,6 +115,7 @@ def direct() -> Solver:
         return make_step(
             direction,
             predicted,
+            full=~jnp.any(shift > 0) & (damping == 0),
             products=g.size,
             residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1),
             stopped=stopped,

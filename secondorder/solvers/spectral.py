@@ -43,7 +43,8 @@ def eigen() -> Solver:
         floor = w.size * jnp.finfo(w.dtype).eps * jnp.where(peak > 0, peak, 1)
         z = -c / (jnp.maximum(jnp.abs(w), floor) + damping)
         shifted = jnp.any(w < floor)
-        return z, jnp.where(shifted, Stop.SHIFTED.value, Stop.SOLVED.value), False
+        stopped = jnp.where(shifted, Stop.SHIFTED.value, Stop.SOLVED.value)
+        return z, stopped, False, ~shifted & (damping == 0)
 
     return _in_eigenbasis(solve, reads="damping")
 
@@ -61,7 +62,7 @@ def exact_region() -> Solver:
         found = secular.within_radius(w, c, delta, own=own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
         stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
-        return found.z, stopped, ~found.interior & jnp.isfinite(delta)
+        return found.z, stopped, ~found.interior & jnp.isfinite(delta), found.interior
 
     return _in_eigenbasis(solve, reads="radius")
 
@@ -78,13 +79,13 @@ def exact_cubic() -> Solver:
     def solve(w, c, sigma, own):
         found = secular.cubically_regularised(w, c, sigma, own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.SOLVED.value)
-        return found.z, stopped, False
+        return found.z, stopped, False, found.interior
 
     return _in_eigenbasis(solve, reads="cubic")
 
 
 def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
-    """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary)``.
+    """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary, full)``.
 
     A damping is absolute, so its coordinates are the parameters; a region's are ``y = D d``.
     """
@@ -104,7 +105,9 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
         w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
         c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
-        z, stopped, boundary = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
+        z, stopped, boundary, full = solve(
+            w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0)
+        )
         predicted = jnp.sum(z * (c + 0.5 * w * z))
         step = jnp.matmul(v, z, precision=high) / scaling
         sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)
@@ -113,6 +116,7 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
             predicted,
             length=jnp.linalg.norm(z),
             boundary=boundary,
+            full=full,
             products=w.size,
             stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         )

@@ -152,9 +152,10 @@ def curve_fit(
         solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
         like = parts.whole(solution.params)
         solution = _truthful(solution, parts.bent(like))
-    rows = jnp.where(held, 0, _rows(linearize(residual, like)))
+    at = linearize(residual, like)
+    rows = jnp.where(held, 0, _rows(at))
     u, m = frame(rows)
-    inverse = jnp.where(held | held[:, None], 0, jnp.matmul(m, m.T, precision="highest"))
+    inverse = jnp.matmul(m, m.T, precision="highest")
     open_ = _open(jax.lax.stop_gradient(rows)) & ~held
     freedom = (y.size - rank(u)).astype(rows.dtype)
     chi = 2 * solution.value.astype(rows.dtype)
@@ -162,7 +163,13 @@ def curve_fit(
     scale = jnp.ones_like(chi) if absolute_sigma else unknown
     either = open_[:, None] | open_[None, :]
     covariance = jnp.where(either, jnp.inf, scale * inverse)
-    errors = jnp.sqrt(jnp.diag(covariance))
+    covariance = jnp.where(held | held[:, None], 0, covariance)
+    # Squares of data in extreme units leave the range of the numbers, but the errors do not.
+    errors = jax.vmap(tree.norm)(jnp.where(held[:, None], 0, m))
+    if not absolute_sigma:
+        size = tree.norm(at.outputs).astype(rows.dtype)
+        errors = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf) * errors
+    errors = jnp.where(open_, jnp.inf, jnp.where(held, 0, errors))
     return Fit(
         params=like,
         standard_errors=tree.cast(unravel(errors, like), like),

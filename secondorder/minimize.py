@@ -50,6 +50,8 @@ class Solution:
       projected: whether the start lay outside the bounds and was moved onto them.
       history: a :class:`History`, empty unless asked for.
       loop: all that the loop carries; pass the solution as ``params`` to go on from it.
+      unit: what the loop's residuals are divided by: 1, but where squares of ``least_squares``'s
+        would overflow or underflow.
       method: what ran: the name of the default chosen, or ``"given"``.
     """
 
@@ -63,6 +65,7 @@ class Solution:
     projected: jax.Array
     history: History | None
     loop: Loop
+    unit: jax.Array
     method: str = dataclasses.field(metadata={"static": True})
 
     @property
@@ -168,6 +171,7 @@ def minimize(
         projected=jnp.any(jnp.asarray(moved, bool)),
         history=end.history,
         loop=end,
+        unit=jnp.ones((), end.value.dtype),
         method=name,
     )
 
@@ -195,7 +199,8 @@ def least_squares(
       max_steps: at most this many updates in all, rejected ones included.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
-      bounds, history, callback: see :func:`minimize`.
+      bounds, history, callback: see :func:`minimize`; a callback sees value and gradient in squares
+        of ``Solution.unit``.
 
     Raises:
       ValueError: a residual that returns one number; see also :func:`minimize`.
@@ -218,10 +223,13 @@ def least_squares(
                 "Return the residuals themselves, unsquared and unsummed (jnp.atleast_1d for a "
                 "single one), or call minimize for a scalar objective."
             )
-        return outputs
+        return outputs if loss is not None else jax.tree.map(lambda r: r / unit, outputs)
 
-    objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     where = params.params if isinstance(params, Solution) else params
+    unit = params.unit if isinstance(params, Solution) else jnp.ones(())
+    if loss is None and not isinstance(params, Solution):
+        unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
+    objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
     solution = minimize(
         objective,
@@ -233,7 +241,27 @@ def least_squares(
         history=history,
         callback=callback,
     )
-    return dataclasses.replace(solution, method=name)
+    history_ = solution.history
+    if history_ is not None:
+        value, slopes = (unit * (unit * x) for x in history_[:2])
+        history_ = history_._replace(value=value, grad_norm=slopes)
+    return dataclasses.replace(
+        solution,
+        value=unit * (unit * solution.value),
+        grad_norm=unit * (unit * solution.grad_norm),
+        history=history_,
+        unit=unit,
+        method=name,
+    )
+
+
+def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
+    """One; or the power of two below the largest residual, where its square is out of range."""
+    peak = tree.max_abs(jax.tree.map(jnp.abs, residual(params)))
+    limits = jnp.finfo(peak.dtype)
+    extreme = (peak < float(limits.tiny) ** 0.25) | (peak > float(limits.max) ** 0.25)
+    extreme = extreme & (peak > 0) & jnp.isfinite(peak)
+    return jnp.where(extreme, jnp.exp2(jnp.floor(jnp.log2(jnp.where(extreme, peak, 1)))), 1)
 
 
 def _chosen(

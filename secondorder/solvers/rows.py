@@ -265,7 +265,8 @@ def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Arra
         small = jnp.where(x == 0, 0, LEAST * jnp.minimum(outputs, residual) / typical)
     else:
         small = jnp.zeros_like(norms)
-    return jnp.where(rounding, outputs / (eps * typical), small), rounding
+    nothing = jnp.where(norms > 0, outputs / (eps * typical), 0)
+    return jnp.where(rounding, nothing, small), rounding
 
 
 def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:

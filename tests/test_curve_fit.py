@@ -85,8 +85,9 @@ def test_errors_beside_a_parameter_that_equal_bounds_hold_are_those_of_a_fit_wit
 def test_a_held_parameter_of_an_array_is_told_from_its_neighbours_and_from_an_open_one(x64):
     curve = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2] + 0 * p[3]
     first = jnp.array([1.0, 1.0, 0.4, 2.0])
-    bounds = jnp.where(jnp.arange(4) == 2, first, -jnp.inf), jnp.where(
-        jnp.arange(4) == 2, first, jnp.inf
+    bounds = (
+        jnp.where(jnp.arange(4) == 2, first, -jnp.inf),
+        jnp.where(jnp.arange(4) == 2, first, jnp.inf),
     )
     fit = jax.jit(lambda bounds: so.curve_fit(curve, X, Y, first, bounds=bounds))(bounds)
     params, covariance = scipy.optimize.curve_fit(

@@ -176,7 +176,8 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
 
     Args:
       initial: the first Δ > 0. The default, infinity, lets the first step show the problem's own
-        length, so no unit is guessed.
+        length, so no unit is guessed. Solvers on rows take ten times the scaled length of the
+        parameters for it, for the whole first step may end on a flat tail.
       maximum: Δ never exceeds it.
 
     Raises:

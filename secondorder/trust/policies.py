@@ -199,7 +199,7 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
         # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
         shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
         shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
-        # A solver that takes a region of its own for an infinite one shows it by a step to its edge.
+        # A solver that has a region of its own for an infinite one shows it by a step to its edge.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
         new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)

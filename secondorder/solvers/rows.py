@@ -7,8 +7,8 @@ and changes nothing else.
 
 That alone would take a column of rounding, of a parameter on which nothing depends as yet, for one
 in large units, and send the parameter to 1e15. A column of rounding is therefore none, and in a
-region ``D`` is at least a tenth of the lesser of ``‖r‖`` and ``‖D x‖``, over ``max(1, |x|)``: a
-parameter may grow a hundredfold in one step, not more.
+region ``D`` is at least a tenth of the lesser of ``‖r‖`` and ``‖R x‖``, summed by columns, over
+``|x|``: a parameter may grow a hundredfold in one step, not more.
 """
 
 from __future__ import annotations
@@ -255,11 +255,13 @@ def _lengths(matrix: jax.Array) -> jax.Array:
 def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:
     """The least scaling of each column, and which columns are rounding.
 
-    A parameter's size is at least one, and that of a zero the largest one's. Beside ``outputs`` of
-    this size a column of rounding is scaled to nothing, and its parameter stays.
+    Beside ``outputs`` of this size a column of rounding is scaled to nothing, and its parameter
+    stays. A parameter's size is its own where it contributes to them, so that no unit matters; else
+    it is at least one, and that of a zero the largest one's.
     """
     eps, sizes = jnp.finfo(norms.dtype).eps, jnp.abs(x)
     typical = jnp.where(x == 0, jnp.max(sizes, initial=1), jnp.maximum(sizes, 1))
+    typical = jnp.where(norms * sizes > jnp.sqrt(eps) * outputs, sizes, typical)
     rounding = norms * typical <= 10 * eps * outputs
     if reads == "radius":  # which alone bounds a step; the unit of a parameter at zero is not known
         small = jnp.where(x == 0, 0, LEAST * jnp.minimum(outputs, residual) / typical)

@@ -192,7 +192,8 @@ def curve_fit(
         solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
         like = parts.whole(solution.params)
         solution = _truthful(solution, parts.bent(like))
-    rows = jnp.where(held[None, :], 0, _rows(linearize(residual, like)))
+    at = linearize(residual, like)
+    rows = jnp.where(held[None, :], 0, _rows(at))
     u, m = frame(rows)
     inverse = jnp.matmul(m, m.T, precision="highest")
     open_ = _open(jax.lax.stop_gradient(rows)) & ~held
@@ -204,7 +205,13 @@ def curve_fit(
     # An infinite scale times a zero would be NaN.
     finite = scale * jnp.where(either(held), 1, inverse)
     covariance = jnp.where(either(held), 0, jnp.where(either(open_), jnp.inf, finite))
-    errors = jnp.sqrt(jnp.diag(covariance))
+    # Squares of data in extreme units leave the range of the numbers, but the errors do not.
+    errors = jax.vmap(tree.norm)(m)
+    if not absolute_sigma:
+        size = tree.norm(at.outputs).astype(rows.dtype)
+        unit = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf)
+        errors = unit * jnp.where(held, 1, errors)
+    errors = jnp.where(held, 0, jnp.where(open_, jnp.inf, errors))
     return Fit(
         params=like,
         standard_errors=tree.cast(unravel(errors, like), like),

@@ -51,6 +51,8 @@ class Solution:
       projected: whether the start lay outside the bounds and was moved onto them.
       history: a :class:`History`, empty unless asked for.
       loop: all that the loop carries; pass the solution as ``params`` to go on from it.
+      unit: what the loop's residuals are divided by: 1, but where squares of ``least_squares``'s
+        would overflow or underflow.
       method: what ran: the name of the default chosen, or ``"given"``.
       aux: what the function returned beside its value at ``params``, with ``has_aux=True``.
     """
@@ -65,6 +67,7 @@ class Solution:
     projected: jax.Array
     history: History | None
     loop: Loop
+    unit: jax.Array
     method: str = dataclasses.field(metadata={"static": True})
     aux: Any = None
 
@@ -186,6 +189,7 @@ def minimize(
         projected=jnp.any(jnp.asarray(moved, bool)),
         history=end.history,
         loop=end,
+        unit=jnp.ones((), end.value.dtype),
         method=name,
         aux=both(params_out)[1] if has_aux else None,
     )
@@ -219,7 +223,8 @@ def least_squares(
       max_steps: at most this many updates in all, rejected ones included.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
-      bounds, history, callback: see :func:`minimize`.
+      bounds, history, callback: see :func:`minimize`; a callback sees value and gradient in squares
+        of ``Solution.unit``.
       has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
 
     Raises:
@@ -248,11 +253,14 @@ def least_squares(
                 "Return the residuals themselves, unsquared and unsummed (jnp.atleast_1d for a "
                 "single one), or call minimize for a scalar objective."
             )
-        return outputs
+        return outputs if loss is not None else jax.tree.map(lambda r: r / unit.astype(r.dtype), outputs)
 
-    objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     where = params.params if isinstance(params, Solution) else params
     tree.check_real(where)
+    unit = params.unit if isinstance(params, Solution) else jnp.ones(())
+    if loss is None and not isinstance(params, Solution):
+        unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
+    objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
     solution = minimize(
         objective,
@@ -264,8 +272,29 @@ def least_squares(
         history=history,
         callback=callback,
     )
-    aux = both(solution.params)[1] if has_aux else None
-    return dataclasses.replace(solution, method=name, aux=aux)
+    history_ = solution.history
+    if history_ is not None:
+        value, slopes = (unit * (unit * x) for x in history_[:2])
+        history_ = history_._replace(value=value, grad_norm=slopes)
+    return dataclasses.replace(
+        solution,
+        value=unit * (unit * solution.value),
+        grad_norm=unit * (unit * solution.grad_norm),
+        history=history_,
+        unit=unit,
+        method=name,
+        aux=both(solution.params)[1] if has_aux else None,
+    )
+
+
+def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
+    """One; or a power of two near the largest residual, where its square is out of range."""
+    with checks.traced("least_squares", "residual"):
+        sizes = lambda p: checks.as_arrays(residual(p), "least_squares", "residual")
+        peak = jax.jit(lambda p: tree.max_abs(jax.tree.map(jnp.abs, sizes(p))))(params)
+    limits = jnp.finfo(peak.dtype)
+    extreme = (peak < float(limits.tiny) ** 0.25) | (peak > float(limits.max) ** 0.25)
+    return jnp.where(extreme, tree.power_of_two(peak), 1)
 
 
 def _chosen(

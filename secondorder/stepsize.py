@@ -91,7 +91,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         grad, step = tree.accumulator(_masked_like(params, grad)), tree.accumulator(updates)
         guess = _first_trial(first_guess, step, state, params, value, grad)
         step = tree.scale(guess, step)
-        unit = _power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
+        unit = tree.power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
         objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype) / unit
         found, new_state = search.update(
             step,
@@ -157,14 +157,6 @@ def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Arra
     usable = (slope > 0) & (polyak > 0) & jnp.isfinite(polyak)
     later = state.learning_rate.astype(value.dtype) if first_guess == "keep" else one
     return jnp.where(jnp.isinf(state.value), jnp.where(usable, polyak, one), later)
-
-
-def _power_of_two(x: jax.Array) -> jax.Array:
-    """A power of two near ``x > 0``, by which a division is exact; 1 where ``x`` is not usable."""
-    limits = jnp.finfo(x.dtype)
-    usable = jnp.isfinite(x) & (x >= limits.tiny)
-    kept = jnp.where(usable, jnp.minimum(x, limits.max / 4), 1)
-    return jax.lax.reduce_precision(kept, limits.nexp, 0)
 
 
 def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:

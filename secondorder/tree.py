@@ -278,6 +278,14 @@ def accumulator(x: Params) -> Params:
     return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
 
 
+def power_of_two(x: jax.Array) -> jax.Array:
+    """A power of two near ``x > 0``, by which a division is exact; 1 where ``x`` is not usable."""
+    limits = jnp.finfo(x.dtype)
+    usable = jnp.isfinite(x) & (x >= limits.tiny)
+    kept = jnp.where(usable, jnp.minimum(x, limits.max / 4), 1)
+    return jax.lax.reduce_precision(kept, limits.nexp, 0)
+
+
 def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
     """``x``, NaN where not sound: with no NaN beforehand, which ``jax_debug_nans`` would refuse."""
     return x + 0 * jnp.where(sound, jnp.zeros((), x.dtype), jnp.inf)

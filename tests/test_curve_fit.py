@@ -101,6 +101,25 @@ def test_a_held_parameter_of_an_array_is_told_from_its_neighbours_and_from_an_op
     assert fit.degrees_of_freedom == X.size - 2
 
 
+@pytest.mark.parametrize(("dtype", "powers"), [(np.float32, [20]), (np.float64, [150])])
+def test_units_of_the_data_leave_the_range_of_squares_and_change_no_step(dtype, powers, x64):
+    x, y = X.astype(dtype), Y.astype(dtype)
+    curve = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2]
+
+    @jax.jit
+    def found(unit):
+        units = jnp.stack([unit, jnp.ones_like(unit), unit])
+        fit = so.curve_fit(curve, x, unit * y, units * jnp.array([1, 1, 0], dtype))
+        return fit.params / units, fit.standard_errors / units, fit.solution.steps, fit.solution
+
+    params, errors, steps, _ = found(dtype(1))
+    for power in [s * p for p in powers for s in (1, -1)]:
+        *scaled, count, solution = found(dtype(10.0**power))
+        assert bool(solution.success) and count == steps
+        np.testing.assert_allclose(scaled[0], params, rtol=1e3 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(scaled[1], errors, rtol=1e4 * np.finfo(dtype).eps)
+
+
 def test_units_of_the_parameters_do_not_change_what_is_determined(x64):
     scaled = lambda p, x: 1e-9 * p["a"] * jnp.exp(-1e6 * p["b"] * x) + p["c"]
     begin = {"a": jnp.array(1e9), "b": jnp.array(1e-6), "c": jnp.array(0.0)}

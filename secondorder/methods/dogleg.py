@@ -21,7 +21,8 @@ def dogleg(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraAr
     ``compose``, ``per_example`` or ``sum_of_squares``.
 
     Args:
-      initial_radius: the first Δ; infinity takes it from the first step.
+      initial_radius: the first Δ; infinity takes ten times the scaled length of the parameters, or,
+        where they are zero, takes it from the first step.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

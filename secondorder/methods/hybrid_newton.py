@@ -23,7 +23,8 @@ def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformation
     changes nothing. Both matrices are dense, O(n³) a step, and two to compile.
 
     Args:
-      initial_radius: the first Δ; infinity takes it from the first step.
+      initial_radius: the first Δ; infinity takes ten times the scaled length of the parameters, or,
+        where they are zero, takes it from the first step.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

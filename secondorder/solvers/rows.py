@@ -6,8 +6,9 @@ section 6) and ``y = D d``, ``A = R D⁻¹``, rescaling a parameter or the resid
 and changes nothing else.
 
 That alone would take a column of rounding, of a parameter on which nothing depends as yet, for one
-in large units, and send the parameter to 1e15. ``D`` is therefore at least a tenth of
-``‖r‖ / max(1, |x|)``, or of ``‖D x‖`` where that is less: a parameter may grow tenfold or hundredfold in one step, not more.
+in large units, and send the parameter to 1e15. A column of rounding is therefore none, and in a
+region ``D`` is at least a tenth of the lesser of ``‖r‖`` and ``‖R x‖``, summed by columns, over
+``|x|``: a parameter may grow a hundredfold in one step, not more.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from secondorder.solvers.paths import path
 
 HIGHEST = jax.lax.Precision.HIGHEST
 LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
-REGION = 30.0  # times the scaled length of the parameters: a region that no step has shown
+REGION = 10.0  # times the scaled length of the parameters: a region that no step has shown
 
 
 class Span(NamedTuple):
@@ -235,10 +236,8 @@ def _point(
     whole = jnp.linalg.norm(shares)
     first = jnp.where(memory.size > 0, 0, whole)
     size = jnp.maximum(memory.size, jnp.maximum(first, length)).astype(matrix.dtype)
-    least = LEAST * jnp.minimum(whole, length) / _typical(x)
-    scaling = jnp.maximum(
-        largest, jnp.where(_small(norms, x, jnp.minimum(whole, size), reads), least, 0)
-    )
+    least, rounding = _least(norms, x, length, jnp.minimum(whole, size), reads)
+    scaling = jnp.maximum(largest, least)
     scaling = jnp.where(scaling > 0, scaling, 1)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
@@ -247,7 +246,7 @@ def _point(
         optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
     passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
-    reach = REGION * jnp.linalg.norm(scaling * x)
+    reach = REGION * jnp.linalg.norm(jnp.where(rounding, norms, scaling) * x)
     region = jnp.where(reach > 0, reach, jnp.inf)
     point = Point(triangle, factors, scaling, optimality, passes, region)
     norms = tree.cast(unravel(largest, memory.norms), memory.norms)
@@ -261,16 +260,23 @@ def _lengths(matrix: jax.Array) -> jax.Array:
     return units * jnp.linalg.norm(matrix / units, axis=0)
 
 
-def _typical(x: jax.Array) -> jax.Array:
-    """The size of each parameter: at least one, and of a zero that of the largest."""
-    return jnp.where(x == 0, jnp.maximum(jnp.max(jnp.abs(x), initial=0), 1), jnp.abs(x).clip(1))
+def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:
+    """The least scaling of each column, and which columns are rounding.
 
-
-def _small(norms: jax.Array, x: jax.Array, outputs: jax.Array, reads: str) -> jax.Array:
-    """Which columns need a least scaling: those of rounding, and in a region those not at zero."""
-    rounding = norms * _typical(x) <= 10 * jnp.finfo(norms.dtype).eps * outputs
-    # A region alone bounds a step; and the unit of a parameter at zero is not known.
-    return rounding | (x != 0) if reads == "radius" else rounding
+    Beside ``outputs`` of this size a column of rounding is scaled to nothing, and its parameter
+    stays. A parameter's size is its own where it contributes to them, so that no unit matters; else
+    it is at least one, and that of a zero the largest one's.
+    """
+    eps, sizes = jnp.finfo(norms.dtype).eps, jnp.abs(x)
+    typical = jnp.where(x == 0, jnp.max(sizes, initial=1), jnp.maximum(sizes, 1))
+    typical = jnp.where(norms * sizes > jnp.sqrt(eps) * outputs, sizes, typical)
+    rounding = norms * typical <= 10 * eps * outputs
+    if reads == "radius":  # which alone bounds a step; the unit of a parameter at zero is not known
+        small = jnp.where(x == 0, 0, LEAST * jnp.minimum(outputs, residual) / typical)
+    else:
+        small = jnp.zeros_like(norms)
+    nothing = jnp.where(norms > 0, outputs / (eps * typical), 0)
+    return jnp.where(rounding, nothing, small), rounding
 
 
 def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:

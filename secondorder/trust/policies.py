@@ -176,7 +176,8 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
 
     Args:
       initial: the first Δ > 0. The default, infinity, lets the first step show the problem's own
-        length, so no unit is guessed.
+        length, so no unit is guessed. Solvers on rows take ten times the scaled length of the
+        parameters for it, for the whole first step may end on a flat tail.
       maximum: Δ never exceeds it.
 
     Raises:
@@ -198,8 +199,10 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
         # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
         shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
         shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
-        grown = jnp.minimum(2 * old, maximum)
-        new = jnp.where(trial.boundary & (gain > 0.75), grown, old)
+        # A solver that has a region of its own for an infinite one shows it by a step to its edge.
+        shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
+        grown = jnp.minimum(2 * shown, maximum)
+        new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
         poor = ~accepted | (gain < 0.25)
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 

@@ -197,7 +197,7 @@ def test_where_the_bend_is_as_long_as_the_step_the_step_stays_straight(x64):
 def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
     steps = {}
     for acceleration in (False, True):
-        method = so.levenberg_marquardt(acceleration=acceleration)
+        method = so.levenberg_marquardt(1e-3, acceleration=acceleration)
         solution = so.least_squares(rosenbrock, jnp.array([-120.0, 100.0]), method)
         assert bool(solution.success)
         steps[acceleration] = int(solution.steps)

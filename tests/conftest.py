@@ -101,8 +101,8 @@ jax.monitoring.register_event_duration_secs_listener(count_programs)
 def _a_test_compiles_few_programs(request):
     before, mark = programs, request.node.get_closest_marker("programs")
     allowed = mark.args[0] if mark else PROGRAMS
-    if request.node.get_closest_marker("slow"):
-        allowed = float("inf")
+    if request.node.get_closest_marker("slow") or isinstance(request.node, pytest.DoctestItem):
+        allowed = float("inf")  # an example in a docstring is written op by op, to be read
     yield
     compiled = programs - before
     assert compiled <= allowed, (
@@ -122,11 +122,11 @@ class Memory:
 
     Most of what compiling took is free again, but in the hands of the C library: three quarters of
     a gigabyte after 700 programs, of which it gives 700 MB back when asked. The programs themselves
-    are dropped after a thousand: XLA maps up to twenty regions of memory for each, and Linux allows
-    a process 65,530.
+    are dropped where that is not enough, and after a thousand: XLA maps up to twenty regions of
+    memory for each, and Linux allows a process 65,530.
     """
 
-    START, STEP = 700, 200  # MiB
+    START, STEP = 900, 150  # MiB
     PROGRAMS = 1000
     HELD = Path("/proc/self/statm")
 
@@ -137,12 +137,18 @@ class Memory:
 
     def give_back(self):
         if programs - self.dropped > self.PROGRAMS:
-            jax.clear_caches()
-            gc.collect()
-            self.dropped, self.limit = programs, self.START
+            self.drop()
         if self.trim and self.held() > self.limit:
             self.trim(0)
-            self.limit = max(self.START, self.held() + self.STEP)
+            if self.held() > self.limit:
+                self.drop()
+                self.trim(0)
+                self.limit = max(self.START, self.held() + self.STEP)
+
+    def drop(self):
+        jax.clear_caches()
+        gc.collect()
+        self.dropped = programs
 
     def held(self) -> float:
         pages = int(self.HELD.read_text().split()[1])

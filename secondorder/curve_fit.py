@@ -206,11 +206,11 @@ def curve_fit(
     finite = scale * jnp.where(either(held), 1, inverse)
     covariance = jnp.where(either(held), 0, jnp.where(either(open_), jnp.inf, finite))
     # Squares of data in extreme units leave the range of the numbers, but the errors do not.
-    errors = jax.vmap(tree.norm)(m)
+    errors = jax.vmap(tree.norm)(jnp.where(held[:, None], 1, m))
     if not absolute_sigma:
         size = tree.norm(at.outputs).astype(rows.dtype)
         unit = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf)
-        errors = unit * jnp.where(held, 1, errors)
+        errors = unit * errors
     errors = jnp.where(held, 0, jnp.where(open_, jnp.inf, errors))
     return Fit(
         params=like,

@@ -253,7 +253,11 @@ def least_squares(
                 "Return the residuals themselves, unsquared and unsummed (jnp.atleast_1d for a "
                 "single one), or call minimize for a scalar objective."
             )
-        return outputs if loss is not None else jax.tree.map(lambda r: r / unit.astype(r.dtype), outputs)
+        return (
+            outputs
+            if loss is not None
+            else jax.tree.map(lambda r: r / unit.astype(r.dtype), outputs)
+        )
 
     where = params.params if isinstance(params, Solution) else params
     tree.check_real(where)

@@ -73,7 +73,6 @@ def ggn(problem: Any) -> jax.Array:
 def empirical_fisher(problem: Any) -> jax.Array:
     """``w Σₙ gₙ gₙᵀ`` from the gradients ``gₙ`` of the single examples' losses."""
     gradients = jacobian(lambda p: terms(problem, problem.objective.model(p)), problem.params)
-    gradients = np.asarray(gradients)
     return problem.weight * gradients.T @ gradients
 
 

@@ -72,6 +72,11 @@ def pair(name="squared error", chunk_size=3):
     return objective_of(BATCH), so.chunked(objective_of, BATCH, chunk_size, mean=mean)
 
 
+def matrix_of(operator_at):
+    """The matrix of an operator at the parameters, in one program."""
+    return np.asarray(jax.jit(lambda p: so.dense(operator_at(p), p))(PARAMS))
+
+
 def assert_equal(found, expected, rtol=1e-10, atol=1e-12):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), found, expected)
@@ -80,38 +85,42 @@ def assert_equal(found, expected, rtol=1e-10, atol=1e-12):
 @everything
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_size, x64):
+    def found(f):
+        along = lambda p: (jax.jvp(f, (p,), (p,)), so.hvp(f, p, p))
+        return jax.jit(lambda p: (jax.value_and_grad(f)(p), along(p)))(PARAMS)
+
     whole, chunks = pair(name, chunk_size)
-    assert_equal(*(jax.jit(jax.value_and_grad(f))(PARAMS) for f in (chunks, whole)))
-    slope = lambda f: jax.jvp(f, (PARAMS,), (PARAMS,))
-    assert_equal(slope(chunks), slope(whole))
-    assert_equal(so.hvp(chunks, PARAMS, PARAMS), so.hvp(whole, PARAMS, PARAMS))
+    assert_equal(found(chunks), found(whole))
 
 
 @everything
 @pytest.mark.parametrize("operator", [so.hessian, so.ggn])
 def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
-    whole, chunks = (operator(f, PARAMS) for f in pair(name))
-    oracle = so.dense(whole, PARAMS)
-    assert_equal(so.dense(chunks, PARAMS), oracle)
-    v = jax.tree.map(jnp.ones_like, PARAMS)
-    assert_equal(chunks.mv(v), whole.mv(v))
-    assert_equal(chunks.gram(v, PARAMS), whole.gram(v, PARAMS))
+    v = jax.tree.map(np.ones_like, PARAMS)
+
+    def found(f):
+        op = lambda p: operator(f, p)
+        return jax.jit(lambda p, v: (so.dense(op(p), p), op(p).mv(v), op(p).gram(v, p)))(PARAMS, v)
+
+    whole, chunks = map(found, pair(name))
+    assert_equal(chunks, whole)
 
 
 @pytest.mark.parametrize("name", ["squared error", "integer labels"])
 def test_fisher_matrices_are_those_of_the_batch_in_one_piece(name, x64):
     for operator in (so.fisher, so.empirical_fisher):
-        whole, chunks = (so.dense(operator(f, PARAMS), PARAMS) for f in pair(name))
+        whole, chunks = (matrix_of(partial(operator, f)) for f in pair(name))
         assert_equal(chunks, whole)
     # Sampled, each chunk draws by a key of its own.
     objective_of, key = OBJECTIVES[name][0], jax.random.key(1)
-    sampled = so.fisher(pair(name)[1], PARAMS, key, samples=2)
+    chunks = pair(name)[1]
+    sampled = matrix_of(lambda p: so.fisher(chunks, p, key, samples=2))
     parts = [jax.tree.map(lambda x, k=k: x[k::4], BATCH) for k in range(4)]
     expected = [
-        so.dense(so.fisher(objective_of(b), PARAMS, jax.random.fold_in(key, k), 2), PARAMS)
+        matrix_of(lambda p, k=k, b=b: so.fisher(objective_of(b), p, jax.random.fold_in(key, k), 2))
         for k, b in enumerate(parts)
     ]
-    assert_equal(so.dense(sampled, PARAMS), np.mean(expected, axis=0))
+    assert_equal(sampled, np.mean(expected, axis=0))
 
 
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
@@ -124,7 +133,7 @@ def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, esti
     rows = np.concatenate([x.reshape(2000, -1) for x in jax.tree.leaves(found)], axis=1)
     squares = rows[:, :, None] * rows[:, None, :]
     error = np.std(squares, axis=0) / np.sqrt(2000)
-    expected = so.dense(operator(whole, PARAMS), PARAMS)
+    expected = matrix_of(partial(operator, whole))
     assert np.all(np.abs(np.mean(squares, axis=0) - expected) <= 5.5 * error + 1e-12)
 
 
@@ -134,7 +143,10 @@ def test_layer_statistics_are_those_of_the_batch_in_one_piece(name, eigen, x64):
     whole, chunks = pair(name)
     curvature = layerwise(chunks, ggn_components(), eigen=eigen)
     start = curvature.init(PARAMS)
-    one, other = (curvature.update(PARAMS, start, PARAMS, f, 0.1)[1] for f in (chunks, whole))
+    one, other = (
+        jax.jit(lambda p, state, f=f: curvature.update(p, state, p, f, 0.1)[1])(PARAMS, start)
+        for f in (chunks, whole)
+    )
     assert_equal(one.averages, other.averages)
     so.layer_table(chunks, PARAMS, strict=True)  # reads the first chunk
 

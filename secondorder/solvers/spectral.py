@@ -105,9 +105,7 @@ def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
         w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
         c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
-        z, stopped, boundary, full = solve(
-            w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0)
-        )
+        z, stopped, boundary, full = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
         predicted = jnp.sum(z * (c + 0.5 * w * z))
         step = jnp.matmul(v, z, precision=high) / scaling
         sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)

@@ -1,5 +1,7 @@
 """What the row solvers share: parameters that the start does not show, and what may be claimed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +98,7 @@ def test_a_parameter_that_ran_off_to_where_nothing_depends_on_it_is_no_optimum(x
         update = {"value": value, "grad": grad, "value_fn": objective}
         return so.diagnostics(method.update(grad, state, far, **update)[1])["optimality"]
 
-    fresh = method.init(far)
+    fresh: Any = method.init(far)
     assert optimality(fresh) == 0  # of a parameter that never mattered nothing is held against it
     seen = fresh.solver.memory._replace(norms=jnp.ones(2))
     assert optimality(fresh._replace(solver=fresh.solver._replace(memory=seen))) == 1

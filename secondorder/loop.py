@@ -331,8 +331,8 @@ def _little(loop: Loop, problem: Problem) -> jax.Array:
 def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:
     """What a step ``s`` with the change ``y`` of the gradient shows of each curvature.
 
-    By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these bounds
-    is kept, halved at each further step, since curvature changes.
+    By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these
+    bounds is kept, halved at each further step, since curvature changes.
     """
     wide = tree.accumulator
     s = jax.tree.map(jnp.subtract, wide(params), wide(loop.last))

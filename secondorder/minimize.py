@@ -102,18 +102,18 @@ def minimize(
     reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
     function theorem: a parameter on a bound moves with it.
 
-    Converged means that nothing is left to gain, in no unit of the parameters or of the objective:
-    ``‖g ∘ X‖ ≤ tol · min(max(|f|, |f₀|), G)`` after a step shorter than ``√tol ‖X‖``, with ``X``
-    the largest magnitude each parameter has had and ``G`` the largest left-hand side; or, of a
-    step that has the problem's own length (a Newton step inside its region whose gain ratio is
-    near one, or one that a line search has ended), a promised decrease ``|g·d| ≤ tol² |f|`` where
-    ``‖g ∘ X‖ ≤ tol · max(|f|, |f₀|)``. A gradient of zero is enough. A fixed learning rate shows no
-    length, so with one a start near a solution may end ``STAGNATED`` rather than converged.
-    A solver that measures optimality itself takes the place of all this: for a least-squares (or
-    robust) loss solved on its rows, the cosine between the residual and the span of the Jacobian's
-    columns is at most ``tol`` (or that with every single column ``tol/5``, where the Jacobian is
-    singular at the solution). With bounds, ``g`` is the gradient of the parameters that no bound
-    holds back.
+    Converged means that nothing is left to gain, in no unit of the parameters:
+
+    * ``Σ gᵢ²/cᵢ ≤ tol² max(|f|, min(|f₀|, 1))``, with ``cᵢ`` a lower bound of the curvature along
+      parameter i, ``yᵢ²/sᵀy`` of the last steps ``s`` that changed the gradient by ``y``; and where
+      the optimizer has a model by second derivatives, its step promises no larger decrease;
+    * or the decrease ``|g·d|`` of a full Newton step is so small; or ``g = 0``.
+
+    So a start near a solution takes a step or two until it is called one. A solver that measures
+    optimality itself takes the place of this: for a least-squares (or robust) loss solved on its
+    rows, the cosine between the residual and the span of the Jacobian's columns is at most ``tol``
+    (or that with every single column ``tol/5``, where the Jacobian is singular at the solution).
+    With bounds, ``g`` is the gradient of the parameters that no bound holds back.
 
     Args:
       value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.

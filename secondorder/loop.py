@@ -319,13 +319,14 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
 
 
 def _little(loop: Loop, problem: Problem) -> jax.Array:
-    """A decrease of the objective that is none to ``tol``: ``tol² max(|f|, min(|f₀|, 1))``.
+    """A decrease of the objective that is none to ``tol``: ``tol² |f|``.
 
-    Where f falls to zero its size is that of the start, but no more than one: from a wild start all
-    else is little.
+    Where f falls to zero, below ``tol |f₀|``, its size is that of the start, but no more than one:
+    from a wild start all else is little.
     """
-    size = jnp.abs(loop.value).astype(loop.first_size.dtype)
-    return problem.tol**2 * jnp.maximum(size, jnp.minimum(loop.first_size, 1))
+    size, first = jnp.abs(loop.value).astype(loop.first_size.dtype), loop.first_size
+    falls = size < problem.tol * first
+    return problem.tol**2 * jnp.where(falls, jnp.maximum(size, jnp.minimum(first, 1)), size)
 
 
 def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:

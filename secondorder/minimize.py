@@ -104,7 +104,7 @@ def minimize(
 
     Converged means that nothing is left to gain, in no unit of the parameters:
 
-    * ``Σ gᵢ²/cᵢ ≤ tol² max(|f|, min(|f₀|, 1))``, with ``cᵢ`` a lower bound of the curvature along
+    * ``Σ gᵢ²/cᵢ ≤ tol² |f|`` (where f has fallen below ``tol |f₀|``, of ``min(|f₀|, 1)``), with ``cᵢ`` a lower bound of the curvature along
       parameter i, ``yᵢ²/sᵀy`` of the last steps ``s`` that changed the gradient by ``y``; and where
       the optimizer has a model by second derivatives, its step promises no larger decrease;
     * or the decrease ``|g·d|`` of a full Newton step is so small; or ``g = 0``.

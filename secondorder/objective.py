@@ -182,7 +182,9 @@ class InParts:
     model: Callable
 
     def __call__(self, *args: Any) -> Outputs:
-        return tree.parts(self.model(*args))
+        with checks.traced("An objective", "model"):
+            outputs = checks.as_arrays(self.model(*args), "An objective", integers=True)
+        return tree.parts(outputs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

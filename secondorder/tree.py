@@ -325,6 +325,11 @@ def whole(x: Any) -> Any:
     return jax.tree.map(join, x, is_leaf=is_parts)
 
 
+def is_real(leaf: Any) -> bool:
+    """Whether a leaf is of a real floating-point dtype."""
+    return jnp.issubdtype(leaf_dtype(leaf), jnp.floating)
+
+
 def is_complex(leaf: Any) -> bool:
     """Whether a leaf is of a complex dtype."""
     return jnp.issubdtype(leaf_dtype(leaf), jnp.complexfloating)

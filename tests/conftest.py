@@ -4,8 +4,6 @@ import ctypes
 import gc
 import importlib.metadata
 import os
-import shutil
-import sys
 from pathlib import Path
 
 # Read once, when JAX starts; and handed down to the processes that tests start.
@@ -26,13 +24,6 @@ os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 # pytest-xdist already keeps every core busy.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
-# Compiled programs are kept beside the packages, for the other workers and the next run; their
-# names are hashes of the program, of JAX's version and of XLA's flags.
-KEPT = Path(sys.prefix, "compiled-programs")
-if sys.prefix != sys.base_prefix:  # in a virtual environment, which `make clean` removes
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -72,14 +63,6 @@ def x64():
 def _the_global_x64_switch_stays_off():
     yield
     assert not jax.config.jax_enable_x64, "a test left the global x64 switch on"
-
-
-def pytest_sessionstart(session):
-    """Empties the folder of compiled programs where earlier versions have filled it."""
-    if hasattr(session.config, "workerinput") or not KEPT.is_dir():
-        return  # a worker: the process that started it has looked
-    if sum(file.stat().st_size for file in KEPT.iterdir()) > 2**30:
-        shutil.rmtree(KEPT, ignore_errors=True)
 
 
 # Compiling is where the time goes: a test that compiles more jits too little of what it does, or

@@ -88,7 +88,7 @@ def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
     method = lambda trail: so.scale_by_curvature(so.exact(so.ggn), cg(trail), so.trust.damping())
     plain = so.minimize(f, jnp.array([-1.2, 1.0]), method(0))
     more = so.minimize(f, jnp.array([-1.2, 1.0]), method(4))
-    assert plain.evaluations.values <= plain.steps
+    assert plain.evaluations.values <= plain.steps + 1  # the last trial is not taken
     assert more.evaluations.values >= 2 * (more.steps - 1)
 
 

@@ -119,13 +119,14 @@ def test_one_gradient_per_step_and_one_value_per_trial():
     # A rejected step stays where it is, and so does its gradient.
     assert rejected > 0
     assert int(solution.evaluations.gradients) == int(solution.steps) - rejected + 1
-    assert int(solution.evaluations.values) == int(solution.steps)
+    # The last trial shows that nothing is left to gain, and is not taken.
+    assert int(solution.evaluations.values) == int(solution.steps) + 1
 
 
 def test_a_line_search_hands_its_gradient_to_the_next_step():
     solution = so.minimize(lambda p: jnp.sum(jnp.exp(p) - p), jnp.ones(3), so.newton())
-    # Every trial at α = 1 succeeds: one evaluation a step, and the first.
-    assert int(solution.evaluations.gradients) == int(solution.steps) + 1
+    # Every trial at α = 1 succeeds: one evaluation a step, the first, and a last that is not taken.
+    assert int(solution.evaluations.gradients) == int(solution.steps) + 2
 
 
 def test_a_transformation_after_the_line_search_makes_its_gradient_stale_and_unused(x64):

@@ -30,4 +30,4 @@ def sr1(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
 
     Source: Conn, Gould and Toint (1991); Nocedal and Wright (2006), algorithm 6.2.
     """
-    return scale_by_curvature(curvature.sr1(), exact_region(), radius(initial_radius))
+    return scale_by_curvature(curvature.sr1(), exact_region(scaled=False), radius(initial_radius))

@@ -272,7 +272,7 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
             return _tabulated(fn)
         fn = fn.model
     fn = fn if isinstance(fn, InParts | Opened | BatchedModel) else InParts(fn)
-    at = _linearized(checks.arrays(fn, "A Jacobian"), params)
+    at = _linearized(fn, params)
     seen = isinstance(fn.model if isinstance(fn, BatchedModel) else fn, Opened)
     if seen or (runs(at.mv, params) and transposes(at.pull, at.outputs)):
         return at

@@ -63,7 +63,9 @@ def derivable(fn: Callable, params: Params, *rest: Any) -> Callable:
     found: list[bool] = []
 
     def look(params: Params, *rest: Any) -> Any:
-        outputs, product = linearized(lambda p: fn(p, *rest), params)
+        # Integers among the outputs, such as labels, have no derivative and need none.
+        real = lambda p: [z for z in jax.tree.leaves(fn(p, *rest)) if tree.is_real(z)]
+        outputs, product = linearized(real, params)
         pull = jax.linear_transpose(product, params)
         found.extend((runs(product, params), transposes(pull, outputs)))
         return outputs

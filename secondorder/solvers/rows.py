@@ -257,7 +257,7 @@ def _lengths(matrix: jax.Array) -> jax.Array:
     """Of the columns, also where squares would overflow or underflow."""
     peaks = jnp.max(jnp.abs(matrix), axis=0, initial=0)
     units = jnp.where((peaks > 0) & jnp.isfinite(peaks), peaks, 1)
-    return units * jnp.linalg.norm(matrix / units, axis=0)
+    return units * jnp.linalg.norm(matrix / units[None], axis=0)
 
 
 def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:

@@ -46,11 +46,14 @@ def eigen() -> Solver:
         stopped = jnp.where(shifted, Stop.SHIFTED.value, Stop.SOLVED.value)
         return z, stopped, False, ~shifted & (damping == 0)
 
-    return _in_eigenbasis(solve, reads="damping")
+    return _in_eigenbasis(solve, "damping", scaled=False)
 
 
-def exact_region() -> Solver:
+def exact_region(scaled: bool = True) -> Solver:
     """``min m(d)`` over ``‖D d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
+
+    Args:
+      scaled: whether ``D`` is learnt; else it is one, as for a matrix that is no Hessian yet.
 
     Example:
       >>> import secondorder as so
@@ -64,7 +67,7 @@ def exact_region() -> Solver:
         stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
         return found.z, stopped, ~found.interior & jnp.isfinite(delta), found.interior
 
-    return _in_eigenbasis(solve, reads="radius")
+    return _in_eigenbasis(solve, "radius", scaled)
 
 
 def exact_cubic() -> Solver:
@@ -81,15 +84,14 @@ def exact_cubic() -> Solver:
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.SOLVED.value)
         return found.z, stopped, False, found.interior
 
-    return _in_eigenbasis(solve, reads="cubic")
+    return _in_eigenbasis(solve, "cubic", scaled=True)
 
 
-def _in_eigenbasis(solve: Callable, reads: str) -> Solver:
+def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
     """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary, full)``.
 
-    A damping is absolute, so its coordinates are the parameters; a region's are ``y = D d``.
+    The coordinates are ``y = D d`` where scaled; a damping is absolute, and its the parameters.
     """
-    scaled = reads != "damping"
 
     def prepare(quadratic: Quadratic, largest: Any):
         matrix = dense(quadratic.curvature, quadratic.grad)

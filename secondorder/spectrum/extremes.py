@@ -105,7 +105,7 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
     lowest, highest = low - below - doubt, high + above + doubt
     bounded = lowest > 0
     most = jnp.where(bounded, highest / jnp.where(bounded, lowest, 1), jnp.inf)
-    error = jnp.where(positive, most - value, jnp.inf)
+    error = jnp.where(positive, most - jnp.where(positive, value, 0), jnp.inf)
     return Reading(value, error, jnp.asarray(steps, jnp.int32))
 
 

@@ -48,7 +48,7 @@ def over_probes(
         mean, spread = carry
         off = jax.tree.map(jnp.subtract, one(jax.random.fold_in(key, i)), mean)
         new = jax.tree.map(lambda m, d: m + d / (i + 1), mean, off)
-        weight = (i / (i + 1)) ** 0.5
+        weight = jnp.asarray((i / (i + 1)) ** 0.5)
         root = lambda s, d: jnp.hypot(s, weight.astype(s.dtype) * d)
         return new, jax.tree.map(root, spread, off[0])
 

@@ -61,6 +61,7 @@ def with_slow(names, quick):
 
 
 @pytest.mark.parametrize("name", with_slow(METHODS, REPRESENTATIVES))
+@pytest.mark.programs(400)
 def test_steps_that_are_not_compiled_have_no_nan_in_between(name):
     with jax.debug_nans(True), jax.disable_jit():
         one_step(name)

@@ -104,9 +104,10 @@ def minimize(
 
     Converged means that nothing is left to gain, in no unit of the parameters:
 
-    * ``Σ gᵢ²/cᵢ ≤ tol² |f|`` (where f has fallen below ``tol |f₀|``, of ``min(|f₀|, 1)``), with ``cᵢ`` a lower bound of the curvature along
-      parameter i, ``yᵢ²/sᵀy`` of the last steps ``s`` that changed the gradient by ``y``; and where
-      the optimizer has a model by second derivatives, its step promises no larger decrease;
+    * ``Σ gᵢ²/cᵢ ≤ tol² |f|`` (of ``min(|f₀|, 1)`` where f has fallen below ``tol |f₀|``), with
+      ``cᵢ`` a lower bound of the curvature along parameter i, ``yᵢ²/sᵀy`` of the last steps ``s``
+      that changed the gradient by ``y``; and where the optimizer has a model by second
+      derivatives, its step promises no larger decrease;
     * or the decrease ``|g·d|`` of a full Newton step is so small; or ``g = 0``.
 
     So a start near a solution takes a step or two until it is called one. A solver that measures

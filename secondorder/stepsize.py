@@ -93,6 +93,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         step = tree.scale(guess, step)
         unit = tree.power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
         objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype) / unit
+        new_state: Any
         found, new_state = search.update(
             step,
             state,
@@ -102,7 +103,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value_fn=objective,
         )
         found, new_state = _cut_until_lower(found, new_state, start, value / unit, objective)
-        new_state = new_state._replace(  # type: ignore
+        new_state = new_state._replace(
             learning_rate=guess * new_state.learning_rate,
             value=unit * new_state.value,
             grad=tree.scale(unit, new_state.grad),

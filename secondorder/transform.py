@@ -67,7 +67,7 @@ def scale_by_curvature(
         real = lambda x=0.0: jnp.full((), x, tree.dtype(params))
         # Without a parameter there is nothing that the solver could measure.
         unmeasured = solver.measures and tree.size(params)
-        known = real(jnp.finfo(tree.dtype(params)).max if unmeasured else jnp.inf)
+        known = real(float(jnp.finfo(tree.dtype(params)).max) if unmeasured else jnp.inf)
         report = Step(
             direction=(),
             predicted=real(),

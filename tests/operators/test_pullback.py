@@ -444,3 +444,8 @@ def test_compiled_rows_and_matrix_of_a_softmax_are_those_of_its_logits(count):
     scale = np.abs(exact).max()
     np.testing.assert_allclose(matrix, exact, atol=1e-4 * scale, rtol=0)
     np.testing.assert_allclose(rows.T @ rows, exact, atol=1e-4 * scale, rtol=0)
+    columns = jnp.eye(170, dtype=jnp.float32)
+    eye = {"intercept": columns[:, :10], "weights": columns[:, 10:].reshape(170, 16, 10)}
+    images = jax.jit(lambda p: jax.vmap(of(p).mv)(eye))(params)
+    images = np.concatenate([x.reshape(170, -1) for x in jax.tree.leaves(images)], axis=1)
+    np.testing.assert_allclose(images, exact, atol=1e-4 * scale, rtol=0)

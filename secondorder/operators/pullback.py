@@ -160,9 +160,13 @@ class Pullback(Operator):
         matrix = jnp.stack([jnp.stack([tree.vdot(u, w) for w in bent]) for u in images])
         return 0.5 * (matrix + matrix.T)
 
+    def _columns(self) -> Any:
+        # XLA on CPUs (JAX 0.10.2) errs where it fuses float32 sums over outputs with the columns.
+        return jax.lax.optimization_barrier(self.jacobian.dense())
+
     def matrix(self, like: Params) -> jax.Array:
         # Not cached: an array kept from within one jit or cond would escape into the next.
-        columns = self.jacobian.dense()
+        columns = self._columns()
         middle = jax.vmap(self.middle.mv, in_axes=-1, out_axes=-1)(columns)
         return _contract(_rows(columns), _rows(middle))
 
@@ -171,7 +175,7 @@ class Pullback(Operator):
 
         A plain loss that is not convex has it for the upward part of ``M`` (``losses.AnyLoss``).
         """
-        columns = self.jacobian.dense()
+        columns = self._columns()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
     def derivative_along(self, *path: Params) -> jax.Array:

@@ -30,7 +30,8 @@ def _failed(found: Factors) -> jax.Array:
 def _certain(a: jax.Array) -> Factors:
     # No cond: under vmap that takes both branches for everyone, and this loop none that it need
     # not. But no loop has a derivative backwards.
-    again = lambda carry: (_other(a), jnp.asarray(True))
+    # The compiler would take a body that reads nothing of the loop's out of it, and run it always.
+    again = lambda carry: (_other(jnp.where(carry[1], 0, a)), jnp.asarray(True))
     lacking = lambda carry: _failed(carry[0]) & ~carry[1]
     return jax.lax.while_loop(lacking, again, (_first(a), jnp.asarray(False)))[0]
 

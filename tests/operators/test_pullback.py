@@ -422,3 +422,30 @@ def test_a_plain_loss_of_many_outputs_has_products_but_no_factor():
     np.testing.assert_allclose(op.mv(jnp.ones(())), 2 * outputs)
     with pytest.raises(ValueError, match=f"{outputs} outputs .*limit {outputs - 1}"):
         op.factor()
+
+
+@pytest.mark.parametrize("count", [64, 200])
+def test_compiled_rows_and_matrix_of_a_softmax_are_those_of_its_logits(count):
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(count, 16)), jnp.float32)
+    loss = so.softmax_cross_entropy(jnp.asarray(rng.integers(0, 10, count), jnp.int32))
+    params = {
+        "intercept": jnp.zeros(10, jnp.float32),
+        "weights": jnp.asarray(rng.normal(size=(16, 10)), jnp.float32),
+    }
+    logits = lambda p: inputs @ p["weights"] + p["intercept"][None]
+    of = lambda p: so.ggn(so.compose(loss, logits), p)
+    rows = np.asarray(jax.jit(lambda p: of(p).factor())(params), np.float64)
+    matrix = jax.jit(lambda p: of(p).matrix(p))(params)
+    p = np.asarray(jax.nn.softmax(logits(params)), np.float64)
+    middle = np.eye(10)[None] * p[:, None] - p[:, None] * p[..., None]
+    x = np.concatenate([np.ones((count, 1)), np.asarray(inputs, np.float64)], axis=1)
+    exact = np.einsum("ni,nab,nj->iajb", x, middle, x).reshape(170, 170) / count
+    scale = np.abs(exact).max()
+    np.testing.assert_allclose(matrix, exact, atol=1e-4 * scale, rtol=0)
+    np.testing.assert_allclose(rows.T @ rows, exact, atol=1e-4 * scale, rtol=0)
+    columns = jnp.eye(170, dtype=jnp.float32)
+    eye = {"intercept": columns[:, :10], "weights": columns[:, 10:].reshape(170, 16, 10)}
+    images = jax.jit(lambda p: jax.vmap(of(p).mv)(eye))(params)
+    images = np.concatenate([x.reshape(170, -1) for x in jax.tree.leaves(images)], axis=1)
+    np.testing.assert_allclose(images, exact, atol=1e-4 * scale, rtol=0)

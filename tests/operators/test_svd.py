@@ -78,3 +78,14 @@ def test_a_second_algorithm_runs_only_where_the_first_failed(monkeypatch):
     jax.block_until_ready(jax.vmap(thin_svd)(jnp.asarray(MATRICES, jnp.float32)))
     jax.effects_barrier()
     assert not ran
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_the_compiler_leaves_the_second_algorithm_inside_the_loop(batch):
+    # Run before the loop it would take most of the time, and beside the first one.
+    program = jax.jit(jax.vmap(thin_svd) if batch else thin_svd)
+    text = program.lower(jnp.zeros((2, 4, 3)[not batch :], jnp.float32)).compile().as_text()
+    main = text[text.index("\nENTRY") :]
+    assert "sgesvd" in text
+    assert "sgesdd" in main
+    assert "sgesvd" not in main

@@ -5,6 +5,7 @@ once for all of them: rows of a linear system, Rosenbrock's valley, and an expon
 with a weight. The parameters are divided by units of their own.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -42,7 +43,8 @@ def residual(data: Data, p, np=jnp):
     q = p / data.units
     linear = np.matmul(data.matrix, q) - data.target
     valley = data.valley * np.stack([10 * (q[1] - q[0] ** 2), 1 - q[0], 0.1 * (q[2] - q[1])])
-    curve = data.curve * (q[0] * np.exp(-q[1] * TIMES) + q[2] - data.values)
+    times = np.asarray(TIMES, q.dtype)
+    curve = data.curve * (q[0] * np.exp(-q[1] * times) + q[2] - data.values)
     return np.concatenate([linear, valley, curve])
 
 
@@ -129,8 +131,9 @@ def improved(problem: Hard, p) -> float:
             return np.nan_to_num(residual(problem.data, whole, np), nan=1e150, posinf=1e150)
 
     units = np.asarray(problem.data.units)[free]
-    result = scipy.optimize.least_squares(
-        of_free, p[free], bounds=(lower[free], upper[free]), x_scale=units,
-        xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=300,
-    )  # fmt: skip
+    with warnings.catch_warnings(action="ignore"):  # from far out SciPy's squares overflow
+        result = scipy.optimize.least_squares(
+            of_free, p[free], bounds=(lower[free], upper[free]), x_scale=units,
+            xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=300,
+        )  # fmt: skip
     return float(result.cost)

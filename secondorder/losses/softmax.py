@@ -134,5 +134,7 @@ def softmax_cross_entropy(labels: Any) -> Loss:
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
     # No sum of products: under vmap XLA on CPUs (JAX 0.10.2) makes errors in that of float32.
+    if not jax.typeof(a).sharding.mesh.empty:  # explicitly sharded classes refuse a contraction
+        return jnp.sum(a * b, axis=-1, keepdims=True)
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum("...k,...k->...", a, b, precision=highest)[..., None]

@@ -123,6 +123,7 @@ def test_osborne_1_is_the_full_fit_in_fewer_steps(x64):
     assert int(fit.solution.evaluations.jacobians) < int(full.solution.evaluations.jacobians)
 
 
+@pytest.mark.programs(400)
 def test_from_a_poor_start_it_takes_half_of_the_full_fits_steps(x64):
     poor = {"heights": [1.0, 1.0], "floor": 1.0}
     fit, full = fit_osborne([1.0, 0.5], **poor), fit_osborne([1.0, 0.5], None, **poor)

@@ -94,7 +94,8 @@ def test_an_open_loop_policy_pays_for_no_evaluation_and_a_closed_one_for_one():
             state = tx.init(params)
             tx.update(grads, state, params, value=value, value_fn=f)
             runs[name, known] = len(calls)
-    assert runs["open", True] == runs["open", False] == runs["closed", True] - 1
+    # A closed one calls it once more without an evaluation: which modes it has shows abstractly.
+    assert runs["open", True] == runs["open", False] == runs["closed", True] - 2
     assert runs["closed", False] == runs["closed", True] + 1
 
 
@@ -158,7 +159,7 @@ def test_the_scaling_of_the_columns_is_rolled_back_with_a_rejection():
     state = tx.init(jnp.zeros(1))
     _, new = one_update(tx, f, jnp.zeros(1), state)
     assert not so.diagnostics(new)["accepted"]
-    np.testing.assert_array_equal(jax.tree.leaves(new.solver), jax.tree.leaves(state.solver))
+    jax.tree.map(np.testing.assert_array_equal, new.solver, state.solver)
     _, new = one_update(tx, f, jnp.array([-0.9]), state)
     assert so.diagnostics(new)["accepted"]
     assert jax.tree.leaves(new.solver)[0] == 1

@@ -68,7 +68,7 @@ def _the_global_x64_switch_stays_off():
 # Compiling is where the time goes: a test that compiles more jits too little of what it does, or
 # makes constants of its data. The first test of a process also compiles up to a hundred operations
 # of JAX's own; so less is no bound.
-PROGRAMS = 200
+PROGRAMS = 400
 programs = 0
 
 

@@ -99,9 +99,11 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         sound = jnp.all(jnp.isfinite(matrix))
         matrix = jnp.where(sound, matrix, 0)
         if scaled:
-            largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
-        w, v = jnp.linalg.eigh(matrix / largest[None, :] / largest[:, None])
-        return (tree.nan_unless(sound, w), v, largest), largest
+            scaling = largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
+        else:
+            scaling = jnp.ones(matrix.shape[0], matrix.dtype)
+        w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])
+        return (tree.nan_unless(sound, w), v, scaling), largest
 
     def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
         w, v, scaling = factors
@@ -122,6 +124,6 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         )
 
     def remember(params: tree.Params):
-        return jnp.full(tree.size(params), 0 if scaled else 1, tree.dtype(params))
+        return jnp.zeros(tree.size(params), tree.dtype(params)) if scaled else ()
 
     return prepared(prepare, answer, remember, reads=reads)

@@ -296,8 +296,8 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
     first = jnp.where(loop.first_size < 0, size, loop.first_size)
     loop = loop._replace(first_size=first)
     loop = loop._replace(flat=_decrease(grad, loop.curvature) <= _little(loop, problem))
-    # A solver that measures optimality itself may know a gradient of zero for that of a saddle, and
-    # the model of one that takes second derivatives is still to be asked.
+    # A solver that measures optimality itself may have found a saddle; one with a second-order
+    # model is tested again after its next step.
     flat = loop.flat & ~states.models(loop.state)
     converged = (flat | (tree.max_abs(grad) == 0)) & ~states.measured(loop.state)
 
@@ -399,7 +399,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         info = searches[-1].info
         gradients = info.num_linesearch_steps
         full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
-    # What is left to Newton's step no unit changes; of another model it takes both to tell.
+    # No unit changes the decrease that a full Newton step promises; other models need both tests.
     spent = full & accepted & (jnp.abs(slope) <= _little(loop, problem)) & (slope != 0)
     agreed = loop.flat & (predicted <= _little(loop, problem))
     optimal = optimal | ((spent | agreed) & ~states.measured(loop.state))

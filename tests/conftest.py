@@ -1,5 +1,6 @@
 """What every test shares: eight CPU devices, float64 on request, few programs and little memory."""
 
+import collections
 import ctypes
 import gc
 import importlib.metadata
@@ -38,6 +39,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("secondorder")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test marked ``quick(n)``, n cases spread over all stay quick; the others are slow."""
+    cases = collections.defaultdict(list)
+    for item in items:
+        if mark := item.get_closest_marker("quick"):
+            cases[item.path, item.originalname, *mark.args].append(item)
+    for (_, _, count), of_a_test in cases.items():
+        kept = {i * len(of_a_test) // count for i in range(count)}
+        for i, item in enumerate(of_a_test):
+            if i not in kept:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

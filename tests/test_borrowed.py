@@ -56,6 +56,7 @@ def damped(solver):
     return so.scale_by_curvature(so.exact(so.ggn), solver, trust.damping(DAMPING))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_step_solves_the_one_matrix_for_the_gradient_of_the_other(name):
     p, pair = start(), PAIRS[name]
@@ -107,6 +108,7 @@ def assert_memory_is_of_the_second(remembered):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", [so.hessian_free(1e-2), so.levenberg_marquardt()])
 def test_the_solution_is_the_one_of_the_value(method):
     """Of a consistent fit, so that a part of the curvature leads there, too; and of a box."""

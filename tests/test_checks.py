@@ -36,6 +36,7 @@ SCALAR = {
 }
 
 
+@pytest.mark.quick(60)
 @pytest.mark.parametrize("entry", SCALAR)
 @pytest.mark.parametrize(
     ("returned", "error", "message"),

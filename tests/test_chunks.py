@@ -82,6 +82,7 @@ def assert_equal(found, expected, rtol=1e-10, atol=1e-12):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), found, expected)
 
 
+@pytest.mark.quick(6)
 @everything
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_size, x64):
@@ -93,6 +94,7 @@ def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_s
     assert_equal(found(chunks), found(whole))
 
 
+@pytest.mark.quick(6)
 @everything
 @pytest.mark.parametrize("operator", [so.hessian, so.ggn])
 def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
@@ -106,6 +108,7 @@ def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
     assert_equal(chunks, whole)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["squared error", "integer labels"])
 def test_fisher_matrices_are_those_of_the_batch_in_one_piece(name, x64):
     for operator in (so.fisher, so.empirical_fisher):
@@ -123,6 +126,7 @@ def test_fisher_matrices_are_those_of_the_batch_in_one_piece(name, x64):
     assert_equal(sampled, np.mean(expected, axis=0))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
 @pytest.mark.parametrize("estimate", [fisher_sample, ggn_sample, per_example])
 def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, estimate, x64):
@@ -137,6 +141,7 @@ def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, esti
     assert np.all(np.abs(np.mean(squares, axis=0) - expected) <= 5.5 * error + 1e-12)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
 @pytest.mark.parametrize("eigen", [False, True])
 def test_layer_statistics_are_those_of_the_batch_in_one_piece(name, eigen, x64):
@@ -168,6 +173,7 @@ def test_a_leaf_in_no_layer_has_its_grams_in_expectation(x64):
     assert np.all(np.abs(np.mean(found, axis=0) - np.einsum("iaib->ab", exact)) <= 5 * error)
 
 
+@pytest.mark.slow
 def test_deterministic_methods_take_the_same_steps(x64):
     whole, chunks = pair()
     exact = so.scale_by_curvature(so.exact(so.ggn), so.solvers.direct(), so.trust.damping())
@@ -178,6 +184,7 @@ def test_deterministic_methods_take_the_same_steps(x64):
         assert int(one.status) == int(other.status)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", [so.kfac, so.ekfac])
 def test_layerwise_methods_converge_by_chunks(make, x64):
     chunks = pair("integer labels")[1]
@@ -186,6 +193,7 @@ def test_layerwise_methods_converge_by_chunks(make, x64):
     assert solution.value < 0.1 * start
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["kfac", "ekfac", "sophia", "newton_cg", "hessian_free"])
 def test_a_training_step_by_chunks_compiles_once_and_descends(name):
     objective_of = OBJECTIVES["integer labels"][0]
@@ -296,6 +304,7 @@ def temporary(job, objective_of, batch, params, chunk_size=None):
     return jax.jit(run).lower(batch, params).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", JOBS)
 def test_ten_times_the_chunks_take_no_more_memory(name):
     chunk, few, many = 128, 3, 30

@@ -71,6 +71,7 @@ def brute(name, data, params):
     return value, grad, b
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("precise", [True, False])
 def test_gauss_newton_is_that_of_the_parts_side_by_side(precise, name):
@@ -131,6 +132,7 @@ def test_single_examples_and_samples_of_complex_outputs(x64):
     np.testing.assert_allclose(empirical, slopes.T @ slopes / T.size, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("precise", [True, False])
 def test_a_fit_of_complex_data_is_that_of_its_parts(precise):
     with jax.enable_x64(precise):

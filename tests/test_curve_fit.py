@@ -32,6 +32,7 @@ def peer(**options):
 CORRELATED = np.diag(SIGMA**2) + 1e-4 * np.exp(-np.abs(X[:, None] - X[None, :]))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("sigma", [None, SIGMA, CORRELATED], ids=["none", "errors", "covariance"])
 def test_parameters_and_covariance_are_scipys(sigma, absolute, x64):
@@ -59,6 +60,7 @@ def test_a_parameter_the_data_leave_open_is_flagged_and_the_others_are_not(x64):
         np.testing.assert_allclose(fit.standard_errors[k], known.standard_errors[k], rtol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.programs(400)
 def test_errors_beside_a_parameter_that_equal_bounds_hold_are_those_of_a_fit_without_it(

@@ -25,6 +25,7 @@ REGIONS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", [k for k in SEARCHES if k != "gauss_newton"])  # it sees no curve
 def test_a_search_along_a_ray_out_of_the_box_ends_on_the_bound(name):
     f = lambda p: -p[0]
@@ -52,6 +53,7 @@ def boxed(seed, dtype):
     return [jnp.asarray(x, dtype) for x in (a, b, lower, upper, start)]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", [*SEARCHES, *REGIONS])
 def test_boxed_least_squares_end_where_lsq_linear_does(name, x64):
     method = (SEARCHES | REGIONS)[name]
@@ -126,6 +128,7 @@ UNIT_FREE = (
 )  # fmt: skip
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", UNIT_FREE)
 def test_neither_steps_nor_status_change_with_the_units(name, x64):
     method = getattr(so, name)
@@ -150,6 +153,7 @@ OPEN_LOOP = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", [*UNIT_FREE, *OPEN_LOOP])
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_parameters_of_a_large_natural_size_are_no_success_at_the_start(name, start):

@@ -38,6 +38,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_reaches_the_least_squares_solution_that_scipy_finds(name, x64):
     residual, start, (t, y) = decay_problem()
@@ -79,6 +80,7 @@ def test_jit_and_vmap_give_the_single_solves_one_by_one(x64):
         assert int(batched.status[i]) == int(alone.status)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_jitted_solve_traces_the_objective_at_most_three_times(name):
     traces = []
@@ -167,6 +169,7 @@ def test_a_diverging_optimizer_returns_the_last_finite_point():
     assert bool(jnp.all(jnp.isfinite(solution.params))) and bool(jnp.isfinite(solution.value))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["newton", "newton_cg", "levenberg_marquardt", "gauss_newton"])
 def test_a_trial_outside_the_domain_costs_a_shorter_step_and_nothing_else(name, x64):
     """A full step from here reaches the logarithm of a negative number."""
@@ -216,6 +219,7 @@ def test_the_limit_of_precision_is_no_success():
     assert bool(solution.success) == (float(solution.grad_norm) == 0.0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e6])
 def test_rescaling_the_objective_never_makes_an_early_success(factor, x64):
     def value(p):
@@ -233,6 +237,7 @@ def solved_in(data, factor, units, start):
     return so.least_squares(lambda p: factor * residual({k: p[k] / units[k] for k in p}), start)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("residual_factor", "spread"), [(1e-6, 0), (1e6, 0), (1.0, 6), (1e-6, 6)])
 def test_least_squares_is_the_same_after_rescaling_parameters_and_residuals(
     residual_factor, spread, x64
@@ -324,6 +329,7 @@ def test_bad_input_is_answered_in_a_sentence():
         so.minimize(f, jnp.ones(2), so.gauss_newton())
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("nothing", [{}, jnp.zeros(0)], ids=["tree", "array"])
 @pytest.mark.parametrize("name", ["trust_region_newton", "newton", "levenberg_marquardt"])
 def test_without_parameters_a_solve_is_converged_where_it_stands(name, nothing):
@@ -340,6 +346,7 @@ def test_python_numbers_are_parameters_too():
     np.testing.assert_allclose(float(solution.params), 2.0, rtol=1e-5)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("loss", ["sigmoid", "softmax", "poisson"])
 @pytest.mark.parametrize("name", ["levenberg_marquardt", "gauss_newton", "dogleg"])
 def test_a_likelihood_that_is_surely_wrong_is_not_called_optimal(loss, name, x64):
@@ -415,6 +422,7 @@ def test_bad_bounds_are_answered_in_a_sentence():
         so.minimize(f, jnp.ones(2), bounds=3.0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg", "optax.lbfgs"])
 def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
     f = so.sum_of_squares(rosenbrock)
@@ -457,6 +465,7 @@ UNHURRIED = {  # enough for a dozen steps and a rejection among them
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", UNHURRIED)
 def test_factors_kept_across_a_rejection_change_no_step(name, x64):
     """The solve in minimize, against a plain Optax loop that factorises at every update."""
@@ -491,6 +500,7 @@ def test_the_default_is_chosen_by_kind_and_size_and_named():
     assert so.minimize(f, jnp.zeros(3), optax.adam(0.1)).method == "given"
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "name", ["trust_region_newton", "cubic_newton", "bfgs", "lbfgs", "sr1", "dogleg"]
 )

@@ -152,6 +152,7 @@ def test_three_exponentials_in_any_units_are_the_full_fit(x64):
     assert int(fit.solution.steps) < int(full.solution.steps)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("sigma", "absolute"),
     [(None, False), (SIGMA, True), (CORRELATED, False)],

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 import pytest
+from cases import with_slow
 from contract.problems import example_of
 
 import secondorder as so
@@ -272,10 +273,19 @@ REPRESENTATIVES = (
 )
 
 
+def names_where(condition) -> list[str]:
+    return [name for name, method in METHODS.items() if condition(method)]
+
+
 def rows(condition=lambda method: True):
-    """A test over the rows of the table for which the condition holds."""
-    names = [name for name, method in METHODS.items() if condition(method)]
-    return pytest.mark.parametrize("name", names)
+    """A test over the rows of the table for which the condition holds: of a rule on the formula."""
+    return pytest.mark.parametrize("name", names_where(condition))
+
+
+def rows_of_kinds(condition=lambda method: True):
+    """The same, of a rule that one of a kind keeps for the others: the others' tests are slow."""
+    names = with_slow(names_where(condition), lambda name: name in REPRESENTATIVES)
+    return pytest.mark.parametrize(("name",), names)
 
 
 representatives = pytest.mark.parametrize("name", REPRESENTATIVES)

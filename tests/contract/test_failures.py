@@ -1,5 +1,7 @@
 """What can go wrong: indefinite curvature, NaN in batch, gradient or trial, a value left out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +12,18 @@ from contract.table import METHODS, representatives, rows
 from secondorder.solvers import Stop
 
 
-@rows()
-def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
-    step, params, theta = trainer(name, valley), jnp.array([0.0, 2.0]), (1.0, 2.0)
+@functools.cache
+def indefinite():
+    """A point of a valley whose curvature is negative along the gradient."""
+    params, theta = jnp.array([0.0, 2.0]), (1.0, 2.0)
     grad, hessian = jax.grad(valley(theta))(params), jax.hessian(valley(theta))(params)
     assert grad @ hessian @ grad < -1
+    return params, theta
+
+
+@rows()
+def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
+    step, (params, theta) = trainer(name, valley), indefinite()
     outcome = step(params, step.tx.init(params), theta)
     report = diagnostics(outcome.state)
     descends = vdot(outcome.updates, outcome.grads) < 0

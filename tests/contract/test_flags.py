@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from cases import with_slow
 from contract.problems import batch, logistic_start
 from contract.steps import Outcome, trainer, training_step
-from contract.table import METHODS, REPRESENTATIVES, rows
+from contract.table import METHODS, REPRESENTATIVES, rows_of_kinds
 
 import secondorder as so
 
@@ -49,19 +50,18 @@ def test_a_step_needs_no_promotion(name, dtype):
             jax.eval_shape(lambda: one_step(name, dtype))
 
 
-@rows()
+@rows_of_kinds()
 def test_compiled_steps_hand_over_no_nan(name):
     with jax.debug_nans(True):
         trainer(name).run(logistic_start(), batch(), 2)
 
 
-def with_slow(names, quick):
-    """The names as parameters; the others than the quick ones are slow."""
-    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+def some(names, quick):
+    """A test over the names, slow but for the quick ones."""
+    return pytest.mark.parametrize(("name",), with_slow(names, lambda name: name in quick))
 
 
-@pytest.mark.parametrize("name", with_slow(METHODS, REPRESENTATIVES))
-@pytest.mark.programs(400)
+@some(METHODS, ("levenberg_marquardt", "lbfgs", "soap"))
 def test_steps_that_are_not_compiled_have_no_nan_in_between(name):
     with jax.debug_nans(True), jax.disable_jit():
         one_step(name)
@@ -155,35 +155,35 @@ PARTS = {
         so.per_example(so.squared_error(batch()["y"][:, None]), split, batch()["x"])
     ),
 }
-SOLVES = ("minimize", "least_squares", "curve_fit", "a derivative")
-QUICK = ("minimize", "curve_fit", *(part for part in PARTS if not part.startswith(SOLVES)))
+QUICK = ("minimize", "top_eigenpairs", "per_example", "with_curvature")
+LEAKY = ("minimize", "least_squares in a box", "curve_fit", "chunked")
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_needs_no_promotion(part):
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_needs_no_promotion(name):
     with as_written():
-        jax.eval_shape(lambda: jax.tree.leaves(PARTS[part]()))
+        jax.eval_shape(lambda: jax.tree.leaves(PARTS[name]()))
 
 
-@pytest.mark.parametrize("part", ["minimize", "least_squares in a box", "curve_fit", "chunked"])
-def test_a_solve_leaks_no_tracer(part):
+@some(LEAKY, ("curve_fit",))
+def test_a_solve_leaks_no_tracer(name):
     with jax.checking_leaks():
-        jax.eval_shape(lambda: jax.tree.leaves(PARTS[part]()))
+        jax.eval_shape(lambda: jax.tree.leaves(PARTS[name]()))
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@some(REPRESENTATIVES, ("newton_cg", "natural_gradient", "kfac"))
 def test_a_step_leaks_no_tracer(name):
     with jax.checking_leaks():
         jax.eval_shape(lambda: one_step(name))
 
 
-@pytest.mark.parametrize("part", with_slow(PARTS, QUICK))
-def test_a_part_has_no_nan(part):
+@some(PARTS, QUICK)
+def test_a_part_has_no_nan(name):
     with jax.debug_nans(True):
-        PARTS[part]()
+        PARTS[name]()
 
 
-@pytest.mark.parametrize("part", with_slow(PARTS, ("trace", "hessian", "jacobian")))
-def test_a_part_runs_in_python(part):
+@some(PARTS, ("trace", "jacobian"))
+def test_a_part_runs_in_python(name):
     with jax.debug_nans(True), jax.disable_jit():
-        PARTS[part]()
+        PARTS[name]()

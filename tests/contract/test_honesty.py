@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import with_slow
 from contract.hard import BOXED, FREE, OPEN, PROBLEMS, Data, Hard, improved, residual, value
 from contract.table import METHODS
 from tolerances import rounding
@@ -25,8 +26,7 @@ CHANGED = {"newton": {"damping": 0.0}, "newton_of_a_fixed_rate": {"damping": 0.0
 
 
 def quick_or_slow(names):
-    marks = lambda name: () if name in QUICK else pytest.mark.slow
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in names])
+    return pytest.mark.parametrize(("name",), with_slow(names, lambda name: name in QUICK))
 
 
 def objective(data: Data) -> so.Objective:

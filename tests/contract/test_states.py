@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from cases import with_slow
 from contract.problems import batch, join, logistic_start
 from contract.steps import assert_identical, signature, trainer, training_step, vdot
 from contract.table import METHODS, REPRESENTATIVES, representatives, rows
@@ -25,10 +26,12 @@ def test_init_works_on_shapes_alone(name):
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 PLAIN = [(name, "float32") for name in METHODS]
 SPECIAL = [(name, dtype) for name in REPRESENTATIVES for dtype in DTYPES if dtype != "float32"]
-UNDER_X64 = [(name, "float32 under x64") for name in METHODS]  # where a constant is of float64
+# Where a constant is of float64:
+UNDER_X64 = [(name, "float32 under x64") for name in METHODS]
+CASES = with_slow([*UNDER_X64, *SPECIAL], lambda name, case: name in REPRESENTATIVES)
 
 
-@pytest.mark.parametrize(("name", "case"), [*UNDER_X64, *SPECIAL])
+@pytest.mark.parametrize(("name", "case"), CASES)
 def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
     dtype = case.split()[0]
     if dtype not in METHODS[name].dtypes:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from contract.problems import batch, logistic_start
 from contract.steps import assert_close, assert_identical, diagnostics, trainer, training_step
-from contract.table import representatives, rows
+from contract.table import representatives, rows, rows_of_kinds
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import secondorder as so
@@ -23,7 +23,7 @@ def test_parameters_and_state_can_be_donated(name):
     assert_identical(donated, kept)
 
 
-@rows()
+@rows_of_kinds()
 def test_training_under_scan_and_vmap_equals_the_python_loop(name):
     step = training_step(trainer(name).tx)
 
@@ -58,7 +58,7 @@ def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
     assert_close(outcome.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
 
 
-@rows(lambda method: method.matrix_free)
+@rows_of_kinds(lambda method: method.matrix_free)
 def test_explicitly_sharded_parameters_keep_their_sharding(name):
     tx = trainer(name).tx
     data = jnp.linspace(0.5, 1.5, 16)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from contract.problems import affine, batch, join, modules
 from contract.steps import assert_close, signature, trainer, training_step
-from contract.table import METHODS, REPRESENTATIVES, representatives, rows
+from contract.table import METHODS, REPRESENTATIVES, representatives, rows, rows_of_kinds
 
 import secondorder as so
 
@@ -23,7 +23,7 @@ def of_an_affine_model(name):
     return jax.jit(lambda params, state: step(params, state, params))
 
 
-@rows(lambda method: not method.by_leaf)
+@rows_of_kinds(lambda method: not method.by_leaf)
 def test_any_tree_has_updates_and_a_state_of_its_own_shape(name):
     state = trainer(name).tx.init(TREE)
     outcome = jax.eval_shape(of_an_affine_model(name), TREE, state)

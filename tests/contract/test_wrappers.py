@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import with_slow
 from contract.problems import HELD, batch, logistic, logistic_start
 from contract.steps import (
     Outcome,
@@ -19,7 +20,7 @@ from contract.steps import (
     training_step,
     vdot,
 )
-from contract.table import METHODS, REPRESENTATIVES, representatives, rows
+from contract.table import METHODS, REPRESENTATIVES, representatives, rows_of_kinds
 
 import secondorder as so
 
@@ -45,7 +46,7 @@ def injected(name):
     return tx, jax.jit(training_step(tx))
 
 
-@rows()
+@rows_of_kinds()
 def test_options_can_be_injected_as_hyperparameters(name):
     tx, step = injected(name)
     start = logistic_start(), tx.init(logistic_start())
@@ -55,11 +56,12 @@ def test_options_can_be_injected_as_hyperparameters(name):
     assert signature(shown.updates) == signature(start[0])
 
 
-LIVE = [(name, option) for name, method in METHODS.items() for option in method.live]
-INJECTED = sorted({*REPRESENTATIVES, *(name for name, _ in LIVE)}, key=list(METHODS).index)
+OPTIONS = [(name, option) for name, method in METHODS.items() for option in method.live]
+LIVE = with_slow(OPTIONS, lambda name, option: name in REPRESENTATIVES)
+INJECTED = sorted({*REPRESENTATIVES, *(name for name, _ in OPTIONS)}, key=list(METHODS).index)
 
 
-@pytest.mark.parametrize("name", INJECTED)
+@pytest.mark.parametrize(("name",), with_slow(INJECTED, lambda name: name in REPRESENTATIVES))
 def test_injected_hyperparameters_give_the_same_step(name):
     tx, step = injected(name)
     outcome = step(logistic_start(), tx.init(logistic_start()), batch())
@@ -127,7 +129,7 @@ def test_apply_if_finite_passes_updates_through(name):
     assert diagnostics(outcome.state)["steps"] == 1
 
 
-@rows()
+@rows_of_kinds()
 def test_it_descends_along_gradients_that_another_transformation_has_shortened(name):
     params, state = logistic_start(), trainer(name).tx.init(logistic_start())
     shortened = jax.tree.map(lambda leaf: np.float32(1e-2), params)
@@ -176,7 +178,7 @@ def frozen_step(tx):
     return both
 
 
-@rows()
+@rows_of_kinds()
 def test_a_tree_with_gaps_is_taken_for_what_is_left_of_it(name):
     tx = frozen_bias(trainer(name).tx, "partition")
     moved, updates, state = jax.eval_shape(frozen_step(tx), HELD, tx.init(HELD))

@@ -58,6 +58,7 @@ def per_example(loss, model=bare, examples=EXAMPLES):
     return so.per_example(loss, model, examples)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("case", KINDS)
 def test_the_gram_of_any_layers_is_that_of_the_dense_jacobian(x64, monkeypatch, case):
     model, params, _, independent = case()

@@ -21,6 +21,7 @@ import secondorder as so
 from secondorder.curvature import taps
 
 
+@pytest.mark.quick(14)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_inputs_and_sensitivities_sum_to_the_gradient(x64, case):
     model, params, blocks, independent = case()

@@ -34,6 +34,7 @@ MINIMISE = optx.minimise, Minimiser, so.minimize, rosenbrock
 LEAST_SQUARES = optx.least_squares, LeastSquaresSolver, so.least_squares, residual
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("method", "entry"),
     [
@@ -70,6 +71,7 @@ def test_the_solution_is_differentiable_by_the_adjoint_of_optimistix():
     assert jnp.allclose(jax.jacfwd(solve)(jnp.array(3.0)), 6.0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["minimise", "least_squares"])
 def test_the_auxiliary_output_is_that_of_the_solution(kind):
     fn = {"minimise": rosenbrock, "least_squares": residual}[kind]

@@ -77,6 +77,7 @@ def assert_no_nan(params, state):
     assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
+@pytest.mark.quick(3)
 @every_method
 def test_it_learns(name):
     _, state, values = train(name, start(), steps=25)
@@ -84,6 +85,7 @@ def test_it_learns(name):
     assert_no_nan(start(), state)
 
 
+@pytest.mark.quick(2)
 @every_method
 def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
     params, state, _ = train(name, start(), steps=3)
@@ -96,6 +98,7 @@ def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
     assert train(name, moved, steps=3, state=after)[2][-1] <= train(name, params, steps=1)[2][-1]
 
 
+@pytest.mark.quick(2)
 @every_method
 def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     params, state, _ = train(name, start(dead=-100.0))  # no unit ever fires
@@ -105,6 +108,7 @@ def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     assert np.any(params["bias"] != 0)
 
 
+@pytest.mark.quick(2)
 @every_method
 def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     alive, state, _ = train(name, start(), steps=3)

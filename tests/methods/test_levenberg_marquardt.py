@@ -68,6 +68,7 @@ def test_the_first_step_solves_the_damped_problem(x64):
     np.testing.assert_allclose(points[1] - START, np.linalg.lstsq(stacked, target)[0], rtol=1e-10)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(
     "units",
     [[1e-6, 1.0, 1e6], [1e6, 1e-6, 1.0], [1e6, 1e6, 1e6], [1e-6, 1e-6, 1e-6]],
@@ -84,6 +85,7 @@ def test_rescaling_the_parameters_changes_nothing(x64, method, units):
         assert a["accepted"] == b["accepted"]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 @each
 def test_rescaling_the_residuals_changes_nothing(x64, method, unit):

@@ -82,6 +82,7 @@ def assert_no_nan(params, state):
     assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
+@pytest.mark.quick(3)
 @every_method
 def test_it_learns(name):
     _, state, values = train(name, start(), steps=40)
@@ -89,6 +90,7 @@ def test_it_learns(name):
     assert so.diagnostics(state)["rejections"] == 0
 
 
+@pytest.mark.quick(3)
 @every_method
 def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     params, state, _ = train(name, start(dead=-100.0))  # no unit ever fires
@@ -98,6 +100,7 @@ def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     assert np.any(params["bias"] != 0)
 
 
+@pytest.mark.quick(3)
 @every_method
 def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     alive, state, _ = train(name, start(), steps=3)
@@ -105,6 +108,7 @@ def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     assert_no_nan(*train(name, dead, steps=3, state=state)[:2])
 
 
+@pytest.mark.quick(2)
 @each_kind
 def test_a_batch_of_one(name):
     params, state, values = train(name, start(), X[:1], Y[:1], steps=10)
@@ -112,6 +116,7 @@ def test_a_batch_of_one(name):
     assert values[-1] < values[0]
 
 
+@pytest.mark.quick(5)
 @every_method
 @pytest.mark.parametrize("rate", [1e6, 1e30])
 def test_a_huge_learning_rate_leaves_no_nan(name, rate):
@@ -119,6 +124,7 @@ def test_a_huge_learning_rate_leaves_no_nan(name, rate):
     assert_no_nan(params, state)
 
 
+@pytest.mark.quick(3)
 @every_method
 def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
     params, state, _ = train(name, start(), steps=3)

@@ -25,6 +25,7 @@ def expected(name):
         return np.asarray(jax.jit(lambda p: oracles.hessian(value, p))(problem.params))
 
 
+@pytest.mark.quick(17)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_hessian_is_the_one_by_brute_force(name, dtype):

@@ -165,6 +165,7 @@ def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(eps, name):
         assert oracles.relative_error(b, exact.T @ exact) < 1e4 * eps
 
 
+@pytest.mark.quick(3)
 @every_model
 def test_least_squares_and_curve_fit_end_at_the_truth(eps, name):
     model, _, start, truth = MODELS[name]
@@ -183,6 +184,7 @@ def test_least_squares_and_curve_fit_end_at_the_truth(eps, name):
     assert so.diagnostics(solution.state)["order"] == accelerated
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("name", "method"),
     [
@@ -203,6 +205,7 @@ def test_every_method_of_residuals_takes_the_modes_there_are(eps, name, method):
     np.testing.assert_allclose(solution.params, truth, rtol=10 * eps**0.5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["adjoint", "inner solve"])
 def test_the_default_of_minimize_and_its_implicit_derivative(x64, name):
     model, plain, start, truth = MODELS[name]
@@ -317,6 +320,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_model_with_a_program_within_serves_in_and_out_of_loops(x64, name):
     model = PROGRAMS[name]

@@ -60,6 +60,7 @@ def products(objective, params):
     return found
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", LOSSES)
 def test_products_with_sharded_parameters_are_those_of_one_device(mesh, name):
     alone, spread = place(mesh)

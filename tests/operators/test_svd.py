@@ -57,6 +57,7 @@ def test_one_matrix_of_a_batch_that_fails_leaves_the_others_as_they_are(lapack, 
     np.testing.assert_allclose(jax.vmap(thin_svd)(a)[1], each, rtol=1e-13)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("batch", [False, True])
 def test_derivatives_are_those_of_the_formula(lapack, batch, x64):
     a = jnp.asarray(with_a_large_entry())

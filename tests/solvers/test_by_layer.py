@@ -79,6 +79,7 @@ EXACT = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("f", "name"),
     [(SQUARES, "cg"), (CLASSES, "cg"), (None, "cg"), (SQUARES, "dual"), (CLASSES, "direct")],

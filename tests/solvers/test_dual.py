@@ -58,6 +58,7 @@ def test_a_step_is_the_same_in_either_space(matrix, damping):
     np.testing.assert_allclose(padded.direction, step.direction, rtol=1e-9)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", sorted(set(problems.SPLIT) - {"soft_l1_fit", "cauchy_fit"}))
 def test_any_convex_loss_and_tree_of_outputs_gives_the_dense_step(name):
     problem = problems.SPLIT[name](jnp.float64)
@@ -111,6 +112,7 @@ def test_one_sample_is_enough_for_a_step():
     np.testing.assert_allclose(step.direction, expected(f, p, 1e-3), rtol=1e-9)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
 def test_chunks_give_the_step_of_the_whole(count):
     x = np.random.default_rng(1).normal(size=(count, 3))
@@ -144,6 +146,7 @@ def test_the_grams_of_chunks_hold_the_rows_of_two_chunks_at_most():
     np.testing.assert_allclose(gram(4)(params), np.full((64, 64), 3000.0))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
 def test_momentum_is_springs_recursion(matrix):
     """φₖ = argmin ‖A φ + rₖ‖² + λ‖φ − μ φₖ₋₁‖², by its normal equations, each batch another A."""
@@ -247,6 +250,7 @@ def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):
     assert step.products == 3 + step.iterations + 1 + (4 if relative else 0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
 def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
     f = so.sum_of_squares(lambda p: jnp.sinh(0.3 * matrix @ p) - 1)
@@ -268,6 +272,7 @@ def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
     assert jax.tree.structure(after) == jax.tree.structure(dual(solver=TIGHT).init(p))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
 def test_an_inner_solver_takes_chunks_and_any_convex_loss(count):
     x = np.random.default_rng(1).normal(size=(count, 3))

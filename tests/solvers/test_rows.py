@@ -1,5 +1,6 @@
 """What the row solvers share: parameters that the start does not show, and what may be claimed."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -7,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from cases import with_slow
 
 import secondorder as so
 
-RNG = np.random.default_rng(100)
 METHODS = [so.levenberg_marquardt, so.gauss_newton, so.dogleg, so.hybrid_newton]
 T = np.linspace(0.0, 5.0, 40)
 
@@ -42,12 +43,17 @@ HIDDEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", HIDDEN)
+QUICK = list(zip(HIDDEN, METHODS, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    with_slow(itertools.product(HIDDEN, METHODS), lambda *case: case in QUICK),
+)
 def test_a_parameter_that_the_start_does_not_show_is_found(name, method, x64):
     model, start, truth, noise = HIDDEN[name]
     clean = model(jnp.array(truth), T)
-    y = clean + noise * RNG.normal(size=clean.shape)
+    y = clean + noise * np.random.default_rng(100).normal(size=clean.shape)
     residual = lambda p: model(p, T) - y
     solution = jax.jit(lambda p: so.least_squares(residual, p, method()))(jnp.array(start))
     best = scipy.optimize.least_squares(jax.jit(residual), truth, jac=jax.jit(jax.jacfwd(residual)))

@@ -201,6 +201,7 @@ def quadratic(matrix):
     return so.hessian(lambda p: 0.5 * jnp.vdot(p, matrix @ p), like), like
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("precision", "n"),
     [(jnp.float32, 1), (jnp.float32, 2), (jnp.float32, 8), (jnp.float32, 33), (jnp.float64, 3)],
@@ -267,6 +268,7 @@ def test_errors_scale_with_the_operator_where_their_squares_under_or_overflow():
             np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-3 * scale)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("precision", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_part_of_the_error(precision):
     matrix = jnp.diag(jnp.geomspace(1, 100, 12)).astype(precision)
@@ -285,6 +287,7 @@ def test_half_precision_is_part_of_the_error(precision):
     assert np.all(np.abs(trace - exact.sum()) <= spread)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("steps", [3, 10, 20])
 def test_the_error_of_few_steps_covers_what_is_left_open(steps):
     # Eigenvalues that few steps do not reach, and ones that ten do.

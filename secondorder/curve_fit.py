@@ -15,8 +15,9 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
 from secondorder import checks, tree
+from secondorder.curvature.taps.programs import as_one_program
 from secondorder.loop import Status
-from secondorder.minimize import Solution, least_squares
+from secondorder.minimize import Solution, box_of, least_squares
 from secondorder.operators.dense import unravel
 from secondorder.operators.jacobian import Jacobian, linearize
 from secondorder.projection import frame, rank, scaled_svd, separate, without_linear
@@ -180,19 +181,31 @@ def curve_fit(
             )
         return whiten(predicted - y)
 
-    options: dict[str, Any] = {"tol": tol, "max_steps": max_steps}
     parts = None if separable is None else separate(residual, params, separable)
     held = _held(bounds, params)
-    if parts is None:
-        solution = least_squares(residual, params, optimizer, bounds=bounds, **options)
-        like = solution.params
-    else:
+    searched, objective = params, residual
+    if parts is not None:
         bounds = without_linear(bounds, parts, params)
-        start = parts.searched
-        solution = least_squares(parts.projected, start, optimizer, bounds=bounds, **options)
-        like = parts.whole(solution.params)
-        solution = _truthful(solution, parts.bent(like))
-    at = linearize(residual, like)
+        searched, objective = parts.searched, parts.projected
+    box_of(bounds, searched)  # refused here, where they are known
+
+    def fit() -> Fit:
+        solution = least_squares(
+            objective, searched, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
+        )
+        like = solution.params
+        if parts is not None:
+            like = parts.whole(solution.params)
+            solution = _truthful(solution, parts.bent(like))
+        return _fit(solution, linearize(residual, like), like, held, absolute_sigma)
+
+    return as_one_program(fit)
+
+
+def _fit(
+    solution: Solution, at: Jacobian, like: Params, held: jax.Array, absolute_sigma: bool
+) -> Fit:
+    """The fit with its covariance and errors, from the Jacobian at the solution."""
     rows = jnp.where(held[None, :], 0, _rows(at))
     u, m = frame(rows)
     inverse = jnp.matmul(m, m.T, precision="highest")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import checks, losses, tree
+from secondorder.curvature.taps.programs import as_one_program
 from secondorder.implicit import attach, opened
 from secondorder.loop import (
     Evaluations,
@@ -154,33 +155,52 @@ def minimize(
         value_fn = _first_of(value_fn, "minimize")
     earlier = params if isinstance(params, Solution) else None
     params = _start(earlier.params if earlier else params)
-    box = _box(bounds, params)
+    box = box_of(bounds, params)
     inside = params if box is None else jax.tree.map(jnp.clip, params, *box)
-    fixed = jax.lax.stop_gradient(box)  # the loop has no derivative; the solution's is implicit
     name, chosen = _chosen(optimizer, tree.size(params))
 
     build, theta = opened(value_fn, jax.lax.stop_gradient(inside))
+    fn = build(jax.lax.stop_gradient(theta))
+    jax.eval_shape(checks.number(fn, "minimize"), inside)
     problem = Problem(
-        fn=build(jax.lax.stop_gradient(theta)),
+        fn=fn,
         optimizer=optax.with_extra_args_support(chosen),
         tol=float(jnp.finfo(tree.dtype(params)).eps) ** 0.5 if tol is None else tol,
         max_steps=max_steps,
-        box=fixed,
+        box=jax.lax.stop_gradient(box),  # the solution's derivative is implicit
         callback=callback,
     )
-    jax.eval_shape(checks.number(problem.fn, "minimize"), inside)
-    if earlier is None:
-        loop = begin(problem, jax.lax.stop_gradient(inside), history)
-    else:
-        running = jnp.full_like(earlier.loop.status, Status.RUNNING.value)
-        loop = earlier.loop._replace(status=running)
-    end = run(problem, loop)
+
+    def solve() -> Solution:
+        if earlier is None:
+            loop = begin(problem, jax.lax.stop_gradient(inside), history)
+        else:
+            running = jnp.full_like(earlier.loop.status, Status.RUNNING.value)
+            loop = earlier.loop._replace(status=running)
+        return _ended(run(problem, loop), build, theta, params, inside, box, name)
+
+    solution = as_one_program(solve)
+    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+
+
+def _ended(
+    end: Loop,
+    build: Callable,
+    theta: Any,
+    start: Params,
+    inside: Params,
+    box: tuple[Params, Params] | None,
+    name: str,
+) -> Solution:
+    """The solution where a loop has ended, differentiable in ``theta`` and ``box``."""
+    fixed = jax.lax.stop_gradient(box)
     free = free_params(end.params, end.grad, fixed)
     held = active(end.params, end.grad, fixed)
-    params_out, value = attach(build, theta, end.params, end.value, held, box)
-    moved = [jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (params, inside)), strict=True)]
+    params, value = attach(build, theta, end.params, end.value, held, box)
+    pairs = zip(jax.tree.leaves(start), jax.tree.leaves(inside), strict=True)
+    moved = [jnp.any(a != b) for a, b in pairs]
     return Solution(
-        params=params_out,
+        params=params,
         value=value,
         grad_norm=end.grad_norm if box is None else tree.norm(tree.only(free, end.grad)),
         steps=end.steps,
@@ -192,7 +212,6 @@ def minimize(
         loop=end,
         unit=jnp.ones((), end.value.dtype),
         method=name,
-        aux=both(params_out)[1] if has_aux else None,
     )
 
 
@@ -254,49 +273,56 @@ def least_squares(
                 "Return the residuals themselves, unsquared and unsummed (jnp.atleast_1d for a "
                 "single one), or call minimize for a scalar objective."
             )
-        return (
-            outputs
-            if loss is not None
-            else jax.tree.map(lambda r: r / unit.astype(r.dtype), outputs)
-        )
+        return outputs
 
     where = params.params if isinstance(params, Solution) else params
     tree.check_real(where)
-    unit = params.unit if isinstance(params, Solution) else jnp.ones(())
-    if loss is None and not isinstance(params, Solution):
-        unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
-    objective = Objective(losses.half_sum_of_squares() if loss is None else loss, vector)
     name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
-    solution = minimize(
-        objective,
-        params,
-        optimizer,
-        tol=tol,
-        max_steps=max_steps,
-        bounds=bounds,
-        history=history,
-        callback=callback,
-    )
-    history_ = solution.history
-    if history_ is not None:
-        value, slopes = (unit * (unit * x) for x in history_[:2])
-        history_ = history_._replace(value=value, grad_norm=slopes)
+    box_of(bounds, _start(where))  # refused here, where they are known
+
+    def solve() -> Solution:
+        unit = params.unit if isinstance(params, Solution) else jnp.ones(())
+        if loss is None and not isinstance(params, Solution):
+            unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
+        scaled = lambda r: jax.tree.map(lambda x: x / unit.astype(x.dtype), r)
+        whole = vector if loss is not None else lambda p: scaled(vector(p))
+        solution = minimize(
+            Objective(losses.half_sum_of_squares() if loss is None else loss, whole),
+            params,
+            optimizer,
+            tol=tol,
+            max_steps=max_steps,
+            bounds=bounds,
+            history=history,
+            callback=callback,
+        )
+        return _in_units(dataclasses.replace(solution, method=name), unit)
+
+    solution = as_one_program(solve)
+    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+
+
+def _in_units(solution: Solution, unit: jax.Array) -> Solution:
+    """The solution of a problem whose residuals were divided by ``unit``, in those of the user."""
+    squared = lambda x: unit * (unit * x)
+    history = solution.history
+    if history is not None:
+        value, grad_norm = map(squared, history[:2])
+        history = history._replace(value=value, grad_norm=grad_norm)
     return dataclasses.replace(
         solution,
-        value=unit * (unit * solution.value),
-        grad_norm=unit * (unit * solution.grad_norm),
-        history=history_,
+        value=squared(solution.value),
+        grad_norm=squared(solution.grad_norm),
+        history=history,
         unit=unit,
-        method=name,
-        aux=both(solution.params)[1] if has_aux else None,
     )
 
 
 def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
     """One; or a power of two near the largest residual, where its square is out of range."""
     with checks.traced("least_squares", "residual"):
-        sizes = lambda p: checks.as_arrays(residual(p), "least_squares", "residual")
-        peak = jax.jit(lambda p: tree.max_abs(jax.tree.map(jnp.abs, sizes(p))))(params)
+        sizes = checks.as_arrays(residual(params), "least_squares", "residual")
+        peak = tree.max_abs(jax.tree.map(jnp.abs, sizes))
     limits = jnp.finfo(peak.dtype)
     extreme = (peak < float(limits.tiny) ** 0.25) | (peak > float(limits.max) ** 0.25)
     return jnp.where(extreme, tree.power_of_two(peak), 1)
@@ -341,7 +367,7 @@ def _start(params: Params) -> Params:
     return jax.tree.map(settled, params)
 
 
-def _box(bounds: Any, params: Params) -> tuple[Params, Params] | None:
+def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
     """Bounds as two trees like ``params``."""
     if bounds is None:
         return None

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
+
+import jax
+
+
+def as_one_program(fn: Callable, *args: Any) -> Any:
+    """``fn(*args)``, compiled as one program.
+
+    Arrays that ``fn`` closes over are arguments of it, as large as they may be: constants would be
+    written into the program, and folded by the compiler.
+    """
+    if jax.config.jax_disable_jit:
+        return fn(*args)
+    program, outputs = jax.make_jaxpr(fn, return_shape=True)(*args)
+    run = lambda consts, leaves: jax.core.eval_jaxpr(program.jaxpr, consts, *leaves)
+    leaves = jax.jit(run, inline=True)(program.consts, jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(outputs), leaves)
 
 
 def is_literal(atom: Any) -> bool:

@@ -141,9 +141,9 @@ def test_the_optimum_of_ridge_regression_is_that_of_a_longer_least_squares_probl
     rows = np.concatenate([x / len(y) ** 0.5, ridge.PENALTY**0.5 * np.eye(x.shape[1])])
     w = np.linalg.lstsq(rows, np.concatenate([y / len(y) ** 0.5, np.zeros(x.shape[1])]))[0]
     value, grad = measured("ridge")[1](jnp.asarray(w))
-    assert_close(value, ridge.PROBLEM.optimum)
+    assert_close(value, ridge.PROBLEM.optimum, 10)
     assert_close(grad, 0, 400, norm=np.linalg.norm(x.T @ y) / len(y))
-    assert_close([x.mean(0), x.std(0)], [np.zeros(10), np.ones(10)])
+    assert_close([x.mean(0), x.std(0)], [np.zeros(10), np.ones(10)], len(y) ** 0.5)
     curvature = rows.T @ rows
     assert np.linalg.cond(curvature) == pytest.approx(400, rel=0.1)
 
@@ -157,7 +157,7 @@ def test_the_truncated_decomposition_is_the_optimum_of_the_factorisation(x64):
         "right": jnp.asarray(vt[:rank].T * s[:rank] ** 0.5),
     }
     value, grad = measured("matrix-factorisation")[1](params)
-    assert_close(value, matrix_factorisation.PROBLEM.optimum)
+    assert_close(value, matrix_factorisation.PROBLEM.optimum, 10)
     for leaf in grad.values():
         assert_close(leaf, 0, norm=s[0] ** 1.5)
     assert matrix.shape == (26, 40) and "26 x 40" in matrix_factorisation.PROBLEM.description
@@ -171,7 +171,7 @@ def test_the_quadratic_has_the_spectrum_it_claims(x64):
     assert_close(np.linalg.eigvalsh(matrix), quadratic.EIGENVALUES)
     assert np.linalg.cond(matrix) == pytest.approx(1e4)
     metrics = quadratic.metrics(params, quadratic.load())
-    assert_close(list(metrics.values()), 1)
+    assert_close(list(metrics.values()), 1, 10)
     assert list(metrics) == ["mode_1e-04", "mode_1e-03", "mode_1e-02", "mode_1e-01", "mode_1e+00"]
     assert float(value_and_grad(jnp.zeros_like(params))[0]) == quadratic.PROBLEM.optimum
 

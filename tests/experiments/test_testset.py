@@ -311,7 +311,8 @@ def test_a_residual_agrees_with_its_formula_written_a_term_at_a_time(name):
     # In the unit cube every formula is defined.
     point = np.random.default_rng(0).uniform(0.1, 0.9, MGH[name].n)
     expected = by_hand(name, lambda i: point[i - 1], MGH[name].n)
-    assert_close(compiled(name)(point)[0], expected, norm=max(1, np.max(np.abs(expected))))
+    size = max(1, np.max(np.abs(expected)))
+    assert_close(compiled(name)(point)[0], expected, 10, norm=size)  # of terms that cancel
 
 
 def test_the_angle_of_the_helical_valley_is_continuous_but_for_one_cut():
@@ -343,7 +344,7 @@ def test_the_minima_of_a_classical_function_are_minima(name, n):
     assert [minimum.value for minimum in problem.minima] == sorted(m.value for m in problem.minima)
     for point, stated in problem.minima:
         value, gradient, hessian = derivatives(jnp.array(point))
-        assert_close(value, stated, norm=max(1, abs(stated)))
+        assert_close(value, stated, 100, norm=max(1, abs(stated)))  # of terms that cancel
         assert np.linalg.norm(gradient) < rounding(norm=1e3)  # of its terms
         if name != "ackley":  # a cone
             assert np.linalg.eigvalsh(hessian)[0] > 0
@@ -382,7 +383,7 @@ def test_a_classical_function_has_the_value_that_a_pencil_finds(name):
     for dtype in (jnp.float32, jnp.float64):
         found = jax.jit(CLASSICAL[name].function)(jnp.array(point, dtype))
         assert found.dtype == dtype
-        assert_close(found, value)
+        assert_close(found, value, 10)
 
 
 # ---------------------------------------------------------------------------------------- large
@@ -441,7 +442,7 @@ def test_chained_functions_are_sums_over_their_links():
 def test_the_hessian_of_the_quadratic_has_the_stated_eigenvalues():
     problem = LARGE["quadratic"](12)
     hessian = jax.hessian(problem.function)(jnp.asarray(problem.start))
-    assert_close(np.linalg.eigvalsh(hessian), eigenvalues(12))
+    assert_close(np.linalg.eigvalsh(hessian), eigenvalues(12), 12)
     assert np.all(hessian != 0)
 
 

@@ -74,12 +74,13 @@ def test_it_leaves_a_region_of_negative_curvature(x64):
     np.testing.assert_allclose(np.abs(points[-1]), [1, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("unit", [2.0**-20, 2.0**20])  # without roundings of their own
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
 def test_a_common_unit_of_the_parameters_changes_nothing(x64, unit):
     start = jnp.array([-1.2, 1.0])
     points, _ = run(so.newton_cg(), rosenbrock, start, 20)
     rescaled, _ = run(so.newton_cg(), lambda q: rosenbrock(q / unit), start * unit, 20)
-    assert_close(rescaled / unit, points, 2500)
+    # The Hessian is of condition 2500, and a step magnifies what the one before has rounded.
+    assert_close(rescaled / unit, points, 2500**2)
 
 
 def test_the_product_limit_holds(x64):

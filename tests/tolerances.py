@@ -3,11 +3,13 @@
 Each processor sums in an order of its own, so one's rounding error is no bound of another's.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 
-def rounding(condition=1.0, norm=1.0, dtype="float64", c: float = 100.0) -> float:
+def rounding(condition=1.0, norm=1.0, dtype: Any = "float64", c: float = 100.0) -> float:
     """``c · ε · condition · norm``, of results of this size, found at this condition number.
 
     A hundred operations in a row may add up, whatever their order: hence ``c`` of 100 or more.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tolerances import rounding
 
 import secondorder as so
 from secondorder.curvature import taps
@@ -70,7 +71,7 @@ def cut_to_the_first_example(use: taps.Use) -> taps.Use:
 
 
 def check(
-    model: Callable, params: Any, tolerance: float = 1e-12, independent: bool = True
+    model: Callable, params: Any, tolerance: float = rounding(10), independent: bool = True
 ) -> Found:
     """Holds the outputs, the gradients and the statistics against the model itself.
 

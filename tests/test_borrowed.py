@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tolerances import assert_close
 
 import secondorder as so
 from secondorder import curvature, solvers, trust
@@ -105,7 +106,7 @@ def assert_memory_is_of_the_second(remembered):
     memory = lambda p: remembered.at(grad, remembered.init(p), p, pair[1], DAMPING)[1]
     expected = jax.jit(memory)(p)
     found, expected = state.curvature.averages, expected.averages
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
+    jax.tree.map(assert_close, found, expected)
 
 
 @pytest.mark.quick(1)

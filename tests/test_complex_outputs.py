@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from tolerances import assert_close
 
 import secondorder as so
 
@@ -124,12 +125,12 @@ def test_single_examples_and_samples_of_complex_outputs(x64):
         return [so.dense(op, p) for op in (*exact, drawn, one_by_one)]
 
     ggn, fisher, drawn, empirical = found(p)
-    np.testing.assert_allclose(ggn, expected, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(fisher, expected, rtol=1e-10, atol=1e-12)
+    assert_close(ggn, expected)
+    assert_close(fisher, expected)
     assert oracles.relative_error(drawn, expected) < 0.1
     one = lambda p, n: 0.5 * jnp.abs(wave(p)[n] - data[n]) ** 2
     slopes = jax.vmap(jax.grad(one), (None, 0))(p, jnp.arange(T.size))
-    np.testing.assert_allclose(empirical, slopes.T @ slopes / T.size, rtol=1e-10, atol=1e-12)
+    assert_close(empirical, slopes.T @ slopes / T.size)
 
 
 @pytest.mark.quick(1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from tolerances import assert_close
 
 import secondorder as so
 from secondorder.curve_fit import student_quantile
@@ -40,7 +41,7 @@ def test_parameters_and_covariance_are_scipys(sigma, absolute, x64):
     params, covariance = peer(sigma=sigma, absolute_sigma=absolute)
     assert bool(fit.solution.success)
     np.testing.assert_allclose([fit.params[k] for k in "abc"], params, rtol=1e-5)
-    np.testing.assert_allclose(fit.covariance, covariance, rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(fit.covariance, covariance, rtol=1e-4)
     errors = [fit.standard_errors[k] for k in "abc"]
     np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance)), rtol=1e-4)
     assert all(bool(fit.determined[k]) for k in "abc")
@@ -82,7 +83,7 @@ def test_errors_beside_a_parameter_that_equal_bounds_hold_are_those_of_a_fit_wit
     assert low["b"] == high["b"] == 1.4
     curve = lambda p, x: p["b"] * x + p["c"]
     errors = fit.prediction_errors(curve, jnp.array([0.0, 2.0]))
-    np.testing.assert_allclose(errors, np.full(2, fit.standard_errors["c"]), rtol=1e-12)
+    assert_close(errors, np.full(2, fit.standard_errors["c"]))
 
 
 def test_a_held_parameter_of_an_array_is_told_from_its_neighbours_and_from_an_open_one(x64):
@@ -136,7 +137,7 @@ def test_intervals_are_students_and_normal_for_absolute_errors(x64):
     for freedom in (1.0, 4.0, 22.0, 300.0):
         expected = scipy.stats.t.ppf(0.975, freedom)
         np.testing.assert_allclose(student_quantile(0.975, jnp.array(freedom)), expected, rtol=1e-8)
-    np.testing.assert_allclose(student_quantile(0.975, jnp.inf), 1.959963984540054, rtol=1e-9)
+    assert_close(student_quantile(0.975, jnp.inf), 1.959963984540054, 10)
     fit = so.curve_fit(model, X, Y, start())
     low, high = fit.confidence_intervals(0.9)
     half = scipy.stats.t.ppf(0.95, 22) * fit.standard_errors["b"]
@@ -149,7 +150,7 @@ def test_errors_of_the_curve_follow_from_the_covariance(x64):
     points = jnp.array([0.0, 1.0])
     rows = jax.vmap(lambda x: jnp.stack(jax.tree.leaves(jax.grad(model)(fit.params, x))))(points)
     expected = np.sqrt(np.diag(rows @ fit.covariance @ rows.T))
-    np.testing.assert_allclose(fit.prediction_errors(model, points), expected, rtol=1e-10)
+    assert_close(fit.prediction_errors(model, points), expected, np.linalg.cond(fit.covariance))
 
 
 def test_fits_run_under_jit_and_vmap(x64):

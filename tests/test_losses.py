@@ -12,6 +12,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 from problems import draw
+from tolerances import assert_close, condition_of, rounding
 
 import secondorder as so
 from secondorder.losses import AnyLoss, Elementwise, Loss, as_loss
@@ -126,7 +127,7 @@ def test_the_value_is_the_formula(name, x64):
     loss, _, formula = CASES[name]
     value = jax.jit(loss)(outputs_of(name))
     assert value.shape == () and value.dtype == jnp.float64
-    np.testing.assert_allclose(value, formula() if callable(formula) else formula, rtol=1e-12)
+    assert_close(value, formula() if callable(formula) else formula)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -155,9 +156,9 @@ def test_the_root_and_the_residual_split_the_curvature_and_the_slope(name, x64):
         return of(loss.curvature), of(loss.root), of(loss.root_transpose), slopes
 
     m, s, transposed, (through_root, slope) = parts(outputs_of(name))
-    assert oracles.relative_error(s @ s.T, m) < 1e-12
-    assert oracles.relative_error(transposed, s.T) < 1e-12
-    np.testing.assert_allclose(oracles.flat(through_root), oracles.flat(slope), atol=1e-12)
+    assert oracles.relative_error(s @ s.T, m) < rounding()
+    assert oracles.relative_error(transposed, s.T) < rounding()
+    assert_close(oracles.flat(through_root), oracles.flat(slope), condition_of(m))
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -246,8 +247,8 @@ def test_a_robust_loss_is_scipys(name, scale, x64):
     )
     np.testing.assert_array_equal(peer.x, r)  # it has not moved: the cost is that of r
     value, slope = jax.jit(jax.value_and_grad(RHO[name](scale)))(jnp.asarray(r))
-    np.testing.assert_allclose(value, peer.cost, rtol=1e-12)
-    np.testing.assert_allclose(slope, peer.grad, rtol=1e-12, atol=1e-15)
+    assert_close(value, peer.cost)
+    np.testing.assert_allclose(slope, peer.grad, rtol=rounding())
 
 
 @pytest.mark.parametrize("name", RHO)
@@ -262,10 +263,11 @@ def test_robust_curvature_is_exact_near_zero_and_positive_far_out(name, x64):
 
     bend, slope, second = map(np.asarray, parts(r))
     weight = slope / r  # ρ', the weight of iteratively reweighted least squares
-    assert np.all(bend > 0) and np.all(bend <= 1 + 1e-12)
-    np.testing.assert_allclose(bend[:20], second[:20], rtol=1e-10)
-    exact = np.isclose(bend, second, rtol=1e-9)
-    reweighted = np.isclose(bend, weight, rtol=1e-9)
+    assert np.all(bend > 0) and np.all(bend <= 1 + rounding())
+    np.testing.assert_allclose(bend[:20], second[:20], rtol=rounding())
+    is_close = functools.partial(np.isclose, rtol=rounding(100), atol=0)
+    exact = is_close(bend, second)
+    reweighted = is_close(bend, weight)
     assert np.all(exact | reweighted)
     assert np.all(reweighted | (second > 0))  # where the loss bends down, the weight takes over
     assert np.all(np.abs(slope / bend) <= 10 * np.abs(r))  # no step leaps far beyond the residual
@@ -282,7 +284,7 @@ def test_the_second_order_weight_is_dropped_where_the_docstring_says(name, x64):
     r = scale * REACH[name] * jnp.array([1 - 1e-6, 1 + 1e-6])
     bend, second = loss.curvature(r, jnp.ones(2)), jax.vmap(jax.grad(jax.grad(loss)))(r)
     weight = jax.grad(loss)(r) / r
-    np.testing.assert_allclose(bend, [second[0], weight[1]], rtol=1e-10)
+    np.testing.assert_allclose(bend, [second[0], weight[1]], rtol=rounding(100))
     assert weight[1] > second[1] + 0.05  # else the line above could not tell them apart
 
 
@@ -523,9 +525,9 @@ class LogCosh(Elementwise):
 def test_a_users_own_loss_has_all_of_it(x64):
     z, t = jnp.asarray(Z), jnp.asarray(T)
     own, plain = LogCosh(t), AnyLoss(lambda z: jnp.mean(jnp.sum(jnp.log(jnp.cosh(z - t)), -1)))
-    np.testing.assert_allclose(own(z), plain(z), rtol=1e-12)
-    np.testing.assert_allclose(own.curvature(z, z), plain.curvature(z, z), rtol=1e-10)
-    np.testing.assert_allclose(own.root(z, own.residual(z)), jax.grad(plain)(z), rtol=1e-10)
+    assert_close(own(z), plain(z))
+    assert_close(own.curvature(z, z), plain.curvature(z, z))
+    assert_close(own.root(z, own.residual(z)), jax.grad(plain)(z))
     assert as_loss(own) is own
     with pytest.raises(TypeError, match="no targets to sample"):
         own.sample(jax.random.key(0), z)
@@ -540,9 +542,9 @@ def test_a_plain_loss_that_bends_down_has_the_root_of_its_upward_part_and_of_wei
         return s @ s.T, loss.curvature(z, jnp.ones(3)), loss.root(z, loss.residual(z))
 
     upward, product, slope = parts(jnp.array([1.0, 2.0, 3.0]))
-    np.testing.assert_allclose(upward, np.diag([2.0, 0.0, 5 / 3]), atol=1e-12)
-    np.testing.assert_allclose(product, [2.0, -6.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(slope, [2.0, 0.0, 5.0], atol=1e-12)  # what the root can reach
+    assert_close(upward, np.diag([2.0, 0.0, 5 / 3]))
+    assert_close(product, [2.0, -6.0, 0.0])
+    assert_close(slope, [2.0, 0.0, 5.0])  # what the root can reach
 
 
 # --------------------------------------------------------- a loss of one's own without curvature
@@ -569,8 +571,8 @@ def test_a_loss_of_ones_own_beyond_its_bend_has_the_weights_of_the_library(x64, 
         ]
 
     (found, slope), (expected, _) = parts(r)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    np.testing.assert_allclose(slope, jax.grad(own)(r), rtol=1e-10)
+    assert_close(found, expected)
+    assert_close(slope, jax.grad(own)(r))
 
 
 @pytest.mark.parametrize("precise", [True, False])
@@ -608,7 +610,7 @@ def test_a_convex_loss_of_ones_own_gets_no_weight_where_it_has_no_slope(x64):
         ]
 
     found, expected = matrices(z)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert_close(found, expected, norm=1)
 
 
 def test_a_sample_of_many_outputs_is_the_symmetric_root_of_the_curvature_times_signs():

@@ -7,6 +7,7 @@ import optax
 import oracles
 import problems
 import pytest
+from tolerances import assert_close
 
 import secondorder as so
 from secondorder.objective import BatchedModel, as_objective
@@ -20,7 +21,7 @@ def test_an_objective_is_the_loss_after_the_model(name, x64):
         value = jax.jit(objective)(problem.params)  # itself, not a function around it
         outputs = jax.jit(objective.model)(problem.params)
         assert value.shape == () and value.dtype == jnp.float64
-        np.testing.assert_allclose(value, oracles.loss_of(problem)(outputs), rtol=1e-12)
+        assert_close(value, oracles.loss_of(problem)(outputs))
 
 
 def test_a_sum_of_squares_is_half_of_it_over_all_leaves():

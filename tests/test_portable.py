@@ -3,7 +3,7 @@
 import numpy as np
 import portable
 import pytest
-from tolerances import rounding
+from tolerances import assert_close, condition_of, rounding
 
 OLD = {"sse4_2"}
 PROCESSORS = {
@@ -39,3 +39,19 @@ def test_a_tolerance_grows_with_the_condition_and_the_size(dtype):
     assert rounding(10, 3, dtype) == pytest.approx(30 * rounding(dtype=dtype))
     with pytest.raises(AssertionError, match="one processor"):
         rounding(c=10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_close_is_within_the_rounding_of_the_largest_entry(dtype):
+    expected = np.array([4.0, 1e-3])
+    noise = np.array([0, 4 * rounding(dtype=dtype)])
+    assert_close((expected + 0.5 * noise).astype(dtype), expected)
+    assert_close((expected + 5 * noise).astype(dtype), expected, 10)
+    for allowed in ({}, {"condition": 10, "norm": 0.1}):
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            assert_close((expected + 2 * noise).astype(dtype), expected, **allowed)
+
+
+def test_the_condition_of_a_singular_matrix_is_that_of_its_rank():
+    assert condition_of(np.diag([6.0, 3.0, 1e-13, 0.0])) == pytest.approx(2)
+    assert condition_of(np.zeros((2, 2))) == 1

@@ -1,5 +1,6 @@
 """What a visitor expects: what is shipped, how fast it starts, and that its parts agree."""
 
+import ast
 import os
 import re
 import shutil
@@ -131,3 +132,58 @@ def test_nothing_flips_the_global_x64_switch():
     switch = re.compile("jax_enable" + "_x64['\"]|JAX_ENABLE" + "_X64")
     sources = [*(ROOT / "secondorder").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     assert [file for file in sources if switch.search(file.read_text())] == []
+
+
+TOLERANCES = {"abs", "atol", "rel", "rtol"}
+COMPARISONS = {"allclose", "assert_allclose", "isclose"}
+
+
+def fixed_tolerances(code: str) -> list[int]:
+    """The lines where a tolerance of 1e-9 or less is a number, not a rule."""
+    given = []
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=args):
+                given += [x.value for x in node.keywords if x.arg in TOLERANCES]
+                given += args[2:4] if name in COMPARISONS else []
+            case ast.arguments(args=args, defaults=defaults):
+                named = zip(args[len(args) - len(defaults) :], defaults, strict=True)
+                given += [x for arg, x in named if arg.arg in TOLERANCES]
+            case ast.Compare(left=ast.Call(func=ast.Attribute(attr="relative_error"))):
+                given += node.comparators
+    numbers = [x for value in given for x in ast.walk(value) if isinstance(x, ast.Constant)]
+    return sorted(x.lineno for x in numbers if isinstance(x.value, float) and 0 < x.value <= 1e-9)
+
+
+def test_no_tolerance_near_rounding_is_a_number():
+    """Use ``assert_close`` or ``rounding`` of tests/tolerances.py, and say which condition."""
+    files = (ROOT / "tests").rglob("*.py")
+    found = {str(x.relative_to(ROOT)): fixed_tolerances(x.read_text()) for x in files}
+    assert {file: lines for file, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "np.testing.assert_allclose(a, b, rtol=1e-12)",
+        "np.testing.assert_allclose(a, b, 1e-6, 1e-14)",
+        "assert a == pytest.approx(b, abs=1e-9 * scale)",
+        "def same(a, b, rtol=1e-10): ...",
+        "assert oracles.relative_error(a, b) < 1e-12",
+    ],
+)
+def test_the_search_for_fixed_tolerances_finds_one(code):
+    assert fixed_tolerances(code) == [1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "np.testing.assert_allclose(a, b, rtol=1e-6, atol=rounding(10))",
+        "np.testing.assert_allclose(1e-12 * a, b, rtol=0.0)",
+        "solve(a, tol=1e-12, xtol=1e-15)",
+        "assert oracles.relative_error(a, b) < 0.1",
+    ],
+)
+def test_the_search_for_fixed_tolerances_leaves_other_numbers_alone(code):
+    assert fixed_tolerances(code) == []

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layers import CASES, draw
+from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.curvature import grams, layer_grams
@@ -35,7 +36,7 @@ def compiled(fn, *arguments):
 def assert_gram_is_dense(f, params):
     run = lambda p: (grams.jacobian_gram(f, p), oracles.jacobian(f.model, p))
     gram, j = map(np.asarray, compiled(run, params))
-    np.testing.assert_allclose(gram, j @ j.T, rtol=1e-10, atol=1e-10 * np.max(j @ j.T))
+    assert_close(gram, j @ j.T)
 
 
 def step_of(tx, f, params):
@@ -76,7 +77,7 @@ def test_the_gram_of_any_layers_is_that_of_the_dense_jacobian(x64, monkeypatch, 
     run = lambda p: (oracles.jacobian(model, p), *both_ways(p))
     j, *found = map(np.asarray, compiled(run, params))
     for gram in found:
-        np.testing.assert_allclose(gram, j @ j.T, rtol=1e-10, atol=1e-10 * np.max(j @ j.T))
+        assert_close(gram, j @ j.T)
 
 
 def test_one_odd_leaf_and_one_without_examples_add_their_columns(x64):
@@ -135,7 +136,7 @@ def test_the_root_of_any_loss_stands_on_both_sides(x64, loss):
         return [grams_of(rows) + products(rows) for rows in (implicit, formed)]
 
     for found, expected in zip(*compiled(both, params), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
+        assert_close(found, expected, 10)  # of sums whose terms have both signs
 
 
 def test_a_tree_of_outputs_is_in_the_order_of_its_rows(x64):
@@ -171,7 +172,9 @@ def test_a_step_is_that_of_the_rows_and_none_of_them_is_formed(x64):
     kinds = [so.natural_gradient(1.0, 1e-3, layers=layers) for layers in (True, False)]
     programs = [updated(tx, f, params) for tx in kinds]
     (step, state), (reference, by_rows) = (program(params) for program in programs)
-    np.testing.assert_allclose(oracles.flat(step), oracles.flat(reference), rtol=1e-8, atol=1e-12)
+    gram = compiled(lambda p: grams.jacobian_gram(f, p), params)
+    kappa = 1 + np.linalg.norm(gram, 2) / len(gram) / 1e-3
+    assert_close(oracles.flat(step), oracles.flat(reference), kappa)
     memory, more = (p.memory_analysis().temp_size_in_bytes for p in programs)
     size = 48 * so.tree.size(params) * 8
     assert memory < 0.4 * size < size <= more
@@ -179,7 +182,7 @@ def test_a_step_is_that_of_the_rows_and_none_of_them_is_formed(x64):
     assert found["dimension"] == other["dimension"] == 48
     assert found["jacobians"] == 0 and other["jacobians"] == 1
     assert found["products"] == other["products"] == 3  # backward passes, one for each output
-    assert found["residual"] < 1e-10 and np.isinf(other["residual"])
+    assert found["residual"] < rounding(kappa) and np.isinf(other["residual"])
 
 
 def test_minimize_forms_no_jacobian_for_it(x64):
@@ -188,7 +191,7 @@ def test_minimize_forms_no_jacobian_for_it(x64):
     found, reference = solve(True), solve(False)
     assert found.evaluations.jacobians == 0 and found.evaluations.products > 0
     assert reference.evaluations.jacobians > 0
-    np.testing.assert_allclose(found.value, reference.value, rtol=1e-6, atol=1e-20)
+    np.testing.assert_allclose(found.value, reference.value, rtol=1e-6, atol=rounding(1e4) ** 2)
 
 
 def test_chunks_give_the_step_of_the_whole(x64):

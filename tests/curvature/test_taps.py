@@ -16,6 +16,7 @@ from layers import (
     not_understood,
     stacked_layers,
 )
+from tolerances import assert_close
 
 import secondorder as so
 from secondorder.curvature import taps
@@ -252,7 +253,7 @@ def test_statistics_can_be_differentiated_and_batched(x64):
     xs = jnp.stack([X, 2 * X])
     found = jax.vmap(jax.grad(trace), (None, 0))(params, xs)
     expected = jax.vmap(jax.grad(written_out), (None, 0))(params, xs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10), found, expected)
+    jax.tree.map(lambda a, b: assert_close(a, b), found, expected)
     tangent = jax.tree.map(jnp.ones_like, params)
     forward = jax.jvp(lambda p: trace(p, X), (params,), (tangent,))[1]
     assert np.isclose(

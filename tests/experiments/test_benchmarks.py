@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import assert_close, rounding
 from tqdm import tqdm
 
 from experiments.__main__ import main
@@ -83,7 +84,7 @@ def test_a_claim_is_false_unless_the_point_is_right_or_stationary(precision):
 def test_a_function_is_polished_to_its_minimum():
     himmelblau = minimize.CASES["himmelblau"]
     polished = polish_function(himmelblau.function)
-    assert polished(np.zeros(2)) == pytest.approx(0, abs=1e-20)
+    assert polished(np.zeros(2)) == pytest.approx(0, abs=rounding(1e4) ** 2)
     assert polished(np.array([3.0, 2.0])) == 0
 
 
@@ -120,10 +121,8 @@ def test_a_problem_in_other_units_is_the_same_problem(variant):
     for start, point in zip(case.starts, least_squares.points(problem), strict=True):
         units, weight = start.extra
         there = start.back(start.x)
-        np.testing.assert_allclose(there, point, rtol=1e-12)
-        np.testing.assert_allclose(
-            residual(start.x, units, weight) / weight, problem.residual(there), rtol=1e-9
-        )
+        np.testing.assert_allclose(there, point, rtol=rounding())
+        assert_close(residual(start.x, units, weight) / weight, problem.residual(there), 100)
         moved = (units[0], weight)
         assert moved == {GIVEN: (1, 1)}.get(variant, least_squares.RESCALED.get(variant))
         np.testing.assert_allclose(units[:-1] * units[1:], 1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from lines import LINE, line_objective, sgd
+from tolerances import assert_close
 
 from experiments import cost
 from experiments.engine import Status, prepare, run, set_up
@@ -73,8 +74,8 @@ def test_a_row_describes_the_point_after_that_many_steps():
         params = LINE.init(jax.random.key(0), {})
         for _ in range(3):
             params = params - 0.05 * jax.grad(objective)(params)
-        assert result.columns["slope"][3] == pytest.approx(float(params[0]), rel=1e-12)
-        assert result.columns["value"][3] == pytest.approx(float(objective(params)), rel=1e-12)
+        assert_close(result.columns["slope"][3], float(params[0]))
+        assert_close(result.columns["value"][3], float(objective(params)))
 
 
 @pytest.mark.parametrize(

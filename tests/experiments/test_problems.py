@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from tolerances import assert_close, rounding
 
 from experiments.benchmarks.physics import PHYSICS
 from experiments.compare.plan import Plan
@@ -87,7 +88,8 @@ def test_the_start_is_finite_and_the_gradient_that_of_finite_differences(name, x
     difference = (value_and_grad(shifted(1))[0] - value_and_grad(shifted(-1))[0]) / (2 * h)
     slope = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(grad), along, strict=True))
     assert np.isfinite(value)
-    assert float(difference) == pytest.approx(float(slope), rel=1e-5, abs=1e-9 * abs(float(value)))
+    noise = rounding(1 / h, abs(value))
+    assert float(difference) == pytest.approx(float(slope), rel=1e-5, abs=noise)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -139,9 +141,9 @@ def test_the_optimum_of_ridge_regression_is_that_of_a_longer_least_squares_probl
     rows = np.concatenate([x / len(y) ** 0.5, ridge.PENALTY**0.5 * np.eye(x.shape[1])])
     w = np.linalg.lstsq(rows, np.concatenate([y / len(y) ** 0.5, np.zeros(x.shape[1])]))[0]
     value, grad = measured("ridge")[1](jnp.asarray(w))
-    assert float(value) == pytest.approx(ridge.PROBLEM.optimum, rel=1e-12)
-    np.testing.assert_allclose(grad, 0, atol=1e-12)
-    np.testing.assert_allclose([x.mean(0), x.std(0)], [np.zeros(10), np.ones(10)], atol=1e-12)
+    assert_close(value, ridge.PROBLEM.optimum, 10)
+    assert_close(grad, 0, 400, norm=np.linalg.norm(x.T @ y) / len(y))
+    assert_close([x.mean(0), x.std(0)], [np.zeros(10), np.ones(10)], len(y) ** 0.5)
     curvature = rows.T @ rows
     assert np.linalg.cond(curvature) == pytest.approx(400, rel=0.1)
 
@@ -155,9 +157,9 @@ def test_the_truncated_decomposition_is_the_optimum_of_the_factorisation(x64):
         "right": jnp.asarray(vt[:rank].T * s[:rank] ** 0.5),
     }
     value, grad = measured("matrix-factorisation")[1](params)
-    assert float(value) == pytest.approx(matrix_factorisation.PROBLEM.optimum, rel=1e-12)
+    assert_close(value, matrix_factorisation.PROBLEM.optimum, 10)
     for leaf in grad.values():
-        np.testing.assert_allclose(leaf, 0, atol=1e-12)
+        assert_close(leaf, 0, norm=s[0] ** 1.5)
     assert matrix.shape == (26, 40) and "26 x 40" in matrix_factorisation.PROBLEM.description
     _, there = measured("matrix-factorisation")[1](jax.tree.map(jnp.zeros_like, params))
     assert not any(jnp.any(leaf) for leaf in there.values())  # zero is stationary
@@ -166,10 +168,10 @@ def test_the_truncated_decomposition_is_the_optimum_of_the_factorisation(x64):
 def test_the_quadratic_has_the_spectrum_it_claims(x64):
     params, value_and_grad = measured("quadratic")
     matrix = jax.jacobian(lambda x: value_and_grad(x)[1])(params)
-    np.testing.assert_allclose(np.linalg.eigvalsh(matrix), quadratic.EIGENVALUES, rtol=1e-10)
+    assert_close(np.linalg.eigvalsh(matrix), quadratic.EIGENVALUES)
     assert np.linalg.cond(matrix) == pytest.approx(1e4)
     metrics = quadratic.metrics(params, quadratic.load())
-    np.testing.assert_allclose(list(metrics.values()), 1, rtol=1e-12)
+    assert_close(list(metrics.values()), 1, 10)
     assert list(metrics) == ["mode_1e-04", "mode_1e-03", "mode_1e-02", "mode_1e-01", "mode_1e+00"]
     assert float(value_and_grad(jnp.zeros_like(params))[0]) == quadratic.PROBLEM.optimum
 
@@ -188,7 +190,7 @@ def test_the_counts_are_poissons(x64):
     for _ in range(20):  # Newton's method; the likelihood is concave
         grad, hessian = derivatives(v)
         v = v - jnp.linalg.solve(hessian, grad)
-    assert jnp.max(jnp.abs(grad)) < 1e-12
+    assert jnp.max(jnp.abs(grad)) < rounding(norm=jnp.linalg.norm(hessian) * jnp.linalg.norm(v))
     params = unravel(v)
     rates = np.exp(x @ params["weights"] + params["intercept"])
     assert np.sum((counts - rates) ** 2 / rates) == pytest.approx(500 - 13, abs=4 * 1000**0.5)
@@ -225,11 +227,11 @@ def test_the_solution_of_an_equation_leaves_no_residual(name, x64, monkeypatch):
             patched.setattr(physics, "u", u)
             return jax.jit(jax.vmap(functools.partial(module.residual, None)))(examples)
 
-    np.testing.assert_allclose(residuals(1.0), 0, atol=1e-10)
+    np.testing.assert_allclose(residuals(1.0), 0, atol=rounding(1e3))
     assert float(jnp.max(jnp.abs(residuals(1.1)))) > 1e-3
     exact = jax.vmap(module.solution)(wide(jnp.asarray(data["held_out_points"])))
     np.testing.assert_allclose(
-        data["held_out_values"], exact, atol=1e-5 if name == "poisson-5d" else 1e-14
+        data["held_out_values"], exact, atol=1e-5 if name == "poisson-5d" else rounding()
     )
 
 
@@ -242,7 +244,7 @@ def test_burgers_solution_is_that_of_finite_differences_and_of_the_literature(x6
     slope = (u(points + x) - u(points - x)) / (2 * h)
     bend = (u(points + x) + u(points - x) - 2 * u(points)) / h**2
     np.testing.assert_allclose(rate + u(points) * slope - 0.01 / np.pi * bend, 0, atol=1e-5)
-    np.testing.assert_allclose(u(np.array([[0.0, 0.25]])), -np.sin(np.pi / 4), rtol=1e-12)
+    assert_close(u(np.array([[0.0, 0.25]])), -np.sin(np.pi / 4))
     # The steepest slope and when, as Basdevant et al. (1986) print them.
     steepest = jax.grad(burgers.solution)(jnp.array([1.6037 / np.pi, 0.0]))[1]
     assert float(steepest) == pytest.approx(-152.00516, abs=1e-3)
@@ -260,7 +262,7 @@ def test_nodes_are_many_enough_for_burgers_solution(x64):
 
     points = [(0.05, 0.9), (0.3, 0.02), (0.5, -0.01), (1.0, -0.06), (1.0, 0.5)]
     for t, x in points:
-        assert float(burgers.solution(jnp.array([t, x]))) == pytest.approx(summed(t, x), abs=1e-12)
+        assert_close(burgers.solution(jnp.array([t, x])), summed(t, x), 50, norm=1)  # of exp(50 …)
 
 
 # -------------------------------------------------------------------------- who runs, and who not

@@ -10,6 +10,7 @@ import pytest
 from scipy.integrate import dblquad
 from scipy.optimize import least_squares
 from scipy.optimize import minimize as scipy_minimize
+from tolerances import assert_close, rounding
 
 from experiments.testset import CLASSICAL, LARGE, MGH, SIZED, starts
 from experiments.testset.large import eigenvalues, minimal_surface
@@ -157,8 +158,8 @@ def test_the_norm_at_the_starts_is_what_minpack_prints(name):
 def test_the_gradient_at_the_start_is_finite_and_that_of_a_sum_of_squares(name):
     residual, jacobian, gradient = compiled(name)(jnp.asarray(MGH[name].start))
     assert np.isfinite(gradient).all() and np.any(gradient != 0)
-    scale = np.abs(gradient).max()
-    np.testing.assert_allclose(gradient, 2 * residual @ jacobian, rtol=1e-9, atol=1e-9 * scale)
+    size = 2 * np.max(np.abs(residual) @ np.abs(jacobian))  # of the sums' terms
+    assert_close(gradient, 2 * residual @ jacobian, norm=size)
 
 
 @by_name
@@ -175,7 +176,7 @@ def test_scipy_goes_from_the_standard_start_to_a_listed_minimum(name):
     )
     expected = ENDS_IN.get(name, problem.minima[0])
     assert expected in problem.minima
-    assert 2 * found.cost == pytest.approx(expected, rel=1e-6, abs=1e-20)
+    assert 2 * found.cost == pytest.approx(expected, rel=1e-6, abs=rounding(1e4) ** 2)
 
 
 def test_every_listed_minimum_is_reached_or_shown():
@@ -191,7 +192,7 @@ def test_every_listed_minimum_is_reached_or_shown():
 def test_a_minimum_that_scipy_does_not_meet_is_stationary(name, which):
     residual, _, gradient = compiled(name)(jnp.array(ELSEWHERE[name, which]))
     minimum = MGH[name].minima[which]
-    assert np.sum(residual**2) == pytest.approx(minimum, rel=1e-6, abs=1e-20)
+    assert np.sum(residual**2) == pytest.approx(minimum, rel=1e-6, abs=rounding(1e4) ** 2)
     assert np.linalg.norm(gradient) < 1e-8
 
 
@@ -310,7 +311,8 @@ def test_a_residual_agrees_with_its_formula_written_a_term_at_a_time(name):
     # In the unit cube every formula is defined.
     point = np.random.default_rng(0).uniform(0.1, 0.9, MGH[name].n)
     expected = by_hand(name, lambda i: point[i - 1], MGH[name].n)
-    np.testing.assert_allclose(compiled(name)(point)[0], expected, rtol=1e-10, atol=1e-12)
+    size = max(1, np.max(np.abs(expected)))
+    assert_close(compiled(name)(point)[0], expected, 10, norm=size)  # of terms that cancel
 
 
 def test_the_angle_of_the_helical_valley_is_continuous_but_for_one_cut():
@@ -342,8 +344,8 @@ def test_the_minima_of_a_classical_function_are_minima(name, n):
     assert [minimum.value for minimum in problem.minima] == sorted(m.value for m in problem.minima)
     for point, stated in problem.minima:
         value, gradient, hessian = derivatives(jnp.array(point))
-        assert float(value) == pytest.approx(stated, rel=1e-13, abs=1e-13)
-        assert np.linalg.norm(gradient) < 1e-11
+        assert_close(value, stated, 100, norm=max(1, abs(stated)))  # of terms that cancel
+        assert np.linalg.norm(gradient) < rounding(norm=1e3)  # of its terms
         if name != "ackley":  # a cone
             assert np.linalg.eigvalsh(hessian)[0] > 0
 
@@ -378,9 +380,10 @@ VALUES = {
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_a_classical_function_has_the_value_that_a_pencil_finds(name):
     point, value = VALUES[name]
-    for dtype, rel in ((jnp.float32, 1e-5), (jnp.float64, 1e-13)):
+    for dtype in (jnp.float32, jnp.float64):
         found = jax.jit(CLASSICAL[name].function)(jnp.array(point, dtype))
-        assert found.dtype == dtype and float(found) == pytest.approx(value, rel=rel)
+        assert found.dtype == dtype
+        assert_close(found, value, 10)
 
 
 # ---------------------------------------------------------------------------------------- large
@@ -398,8 +401,8 @@ def test_a_large_function_of_a_hundred_thousand_parameters_needs_memory_for_a_fe
     assert problem.minimum is None or value > problem.minimum
     if problem.solution is not None:
         value, at_solution = step(jnp.asarray(problem.solution))
-        assert float(value) == pytest.approx(problem.minimum, rel=1e-12, abs=1e-12)
-        assert np.linalg.norm(at_solution) < 1e-10 * np.linalg.norm(gradient)
+        assert_close(value, problem.minimum, norm=max(1, abs(problem.minimum)))
+        assert np.linalg.norm(at_solution) < rounding(1e3, np.linalg.norm(gradient))
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -439,7 +442,7 @@ def test_chained_functions_are_sums_over_their_links():
 def test_the_hessian_of_the_quadratic_has_the_stated_eigenvalues():
     problem = LARGE["quadratic"](12)
     hessian = jax.hessian(problem.function)(jnp.asarray(problem.start))
-    np.testing.assert_allclose(np.linalg.eigvalsh(hessian), eigenvalues(12), rtol=1e-9)
+    assert_close(np.linalg.eigvalsh(hessian), eigenvalues(12), 12)
     assert np.all(hessian != 0)
 
 
@@ -454,7 +457,7 @@ def solve(problem):
 def test_nonlinear_poisson_is_minimised_at_the_stated_solution():
     problem = LARGE["nonlinear-poisson"](100)
     found = solve(problem)
-    assert found.fun == pytest.approx(problem.minimum, rel=1e-12)
+    assert_close(found.fun, problem.minimum, 10)
     np.testing.assert_allclose(found.x, problem.solution, atol=1e-6)
 
 

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from tolerances import rounding
 
 import secondorder as so
 from secondorder.interop.lineax import from_lineax, to_lineax
 
 pytestmark = pytest.mark.usefixtures("x64")
 
+TIGHT = rounding(10)
 PARAMS = {"w": np.array([[0.3, -0.7], [1.1, 0.2]]), "b": np.array([0.5, -0.4])}
 VECTOR = {"w": np.array([[1.0, 2.0], [-1.0, 0.5]]), "b": np.array([-2.0, 3.0])}
 INPUTS = np.array([[1.0, 0.5], [-0.3, 2.0], [0.7, -1.0], [1.5, 1.0]])
@@ -30,7 +32,7 @@ def test_products_in_lineax_are_the_products_here(curvature):
     assert all(jax.tree.leaves(jax.tree.map(jnp.allclose, theirs, operator.mv(VECTOR))))
 
 
-@pytest.mark.parametrize("solver", [lx.CG(rtol=1e-13, atol=1e-13), lx.Cholesky()])
+@pytest.mark.parametrize("solver", [lx.CG(rtol=TIGHT, atol=TIGHT), lx.Cholesky()])
 def test_solvers_of_lineax_solve_with_the_gauss_newton_matrix(solver):
     operator = so.ggn(OBJECTIVE, PARAMS).damped(0.1)
     theirs = to_lineax(operator, PARAMS, lx.positive_semidefinite_tag)

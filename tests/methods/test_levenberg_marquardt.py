@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import assert_close, rounding
 
 import secondorder as so
 
@@ -65,7 +66,8 @@ def test_the_first_step_solves_the_damped_problem(x64):
     scaling = np.diag(np.linalg.norm(jacobian, axis=0))
     stacked = np.concatenate([jacobian, np.sqrt(0.5) * scaling])
     target = np.concatenate([-residual, np.zeros(3)])
-    np.testing.assert_allclose(points[1] - START, np.linalg.lstsq(stacked, target)[0], rtol=1e-10)
+    expected = np.linalg.lstsq(stacked, target)[0]
+    assert_close(points[1] - START, expected, np.linalg.cond(stacked) ** 2)
 
 
 @pytest.mark.quick(6)
@@ -79,7 +81,7 @@ def test_rescaling_the_parameters_changes_nothing(x64, method, units):
     units = np.array(units)
     points, reports = run(METHODS[method], decay, START, 8)
     rescaled, others = run(METHODS[method], decay, START, 8, units=units)
-    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6)
     for a, b in zip(reports, others, strict=True):
         np.testing.assert_allclose(a["scale"], b["scale"], rtol=1e-5)
         assert a["accepted"] == b["accepted"]
@@ -101,7 +103,7 @@ def test_rescaling_changes_nothing_of_a_search(x64):
     units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(search=True)
     points, _ = run(search, decay, START, 4)
     rescaled, _ = run(search, decay, START, 4, units=units, weight=1e6)
-    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(rescaled / units, points, rtol=1e-6)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
@@ -121,7 +123,7 @@ def test_the_damping_follows_nielsens_rule(x64):
             damping, factor = damping * max(1 / 3, 1 - (2 * report["gain"] - 1) ** 3), 2.0
         else:
             damping, factor = damping * factor, 2 * factor
-        np.testing.assert_allclose(report["scale"], damping, rtol=1e-9)
+        np.testing.assert_allclose(report["scale"], damping, rtol=rounding(25))  # of 25 factors
     assert {report["accepted"] for report in reports} == {True, False}
     np.testing.assert_allclose(points[-1], 1, atol=1e-6)
 
@@ -138,7 +140,7 @@ def test_residuals_that_become_nan_are_stepped_around(x64):
     wall = lambda p: jnp.log(p) - 1.0  # NaN for p < 0, where a full step would end
     points, reports = run(so.levenberg_marquardt(1e-9, acceleration=False), wall, [20.0], 30)
     assert not reports[0]["accepted"]
-    np.testing.assert_allclose(points[-1], np.e, rtol=1e-9)
+    assert_close(points[-1], np.e)
 
 
 @pytest.mark.parametrize(("damping", "rtol"), [(1e-3, 1e-6), (None, 1e-3)])
@@ -155,10 +157,11 @@ def test_a_wide_problem_is_solved_by_a_short_step(x64):
     features = np.random.default_rng(0).normal(size=(3, 10))
     residual = lambda p: features @ p - np.ones(3)
     points, _ = run(so.levenberg_marquardt(1e-3, acceleration=False), residual, np.zeros(10), 12)
-    np.testing.assert_allclose(residual(points[-1]), 0, atol=1e-9)
     scaling = np.linalg.norm(features, axis=0)
+    kappa = np.linalg.cond(features / scaling)
+    assert_close(residual(points[-1]), 0, kappa, norm=1)
     shortest = np.linalg.pinv(features / scaling) @ np.ones(3) / scaling
-    np.testing.assert_allclose(points[-1], shortest, atol=1e-9)
+    assert_close(points[-1], shortest, 12 * kappa**2)  # of twelve steps
 
 
 @each
@@ -166,7 +169,8 @@ def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
     # Where residuals vanish the damping must vanish with them, or convergence is linear.
     exact = lambda p: p[0] * jnp.exp(-p[1] * X) + p[2] - (2 * np.exp(-0.8 * X) + 0.3)
     points, reports = run(METHODS[method], exact, START, 16)
-    np.testing.assert_allclose(points[-1], [2.0, 0.8, 0.3], rtol=1e-13)
+    solution = np.array([2.0, 0.8, 0.3])
+    assert_close(points[-1], solution, np.linalg.cond(jax.jacobian(exact)(solution)))
     if method.startswith("damping"):
         assert min(report["scale"] for report in reports) < 1e-7
 
@@ -190,7 +194,7 @@ def test_where_the_bend_is_as_long_as_the_step_the_step_stays_straight(x64):
     steep = lambda p: jnp.stack([jnp.exp(10 * p[0]) - 1, p[0] - 5])
     straight, _ = run(so.levenberg_marquardt(acceleration=False), steep, [0.3], 1)
     bent, _ = run(so.levenberg_marquardt(), steep, [0.3], 1)
-    np.testing.assert_array_equal(bent, straight)
+    assert_close(bent, straight)
     no_number = lambda p: jnp.stack([jnp.sqrt(jnp.abs(p[0])) + 1, p[0] - 5])  # r″ = ∞ at 0
     points, _ = run(so.levenberg_marquardt(), no_number, [0.0], 3)
     assert np.all(np.isfinite(points))
@@ -226,7 +230,7 @@ def test_losses_other_than_least_squares_ignore_the_acceleration(x64):
         tx, p = so.levenberg_marquardt(acceleration=acceleration), jnp.full(3, 0.3)
         value, grad = jax.value_and_grad(objective)(p)
         taken.append(tx.update(grad, tx.init(p), p, value=value, grad=grad, value_fn=objective)[0])
-    np.testing.assert_array_equal(*taken)
+    assert_close(*taken, 100)
 
 
 @pytest.mark.parametrize("method", [so.levenberg_marquardt, so.dogleg, so.hybrid_newton])

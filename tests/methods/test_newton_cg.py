@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import rounding
+from tolerances import assert_close, rounding
 
 import secondorder as so
 
@@ -52,7 +52,7 @@ def test_the_radius_follows_the_gain(x64):
             expected, case = 2 * radius, "grown"
         else:
             expected, case = radius, "kept"
-        np.testing.assert_allclose(report["scale"], expected, rtol=1e-9)
+        np.testing.assert_allclose(report["scale"], expected, rtol=rounding())
         radius = report["scale"]
         seen.add(case)
     assert seen == {"shrunk", "grown", "kept"}
@@ -79,7 +79,8 @@ def test_a_common_unit_of_the_parameters_changes_nothing(x64, unit):
     start = jnp.array([-1.2, 1.0])
     points, _ = run(so.newton_cg(), rosenbrock, start, 20)
     rescaled, _ = run(so.newton_cg(), lambda q: rosenbrock(q / unit), start * unit, 20)
-    np.testing.assert_allclose(rescaled / unit, points, rtol=1e-6)
+    # The Hessian is of condition 2500, and a step magnifies what the one before has rounded.
+    assert_close(rescaled / unit, points, 2500**2)
 
 
 def test_the_product_limit_holds(x64):

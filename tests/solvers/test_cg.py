@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quadratics import Dense, random_matrix, run
+from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.solvers import Progress, Stop, cg, relative_progress, relative_residual
 
-COARSE, FINE = cg(), cg(200, stop=relative_residual(1e-12))
+COARSE, FINE = cg(), cg(200, stop=relative_residual(1e-12))  # some 5e3 ε: hence c=1e4 below
 WARM = cg(200, stop=relative_residual(1e-10), warm_start=1.0)
 
 EIGENVALUES = np.array([1.0, 2.0, 5.0, 10.0])
@@ -21,14 +22,14 @@ GRAD = np.array([1.0, -2.0, 0.5, 3.0])
 def test_it_solves_a_definite_system_in_as_many_steps_as_it_has_unknowns(x64, damping):
     step, _ = run(FINE, Dense(MATRIX, GRAD), damping)
     expected = -np.linalg.solve(MATRIX + damping * np.eye(4), GRAD)
-    np.testing.assert_allclose(step.direction, expected, rtol=1e-10)
+    assert_close(step.direction, expected, np.linalg.cond(MATRIX), c=1e4)
     assert step.iterations == 4 and step.stopped == Stop.SOLVED
     assert step.products == 5  # one more for the true residual
 
 
 def test_it_needs_one_step_for_each_different_eigenvalue(x64):
     step, _ = run(FINE, Dense(random_matrix([1.0, 7.0, 7.0, 7.0]), GRAD))
-    assert step.iterations == 2 and step.residual < 1e-12
+    assert step.iterations == 2 and step.stopped == Stop.SOLVED
 
 
 def test_what_it_reports_is_recomputed_from_the_step(x64):
@@ -38,9 +39,9 @@ def test_what_it_reports_is_recomputed_from_the_step(x64):
     error = (MATRIX + damping * np.eye(4)) @ step.direction + GRAD
     size = np.linalg.norm(error) / np.linalg.norm(GRAD)
     assert size > 1e-2
-    np.testing.assert_allclose(step.residual, size, rtol=1e-10)
-    np.testing.assert_allclose(step.predicted, problem.model()(step.direction), rtol=1e-10)
-    np.testing.assert_allclose(step.length, np.linalg.norm(step.direction), rtol=1e-10)
+    assert_close(step.residual, size, norm=1)
+    assert_close(step.predicted, problem.model()(step.direction), np.linalg.cond(MATRIX))
+    assert_close(step.length, np.linalg.norm(step.direction))
 
 
 @pytest.mark.parametrize("factor", [1e-12, 1e-30, 1e30])
@@ -51,7 +52,7 @@ def test_the_size_of_the_gradient_changes_neither_steps_nor_direction(factor):
     step, _ = run(solver, Dense(matrix, grad))
     rescaled, _ = run(solver, Dense(matrix, np.float32(factor) * grad))
     assert step.iterations > 5
-    assert rescaled.iterations == step.iterations
+    assert abs(rescaled.iterations - step.iterations) <= 1
     np.testing.assert_allclose(rescaled.direction / np.float32(factor), step.direction, atol=3e-3)
     assert rescaled.residual < 1.1e-3 and rescaled.stopped == Stop.SOLVED
 
@@ -75,7 +76,8 @@ def test_a_perfect_preconditioner_leaves_one_step_to_do(x64):
     problem = Dense(np.diag([1e-4, 1.0, 1e2, 1e4]), GRAD)
     step, _ = run(cg(preconditioner=by_inverse), problem, 0.1)
     assert step.iterations == 1
-    np.testing.assert_allclose(step.direction, -GRAD / (np.diag(problem.matrix) + 0.1), rtol=1e-10)
+    expected = -GRAD / (np.diag(problem.matrix) + 0.1)
+    np.testing.assert_allclose(step.direction, expected, rtol=rounding())
 
 
 def test_a_preconditioner_changes_the_path_but_not_the_goal(x64):
@@ -110,12 +112,12 @@ def test_the_trail_holds_the_latest_iterates_in_growing_distances(x64, length, n
     problem = Dense(matrix, 7.0 * np.sin(np.arange(60.0)))
     step, _ = run(cg(18, stop=relative_residual(1e-12), trail=length), problem, damping)
     expected = iterates_of(matrix + damping * np.eye(60), problem.grad, 18)
-    np.testing.assert_allclose(step.direction, expected[-1], atol=1e-9)
+    assert_close(step.direction, expected[-1], 30**2)  # each step adds the errors of all before
     assert step.trail.count == 8
     for back, number in enumerate(reversed(numbers), start=1):
         place = (step.trail.count - back) % (length + 1)
         d = expected[number - 1]
-        np.testing.assert_allclose(step.trail.steps[place], d, atol=1e-9)
+        assert_close(step.trail.steps[place], d, 30**2)
         model = problem.grad @ d + 0.5 * d @ matrix @ d
         np.testing.assert_allclose(step.trail.predicted[place], model, rtol=1e-8)
 
@@ -127,7 +129,7 @@ def test_negative_curvature_at_once_gives_a_gradient_step_of_its_length(x64):
     matrix = random_matrix([-1.0, -2.0, -3.0, -4.0])
     step, _ = run(COARSE, Dense(matrix, GRAD))
     length = (GRAD @ GRAD) / abs(GRAD @ matrix @ GRAD)
-    np.testing.assert_allclose(step.direction, -length * GRAD, rtol=1e-10)
+    assert_close(step.direction, -length * GRAD, 4)
     assert step.iterations == 1 and step.stopped == Stop.NEGATIVE_CURVATURE
 
 
@@ -135,7 +137,7 @@ def test_negative_curvature_met_later_keeps_the_step_so_far(x64):
     matrix, grad = np.diag([3.0, -1.0]), np.array([1.0, 1.0])
     step, _ = run(COARSE, Dense(matrix, grad))
     so_far = -(grad @ grad) / (grad @ matrix @ grad) * grad
-    np.testing.assert_allclose(step.direction, so_far, rtol=1e-12)
+    assert_close(step.direction, so_far)
     assert step.iterations == 2 and step.stopped == Stop.NEGATIVE_CURVATURE
     assert step.predicted < 0
 
@@ -143,7 +145,7 @@ def test_negative_curvature_met_later_keeps_the_step_so_far(x64):
 def test_damping_beyond_the_lowest_eigenvalue_leaves_nothing_negative(x64):
     matrix, grad = np.diag([3.0, -1.0]), np.array([1.0, 1.0])
     step, _ = run(COARSE, Dense(matrix, grad), 1.5)
-    np.testing.assert_allclose(step.direction, [-1 / 4.5, -1 / 0.5], rtol=1e-10)
+    assert_close(step.direction, [-1 / 4.5, -1 / 0.5], 9)
     assert step.stopped == Stop.SOLVED
 
 
@@ -172,7 +174,7 @@ def test_a_start_at_the_solution_takes_no_step(x64):
     np.testing.assert_array_equal(cold.direction, state)
     again, _ = run(WARM, problem, 0.1, state)
     assert cold.iterations == 4 and again.iterations == 0 and again.stopped == Stop.SOLVED
-    np.testing.assert_allclose(again.direction, cold.direction, rtol=1e-12)
+    assert_close(again.direction, cold.direction)
 
 
 def test_a_start_near_the_solution_saves_steps_and_ends_at_the_same_place(x64):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quadratics import Dense, random_matrix, run
-from tolerances import rounding
+from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.solvers import Stop, direct
@@ -99,7 +99,7 @@ def test_the_shift_is_of_the_size_of_the_lowest_eigenvalue_in_the_matrixs_own_un
 def test_the_shift_of_a_semidefinite_matrix_is_a_fraction_of_its_diagonal(x64):
     matrix = np.outer([1.0, 1e-3, 1e3], [1.0, 1e-3, 1e3])
     _, shift = FACTORISE(matrix)
-    np.testing.assert_allclose(shift / np.diag(matrix), 1e-3, rtol=1e-12)
+    np.testing.assert_allclose(shift / np.diag(matrix), 1e-3, rtol=rounding())
 
 
 ZEROS = np.array(  # 0 has no curvature but is coupled to one that has, 3 is coupled to 0 alone
@@ -196,7 +196,5 @@ def test_a_parameter_that_nothing_depends_on_leaves_the_others_their_step(x64):
     kept = np.array([0, 2, 3])
     wide[np.ix_(kept, kept)] = matrix
     step, _ = run(SOLVER, Dense(wide, np.insert(grad, 1, 0.0)))
-    np.testing.assert_allclose(
-        np.asarray(step.direction)[kept], -np.linalg.solve(matrix, grad), rtol=1e-10
-    )
+    assert_close(np.asarray(step.direction)[kept], -np.linalg.solve(matrix, grad), 1e3)
     assert step.direction[1] == 0 and step.stopped == Stop.SOLVED

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quadratics import Dense, random_matrix, run
-from tolerances import rounding
+from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.operators import nystrom as ny
@@ -45,13 +45,13 @@ def _inverse(sketch, eye, damping):
 def test_it_is_the_dense_formula_on_what_was_drawn(x64):
     matrix = random_matrix(np.geomspace(1e-3, 1e3, 12))
     sketch, found, projector = sketch_of(matrix, 5)
-    np.testing.assert_allclose(projector @ projector, projector, atol=1e-12)
+    assert_close(projector @ projector, projector, norm=5)
     basis = np.linalg.svd(projector)[0][:, :5]
     image = matrix @ basis
     expected = image @ np.linalg.solve(basis.T @ image, image.T)
     np.testing.assert_allclose(found, expected, atol=1e-8)
     gram = np.asarray(sketch.vectors @ sketch.vectors.T)
-    np.testing.assert_allclose(gram, np.eye(5), atol=1e-12)
+    assert_close(gram, np.eye(5), norm=5)
     assert np.all(np.diff(sketch.values) <= 0) and np.all(sketch.values >= 0)
     assert np.min(np.linalg.eigvalsh(matrix - found)) > -1e-8  # it lies below
 
@@ -70,7 +70,7 @@ def test_the_preconditioner_is_its_formula(x64, damping):
     u, values = np.asarray(sketch.vectors).T, np.asarray(sketch.values)
     inside = (values[-1] + damping) * u / (values + damping) @ u.T
     expected = inside + np.eye(12) - u @ u.T
-    np.testing.assert_allclose(inverse_of(sketch, 12, damping), expected, atol=1e-12)
+    assert_close(inverse_of(sketch, 12, damping), expected, norm=5)
 
 
 @pytest.mark.parametrize("rank", [2, 4, 6])
@@ -140,13 +140,16 @@ def test_a_tree_is_sketched_across_its_leaves(x64):
     split = lambda x: {"a": x[:6].reshape(2, 3), "b": (x[6:], None)}
     found = ny.sketched(lambda v: split(matrix @ join(v)), like, jax.random.key(0), 3)
     u = np.asarray(jax.vmap(join)(found.vectors))
-    np.testing.assert_allclose(u.T * found.values @ u, matrix, atol=1e-12)
+    drawn = ny.sketched(lambda v: v, like, jax.random.key(0), 3).vectors
+    core = np.asarray(jax.vmap(join)(drawn))
+    kappa = np.linalg.cond(core @ matrix @ core.T)  # whose root is taken
+    assert_close(u.T * found.values @ u, matrix, kappa)
     v = split(jnp.arange(8.0))
     expected = np.linalg.solve(matrix + 0.5 * np.eye(8), np.arange(8.0)) * 0.5
     expected *= (found.values[-1] + 0.5) / 0.5
     inside = u.T @ (u @ expected)  # within U alone: outside it takes the least value found
     inside += (np.eye(8) - u.T @ u) @ np.arange(8.0)
-    np.testing.assert_allclose(join(ny.preconditioned(found, v, 0.5)), inside, atol=1e-10)
+    assert_close(join(ny.preconditioned(found, v, 0.5)), inside, 7 * kappa)  # 3.5 to 0.5
 
 
 def test_a_sketch_serves_as_many_solves_as_asked(x64):
@@ -179,7 +182,7 @@ def test_a_second_trial_at_a_point_pays_no_sketch(x64):
     again, step, after = solve(state, True, 10.0)
     fresh, reference, _ = solve(solver.init(grad), False, 10.0)
     assert (first, again, fresh) == (8, 0, 8)
-    np.testing.assert_allclose(step.direction, reference.direction, rtol=1e-12)
+    assert_close(step.direction, reference.direction, 11)  # damped, 110 to 10
     np.testing.assert_array_equal(after.factors.values, state.factors.values)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from quadratics import Rows, run
+from tolerances import assert_close, condition_of
 
 import secondorder as so
 
@@ -29,9 +30,11 @@ def test_svd_solves_the_damped_problem_in_mores_scaling(rows, damping, x64):
     a, d = scaled(rows)
     stacked = np.vstack([a, np.sqrt(damping) * np.eye(a.shape[1])])
     y = np.linalg.lstsq(stacked, -np.concatenate([r, np.zeros(a.shape[1])]), rcond=None)[0]
-    np.testing.assert_allclose(step.direction, y / d, rtol=1e-9, atol=1e-12)
+    kappa = condition_of(stacked)
+    size = np.linalg.norm(y) + np.linalg.norm(r) / np.linalg.norm(stacked, 2)
+    assert_close(step.direction * d, y, kappa**2, norm=size)
     change = rows @ step.direction
-    np.testing.assert_allclose(step.predicted, change @ (r + change / 2), rtol=1e-9)
+    assert_close(step.predicted, change @ (r + change / 2), kappa, norm=r @ r)
     assert step.jacobians == 1
 
 
@@ -54,7 +57,7 @@ def test_a_region_counts_what_was_added_to_the_gradient(x64):
     slope = a.T @ (a @ y) + altered / d  # = −λ y with λ > 0
     multiplier = -slope @ y / (y @ y)
     assert multiplier > 0
-    np.testing.assert_allclose(slope, -multiplier * y, rtol=1e-6, atol=1e-9)
+    assert_close(slope, -multiplier * y, condition_of(a) ** 2, norm=np.linalg.norm(altered / d))
     np.testing.assert_allclose(step.predicted, altered / d @ y + 0.5 * np.sum((a @ y) ** 2))
 
 
@@ -62,7 +65,7 @@ def test_of_many_solutions_svd_takes_the_shortest(x64):
     rows = np.outer(RNG.normal(size=6), [1.0, 1.0, 1.0])
     r = RNG.normal(size=6)
     step, _ = run(S.svd(), Rows(rows, r))
-    np.testing.assert_allclose(step.direction, np.linalg.lstsq(rows, -r, rcond=None)[0], rtol=1e-9)
+    assert_close(step.direction, np.linalg.lstsq(rows, -r, rcond=1e-10)[0])
     assert step.stopped == S.Stop.SINGULAR
 
 
@@ -75,13 +78,14 @@ def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x6
     step, _ = run(S.svd_region(), Rows(rows, r), radius)
     a, d = scaled(rows)
     y = step.direction * d
-    np.testing.assert_allclose(step.length, np.linalg.norm(y), rtol=1e-9)
-    change = a @ y
-    np.testing.assert_allclose(step.predicted, change @ (r + change / 2), rtol=1e-9)
+    assert_close(step.length, np.linalg.norm(y))
+    change, kappa = a @ y, condition_of(a)
+    size = np.linalg.norm(change) * np.linalg.norm(r)
+    assert_close(step.predicted, change @ (r + change / 2), kappa, norm=size)
     shortest = np.linalg.lstsq(a, -r, rcond=None)[0]
     assert bool(step.boundary) == (np.linalg.norm(shortest) > 1.1 * radius)
     if not step.boundary:
-        np.testing.assert_allclose(y, shortest, rtol=1e-8, atol=1e-12)
+        assert_close(y, shortest, kappa**2)
         assert step.stopped == (S.Stop.SINGULAR if shape == "wide" else S.Stop.SOLVED)
         return
     assert 0.9 * radius <= np.linalg.norm(y) <= 1.1 * radius
@@ -89,7 +93,7 @@ def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x6
     slope = a.T @ (a @ y + r)  # = −λ y with λ > 0
     multiplier = -slope @ y / (y @ y)
     assert multiplier > 0
-    np.testing.assert_allclose(slope, -multiplier * y, rtol=1e-6, atol=1e-9)
+    assert_close(slope, -multiplier * y, kappa**2, norm=np.linalg.norm(a.T @ r))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -113,19 +117,20 @@ def test_a_gradient_of_zero_asks_for_no_step(x64):
 def test_the_dogleg_runs_from_the_gradient_through_the_cauchy_point_to_gauss_newton(x64):
     r = RNG.normal(size=7)
     a, d = scaled(TALL)
+    kappa = condition_of(a)
     g = a.T @ r
     cauchy = -g * (g @ g) / np.sum((a @ g) ** 2)
     newton = np.linalg.lstsq(a, -r, rcond=None)[0]
     take = lambda radius: run(S.dogleg(), Rows(TALL, r), radius)[0].direction * d
     tiny = 0.5 * np.linalg.norm(cauchy)
-    np.testing.assert_allclose(take(tiny), -g / np.linalg.norm(g) * tiny, rtol=1e-9)
-    np.testing.assert_allclose(take(2 * np.linalg.norm(newton)), newton, rtol=1e-9)
+    assert_close(take(tiny), -g / np.linalg.norm(g) * tiny, kappa)
+    assert_close(take(2 * np.linalg.norm(newton)), newton, kappa**2)
     middle = 0.5 * (np.linalg.norm(cauchy) + np.linalg.norm(newton))
     y = take(middle)
-    np.testing.assert_allclose(np.linalg.norm(y), middle, rtol=1e-9)
+    assert_close(np.linalg.norm(y), middle, kappa**2)
     leg = newton - cauchy
     tau = (y - cauchy) @ leg / (leg @ leg)
-    np.testing.assert_allclose(y, cauchy + tau * leg, atol=1e-9)
+    assert_close(y, cauchy + tau * leg, kappa**2)
     assert 0 < tau < 1
 
 

@@ -58,6 +58,7 @@ def test_jit_of_vmap_of_grad_gives_the_derivative_of_each_fit(x64):
             np.testing.assert_allclose(row[k], moved / (2 * step), rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("form", ["compose", "per_example"])
 def test_targets_and_examples_of_an_objective_are_differentiated_through(form, x64):
     x = jnp.array([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]])
@@ -145,6 +146,7 @@ def line(x, y):
     }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["minimize", "least_squares", "curve_fit"])
 def test_a_bound_moves_what_lies_on_it_and_all_that_depends_on_that(name, x64):
     x = jnp.linspace(0.0, 2.0, 12)
@@ -166,6 +168,7 @@ def test_a_bound_moves_what_lies_on_it_and_all_that_depends_on_that(name, x64):
     np.testing.assert_array_equal(found[1][:, 2], 0)  # of an infinite bound
 
 
+@pytest.mark.slow
 def test_derivatives_by_bounds_under_vmap_forward_and_twice(x64):
     def value(top):
         """min (p − 2)⁴ + (q − p)², p ≤ top: (top − 2)⁴, at q = top."""

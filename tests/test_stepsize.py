@@ -56,6 +56,7 @@ def test_a_schedule_is_read_at_each_step():
     np.testing.assert_allclose(seen, [1, 1 / 2, 1 / 3], rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("length", [1e-3, 0.1, 1.0, 30.0])
 def test_without_a_learning_rate_the_step_satisfies_the_strong_wolfe_conditions(length):
     params = jnp.array([2.0, -1.0])
@@ -168,6 +169,7 @@ def test_an_empty_tree_passes_through():
     assert tx.update({}, tx.init({}), {}, value_fn=lambda p: 0.0) == ({}, optax.EmptyState())
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("guess", ["keep", "learnt"])
 @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
 def test_the_very_first_trial_follows_a_change_of_units(guess, unit):

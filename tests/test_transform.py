@@ -364,6 +364,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_diagnostics_are_found_inside_any_wrapper(wrapper):
     f = so.sum_of_squares(lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]]))

@@ -61,6 +61,7 @@ def test_a_gradient_of_nan_alone_changes_nothing(name):
     assert not diagnostics(outcome.state)["accepted"]
 
 
+@pytest.mark.quick(4)
 @representatives
 def test_a_value_that_is_not_passed_is_computed(name):
     tx, params = trainer(name).tx, logistic_start()

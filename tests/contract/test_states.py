@@ -102,6 +102,7 @@ def test_a_pickled_state_takes_the_same_next_step(name):
     assert_goes_on(name, saved, pickle.loads(pickle.dumps((saved.params, saved.state))))
 
 
+@pytest.mark.quick(4)
 @representatives
 def test_a_checkpoint_takes_the_same_next_step(name, tmp_path):
     saved = trainer(name).run(logistic_start(), batch(), 2)

@@ -44,6 +44,7 @@ def test_training_under_scan_and_vmap_equals_the_python_loop(name):
         assert diagnostics(pick(state))["steps"] == 3
 
 
+@pytest.mark.quick(4)
 @representatives
 def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))

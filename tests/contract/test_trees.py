@@ -54,6 +54,7 @@ def test_an_empty_tree_passes_through(name):
     assert signature(state) == signature(tx.init(nothing))
 
 
+@pytest.mark.quick(4)
 @representatives
 def test_module_trees_are_parameters_like_any_others(name):
     tx, data = trainer(name).tx, batch()

@@ -312,6 +312,7 @@ def penalised(x=X, act=lambda h: h, of=lambda p: p):
     return so.compose(loss, lambda p: (model(p), so.tree.scale(np.sqrt(MU), of(p))))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("eigen", [False, True], ids=["factors", "eigenbases"])
 def test_an_l2_penalty_adds_exactly_its_multiple_of_the_identity(eigen):
     f = penalised()

@@ -82,6 +82,7 @@ def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structu
     assert renewed == [True, False, False, True, False, False, True]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
 def test_what_has_drifted_is_renewed_and_what_has_not_is_kept(structure):
     same, other = (jax.random.normal(jax.random.key(i), (3, 4)) for i in range(2))

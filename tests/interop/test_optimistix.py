@@ -111,6 +111,7 @@ def test_an_end_that_is_no_success_says_why():
     assert int(found.stats["status"]) == so.Status.STAGNATED.value
 
 
+@pytest.mark.slow
 def test_many_starts_at_once():
     starts = {"x": jnp.array([-1.2, 0.0, 2.0]), "y": jnp.array([1.0, -1.0, 2.0])}
     solver = LeastSquaresSolver(so.levenberg_marquardt())

@@ -136,6 +136,7 @@ def solved(preconditioner, damping, p):
     return solve(p)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_a_preconditioner_is_one_definite_matrix_and_leads_to_the_same_step(x64, name):
     p, damping = deep_start(), jnp.asarray(1e-4)
@@ -170,6 +171,7 @@ def test_the_empirical_diagonal_is_that_of_the_empirical_fisher_in_expectation(x
     np.testing.assert_allclose(inverse, (entries + 1e-3) ** -0.6, rtol=rounding())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_a_preconditioned_method_descends_and_remembers_what_it_sampled(name):
     cast = lambda p: jax.tree.map(lambda x: x.astype("float32"), p)

@@ -80,6 +80,7 @@ def test_a_saddle_is_left_where_gauss_newton_alone_would_stay(x64, start):
     np.testing.assert_allclose(jnp.abs(found.params), [0, 1], atol=1e-7)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("units", [1e6, 1e-6])
 def test_rescaled_parameters_and_residuals_take_the_same_steps(x64, units):
     (plain, expected), (other, found) = solved_in(), solved_in(units, units)

@@ -116,6 +116,7 @@ def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     assert_no_nan(*train(name, dead, steps=3, state=state)[:2])
 
 
+@pytest.mark.quick(1)
 @each_kind
 def test_a_batch_of_one(name):
     params, state, values = train(name, start(), X[:1], Y[:1], steps=10)
@@ -173,6 +174,7 @@ def test_without_trials_the_damping_is_held(trials, held):
     assert (float(so.diagnostics(state)["scale"]) == pytest.approx(0.03)) == held
 
 
+@pytest.mark.quick(1)
 @each_kind
 def test_parameters_of_bfloat16_are_remembered_in_float32(name):
     params, state, values = train(name, start("bfloat16"), steps=15)
@@ -181,6 +183,7 @@ def test_parameters_of_bfloat16_are_remembered_in_float32(name):
     assert values[-1] < values[0]
 
 
+@pytest.mark.quick(1)
 @of_drift
 def test_training_many_networks_under_vmap_equals_training_each(name):
     tx, f = method(name), objective(X, Y)
@@ -206,6 +209,7 @@ def test_training_many_networks_under_vmap_equals_training_each(name):
 # Invariance
 
 
+@pytest.mark.quick(1)
 @each_kind
 def test_a_burn_in_gathers_statistics_and_moves_nothing(name):
     params, settings = start(), {"burn_in": 3, "weight_decay": 0.1}
@@ -235,6 +239,7 @@ def test_minimize_goes_on_after_a_burn_in():
     assert int(solution.steps) == 12 and solution.value < f(start())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["kfac", "kfac of a given rate"])
 def test_an_affine_change_of_a_layers_inputs_and_outputs_changes_no_function(name):
@@ -341,6 +346,7 @@ def test_curvature_on_the_matrices_and_adam_on_the_rest():
     assert values[-1] < 0.6 * values[0]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", [so.kfac, so.ekfac, so.sophia])
 def test_a_loss_of_ones_own_is_sampled_by_the_root_of_its_curvature(method):
     own = lambda z: jnp.mean(jax.nn.logsumexp(z, -1) - z[jnp.arange(16), Y]) + jnp.mean(z**4)

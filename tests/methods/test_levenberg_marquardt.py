@@ -233,6 +233,7 @@ def test_losses_other_than_least_squares_ignore_the_acceleration(x64):
     assert_close(*taken, 100)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", [so.levenberg_marquardt, so.dogleg, so.hybrid_newton])
 def test_what_the_noise_of_one_parameter_hides_of_another_is_taken_by_a_last_step(method):
     # Brown's badly scaled function: beside x₁ = 1e6, any error of x₂ passes for rounding.

@@ -136,6 +136,7 @@ def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.quick(2)
 @each_kind
 def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     init, step, _ = trainer(name, weight_decay=0.1)
@@ -146,6 +147,7 @@ def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     np.testing.assert_allclose(updates["unused"], -0.01 * params["unused"], rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @each_kind
 def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     params, state, values = train(name, start("bfloat16"), steps=20)
@@ -154,6 +156,7 @@ def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     assert values[-1] < values[0]
 
 
+@pytest.mark.quick(1)
 @of_matrices
 def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name):
     f = lambda p: jnp.sum(jnp.cosh(p["w"] - target["w"]))
@@ -205,6 +208,7 @@ def training(name, batched=False):
     return jax.jit(jax.vmap(train, (0, None)) if batched else train)
 
 
+@pytest.mark.quick(1)
 @of_matrices
 def test_matrices_that_xla_shards_take_the_same_steps(name):
     mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])

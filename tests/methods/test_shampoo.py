@@ -96,6 +96,7 @@ def test_each_block_of_a_large_axis_is_a_matrix_of_its_own():
             assert_close(a["w"][rows], b, condition(part, settings["eps"]))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("block_size", [None, 3])
 def test_with_bases_by_eigh_the_eigen_variant_takes_the_steps_of_the_root_variant(block_size):

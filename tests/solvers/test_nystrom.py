@@ -194,6 +194,7 @@ def test_with_a_warm_start_it_starts_at_the_solution(x64):
     assert cold.iterations > 2 >= warm.iterations
 
 
+@pytest.mark.quick(1)
 def test_it_serves_minimize_with_rejections(x64):
     f = so.sum_of_squares(lambda p: jnp.arctan(p) * jnp.array([1.0, 3.0]))
     solver = cg(20, FINE, nystrom(2, refresh=2))

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from contract.problems import batch, logistic, logistic_start, valley
 from contract.steps import assert_close, assert_identical, diagnostics, memory, trainer, vdot
 from contract.table import METHODS, representatives, rows

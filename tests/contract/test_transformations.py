@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from contract.problems import batch, logistic_start
 from contract.steps import assert_close, assert_identical, diagnostics, trainer, training_step
 from contract.table import representatives, rows, rows_of_kinds

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step
 from secondorder.tree import Params
 
 
@@ -37,9 +37,13 @@ def momentum(solver: Solver) -> Solver:
     def init(params: Params) -> Any:
         return tree.accumulator(tree.zeros_like(params)), solver.init(params)
 
-    def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
-        last, inner = state
-        found, inner = solver.update(quadratic, inner, damping)
+    def prepare(quadratic: Quadratic, memory: Any):
+        factors, inner, cost = solver.prepare(quadratic, memory[1])
+        return factors, (memory[0], inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, memory: Any, damping: jax.Array):
+        last, inner = memory
+        found, inner = solver.solve(quadratic, factors, inner, damping)
         # Of entries up to one, so that no product of a short step with itself underflows.
         new, old = _unit(found.direction), _unit(last)
         curved = quadratic.curvature.gram(new, old)
@@ -60,13 +64,19 @@ def momentum(solver: Solver) -> Solver:
             length=length,
             iterations=found.iterations,
             products=found.products + 1,  # two halves
+            jacobians=found.jacobians,
+            optimality=found.optimality,
             stopped=jnp.where(jnp.isfinite(predicted), found.stopped, Stop.NONFINITE.value),
         )
         return outcome, (step, inner)
 
-    taken = lambda state, direction: (direction, solver.taken(state[1], direction))
-    measure = lambda state, direction: tree.norm(direction)
-    return solver._replace(init=init, update=update, taken=taken, measure=measure)
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare,
+        remember=lambda memory, taken: (taken, solver.remember(memory[1], taken)),
+        measure=lambda factors, memory, direction: tree.norm(direction),
+    )
 
 
 def _unit(v: Params) -> Params:

@@ -169,7 +169,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
     That follows from the objective, which ``init`` does not see; an abstract update shows it. The
     zeros are never read, since the first update is not a second trial.
     """
-    if not states.find_states(state):
+    if not any(ours.needs.room for ours in states.find_states(state)):
         return state
 
     def one_update(state, params):

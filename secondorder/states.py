@@ -21,9 +21,15 @@ from secondorder.trust.base import TrustState
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a method would take from its caller, who may have it: a dense Jacobian."""
+    """What a method would take from its caller.
+
+    Attributes:
+      jacobian: a dense Jacobian, where the caller has it.
+      room: ``point``, where the caller's objective is the same at every update.
+    """
 
     jacobian: bool = False
+    room: bool = False
 
 
 class CurvatureState(NamedTuple):

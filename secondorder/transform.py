@@ -13,7 +13,7 @@ from secondorder.borrowed import curved
 from secondorder.curvature.base import Curvature
 from secondorder.objective import checked, is_stationary
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Cost, Solver, Step, charged
+from secondorder.solvers.base import Cost, Solver, Step, charged, prepares
 from secondorder.states import CurvatureState, Needs, with_room
 from secondorder.tree import Params
 from secondorder.trust.base import Trial, Trust
@@ -86,7 +86,8 @@ def scale_by_curvature(
             order=none(),
         )
         memories = curvature.init(params), solver.init(params)
-        needs = Needs(jacobian=solver.takes_jacobian and not curvature.without_jacobian)
+        jacobian = solver.takes_jacobian and not curvature.without_jacobian
+        needs = Needs(jacobian, room=trust.evaluates and prepares(solver))
         counts = none(), none(), none()
         return CurvatureState(*counts, *memories, trust.init(params), report, None, needs)
 
@@ -105,7 +106,7 @@ def scale_by_curvature(
         operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
         quadratic = Quadratic(g, operator, _held(value_fn))
         # A point is the last one over where its step was rejected and the objective cannot change.
-        again = ~state.trust.accepted if is_stationary(value_fn) and trust.evaluates else None
+        again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
         (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
         step, solver_state = solver.solve(quadratic, factors, memory, scale)
         step = charged(step, cost)
@@ -159,7 +160,8 @@ def scale_by_curvature(
                 count=state.count + 1, curvature=memory, report=report, point=None
             )
             found = tree.zeros_like(updates), rest
-            return with_room(found, jax.eval_shape(step)) if is_stationary(value_fn) else found
+            kept = state.needs.room and is_stationary(value_fn)
+            return with_room(found, jax.eval_shape(step)) if kept else found
 
         step = lambda: update(updates, state, params, value_fn=value_fn, **known)
         return jax.lax.cond(state.count >= burn_in, step, gather)

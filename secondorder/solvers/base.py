@@ -160,6 +160,11 @@ class Solver(NamedTuple):
         return charged(step, cost), memory
 
 
+def prepares(solver: Any) -> bool:
+    """Whether a solver, or a preconditioner, does any work that serves all trials at a point."""
+    return solver.prepare is not nothing_prepared
+
+
 def charged(step: Step, cost: Cost) -> Step:
     """The step, its counts with the price of its preparation."""
     both = lambda own, more: own + jnp.asarray(more, jnp.int32)

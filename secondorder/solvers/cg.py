@@ -15,7 +15,15 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Stop, Trail, is_on, make_step
+from secondorder.solvers.base import (
+    Solver,
+    Stop,
+    Trail,
+    is_on,
+    make_step,
+    nothing_prepared,
+    prepares,
+)
 from secondorder.solvers.preconditioners import Inverse, Preconditioner, as_preconditioner
 from secondorder.tree import Params
 
@@ -150,7 +158,7 @@ def cg(
         )
         return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
 
-    return Solver(init, solve, prepare)
+    return Solver(init, solve, prepare if prepares(helper) else nothing_prepared)
 
 
 def _start(quadratic, product, start):

@@ -10,7 +10,7 @@ import optax
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, nothing_prepared, prepares
 from secondorder.tree import Params
 
 
@@ -71,7 +71,7 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
     return solver._replace(
         init=init,
         solve=solve,
-        prepare=prepare,
+        prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
         measure=lambda factors, memory, direction: tree.norm(direction),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, nothing_prepared, prepares
 from secondorder.tree import Params
 
 
@@ -73,7 +73,7 @@ def momentum(solver: Solver) -> Solver:
     return solver._replace(
         init=init,
         solve=solve,
-        prepare=prepare,
+        prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: (taken, solver.remember(memory[1], taken)),
         measure=lambda factors, memory, direction: tree.norm(direction),
     )

@@ -237,3 +237,41 @@ def test_a_wrapped_solver_ends_at_the_minimum_or_claims_nothing(x64, name, wrapp
     assert found.success or wrapper == "two"
     if found.success:
         np.testing.assert_allclose(found.value, known.value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["clipped", "dogleg", "exact_cubic", "exact_region", "gltr", "steihaug", "svd_region"]
+)
+def test_a_direction_is_measured_as_the_step_was(x64, name):
+    solver, curvature = SOLVERS[name], curvature_of(name)
+    params = jax.tree.map(lambda x: jnp.array([1.0, 1e3])[: x.size].reshape(x.shape), START)
+
+    @jax.jit
+    def measured(params):
+        grads = jax.grad(VALLEY)(params)
+        op, _ = curvature.at(grads, curvature.init(params), params, VALLEY, jnp.ones(()))
+        model, scale = so.Quadratic(grads, op), jnp.asarray(3.0)
+        _, memory = solver.update(model, solver.init(params), scale)  # which has seen the units
+        factors, memory, _ = solver.prepare(model, memory)
+        step, _ = solver.solve(model, factors, memory, scale)
+        half = so.tree.scale(0.5, step.direction)
+        return step.length, *(solver.measure(factors, memory, d) for d in (step.direction, half))
+
+    length, whole, half = measured(params)
+    tolerance = rounding(1e3, float(length))
+    np.testing.assert_allclose([whole, 2 * half], length, atol=tolerance, rtol=0)
+
+
+def test_a_mean_of_nothing_is_no_optimum(x64):
+    slow_mean = so.solvers.averaged(so.solvers.qr(), 1 - 1e-12, debias=False)
+    tx = so.scale_by_curvature(so.exact(so.ggn), slow_mean, so.trust.damping())
+    found = jax.jit(lambda p: so.minimize(VALLEY, p, tx, max_steps=30))(START)
+    assert not found.success
+
+
+def test_a_burn_in_leaves_room_for_factors(x64, monkeypatch):
+    late = functools.partial(so.scale_by_curvature, burn_in=2)
+    monkeypatch.setattr(so, "scale_by_curvature", late)
+    _, (products, *_, params) = jax.jit(solve("qr", "nothing"))(START)
+    assert np.all(products[:2] == 0) and products[2] > 0
+    np.testing.assert_array_equal(params["b"]["w"][:2], START["b"]["w"])

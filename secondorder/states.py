@@ -55,7 +55,7 @@ class CurvatureState(NamedTuple):
     trust: TrustState
     report: Step
     point: Any = None
-    needs: Needs = Needs()
+    needs: Any = Needs()  # no array
 
 
 def find_states(state: Any) -> list[CurvatureState]:

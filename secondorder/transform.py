@@ -87,7 +87,9 @@ def scale_by_curvature(
         )
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
-        needs = Needs(jacobian, room=trust.evaluates and prepares(solver))
+        # Factors outlive a change of the scalar, unless the curvature itself depends on it.
+        room = prepares(solver) and trust.evaluates and not curvature.reads_scale
+        needs = Needs(jacobian, room)
         counts = none(), none(), none()
         return CurvatureState(*counts, *memories, trust.init(params), report, None, needs)
 

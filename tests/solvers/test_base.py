@@ -230,7 +230,9 @@ def test_an_average_of_one_gradient_is_the_gradient(x64, monkeypatch, name):
     jax.tree.map(near, wrapped, bare)
 
 
-@pytest.mark.parametrize(("name", "wrapper"), [("qr", "momentum"), ("direct", "two")])
+@pytest.mark.parametrize(
+    ("name", "wrapper"), [("gltr", "momentum"), ("qr", "momentum"), ("direct", "two")]
+)
 def test_a_wrapped_solver_ends_at_the_minimum_or_claims_nothing(x64, name, wrapper):
     found = jax.jit(lambda p: so.minimize(VALLEY, p, method(name, wrapper), max_steps=100))(START)
     known = jax.jit(lambda p: so.least_squares(residual, p))(START)

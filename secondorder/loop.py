@@ -135,7 +135,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         model = tree.zeros_like(shapes)
     return Loop(
         params=params,
-        state=states.primed(state, problem.optimizer, problem.fn, params),
+        state=_with_room(state, problem, params),
         last=params,
         value=unknown(dtype=value_dtype),
         grad_norm=unknown(),
@@ -161,6 +161,23 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         ),
         status=jnp.asarray(Status.RUNNING.value, jnp.int32),
     )
+
+
+def _with_room(state: Any, problem: Problem, params: Params) -> Any:
+    """The first state, with room for what is prepared at a point.
+
+    That follows from the objective, which ``init`` does not see; an abstract update shows it. The
+    zeros are never read, since the first update is not a second trial.
+    """
+    if not any(ours.needs.room for ours in states.find_states(state)):
+        return state
+
+    def one_update(state, params):
+        value, grad = jax.value_and_grad(problem.fn)(params)
+        known = {"value": value, "grad": grad, "value_fn": problem.fn}
+        return problem.optimizer.update(grad, state, params, **known)[1]
+
+    return states.with_room(state, jax.eval_shape(one_update, state, params))
 
 
 def run(problem: Problem, start: Loop) -> Loop:

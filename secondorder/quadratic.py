@@ -14,10 +14,7 @@ from secondorder.tree import Params
 class Quadratic(NamedTuple):
     """``m(d) = g·d + ½ d·Bd``, the predicted change of the objective; call it with a step.
 
-    ``again`` is a boolean where the objective is known to be the same at every update (inside
-    ``minimize``): whether this model is the last one over, because its step was rejected. ``None``
-    where nothing is known. ``held`` tells of each parameter whether it is on a bound; ``None``
-    without bounds.
+    ``held`` tells of each parameter whether it is on a bound; ``None`` without bounds.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -29,7 +26,6 @@ class Quadratic(NamedTuple):
 
     grad: Params
     curvature: Operator
-    again: jax.Array | None = None
     held: Params | None = None
 
     def __call__(self, step: Params) -> jax.Array:

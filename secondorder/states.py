@@ -1,4 +1,4 @@
-"""What an Optax state holds of this library's: found, reported, undone, made ready for a loop.
+"""What an Optax state holds of this library's: found, reported, undone, with room for more.
 
 A method may lie anywhere in a state: in a chain, under a mask, among injected hyperparameters. Who
 asks after it, asks here.
@@ -6,19 +6,30 @@ asks after it, asks here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from secondorder import tree
-from secondorder.curvature.grams import LayerGrams
-from secondorder.solvers.base import Prepared, Step, roll_back
-from secondorder.solvers.rows import RowsState
+from secondorder.solvers.base import Step
 from secondorder.tree import Params
 from secondorder.trust.base import TrustState
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What a method would take from its caller.
+
+    Attributes:
+      jacobian: a dense Jacobian, where the caller has it.
+      room: ``point``, where the caller's objective is the same at every update.
+    """
+
+    jacobian: bool = False
+    room: bool = False
 
 
 class CurvatureState(NamedTuple):
@@ -31,6 +42,9 @@ class CurvatureState(NamedTuple):
       curvature, solver: the memories, rolled back where a step is rejected.
       trust: the :class:`TrustState`, which moves at every update.
       report: the last solver's :class:`Step`, without its direction.
+      point: factors and memory that the solver has prepared at the last point; ``None`` where the
+        next update may not be there, as in a training loop, whose batches change.
+      needs: a :class:`Needs`.
     """
 
     count: jax.Array
@@ -40,6 +54,8 @@ class CurvatureState(NamedTuple):
     solver: Any
     trust: TrustState
     report: Step
+    point: Any = None
+    needs: Any = Needs()  # no array
 
 
 def find_states(state: Any) -> list[CurvatureState]:
@@ -100,10 +116,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
 
 def takes_jacobian(state: Any) -> bool:
     """Whether a method inside an Optax state forms a dense Jacobian at every point."""
-    forms = lambda ours: (
-        isinstance(ours.solver, RowsState) and not isinstance(ours.curvature, LayerGrams)
-    )
-    return any(map(forms, find_states(state)))
+    return any(ours.needs.jacobian for ours in find_states(state))
 
 
 def measured(state: Any) -> jax.Array:
@@ -144,7 +157,7 @@ def stored(state: Any, params: Params) -> Any | None:
 def undone(where: jax.Array, old: Any, new: Any) -> Any:
     """The Optax state ``new``, or, where so, as if the update that led to it had not been made.
 
-    What it learnt of its point, the report and a solver's factors, stays: that is still true.
+    What it learnt of its point, the report and what is prepared, stays: that is still true.
     """
 
     is_ours = lambda x: isinstance(x, CurvatureState)
@@ -152,36 +165,16 @@ def undone(where: jax.Array, old: Any, new: Any) -> Any:
     def known(old: Any, new: Any) -> Any:
         if not is_ours(new):
             return old
-        return old._replace(report=new.report, solver=roll_back(old.solver, new.solver))
+        return old._replace(report=new.report, point=new.point)
 
     old = jax.tree.map(known, old, new, is_leaf=is_ours)
     return jax.tree.map(lambda a, b: b if a is b else jnp.where(where, a, b), old, new)
 
 
-def primed(
-    state: Any, optimizer: optax.GradientTransformationExtraArgs, fn: Callable, params: Params
-) -> Any:
-    """The first state, with room for the factors that a solver keeps of a point.
-
-    Their shapes follow from the objective, which ``init`` does not see; one abstract update shows
-    them. Zeros are never read: the first update is not a second trial.
-    """
-    is_solver = lambda x: isinstance(x, Prepared)
-    if not any(map(is_solver, jax.tree.leaves(state, is_leaf=is_solver))):
-        return state
-
-    def one_update(state, params):
-        value, grad = jax.value_and_grad(fn)(params)
-        return optimizer.update(grad, state, params, value=value, grad=grad, value_fn=fn)[1]
-
-    shapes = jax.eval_shape(one_update, state, params)
-
-    def fill(old, shape):
-        if not is_solver(old):
-            return old
-        return old._replace(factors=tree.zeros_like(shape.factors))
-
-    return jax.tree.map(fill, state, shapes, is_leaf=is_solver)
+def with_room(state: Any, shapes: Any) -> Any:
+    """``state`` with zeros where it holds ``None`` and a later state, of these shapes, an array."""
+    fill = lambda old, later: tree.zeros_like(later) if old is None else old
+    return jax.tree.map(fill, state, shapes, is_leaf=lambda x: x is None)
 
 
 def settled(x: Any) -> Any:

@@ -13,8 +13,8 @@ from secondorder.borrowed import curved
 from secondorder.curvature.base import Curvature
 from secondorder.objective import checked, is_stationary
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, roll_back
-from secondorder.states import CurvatureState
+from secondorder.solvers.base import Cost, Solver, Step, charged, prepares
+from secondorder.states import CurvatureState, Needs, with_room
 from secondorder.tree import Params
 from secondorder.trust.base import Trial, Trust
 
@@ -86,7 +86,12 @@ def scale_by_curvature(
             order=none(),
         )
         memories = curvature.init(params), solver.init(params)
-        return CurvatureState(none(), none(), none(), *memories, trust.init(params), report)
+        jacobian = solver.takes_jacobian and not curvature.without_jacobian
+        # Factors outlive a change of the scalar, unless the curvature itself depends on it.
+        room = prepares(solver) and trust.evaluates and not curvature.reads_scale
+        needs = Needs(jacobian, room)
+        counts = none(), none(), none()
+        return CurvatureState(*counts, *memories, trust.init(params), report, None, needs)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
@@ -101,10 +106,12 @@ def scale_by_curvature(
         scale = trust.scale(state.trust)
         shown = curved(value_fn)
         operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
-        # Known only of an objective that is the same at every update.
-        again = ~state.trust.accepted if is_stationary(value_fn) else None
-        quadratic = Quadratic(g, operator, again, _held(value_fn))
-        step, solver_state = solver.update(quadratic, state.solver, scale)
+        quadratic = Quadratic(g, operator, _held(value_fn))
+        # A point is the last one over where its step was rejected and the objective cannot change.
+        again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
+        (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
+        step, solver_state = solver.solve(quadratic, factors, memory, scale)
+        step = charged(step, cost)
         if shown is not value_fn:  # whose residuals the angles are to are not these
             step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
         if trust.evaluates:
@@ -116,9 +123,9 @@ def scale_by_curvature(
         else:
             step = attempt.bent(step)
         if trust.evaluates:  # an open loop's step may be searched along, past a kink at a bound
-            measure = lambda direction: solver.measure(solver_state, direction)
+            measure = lambda direction: solver.measure(factors, memory, direction)
             step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
-        solver_state = solver.taken(solver_state, step.direction)
+        solver_state = solver.remember(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 
         # A memory of infinity alone would pass for a step of zero, and stay one for ever.
@@ -129,8 +136,7 @@ def scale_by_curvature(
 
         accepted = trust_state.accepted
         memories = curvature_state, solver_state
-        old = state.curvature, roll_back(state.solver, solver_state)
-        memories = tree.where(accepted, memories, old)
+        memories = tree.where(accepted, memories, (state.curvature, state.solver))
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
             rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
@@ -139,6 +145,8 @@ def scale_by_curvature(
             solver=memories[1],
             trust=trust_state,
             report=step._replace(direction=(), bends=(), trail=None),
+            point=point,
+            needs=state.needs,
         )
 
     def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
@@ -150,14 +158,53 @@ def scale_by_curvature(
             report = state.report._replace(
                 predicted=jnp.full_like(state.report.predicted, -jnp.inf)
             )
-            rest = state._replace(count=state.count + 1, curvature=memory, report=report)
-            return tree.zeros_like(updates), rest
+            rest = state._replace(
+                count=state.count + 1, curvature=memory, report=report, point=None
+            )
+            found = tree.zeros_like(updates), rest
+            kept = state.needs.room and is_stationary(value_fn)
+            return with_room(found, jax.eval_shape(step)) if kept else found
 
         step = lambda: update(updates, state, params, value_fn=value_fn, **known)
         return jax.lax.cond(state.count >= burn_in, step, gather)
 
     never = isinstance(burn_in, int) and burn_in == 0
     return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+
+
+def _prepared(
+    solver: Solver, quadratic: Quadratic, state: CurvatureState, again: jax.Array | None
+) -> tuple[tuple[Any, Any], Cost, Any]:
+    """Factors and memory at a point, their price, and what the state keeps of them.
+
+    Args:
+      again: whether the point is that of the last update, whose factors are then taken for nothing;
+        ``None`` where that is never known, and nothing is kept.
+    """
+    old, known = state.solver, []
+    is_none = lambda x: x is None
+
+    def fresh():
+        factors, memory, cost = solver.prepare(quadratic, old)
+        # A kernel is compiled for every array that leaves a branch: not for what is at hand anyway.
+        known.extend(count if isinstance(count, int) else None for count in cost)
+        counts = [jnp.asarray(count, jnp.int32) for count in cost if not isinstance(count, int)]
+        changed = jax.tree.map(lambda new, old: None if new is old else new, memory, old)
+        return (factors, changed), counts
+
+    if again is None or state.point is None:
+        point, counts = fresh()
+        free = False
+    else:
+        nothing = lambda: (state.point, [jnp.zeros((), jnp.int32) for k in known if k is None])
+        point, counts = jax.lax.cond(~again, fresh, nothing)
+        free = again
+    left = iter(counts)
+    cost = Cost(*(next(left) if k is None else jnp.where(free, 0, k) for k in known))
+    factors, changed = point
+    memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
+    keeps = again is not None and jax.tree.leaves(factors)
+    return (factors, memory), cost, point if keeps else None
 
 
 def _held(value_fn: Any) -> Params | None:

@@ -18,12 +18,14 @@ class Curvature(NamedTuple):
       needs_value_fn: whether ``update`` looks at the objective, or at gradients alone.
       reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that
         goes into inverses which are kept.
+      without_jacobian: whether its operators serve solvers on rows without a dense Jacobian.
     """
 
     init: Callable[[Params], Any]
     update: Callable[..., tuple[Operator, Any]]
     needs_value_fn: bool = True
     reads_scale: bool = False
+    without_jacobian: bool = False
 
     def at(
         self, grads: Params, state: Any, params: Params, value_fn: Any, scale: Any

@@ -38,10 +38,6 @@ from secondorder.tree import Params
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-class LayerGrams(NamedTuple):
-    """The state of :func:`layer_grams`: nothing; it says that no dense Jacobian is wanted."""
-
-
 def layer_grams() -> Curvature:
     """``JᵀMJ`` whose Gram of the samples, ``SᵀJJᵀS``, is made of layer statistics: no J is formed.
 
@@ -73,11 +69,11 @@ def layer_grams() -> Curvature:
     Source: Novak, Sohl-Dickstein and Schoenholz (2022).
     """
 
-    def update(grads, state, params, value_fn) -> tuple[Operator, LayerGrams]:
+    def update(grads, state, params, value_fn) -> tuple[Operator, tuple]:
         del grads
         return _ggn(value_fn, params), state
 
-    return Curvature(lambda params: LayerGrams(), update)
+    return Curvature(lambda params: (), update, without_jacobian=True)
 
 
 def _ggn(value_fn: Any, params: Params) -> Operator:

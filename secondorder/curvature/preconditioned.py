@@ -29,7 +29,7 @@ def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
     def init(params: Params) -> tuple[Any, Any]:
         return base.init(params), approximation.init(params)
 
-    def update(grads, state, params, value_fn, scale) -> tuple[Operator, Any]:
+    def update(grads, state, params, value_fn, scale=None) -> tuple[Operator, Any]:
         operators, states = [], []
         for curvature, memory in zip((base, approximation), state, strict=True):
             operator, memory = curvature.at(grads, memory, params, value_fn, scale)
@@ -38,4 +38,4 @@ def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
         return Preconditioned(*operators), tuple(states)
 
     needs = base.needs_value_fn or approximation.needs_value_fn
-    return Curvature(init, update, needs, reads_scale=True)
+    return Curvature(init, update, needs, base.reads_scale or approximation.reads_scale)

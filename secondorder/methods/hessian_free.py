@@ -10,7 +10,7 @@ from secondorder import trust
 from secondorder.curvature import Curvature, exact, preconditioned
 from secondorder.operators import ggn
 from secondorder.solvers import cg, known_inverse, relative_progress
-from secondorder.solvers.preconditioners import Sketching
+from secondorder.solvers.preconditioners import Preconditioner
 from secondorder.transform import scale_by_curvature
 
 
@@ -19,7 +19,7 @@ def hessian_free(
     max_cg_steps: int = 250,
     warm_start: float = 0.95,
     *,
-    preconditioner: Curvature | Sketching | None = None,
+    preconditioner: Curvature | Preconditioner | None = None,
     tolerance: float = 5e-4,
     backtrack: int = 10,
     halvings: int = 10,

@@ -1,7 +1,7 @@
 """HOW the quadratic model is minimised."""
 
 from secondorder.solvers.averaged import averaged
-from secondorder.solvers.base import Solver, Step, Stop
+from secondorder.solvers.base import Cost, Solver, Step, Stop
 from secondorder.solvers.by_layer import by_layer
 from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
 from secondorder.solvers.clipped import clipped
@@ -20,6 +20,7 @@ from secondorder.solvers.steihaug import steihaug
 from secondorder.solvers.svd import dogleg, svd, svd_region
 
 __all__ = [
+    "Cost",
     "Progress",
     "Solver",
     "Step",

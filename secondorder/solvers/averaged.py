@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step
+from secondorder.solvers.base import Solver
 from secondorder.tree import Params
 
 
@@ -43,10 +43,26 @@ def averaged(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
         zeros = tree.accumulator(tree.zeros_like(params))
         return Averaged(zeros, jnp.zeros((), jnp.int32), solver.init(params))
 
-    def update(quadratic: Quadratic, state: Averaged, scale: jax.Array) -> tuple[Step, Averaged]:
-        mean = tree.running_mean(state.mean, quadratic.grad, decay, state.count, debias)
-        step, inner = solver.update(quadratic._replace(grad=mean), state.inner, scale)
-        return step, Averaged(mean, state.count + 1, inner)
+    def prepare(quadratic: Quadratic, memory: Averaged):
+        mean = tree.running_mean(memory.mean, quadratic.grad, decay, memory.count, debias)
+        factors, inner, cost = solver.prepare(quadratic._replace(grad=mean), memory.inner)
+        return factors, Averaged(mean, memory.count + 1, inner), cost
 
-    measure = lambda state, direction: solver.measure(state.inner, direction)
-    return solver._replace(init=init, update=update, measure=measure)
+    def solve(quadratic: Quadratic, factors: Any, memory: Averaged, scale: jax.Array):
+        averaged = quadratic._replace(grad=memory.mean)
+        step, inner = solver.solve(averaged, factors, memory.inner, scale)
+        # Small is the mean, which tells nothing of the gradient here.
+        unknown = {
+            "optimality": jnp.full_like(step.optimality, jnp.inf),
+            "full": jnp.zeros_like(step.full),
+        }
+        return step._replace(**unknown), memory._replace(inner=inner)
+
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare,
+        remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
+        measure=lambda factors, memory, d: solver.measure(factors, memory.inner, d),
+        measures=False,
+    )

@@ -98,85 +98,84 @@ class Step(NamedTuple):
     trail: Any = None
 
 
-class Prepared(NamedTuple):
-    """The state of a solver that factorises first, and then solves for any scalar.
+class Cost(NamedTuple):
+    """Price of what a solver prepares at a point.
 
     Attributes:
-      memory: rolled back where a step is rejected, as every memory.
-      factors: what the last factorisation left, and the memory it would leave, kept across
-        rejections so that a second trial at the same point costs no new products; ``None`` where
-        no second trial is known to be one.
+      products: curvature products (or Jacobian passes).
+      jacobians: dense Jacobians.
     """
 
-    memory: Any
-    factors: Any
+    products: Any = 0
+    jacobians: Any = 0
+
+
+def no_memory(params: Params) -> tuple:
+    """``init`` of a solver that remembers nothing."""
+    del params
+    return ()
+
+
+def nothing_prepared(quadratic: Quadratic, memory: Any) -> tuple[tuple, Any, Cost]:
+    """``prepare`` of a solver whose work all depends on the scalar."""
+    del quadratic
+    return (), memory, Cost()
 
 
 class Solver(NamedTuple):
-    """A minimiser of the quadratic model.
+    """A minimiser of the quadratic model, in two halves: once per point, and once per trial there.
+
+    Its memory is a tree of arrays. Whoever calls it keeps the memory of a step that is taken, and
+    the former one of a step that is not.
 
     Attributes:
-      init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
-      update: ``(quadratic, state, scale) -> (Step, state)``.
-      reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or
-        ``"cubic"`` (σ).
+      init: ``params -> memory``; works on ``ShapeDtypeStruct`` leaves.
+      solve: ``(quadratic, factors, memory, scale) -> (Step, memory)``, for every trial.
+      prepare: ``(quadratic, memory) -> (factors, memory, Cost)``, the expensive half. The factors
+        do not depend on the scalar, so they serve every trial at the point.
+      remember: ``(memory, taken) -> memory``, with the step as it was taken: searched, and cut at
+        the bounds.
+      measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``; memory
+        and factors are those that ``solve`` was given.
+      reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
-      taken: ``(state, direction) -> state``, for one that remembers its step: what became of it,
-        searched and cut at the bounds.
-      measure: ``(state, direction) -> length``, in the norm that ``Step.length`` is measured in.
+      takes_jacobian: whether it forms the dense Jacobian, which a caller may have at hand.
     """
 
     init: Callable[[Params], Any]
-    update: Callable[[Quadratic, Any, jax.Array], tuple[Step, Any]]
+    solve: Callable[[Quadratic, Any, Any, jax.Array], tuple[Step, Any]]
+    prepare: Callable[[Quadratic, Any], tuple[Any, Any, Cost]] = nothing_prepared
+    remember: Callable[[Any, Params], Any] = lambda memory, taken: memory
+    measure: Callable[[Any, Any, Params], jax.Array] = lambda factors, memory, direction: tree.norm(
+        direction
+    )
     reads: str = "damping"
     measures: bool = False
-    taken: Callable[[Any, Params], Any] = lambda state, direction: state
-    measure: Callable[[Any, Params], jax.Array] = lambda state, direction: tree.norm(direction)
+    takes_jacobian: bool = False
+
+    def update(self, quadratic: Quadratic, memory: Any, scale: jax.Array) -> tuple[Step, Any]:
+        """Both halves, for a single trial: ``(Step, memory)``."""
+        factors, memory, cost = self.prepare(quadratic, memory)
+        step, memory = self.solve(quadratic, factors, memory, scale)
+        return charged(step, cost), memory
 
 
-def prepared(
-    prepare: Callable[[Quadratic, Any], tuple[Any, Any]],
-    solve: Callable[[Quadratic, Any, jax.Array], Step],
-    remember: Callable[[Params], Any] = lambda params: (),
-    state_type: type[Prepared] = Prepared,
-    **options: Any,
-) -> Solver:
-    """A solver in two halves: a factorisation per point, a solution per scalar.
+def prepares(solver: Any) -> bool:
+    """Whether a solver, or a preconditioner, does any work that serves all trials at a point."""
+    return solver.prepare is not nothing_prepared
 
-    Args:
-      prepare: ``(quadratic, memory) -> (factors, memory)``, the expensive half.
-      solve: ``(quadratic, factors, scale) -> Step``.
-      remember: ``params -> memory``, the initial memory.
-      state_type: of its state.
-      options: further fields of :class:`Solver`.
-    """
 
-    def update(quadratic: Quadratic, state: Prepared, scale: jax.Array) -> tuple[Step, Prepared]:
-        fresh = lambda: prepare(quadratic, state.memory)
-        if quadratic.again is None or state.factors is None:
-            paid, kept = True, fresh()
-        else:
-            paid = ~quadratic.again
-            kept = jax.lax.cond(quadratic.again, lambda: state.factors, fresh)
-        factors, memory = kept
-        step = solve(quadratic, factors, scale)
-        step = step._replace(
-            products=jnp.where(paid, step.products, 0),
-            jacobians=jnp.where(paid, step.jacobians, 0),
-        )
-        return step, state_type(memory, None if quadratic.again is None else kept)
-
-    return Solver(lambda params: state_type(remember(params), None), update, **options)
+def charged(step: Step, cost: Cost) -> Step:
+    """The step, its counts with the price of its preparation."""
+    both = lambda own, more: own + jnp.asarray(more, jnp.int32)
+    return step._replace(
+        products=both(step.products, cost.products), jacobians=both(step.jacobians, cost.jacobians)
+    )
 
 
 def is_on(factor: Any) -> bool:
     """Whether a factor may be other than zero: a traced one may turn out so."""
     return not isinstance(factor, int | float) or factor != 0
-
-
-def roll_back(old: Any, new: Any) -> Any:
-    """The solver's state after a rejection: the old one, but factors of this point are kept."""
-    return old._replace(factors=new.factors) if isinstance(new, Prepared) else old
 
 
 def make_step(

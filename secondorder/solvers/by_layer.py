@@ -12,7 +12,7 @@ from secondorder import tree
 from secondorder.operators.base import Operator, Preconditioned
 from secondorder.operators.layers import LayerBlocks, Path, beside, groups_of, joined, of_group
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, make_step
+from secondorder.solvers.base import Cost, Solver, make_step
 from secondorder.tree import Params
 
 
@@ -45,17 +45,24 @@ def by_layer(solver: Solver, layer_of: Callable[[Path], Hashable] = beside) -> S
     def init(params: Params) -> Any:
         return tuple(solver.init(of_group(params, g)) for g in groups_of(params, layer_of))
 
-    def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
+    def models(quadratic: Quadratic) -> list[Quadratic]:
         grad, op = quadratic.grad, _layers_of(quadratic.curvature)
         if op.groups != groups_of(grad, layer_of):
             raise ValueError(
                 "by_layer and its curvature see different layers: give both the same layer_of."
             )
-        steps, states = [], []
-        for group, block, memory in zip(op.groups, op.blocks, state, strict=True):
-            step, memory = solver.update(Quadratic(of_group(grad, group), block), memory, damping)
-            steps.append(step)
-            states.append(memory)
+        parts = zip(op.groups, op.blocks, strict=True)
+        return [Quadratic(of_group(grad, group), block) for group, block in parts]
+
+    def prepare(quadratic: Quadratic, memories: tuple):
+        found = map(solver.prepare, models(quadratic), memories)
+        factors, memories, costs = zip(*found, strict=True)
+        return factors, memories, Cost(*map(sum, zip(*costs, strict=True)))
+
+    def solve(quadratic: Quadratic, factors: tuple, memories: tuple, damping: jax.Array):
+        grad, op = quadratic.grad, _layers_of(quadratic.curvature)
+        parts = zip(models(quadratic), factors, memories, strict=True)
+        steps, memories = zip(*(solver.solve(*part, damping) for part in parts), strict=True)
         stacked = lambda name: jnp.stack([getattr(step, name) for step in steps])
         outcome = make_step(
             tree.cast(joined([step.direction for step in steps], op.groups, grad), grad),
@@ -65,9 +72,13 @@ def by_layer(solver: Solver, layer_of: Callable[[Path], Hashable] = beside) -> S
             jacobians=jnp.sum(stacked("jacobians")),
             stopped=jnp.max(stacked("stopped")),
         )
-        return outcome, tuple(states)
+        return outcome, memories
 
-    return Solver(init, update)
+    def remember(memories: tuple, taken: Params) -> tuple:
+        own = (of_group(taken, group) for group in groups_of(taken, layer_of))
+        return tuple(map(solver.remember, memories, own))
+
+    return Solver(init, solve, prepare, remember)
 
 
 def _layers_of(op: Operator) -> LayerBlocks:

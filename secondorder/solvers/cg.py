@@ -15,8 +15,16 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, Trail, is_on, make_step
-from secondorder.solvers.preconditioners import Preconditioner, Sketching, ready, state_of
+from secondorder.solvers.base import (
+    Solver,
+    Stop,
+    Trail,
+    is_on,
+    make_step,
+    nothing_prepared,
+    prepares,
+)
+from secondorder.solvers.preconditioners import Inverse, Preconditioner, as_preconditioner
 from secondorder.tree import Params
 
 
@@ -59,6 +67,13 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
     return rule
 
 
+class Memory(NamedTuple):
+    """The last solution, where a solve starts from it, and what the preconditioner remembers."""
+
+    warm: Any
+    preconditioner: Any
+
+
 class _Carry(NamedTuple):
     step: Params
     residual: Params  # −g − (B + λ) step
@@ -73,7 +88,7 @@ class _Carry(NamedTuple):
 def cg(
     max_steps: int = 100,
     stop: StopRule | None = None,
-    preconditioner: Preconditioner | Sketching | None = None,
+    preconditioner: Preconditioner | Inverse | None = None,
     warm_start: float = 0.0,
     trail: int = 0,
 ) -> Solver:
@@ -100,12 +115,17 @@ def cg(
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), cg, so.trust.damping(1.0))
     """
     stop = relative_residual() if stop is None else stop
+    helper = as_preconditioner(preconditioner)
 
-    def init(params):
+    def init(params: Params) -> Memory:
         warm = tree.accumulator(tree.zeros_like(params)) if is_on(warm_start) else ()
-        return state_of(preconditioner, warm, params)
+        return Memory(warm, helper.init(params))
 
-    def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, Any]:
+    def prepare(quadratic: Quadratic, memory: Memory):
+        factors, inner, cost = helper.prepare(quadratic, memory.preconditioner)
+        return factors, memory._replace(preconditioner=inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, memory: Memory, damping: jax.Array):
         grad = quadratic.grad
         norm = tree.norm(grad)
         # Solved for a gradient of length one: squares of a tiny one would underflow.
@@ -115,12 +135,12 @@ def cg(
         def product(v):
             return tree.axpy(damping, v, quadratic.curvature.mv(v))
 
-        helped = ready(preconditioner, quadratic, state, damping)
+        precondition = helper.inverse(quadratic, factors, damping)
         start = None
         if is_on(warm_start):
-            start = _start(scaled, product, tree.scale(warm_start / unit, helped.warm))
+            start = _start(scaled, product, tree.scale(warm_start / unit, memory.warm))
         kept = _no_trail(grad, trail)
-        final, stopped = _iterate(scaled.grad, product, helped.apply, start, stop, max_steps, kept)
+        final, stopped = _iterate(scaled.grad, product, precondition, start, stop, max_steps, kept)
         step = tree.scale(unit, final.step)
         # One more product buys the true residual and the undamped model change, free of drift.
         curved = quadratic.curvature.mv(step)
@@ -131,14 +151,14 @@ def cg(
             step,
             predicted,
             iterations=final.iterations,
-            products=final.iterations + (1 if start is None else 2) + helped.products,
+            products=final.iterations + (1 if start is None else 2),
             residual=tree.norm(error) / unit,
             stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
             trail=_undamped(final.trail, unit, damping),
         )
-        return outcome, helped.keep(step if is_on(warm_start) else ())
+        return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
 
-    return Solver(init=init, update=update)
+    return Solver(init, solve, prepare if prepares(helper) else nothing_prepared)
 
 
 def _start(quadratic, product, start):

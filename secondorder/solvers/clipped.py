@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, no_memory
 
 
 def clipped() -> Solver:
@@ -25,14 +25,15 @@ def clipped() -> Solver:
       >>> tx = so.scale_by_curvature(sampled, so.solvers.clipped(), so.trust.fixed(0.1))
     """
 
-    def update(quadratic: Quadratic, state, radius: jax.Array) -> tuple[Step, tuple]:
-        solve = getattr(quadratic.curvature, "solve", None)
-        if solve is None:
+    def solve(quadratic: Quadratic, factors: tuple, memory: tuple, radius: jax.Array):
+        del factors
+        inverse = getattr(quadratic.curvature, "solve", None)
+        if inverse is None:
             raise TypeError(
                 f"The clipped() solver needs a curvature that knows its inverse, but got "
                 f"{type(quadratic.curvature).__name__}. Use running(..., diagonal()) or steihaug()."
             )
-        free = tree.negative(solve(quadratic.grad, 0.0))
+        free = tree.negative(inverse(quadratic.grad, 0.0))
         inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
         step = jax.tree.map(inside, free)
         # No reduction but this one: the clipped step is as long as that, and NaN where that is.
@@ -43,6 +44,7 @@ def clipped() -> Solver:
         stopped = jnp.where(jnp.isfinite(length), stopped, Stop.NONFINITE.value)
         return make_step(
             step, quadratic(step), length=length, boundary=boundary, stopped=stopped
-        ), state
+        ), memory
 
-    return Solver(init=lambda params: (), update=update, reads="radius")
+    measure = lambda factors, memory, direction: tree.max_abs(direction)
+    return Solver(no_memory, solve, measure=measure, reads="radius")

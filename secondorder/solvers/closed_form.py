@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, no_memory
 
 
 def closed_form() -> Solver:
@@ -25,20 +25,21 @@ def closed_form() -> Solver:
       ...     so.curvature.identity(), so.solvers.closed_form(), so.trust.fixed())
     """
 
-    def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, tuple]:
+    def solve(quadratic: Quadratic, factors: tuple, memory: tuple, damping: jax.Array):
+        del factors
         op, grad = quadratic.curvature, quadratic.grad
-        solve = getattr(op, "solve", None)
-        if solve is None:
+        inverse = getattr(op, "solve", None)
+        if inverse is None:
             raise TypeError(
                 f"The closed_form() solver needs a curvature that knows its inverse, but got "
                 f"{type(op).__name__}. Use direct() or cg()."
             )
-        step = tree.negative(solve(grad, damping))
+        step = tree.negative(inverse(grad, damping))
         # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed. Every sum over all
         # parameters counts beside a diagonal, so those two are one, and the length tells of NaN.
         predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, tree.accumulator(grad)), step)
         length = tree.norm(step)
         stopped = jnp.where(jnp.isfinite(length), Stop.SOLVED.value, Stop.NONFINITE.value)
-        return make_step(step, predicted, length=length, stopped=stopped), state
+        return make_step(step, predicted, length=length, stopped=stopped), memory
 
-    return Solver(init=lambda params: (), update=update)
+    return Solver(no_memory, solve)

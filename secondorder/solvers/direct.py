@@ -9,7 +9,7 @@ from jax.scipy.linalg import cho_solve
 from secondorder import tree
 from secondorder.operators.dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Cost, Solver, Stop, make_step, no_memory
 
 MAX_SHIFTS = 30  # growing fourfold from 1e-3; in the scaled coordinates no eigenvalue is below −n
 
@@ -95,9 +95,13 @@ def direct() -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.hessian), so.solvers.direct(), so.trust.damping())
     """
 
-    def update(quadratic: Quadratic, state, damping: jax.Array) -> tuple[Step, tuple]:
+    def prepare(quadratic: Quadratic, memory: tuple):
+        matrix = dense(quadratic.curvature, quadratic.grad)
+        return matrix, memory, Cost(matrix.shape[0])
+
+    def solve(quadratic: Quadratic, matrix: jax.Array, memory: tuple, damping: jax.Array):
         like = quadratic.grad
-        matrix, g = dense(quadratic.curvature, like), ravel(like)
+        g = ravel(like)
         damped = matrix + damping.astype(matrix.dtype) * jnp.eye(g.size, dtype=matrix.dtype)
         # A parameter that nothing depends on, as on a bound, is no reason to shift the others.
         absent = (g == 0) & ~jnp.any(matrix != 0, axis=0)
@@ -116,9 +120,8 @@ def direct() -> Solver:
             direction,
             predicted,
             full=~jnp.any(shift > 0) & (damping == 0),
-            products=g.size,
             residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1),
             stopped=stopped,
-        ), state
+        ), memory
 
-    return Solver(init=lambda params: (), update=update)
+    return Solver(no_memory, solve, prepare)

@@ -10,6 +10,7 @@ For least squares ``e`` is zero, and nothing is divided by λ.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,11 +23,10 @@ from secondorder import tree
 from secondorder.operators.base import Function, Operator
 from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.pullback import Pullback
-from secondorder.operators.rows import AnyRows, implicit_rows, rows_of
+from secondorder.operators.rows import AnyRows, Rows, implicit_rows, rows_of
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Prepared, Solver, Step, Stop, is_on, make_step
+from secondorder.solvers.base import Cost, Solver, Stop, is_on, make_step
 from secondorder.solvers.paths import path
-from secondorder.solvers.rows import RowsState
 from secondorder.tree import Params
 
 PROBES = 8  # random signs that estimate the trace of a Gram which is not formed
@@ -40,13 +40,27 @@ class Last(NamedTuple):
     inner: Any = ()
 
 
-class System(NamedTuple):
-    """``K + λ I``, K a Gram of the rows in the smaller of the two spaces.
+class Gram(NamedTuple):
+    """What is prepared of ``K``, a Gram of the rows in the smaller of the two spaces.
 
     Attributes:
-      solve: ``b ↦ (K + λ I)⁺ b``, as often as asked.
+      factors: the matrix, or what an inner solver has prepared of its products.
+      rows: ``R``, where it is formed in one piece; else ``None``.
+      trace: ``tr K`` for an inner solver, where λ is relative to it; else ``None``.
+    """
+
+    factors: Any
+    rows: jax.Array | None = None
+    trace: jax.Array | None = None
+
+
+class System(NamedTuple):
+    """``K + λ I``.
+
+    Attributes:
+      solve: ``b ↦ (K + λ I)⁺ b``, for any number of right-hand sides.
       damping: λ in the units of K.
-      report: ``() -> (stopped, iterations, products, inner memory)`` of all that was solved.
+      report: ``() -> (stopped, iterations, products, inner memory)`` of all solutions.
     """
 
     solve: Callable[[jax.Array], jax.Array]
@@ -99,28 +113,43 @@ def dual(
     if solver is not None:
         _check_inner(solver)
 
-    def init(params: Params) -> Prepared:
+    def init(params: Params) -> Last:
         zero = jnp.zeros((), tree.dtype(params))
-        last = Last(tree.accumulator(tree.zeros_like(params)), zero)
-        if solver is None:
-            return RowsState(last, None)
-        return Prepared(last._replace(inner=solver.init(zero[None])), None)
+        inner = () if solver is None else solver.init(zero[None])
+        return Last(tree.accumulator(tree.zeros_like(params)), zero, inner)
 
-    def update(quadratic: Quadratic, state: Prepared, damping: jax.Array) -> tuple[Step, Prepared]:
-        op, grad, last = quadratic.curvature, quadratic.grad, state.memory
+    def prepare(quadratic: Quadratic, last: Last):
+        rows = _rows_of(quadratic.curvature, solver)
+        if solver is None:
+            m, n = rows.shape
+            gram = rows.parameter_gram() if n <= m else rows.sample_gram()
+            matrix = rows.matrix if isinstance(rows, Rows) else None
+            return Gram(gram, matrix), last, Cost(rows.passes, int(rows.formed))
+        dtype = tree.dtype(quadratic.grad)
+        factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
+        gram = Gram(factors)
+        if relative:
+            gram = gram._replace(trace=_trace(rows, dtype))
+            cost = cost._replace(products=cost.products + PROBES // 2)  # half a product each
+        return gram, last._replace(inner=inner), cost
+
+    def solve(quadratic: Quadratic, gram: Gram, last: Last, damping: jax.Array):
+        op, grad = quadratic.curvature, quadratic.grad
         rows = _rows_of(op, solver)
+        if isinstance(rows, Rows) and gram.rows is not None:
+            rows = dataclasses.replace(rows, matrix=gram.rows)  # and not formed once more
         g, r = ravel(grad), rows.residual
         level = damping.astype(g.dtype)
         if solver is None:
-            system = _factorised(rows, level, relative)
+            system = _factorised(gram.factors, level, relative)
         else:
-            system = _iterated(rows, level, relative, solver, last.inner)
-        solve = functools.partial(_solve, rows, system)
+            system = _iterated(rows, level, solver, gram, last.inner)
+        solution = functools.partial(_solve, rows, system)
         rest = _unexplained(g, rows.mvt(r))
-        step, carried = -solve(r, rest), jnp.zeros_like(g)
+        step, carried = -solution(r, rest), jnp.zeros_like(g)
         if is_on(momentum):
             carried = _carried(last, momentum, damping).astype(g.dtype)
-            more = carried - solve(rows.mv(carried), jnp.zeros_like(g))
+            more = carried - solution(rows.mv(carried), jnp.zeros_like(g))
             downhill = jnp.dot(g, step + more) < 0
             step, carried = step + jnp.where(downhill, more, 0), jnp.where(downhill, carried, 0)
         change = rows.mv(step)
@@ -129,7 +158,7 @@ def dual(
         terms = (step,)
         if isinstance(op, Pullback) and _bends(op, order):
             along = op.derivative_along
-            terms = path(step, order, lambda t: -solve(along(*t), jnp.zeros_like(g)), own)
+            terms = path(step, order, lambda t: -solution(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))
         stopped, iterations, products, inner = system.report()
         outcome = make_step(
@@ -137,19 +166,16 @@ def dual(
             predicted,
             iterations=iterations,
             products=products,
-            jacobians=int(rows.formed),
             residual=_error(rows, system.damping * (step - carried) + g, change, g),
             dimension=min(rows.shape),
             stopped=_why(op, terms[0], change, predicted, stopped),
             order=len(terms),
             bends=terms[1:],
         )
-        return outcome, type(state)(Last(terms[0], damping, inner), None)
+        return outcome, Last(terms[0], damping, inner)
 
-    def taken(state: Prepared, direction: Params) -> Prepared:
-        return state._replace(memory=state.memory._replace(step=direction))
-
-    return Solver(init, update, taken=taken)
+    remember = lambda last, taken: last._replace(step=taken)
+    return Solver(init, solve, prepare, remember, takes_jacobian=solver is None)
 
 
 def _bends(op: Pullback, order: int) -> bool:
@@ -223,49 +249,46 @@ def _solve(rows: AnyRows, system: System, u: jax.Array, e: jax.Array) -> jax.Arr
     return rows.mvt(system.solve(u - seen)) + part
 
 
-def _level(damping: jax.Array, relative: bool, trace: Callable) -> jax.Array:
+def _level(damping: jax.Array, trace: jax.Array | None) -> jax.Array:
     """λ in the units of the Gram; where it is relative, not below ε of the trace.
 
     The rounding of a Gram is about ε of its trace at most. As many ε as it has rows, let alone
     columns, would be a thousandth of it in float32, and damp away what is to be solved.
     """
-    if not relative:
+    if trace is None:
         return damping
-    return jnp.maximum(damping, jnp.finfo(damping.dtype).eps) * trace()
+    return jnp.maximum(damping, jnp.finfo(damping.dtype).eps) * trace
 
 
-def _factorised(rows: AnyRows, damping: jax.Array, relative: bool) -> System:
-    m, n = rows.shape
-    gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-    damping = _level(damping.astype(gram.dtype), relative, lambda: jnp.trace(gram))
+def _factorised(gram: jax.Array, damping: jax.Array, relative: bool) -> System:
+    damping = _level(damping.astype(gram.dtype), jnp.trace(gram) if relative else None)
     solve, singular = _semidefinite(gram, damping)
     stopped = jnp.where(singular, Stop.SINGULAR.value, Stop.SOLVED.value)
-    return System(solve, damping, lambda: (stopped, 1, rows.passes, ()))
+    return System(solve, damping, lambda: (stopped, 1, 0, ()))
 
 
-def _iterated(
-    rows: AnyRows, damping: jax.Array, relative: bool, solver: Solver, memory: Any
-) -> System:
-    """By products with the Gram, which is not formed."""
+def _products(rows: AnyRows, dtype: Any) -> Quadratic:
+    """A model, of gradient zero, whose curvature is the Gram by its products."""
     m, n = rows.shape
     both = (lambda v: rows.mvt(rows.mv(v))) if n <= m else (lambda u: rows.mv(rows.mvt(u)))
-    gram = Function(both, jax.ShapeDtypeStruct((min(m, n),), damping.dtype))
-    damping = _level(damping, relative, lambda: _trace(rows, damping.dtype))
-    steps, states = [], [memory]
+    zero = jnp.zeros(min(m, n), dtype)
+    return Quadratic(zero, Function(both, zero))
+
+
+def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, memory: Any) -> System:
+    """By products with the Gram, which is not formed; one preparation for all right-hand sides."""
+    damping = _level(damping, gram.trace)
+    model, steps, memories = _products(rows, damping.dtype), [], []
 
     def solve(b: jax.Array) -> jax.Array:
-        # One system for several right-hand sides: what is prepared for the first serves all.
-        model = Quadratic(-b, gram, jnp.asarray(bool(steps)))
-        step, state = solver.update(model, states[-1], damping)
+        step, kept = solver.solve(model._replace(grad=-b), gram.factors, memory, damping)
         steps.append(step)
-        states.append(state)
+        memories.append(kept)
         return step.direction
 
     def report() -> tuple[Any, Any, Any, Any]:
         total = lambda name: sum(getattr(step, name) for step in steps)
-        kept = states[1]._replace(factors=None) if isinstance(states[1], Prepared) else states[1]
-        traced = PROBES // 2 if relative else 0  # half a product each
-        return steps[0].stopped, total("iterations"), total("products") + traced, kept
+        return steps[0].stopped, total("iterations"), total("products"), memories[0]
 
     return System(solve, damping, report)
 

@@ -10,7 +10,7 @@ import optax
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, nothing_prepared, prepares
 from secondorder.tree import Params
 
 
@@ -44,8 +44,12 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         other = graft.init(zeros())
         return Grafted(zeros(), zeros(), jnp.zeros((), jnp.int32), solver.init(params), other)
 
-    def update(quadratic: Quadratic, state: Grafted, scale: jax.Array) -> tuple[Step, Grafted]:
-        found, inner = solver.update(quadratic, state.inner, scale)
+    def prepare(quadratic: Quadratic, memory: Grafted):
+        factors, inner, cost = solver.prepare(quadratic, memory.inner)
+        return factors, memory._replace(inner=inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, state: Grafted, scale: jax.Array):
+        found, inner = solver.solve(quadratic, factors, state.inner, scale)
         wanted, graft_state = graft.update(tree.accumulator(quadratic.grad), state.graft)
         mean = lambda old, new: tree.running_mean(old, new, decay, state.count, debias=False)
         p, q = mean(state.step, found.direction), mean(state.onto, wanted)
@@ -53,10 +57,24 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
         predicted = tree.vdot(quadratic.grad, step)  # to first order: the length is not the model's
         stopped = jnp.where(tree.all_finite(step), found.stopped, Stop.NONFINITE.value)
-        return make_step(step, predicted, stopped=stopped), new
+        outcome = make_step(
+            step,
+            predicted,
+            iterations=found.iterations,
+            products=found.products,
+            jacobians=found.jacobians,
+            optimality=found.optimality,
+            stopped=stopped,
+        )
+        return outcome, new
 
-    measure = lambda state, direction: tree.norm(direction)
-    return solver._replace(init=init, update=update, measure=measure)
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare if prepares(solver) else nothing_prepared,
+        remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
+        measure=lambda factors, memory, direction: tree.norm(direction),
+    )
 
 
 def _at_length_of(p: jax.Array, q: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from secondorder.operators import lanczos
 from secondorder.operators.lanczos import Basis
 from secondorder.quadratic import Quadratic
 from secondorder.solvers import secular
-from secondorder.solvers.base import Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.base import Cost, Solver, Stop, make_step, no_memory
 
 
 def _basis(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
@@ -48,9 +48,11 @@ def _basis(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
 
 def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: float) -> Solver:
     def prepare(quadratic: Quadratic, memory):
-        return _basis(quadratic, max_steps, tolerance), memory
+        basis = _basis(quadratic, max_steps, tolerance)
+        return basis, memory, Cost(basis.size)
 
-    def answer(quadratic: Quadratic, basis: Basis, scale: jax.Array) -> Step:
+    def solve(quadratic: Quadratic, basis: Basis, memory: tuple, scale: jax.Array):
+        del quadratic
         w, v = lanczos.eigen(basis, basis.size)
         c = basis.norm * v[0]
         found = minimise(w, c, scale.astype(w.dtype))
@@ -71,12 +73,11 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
             length=jnp.linalg.norm(coefficients),
             boundary=boundary,
             iterations=basis.size,
-            products=basis.size,
             residual=residual / jnp.where(basis.norm > 0, basis.norm, 1),
             stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
-        )
+        ), memory
 
-    return prepared(prepare, answer, reads=reads)
+    return Solver(no_memory, solve, prepare, reads=reads)
 
 
 def gltr(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:

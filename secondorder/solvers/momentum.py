@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, nothing_prepared, prepares
 from secondorder.tree import Params
 
 
@@ -24,6 +24,8 @@ def momentum(solver: Solver) -> Solver:
     comes from the curvature itself: there is no learning rate, and a momentum that would not help
     is not used. Two products with half of B (``B = JᵀMJ``: two tangents) are paid.
 
+    Of a solver that reads a radius, λ is 0, and a step beyond the radius is cut there.
+
     Args:
       solver: whose steps are proposed, such as ``closed_form()``.
 
@@ -37,9 +39,16 @@ def momentum(solver: Solver) -> Solver:
     def init(params: Params) -> Any:
         return tree.accumulator(tree.zeros_like(params)), solver.init(params)
 
-    def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
-        last, inner = state
-        found, inner = solver.update(quadratic, inner, damping)
+    def prepare(quadratic: Quadratic, memory: Any):
+        factors, inner, cost = solver.prepare(quadratic, memory[1])
+        return factors, (memory[0], inner), cost
+
+    within_radius = solver.reads == "radius"
+
+    def solve(quadratic: Quadratic, factors: Any, memory: Any, scale: jax.Array):
+        last, inner = memory
+        damping = jnp.zeros_like(scale) if within_radius else scale
+        found, after = solver.solve(quadratic, factors, inner, scale)
         # Of entries up to one, so that no product of a short step with itself underflows.
         new, old = _unit(found.direction), _unit(last)
         curved = quadratic.curvature.gram(new, old)
@@ -50,23 +59,37 @@ def momentum(solver: Solver) -> Solver:
         weights = jnp.stack([alpha, mu])
         bend = jnp.sum(weights * jnp.sum(curved * weights[None], axis=1))
         step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
-        predicted = alpha * ga + mu * gb + 0.5 * bend
-        length = jnp.sqrt(
-            jnp.maximum(jnp.sum(weights * jnp.sum(square * weights[None], axis=1)), 0)
-        )
+        slope, part = alpha * ga + mu * gb, 1
+        if within_radius:
+            length = solver.measure(factors, inner, step)
+            part = jnp.minimum(1, scale / jnp.where(length > 0, length, 1)).astype(length.dtype)
+            step, length = tree.scale(part, step), part * length
+        else:
+            length = jnp.sum(weights * jnp.sum(square * weights[None], axis=1))
+            length = jnp.sqrt(jnp.maximum(length, 0))
+        predicted = part * (slope + 0.5 * part * bend)
         outcome = make_step(
             step,
             predicted,
             length=length,
+            boundary=found.boundary | (part < 1),
             iterations=found.iterations,
             products=found.products + 1,  # two halves
+            jacobians=found.jacobians,
+            optimality=found.optimality,
             stopped=jnp.where(jnp.isfinite(predicted), found.stopped, Stop.NONFINITE.value),
         )
-        return outcome, (step, inner)
+        return outcome, (step, after)
 
-    taken = lambda state, direction: (direction, solver.taken(state[1], direction))
-    measure = lambda state, direction: tree.norm(direction)
-    return solver._replace(init=init, update=update, taken=taken, measure=measure)
+    measure = lambda factors, memory, d: solver.measure(factors, memory[1], d)
+    norm = lambda factors, memory, d: tree.norm(d)
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare if prepares(solver) else nothing_prepared,
+        remember=lambda memory, taken: (taken, solver.remember(memory[1], taken)),
+        measure=measure if within_radius else norm,
+    )
 
 
 def _unit(v: Params) -> Params:

@@ -10,28 +10,37 @@ import jax.numpy as jnp
 
 from secondorder.operators import nystrom as ny
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Prepared
-from secondorder.tree import Params, Scalar
-
-Preconditioner = Callable[[Quadratic, jax.Array], Callable[[Params], Params]]
+from secondorder.solvers.base import Cost, no_memory, nothing_prepared
+from secondorder.tree import Params
 
 
-class Sketching(NamedTuple):
-    """A preconditioner that is made of products with the matrix, and may be kept.
+class Preconditioner(NamedTuple):
+    """``M⁻¹ ≈ (B + λ I)⁻¹``, in two halves as a :class:`secondorder.solvers.Solver` is.
 
     Attributes:
+      inverse: ``(quadratic, factors, damping) -> (r ↦ M⁻¹ r)``.
       init: ``params -> memory``; works on ``ShapeDtypeStruct`` leaves.
-      prepare: ``(quadratic, memory, factors) -> (factors, memory, products paid)``; ``factors`` are
-        those that the last call made, ``None`` where they are not kept for a second trial.
-      solve: ``(factors, residual, damping) -> M⁻¹ residual``.
+      prepare: ``(quadratic, memory) -> (factors, memory, Cost)``, once per point.
     """
 
-    init: Callable[[Params], Any]
-    prepare: Callable[[Quadratic, Any, Any], tuple[Any, Any, jax.Array]]
-    solve: Callable[[Any, Params, Scalar], Params]
+    inverse: Callable[[Quadratic, Any, jax.Array], Callable[[Params], Params]]
+    init: Callable[[Params], Any] = no_memory
+    prepare: Callable[[Quadratic, Any], tuple[Any, Any, Cost]] = nothing_prepared
 
 
-def known_inverse() -> Preconditioner:
+Inverse = Callable[[Quadratic, jax.Array], Callable[[Params], Params]]
+
+
+def as_preconditioner(given: Preconditioner | Inverse | None) -> Preconditioner:
+    """Of a plain ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, and the identity of ``None``."""
+    if given is None:
+        return Preconditioner(lambda quadratic, factors, damping: lambda r: r)
+    if isinstance(given, Preconditioner):
+        return given
+    return Preconditioner(lambda quadratic, factors, damping: given(quadratic, damping))
+
+
+def known_inverse() -> Inverse:
     """``M⁻¹`` is what the curvature knows of ``(B + λ I)⁻¹``.
 
     Of ``curvature.preconditioned(exact(ggn), …)``: K-FAC's inverse, a diagonal's. It is one matrix
@@ -66,7 +75,7 @@ class Memory(NamedTuple):
     sketch: ny.Sketch | None
 
 
-def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Sketching:
+def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Preconditioner:
     """``M⁻¹ = (λ_l + λ) U (Λ + λ)⁻¹ Uᵀ + (I − U Uᵀ)`` of the randomised Nyström ``B ≈ U Λ Uᵀ``.
 
     From l = ``rank`` products with B, ``Y = B Ω``, Ω random and orthonormal; ``λ_l`` is the
@@ -110,54 +119,14 @@ def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Sketching:
         kept = None if refresh == 1 else ny.empty(params, rank)
         return Memory(jax.random.key(seed), jnp.zeros((), jnp.int32), kept)
 
-    def prepare(quadratic: Quadratic, memory: Memory, factors: Any) -> tuple[Any, Memory, Any]:
+    def prepare(quadratic: Quadratic, memory: Memory) -> tuple[ny.Sketch, Memory, Cost]:
         key = jax.random.fold_in(memory.key, memory.count)
         mv, like = quadratic.curvature.mv, quadratic.grad
         draw, due = lambda: ny.sketched(mv, like, key, rank), memory.count % refresh == 0
         old = memory.sketch
-        fresh = draw if old is None else lambda: jax.lax.cond(due, draw, lambda: old)
-        if quadratic.again is None or factors is None:
-            sketch = fresh()
-        else:
-            sketch = jax.lax.cond(quadratic.again, lambda: factors, fresh)
-            due = due & ~quadratic.again
+        sketch = draw() if old is None else jax.lax.cond(due, draw, lambda: old)
         kept = memory._replace(count=memory.count + 1, sketch=None if old is None else sketch)
-        return sketch, kept, jnp.where(due, sketch.values.size, 0)
+        return sketch, kept, Cost(jnp.where(due, sketch.values.size, 0))
 
-    return Sketching(init, prepare, ny.preconditioned)
-
-
-class Ready(NamedTuple):
-    """A preconditioner at work in one solve.
-
-    Attributes:
-      apply: ``r ↦ M⁻¹ r``.
-      products: paid for it.
-      warm: what else the solver has kept.
-      keep: ``warm -> `` the solver's next state.
-    """
-
-    apply: Callable[[Params], Params]
-    products: Any
-    warm: Any
-    keep: Callable[[Any], Any]
-
-
-def state_of(preconditioner: Any, warm: Any, params: Params) -> Any:
-    """A solver's first state, with room for the preconditioner's memory where it has any."""
-    if isinstance(preconditioner, Sketching):
-        return Prepared((warm, preconditioner.init(params)), None)
-    return warm
-
-
-def ready(preconditioner: Any, quadratic: Quadratic, state: Any, damping: jax.Array) -> Ready:
-    """The preconditioner for a system, from the solver's state."""
-    if preconditioner is None:
-        return Ready(lambda r: r, 0, state, lambda warm: warm)
-    if not isinstance(preconditioner, Sketching):
-        return Ready(preconditioner(quadratic, damping), 0, state, lambda warm: warm)
-    warm, memory = state.memory
-    factors, memory, paid = preconditioner.prepare(quadratic, memory, state.factors)
-    again = None if quadratic.again is None else factors
-    apply = lambda r: preconditioner.solve(factors, r, damping)
-    return Ready(apply, paid, warm, lambda warm: Prepared((warm, memory), again))
+    inverse = lambda quadratic, sketch, damping: lambda r: ny.preconditioned(sketch, r, damping)
+    return Preconditioner(inverse, init, prepare)

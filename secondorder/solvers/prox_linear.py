@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.operators.pullback import LossCurvature, Pullback
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Solver, Step, Stop, make_step
+from secondorder.solvers.base import Solver, Stop, make_step, no_memory
 from secondorder.solvers.cg import cg
 from secondorder.tree import Params
 
@@ -62,7 +62,8 @@ def prox_linear(
             f"prox_linear needs a solver that reads a damping, but this one reads a {solver.reads}."
         )
 
-    def update(quadratic: Quadratic, state: Any, damping: jax.Array) -> tuple[Step, Any]:
+    def solve(quadratic: Quadratic, factors: tuple, memory: tuple, damping: jax.Array):
+        del factors
         op, grad = quadratic.curvature, quadratic.grad
         middle = op.middle if isinstance(op, Pullback) else None
         if not isinstance(op, Pullback) or not isinstance(middle, LossCurvature):
@@ -142,6 +143,6 @@ def prox_linear(
             products=final.products + final.count,  # a tangent and a cotangent for each
             stopped=jnp.where(sound, final.stopped, Stop.NONFINITE.value),
         )
-        return outcome, state
+        return outcome, memory
 
-    return Solver(lambda params: (), update)
+    return Solver(no_memory, solve)

@@ -26,7 +26,7 @@ from secondorder.operators.dense import ravel, unravel
 from secondorder.operators.either import Either
 from secondorder.operators.pullback import Pullback
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Prepared, Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.base import Cost, Solver, Stop, make_step
 from secondorder.solvers.factors import triangular
 from secondorder.solvers.paths import path
 
@@ -78,7 +78,6 @@ class Point(NamedTuple):
     factors: Any
     scaling: jax.Array
     optimality: jax.Array
-    passes: jax.Array
     region: jax.Array
 
 
@@ -115,10 +114,6 @@ class Answer(NamedTuple):
     saddle: Any = False
 
 
-class RowsState(Prepared):
-    """The state of a solver that always takes a dense Jacobian, which a caller may have at hand."""
-
-
 def on_rows(
     name: str,
     factorise: Callable,
@@ -136,10 +131,10 @@ def on_rows(
       order: of the path that the step begins, :mod:`secondorder.solvers.paths`.
     """
 
-    def prepare(quadratic: Quadratic, memory):
+    def prepare(quadratic: Quadratic, memory: Memory):
         return _point(name, factorise, reads, quadratic, memory)
 
-    def step(quadratic: Quadratic, point: Point, scale: jax.Array) -> Step:
+    def step(quadratic: Quadratic, point: Point, memory: Memory, scale: jax.Array):
         triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
         if reads == "radius":
             scale = jnp.where(jnp.isfinite(scale), scale, point.region)
@@ -172,24 +167,22 @@ def on_rows(
             predicted,
             length=length,
             boundary=answer.boundary,
-            products=point.passes,
-            jacobians=1,
             optimality=jnp.where(answer.saddle, 1, point.optimality),
             stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
             order=reached,
             bends=terms[1:],
-        )
+        ), memory
 
-    def remember(params):
+    def init(params: tree.Params) -> Memory:
         zeros = tree.accumulator(tree.zeros_like(params))
         return Memory(zeros, jnp.zeros((), tree.dtype(zeros)))
 
-    def measure(state: RowsState, direction: tree.Params) -> jax.Array:
-        point, _ = state.factors  # kept, since bounds are of objectives that stay the same
+    def measure(point: Point, memory: Memory, direction: tree.Params) -> jax.Array:
+        del memory
         return jnp.linalg.norm(point.scaling * ravel(direction))
 
-    options = {"reads": reads, "measures": True, "measure": measure}
-    return prepared(prepare, step, remember, RowsState, **options)
+    kind = {"reads": reads, "measures": True, "takes_jacobian": True}
+    return Solver(init, step, prepare, measure=measure, **kind)
 
 
 def no_factors(*ignored: Any) -> tuple:
@@ -219,7 +212,7 @@ def _bend(terms: tuple, op: Any, point: Point, again: Callable) -> jax.Array:
 
 def _point(
     name: str, factorise: Callable, reads: str, quadratic: Quadratic, memory: Memory
-) -> tuple[Point, Memory]:
+) -> tuple[Point, Memory, Cost]:
     op, g = _rows_of(quadratic.curvature), ravel(quadratic.grad)
     if not isinstance(op, Pullback):
         raise TypeError(
@@ -244,13 +237,13 @@ def _point(
     if op.middle.least_squares:
         optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, shares, size)
         optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
-    passes = jnp.asarray(op.jacobian.passes, jnp.int32)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
     reach = REGION * jnp.linalg.norm(jnp.where(rounding, norms, scaling) * x)
     region = jnp.where(reach > 0, reach, jnp.inf)
-    point = Point(triangle, factors, scaling, optimality, passes, region)
+    point = Point(triangle, factors, scaling, optimality, region)
     norms = tree.cast(unravel(largest, memory.norms), memory.norms)
-    return point, Memory(norms, size.astype(memory.size.dtype))
+    memory = Memory(norms, size.astype(memory.size.dtype))
+    return point, memory, Cost(op.jacobian.passes, 1)
 
 
 def _lengths(matrix: jax.Array) -> jax.Array:

@@ -21,8 +21,9 @@ from secondorder import tree
 from secondorder.operators.dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
 from secondorder.solvers import secular
-from secondorder.solvers.base import Solver, Step, Stop, make_step, prepared
+from secondorder.solvers.base import Cost, Solver, Stop, make_step
 from secondorder.solvers.direct import shift_scaling
+from secondorder.tree import Params
 
 
 def eigen() -> Solver:
@@ -103,9 +104,9 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         else:
             scaling = jnp.ones(matrix.shape[0], matrix.dtype)
         w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])
-        return (tree.nan_unless(sound, w), v, scaling), largest
+        return (tree.nan_unless(sound, w), v, scaling), largest, Cost(w.size)
 
-    def answer(quadratic: Quadratic, factors, scale: jax.Array) -> Step:
+    def answer(quadratic: Quadratic, factors: tuple, largest: Any, scale: jax.Array):
         w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
         c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
@@ -119,11 +120,14 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
             length=jnp.linalg.norm(z),
             boundary=boundary,
             full=full,
-            products=w.size,
             stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
-        )
+        ), largest
 
-    def remember(params: tree.Params):
+    def init(params: Params) -> Any:
         return jnp.zeros(tree.size(params), tree.dtype(params)) if scaled else ()
 
-    return prepared(prepare, answer, remember, reads=reads)
+    def measure(factors: tuple, largest: Any, direction: Params) -> jax.Array:
+        del largest
+        return jnp.linalg.norm(factors[2] * ravel(direction))
+
+    return Solver(init, answer, prepare, measure=measure, reads=reads)

@@ -76,7 +76,10 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
         ones = jax.tree.map(jnp.ones_like, tree.accumulator(tree.zeros_like(params)))
         return Region(number(jnp.inf), ones, number(1), jnp.asarray(False))
 
-    def update(quadratic: Quadratic, state: Region, radius: jax.Array) -> tuple[Step, Region]:
+    def solve(
+        quadratic: Quadratic, factors: tuple, state: Region, radius: jax.Array
+    ) -> tuple[Step, Region]:
+        del factors
         root = jax.tree.map(jnp.sqrt, state.curvature)
         grad = _over(tree.accumulator(quadratic.grad), root)
         size = tree.norm(grad)
@@ -124,7 +127,12 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
             final.known,
         )
 
-    return Solver(init=init, update=update, reads="radius")
+    def measure(factors: tuple, state: Region, direction: Params) -> jax.Array:
+        del factors
+        root = jax.tree.map(jnp.sqrt, state.curvature)
+        return state.unit * tree.norm(jax.tree.map(jnp.multiply, direction, root))
+
+    return Solver(init, solve, measure=measure, reads="radius")
 
 
 def _over(x: Params, root: Params) -> Params:

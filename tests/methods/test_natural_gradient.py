@@ -118,7 +118,7 @@ def test_a_search_takes_the_fraction_that_descends_furthest():
 def test_momentum_is_of_the_step_that_was_taken():
     f = so.sum_of_squares(lambda p: jnp.arctan(p))
     step, state = step_of(so.natural_gradient(), f, jnp.array([4.0]))
-    np.testing.assert_array_equal(state.solver.memory.step, step)
+    np.testing.assert_array_equal(state.solver.step, step)
 
 
 def test_a_plateau_of_nan_around_is_stepped_within():

@@ -182,7 +182,7 @@ def test_a_relative_damping_has_no_units():
 def test_momentum_that_goes_uphill_is_left_out():
     f, p = linear(TALL)
     plain, state = solved(f, p, 0.1)
-    uphill = state._replace(memory=state.memory._replace(step=-1e3 * plain.direction))
+    uphill = state._replace(step=-1e3 * plain.direction)
     step, _ = solved(f, p, 0.1, dual(0.9), uphill)
     assert_close(step.direction, plain.direction, np.linalg.cond(TALL.T @ TALL + 0.1 * np.eye(5)))
 
@@ -191,7 +191,7 @@ def test_momentum_fades_where_the_damping_rises():
     f, p = linear(WIDE)
     _, state = solved(f, p, 0.1)
     sideways = jnp.asarray(np.linalg.svd(WIDE)[2][-1])  # the rows do not see it
-    state = state._replace(memory=state.memory._replace(step=sideways))
+    state = state._replace(step=sideways)
     along = lambda damping: solved(f, p, damping, dual(0.9), state)[0].direction @ sideways
     kappa = 1 + np.linalg.norm(WIDE, 2) ** 2 / 0.1
     assert_close(along(0.1), 0.9, kappa)
@@ -260,12 +260,12 @@ def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):
 def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
     f = so.sum_of_squares(lambda p: jnp.sinh(0.3 * matrix @ p) - 1)
     p = jnp.linspace(-0.5, 0.5, matrix.shape[1])
-    state = solved(f, p, 0.1, dual(0.9))[1].memory
+    state = solved(f, p, 0.1, dual(0.9))[1]
     kinds = {}
     for solver in (None, TIGHT):
         method = dual(0.9, order=3, solver=solver)
         start = method.init(p)
-        start = start._replace(memory=start.memory._replace(step=state.step, damping=state.damping))
+        start = start._replace(step=state.step, damping=state.damping)
         kinds[solver] = solved(f, p, 0.1, method, start)
     (step, after), (reference, _) = kinds[TIGHT], kinds[None]
     kappa = 1 + 0.3**2 * np.cosh(1) ** 2 * np.linalg.norm(matrix, 2) ** 2 / 0.1

@@ -211,11 +211,11 @@ def test_the_prediction_keeps_its_digits_where_a_difference_of_squares_has_none(
 def test_the_scaling_is_the_largest_norm_each_column_has_had(x64, solver):
     rows, residual = problem("tall")
     _, state = run(solver, Rows(rows, residual), 0.5)
-    np.testing.assert_allclose(state.memory.norms, column_norms(rows))
+    np.testing.assert_allclose(state.norms, column_norms(rows))
     smaller = rows * np.array([0.1, 1.0, 3.0, 0.5])
     step, state = run(solver, Rows(smaller, residual), 0.5, state)
     largest = column_norms(rows) * np.array([1.0, 1.0, 3.0, 1.0])
-    np.testing.assert_allclose(state.memory.norms, largest)
+    np.testing.assert_allclose(state.norms, largest)
     assert_close(step.direction, oracle(smaller, residual, 0.5, largest), 1 + 4 / 0.5)
 
 

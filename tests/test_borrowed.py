@@ -89,7 +89,7 @@ def test_hidden_parameters_are_hidden_from_both():
 
 @pytest.mark.parametrize("source", [curvature.ggn_sample(), curvature.per_example()])
 def test_samples_are_of_the_curvatures_batch(source):
-    diagonal = so.running(source, curvature.diagonal(), 0.9)
+    diagonal = so.running(source, curvature.diagonal(), decay=0.9)
     assert_memory_is_of_the_second(diagonal)
 
 

@@ -8,10 +8,10 @@ import pytest
 from training import fixed_gradients, steps_along
 
 import secondorder as so
-from secondorder.curvature import Estimate, Sample, fisher_sample
+from secondorder.curvature import Estimator, Sample, fisher_sample
 
 
-def fixed_samples(samples) -> Estimate:
+def fixed_samples(samples) -> Estimator:
     """An estimate whose draw at update t is the t-th sample; the key says nothing."""
 
     def draw(grads, params, value_fn, key):
@@ -19,7 +19,7 @@ def fixed_samples(samples) -> Estimate:
         at = value_fn.count
         return Sample({"w": left[at]}, {"w": right[at]})
 
-    return Estimate(draw)
+    return Estimator(draw)
 
 
 class Counting:
@@ -87,7 +87,7 @@ def test_between_samples_the_diagonal_stays_and_no_sample_is_paid_for():
         jax.debug.callback(lambda: calls.append(0))
         return Sample(grads, grads)
 
-    tx = so.sophia(0.1, k=4, estimator=Estimate(draw, needs_value_fn=False))
+    tx = so.sophia(0.1, sample_every=4, estimator=Estimator(draw, needs_value_fn=False))
     params = {"w": jnp.ones(3)}
     step = jax.jit(lambda g, s, p: tx.update(g, s, p))
     state, diagonals = tx.init(params), []

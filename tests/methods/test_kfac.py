@@ -294,7 +294,7 @@ def test_a_linear_regression_is_solved_in_one_undamped_step(make):
     x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 3))
     f = so.compose(so.squared_error(y), lambda p: x @ p["w"] + p["b"])
     params = {"w": jnp.zeros((5, 3)), "b": jnp.zeros(3)}
-    tx = make(1.0, 1e-14, example=f, estimator=so.curvature.ggn_components())
+    tx = make(1.0, trust=1e-14, example=f, estimator=so.curvature.ggn_components())
     update = jax.jit(lambda p: tx.update(jax.grad(f)(p), tx.init(p), p, value_fn=f)[0])
     updates = update(params)
     one = np.hstack([x, np.ones((40, 1))])

@@ -139,8 +139,9 @@ def running(
         renew: Any = structure.refresh
         if renew is not None and isinstance(refresh_every, Drift):
             measure: Any = structure.drift
-            far = lambda: measure(grads, *before, scale) > refresh_every.tolerance
-            moved = _at(state.count, refresh_every.every, far, lambda: jnp.asarray(False))
+            tolerance, every = refresh_every
+            far = lambda: measure(grads, *before, scale) > tolerance
+            moved = _at(state.count, every, far, lambda: jnp.asarray(False))
             after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
         elif renew is not None:
             after = _at(state.count, refresh_every, renewed, lambda: before)

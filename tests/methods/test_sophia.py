@@ -32,12 +32,12 @@ class Counting:
         return jnp.zeros(())
 
 
-def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, k, weight_decay):
+def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, sample_every, weight_decay):
     """Liu et al. (2023), algorithm 3, in NumPy."""
     theta, m, h = params.copy(), np.zeros_like(params), np.zeros_like(params)
     for t, g in enumerate(grads, start=1):
         m = b1 * m + (1 - b1) * g
-        if t % k == 1 % k:
+        if t % sample_every == 1 % sample_every:
             h = b2 * h + (1 - b2) * estimates[t - 1]
         shrunk = theta - lr * weight_decay * theta
         theta = shrunk - lr * np.clip(m / np.maximum(gamma * h, eps), -1, 1)
@@ -45,12 +45,12 @@ def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, k, weight_dec
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("k", "weight_decay"), [(1, 0.0), (3, 0.1)])
-def test_it_takes_the_steps_of_the_published_algorithm(k, weight_decay):
+@pytest.mark.parametrize(("sample_every", "weight_decay"), [(1, 0.0), (3, 0.1)])
+def test_it_takes_the_steps_of_the_published_algorithm(sample_every, weight_decay):
     rng = np.random.default_rng(0)
     params, grads = fixed_gradients({"w": (4, 3)}, 8)
     left, right = rng.normal(size=(2, 8, 4, 3))  # their product has negative entries, as a Hessian
-    settings = {"b1": 0.9, "b2": 0.8, "gamma": 0.3, "eps": 1e-12, "k": k}
+    settings = {"b1": 0.9, "b2": 0.8, "gamma": 0.3, "eps": 1e-12, "sample_every": sample_every}
     tx = so.sophia(
         0.1, **settings, weight_decay=weight_decay, estimator=fixed_samples((left, right))
     )

@@ -35,7 +35,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
 def _spring() -> Optimizer:
     """With SPRING's momentum, and λ by the gain ratio of whole steps, one trial a step."""
     settings = dict(SETTINGS["poisson-5d", "natural-gradient"])
-    policy = so.trust.damping(settings.pop("damping"))
+    policy = so.trust.damping(settings.pop("trust.damping"))
     return Optimizer(
         name="natural-gradient",
         label="Natural gradient, SPRING's momentum",

@@ -31,7 +31,7 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("byte-transformer", "soap"): {"b1": 0.8, "b2": 0.98, "refresh_every": 4},
     ("byte-transformer", "kfac"): {"momentum": 0.7, "refresh_every": 1, "trial_every": None},
     # Points drawn anew at every step: momentum, whole steps, and λ by their gain ratio.
-    ("poisson-5d", "natural-gradient"): {"damping": 1.0, "mu": 0.8},
+    ("poisson-5d", "natural-gradient"): {"trust.damping": 1.0, "mu": 0.8},
     # A step of 20 products takes seconds: λ is not tuned, but adapts from here.
     ("byte-transformer-large", "hessian-free"): _TRUNCATED,
     ("byte-transformer-large", "hessian-free-kfac"): _TRUNCATED | _INVERSE,

@@ -43,7 +43,7 @@ class Estimator(NamedTuple):
 
     Attributes:
       draw: ``(grads, params, value_fn, key) -> Sample``.
-      needs_value_fn: whether it looks at the objective, or at the gradient alone.
+      needs_value_fn: whether it takes the objective, or the gradient alone.
       cotangents: where a draw is a backward pass from the outputs, what it starts from:
         ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
         whose outer products are to be summed.

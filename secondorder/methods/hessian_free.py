@@ -40,7 +40,7 @@ def hessian_free(
       warm_start: the factor on the last solution.
       preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse: the weaker λ, the more
         products it saves, and CG may stop sooner (``tolerance=2e-3``);
-        ``curvature.empirical_diagonal()``, Martens'; or any other that knows its damped inverse;
+        ``curvature.empirical_diagonal()``, Martens'; any other curvature with a damped inverse;
         or ``solvers.nystrom(rank, refresh_every=…)``.
       tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of what all
         have, ``k = max(10, iterations/10)``.

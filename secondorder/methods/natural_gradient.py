@@ -26,8 +26,8 @@ def natural_gradient(
     """``d = −α (JᵀMJ + λ I)⁻¹ g``, with M the loss's curvature at the outputs, ``M = S Sᵀ``.
 
     For a likelihood ``JᵀMJ`` is the Fisher matrix. With more parameters than outputs the system is
-    that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` gives its order as ``dimension``. Repeated
-    samples make it singular, and do no harm. Large batches go through in chunks, by
+    that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` gives the order as ``dimension``.
+    Repeated samples make it singular, and do no harm. Large batches go through in chunks, by
     :func:`secondorder.chunked`. By default every step is cut to the first fraction α = 1, ½, ¼, ...
     that descends further than the next one, and λ follows α; a step that does not descend is
     rejected.

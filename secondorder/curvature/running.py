@@ -20,10 +20,10 @@ class Drift(NamedTuple):
     """When a frame is refreshed: once it is further than ``tolerance`` from its averages."""
 
     tolerance: tree.Real
-    every: Steps = 1
+    measure_every: Steps = 1
 
 
-def drift(tolerance: tree.Real = 0.1, *, every: Steps = 1) -> Drift:
+def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Refresh what is derived from the averages once they have drifted from it, and not before.
 
     Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``
@@ -33,26 +33,26 @@ def drift(tolerance: tree.Real = 0.1, *, every: Steps = 1) -> Drift:
         ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
         ‖F P F − F‖ / ‖F‖               for a root, of which P is the power (``shampoo``)
 
-    is compared with the tolerance; all are renewed together, and at the first update. A look costs
+    is compared with the tolerance; all are renewed together, and at the first update. This costs
     a few products of matrices for each factor, which is less than to renew it. An inverse is
     measured where it is most wrong, and λ often moves by factors: there, tolerances are above 1.
 
     Args:
       tolerance: the drift that is still borne.
-      every: updates from one look to the next.
+      measure_every: updates from one measurement of the drift to the next.
 
     Raises:
       ValueError: a tolerance that is not positive.
 
     Example:
       >>> import secondorder as so
-      >>> adaptive = so.soap(refresh_every=so.curvature.drift(0.1, every=10))
+      >>> adaptive = so.soap(refresh_every=so.curvature.drift(0.1, measure_every=10))
 
     Source: Eschenhagen et al. (2025), section 4, for eigenbases.
     """
     if isinstance(tolerance, (int, float)) and not tolerance > 0:
         raise ValueError(f"drift got tolerance={tolerance}; pass a positive number, such as 0.1.")
-    return Drift(tolerance, every)
+    return Drift(tolerance, measure_every)
 
 
 class Running(NamedTuple):

@@ -96,7 +96,7 @@ def test_what_has_drifted_is_renewed_and_what_has_not_is_kept(structure):
     ]
     kept = running(gradient(), structure(), decay=0.5, refresh_every=drift(1e9))
     assert frames_of(kept, grads) == [True] + [False] * 5
-    seldom = running(gradient(), structure(), decay=0.5, refresh_every=drift(0.1, every=5))
+    seldom = running(gradient(), structure(), decay=0.5, refresh_every=drift(0.1, measure_every=5))
     assert frames_of(seldom, grads) == [True, False, False, False, False, True]
 
 

@@ -25,7 +25,7 @@ METHODS = {
     "shampoo_blocks": functools.partial(so.shampoo, refresh_every=2, block_size=3),
     "shampoo_eigen": functools.partial(so.shampoo, refresh_every=2, eigen=True),
     "shampoo_drift": functools.partial(
-        so.shampoo, refresh_every=so.curvature.drift(0.1, every=2), block_size=3
+        so.shampoo, refresh_every=so.curvature.drift(0.1, measure_every=2), block_size=3
     ),
 }
 RATES = {name: 0.2 for name in METHODS if name.startswith("shampoo")}

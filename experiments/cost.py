@@ -80,10 +80,10 @@ def sampled(passes: float, every: int = 1) -> StepCost:
     return lambda diagnostics: GRADIENT + passes / every
 
 
-def layered(every: int = 1, trials: int | None = 1, part: int = 1) -> StepCost:
+def layered(sample_every: int = 1, trial_every: int | None = 1, part: int = 1) -> StepCost:
     """Gradient, two tangents for α and μ; now and then sensitivities, and a value tried."""
-    curved = (2 * TANGENT + COTANGENT / 2 / every) / part
-    tried = VALUE / trials if trials else 0.0
+    curved = (2 * TANGENT + COTANGENT / 2 / sample_every) / part
+    tried = VALUE / trial_every if trial_every else 0.0
     return lambda diagnostics: GRADIENT + curved + tried
 
 

@@ -279,7 +279,7 @@ _FURTHER = (
     Optimizer(
         name="kfac",
         label="K-FAC, best first damping",
-        build=lambda damping, example: so.kfac(damping=damping, example=example),
+        build=lambda damping, example: so.kfac(example=example, trust=damping),
         step_class="quasi-newton",
         step_cost=cost.layered(),
         look=Look("#006D2C", "solid", "*"),
@@ -290,7 +290,7 @@ _FURTHER = (
     Optimizer(
         name="ekfac",
         label="EKFAC, best first damping",
-        build=lambda damping, example: so.ekfac(damping=damping, example=example),
+        build=lambda damping, example: so.ekfac(example=example, trust=damping),
         step_class="quasi-newton",
         step_cost=cost.layered(),
         look=Look("#E6550D", "solid", "h"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,17 @@ from secondorder.objective import checked
 ROUNDING = 1e-6  # of a value: what Optax's search takes for no rise
 CUTS = 16  # tenths of a failed step that are tried
 
+# Which leaves decay: a tree of bools, or of prefixes of the parameters', or a function that returns
+# one; ``None`` for all of them.
+Mask = optax.Params | Callable[[optax.Params], optax.Params] | None
+
 
 def step_along(
     direction: optax.GradientTransformation,
-    learning_rate: Any,
+    learning_rate: optax.ScalarOrSchedule | None,
     *,
-    weight_decay: Any = None,
+    weight_decay: tree.Real | None = None,
+    weight_decay_mask: Mask = None,
     first_guess: str = "one",
 ) -> optax.GradientTransformationExtraArgs:
     """``direction`` times a learning rate (or schedule), or, where ``None``, line-searched.
@@ -28,21 +34,33 @@ def step_along(
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
       weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
+      weight_decay_mask: which of them; see :func:`decayed`.
       first_guess: the line search's first trial, see :func:`zoom`.
     """
-    links = [direction] if weight_decay is None else [direction, decayed(weight_decay)]
+    links = [direction]
+    if weight_decay is not None:
+        links.append(decayed(weight_decay, weight_decay_mask))
     if learning_rate is None:
         return optax.chain(*links, zoom(first_guess))
     return optax.chain(*links, optax.scale_by_learning_rate(learning_rate, flip_sign=False))
 
 
-def decayed(weight_decay: Any) -> optax.GradientTransformation:
-    """Decay apart from the curvature; a step of nothing, of a rejection, stays one."""
+def decayed(weight_decay: tree.Real, mask: Mask = None) -> optax.GradientTransformation:
+    """``d − w p``, decay apart from the curvature; a step of nothing, of a rejection, stays one.
 
-    def update(updates, state, params=None):
+    Args:
+      weight_decay: w, a part of the parameters.
+      mask: a tree of bools, whose structure is that of the parameters or a prefix of it, or a
+        function ``params -> tree of bools``: the leaves that decay. ``None`` for all.
+    """
+
+    def update(updates, state, params: Any = None):
         moved = tree.max_abs(updates) > 0
         pull = lambda d, x: jnp.where(moved, d - jnp.asarray(weight_decay, d.dtype) * x, d)
-        return jax.tree.map(lambda d, x: pull(d, x).astype(d.dtype), updates, params), state
+        leaf = lambda d, x: pull(d, x).astype(d.dtype)
+        below = lambda on, d, x: jax.tree.map(leaf, d, x) if on else d
+        chosen = mask(params) if callable(mask) else True if mask is None else mask
+        return jax.tree.map(below, chosen, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
+Real = float | jax.Array  # a setting: a number, or an injected hyperparameter
 MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 

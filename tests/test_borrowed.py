@@ -90,7 +90,7 @@ def test_hidden_parameters_are_hidden_from_both():
 
 @pytest.mark.parametrize("source", [curvature.ggn_sample(), curvature.per_example()])
 def test_samples_are_of_the_curvatures_batch(source):
-    diagonal = so.running(source, curvature.diagonal(), 0.9)
+    diagonal = so.running(source, curvature.diagonal(), decay=0.9)
     assert_memory_is_of_the_second(diagonal)
 
 
@@ -110,7 +110,7 @@ def assert_memory_is_of_the_second(remembered):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("method", [so.hessian_free(1e-2), so.levenberg_marquardt()])
+@pytest.mark.parametrize("method", [so.hessian_free(trust=1e-2), so.levenberg_marquardt()])
 def test_the_solution_is_the_one_of_the_value(method):
     """Of a consistent fit, so that a part of the curvature leads there, too; and of a box."""
     rate = np.array([1.3, 0.4])

@@ -459,7 +459,9 @@ def test_the_callback_sees_every_update():
 
 
 UNHURRIED = {  # enough for a dozen steps and a rejection among them
-    "levenberg_marquardt": lambda: so.levenberg_marquardt(1e-3, acceleration=False),
+    "levenberg_marquardt": lambda: so.levenberg_marquardt(
+        trust=so.trust.damping(1e-3), acceleration=False
+    ),
     "trust_region_newton": so.trust_region_newton,
     "cubic_newton": so.cubic_newton,
 }

@@ -1,5 +1,6 @@
 """Steps along a direction: a learning rate, a schedule, or a line search."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import optax
 import pytest
 
 from secondorder import tree
-from secondorder.stepsize import step_along, zoom
+from secondorder.stepsize import decayed, step_along, zoom
 
 
 def along(*direction) -> optax.GradientTransformation:
@@ -182,3 +183,50 @@ def test_the_very_first_trial_follows_a_change_of_units(guess, unit):
     )
     np.testing.assert_allclose(updates, -params, rtol=1e-5)  # Polyak's step of a circle
     assert state[-1].info.num_linesearch_steps == 1
+
+
+# Weight decay
+
+NET = {
+    "layer": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([3.0])},
+    "scale": jnp.ones(2),
+}
+MASKS = {
+    "none": None,
+    "a tree": {"layer": {"kernel": True, "bias": False}, "scale": True},
+    "a prefix": {"layer": True, "scale": False},
+    "one bool": False,
+    "a function": lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_weight_decay_of_masked_leaves_is_that_of_optax(name):
+    mask, grads = MASKS[name], jax.tree.map(lambda x: 0.5 * x + 1, NET)
+    theirs = optax.chain(
+        optax.scale(-1.0), optax.add_decayed_weights(0.1, mask), optax.scale_by_learning_rate(0.3)
+    )
+    ours = step_along(optax.identity(), 0.3, weight_decay=0.1, weight_decay_mask=mask)
+    found, _ = ours.update(grads, ours.init(NET), NET)
+    expected, _ = theirs.update(grads, theirs.init(NET), NET)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+def test_a_mask_holds_where_optax_masks_some_of_the_parameters():
+    mask = {"layer": {"kernel": True, "bias": False}, "scale": True}
+    tx = optax.masked(decayed(0.1, mask), {"layer": True, "scale": False})
+    ones = jax.tree.map(jnp.ones_like, NET)
+    found, _ = tx.update(ones, tx.init(NET), NET)
+    kernel = ones["layer"]["kernel"] - 0.1 * NET["layer"]["kernel"]
+    chex.assert_trees_all_close(
+        found, ones | {"layer": ones["layer"] | {"kernel": kernel}}, rtol=1e-6
+    )
+
+
+def test_a_step_that_moves_other_leaves_alone_still_decays_and_one_of_nothing_does_not():
+    tx = decayed(0.1, {"layer": True, "scale": False})
+    only = lambda x: jax.tree.map(jnp.zeros_like, NET) | {"scale": x}
+    found, _ = tx.update(only(jnp.ones(2)), tx.init(NET), NET)
+    np.testing.assert_allclose(found["layer"]["bias"], -0.1 * NET["layer"]["bias"], rtol=1e-6)
+    found, _ = tx.update(only(jnp.zeros(2)), tx.init(NET), NET)
+    assert all(np.all(u == 0) for u in jax.tree.leaves(found))

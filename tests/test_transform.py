@@ -394,7 +394,8 @@ def test_diagnostics_of_a_foreign_state_are_refused_in_a_sentence():
 
 def test_every_state_of_a_partition_is_found():
     tx = optax.partition(
-        {"a": so.newton_cg(), "b": so.levenberg_marquardt(0.1)}, {"u": "a", "v": "b"}
+        {"a": so.newton_cg(), "b": so.levenberg_marquardt(trust=so.trust.damping(0.1))},
+        {"u": "a", "v": "b"},
     )
     params = {"u": jnp.ones(2), "v": jnp.ones(3)}
     f = so.restrict(so.sum_of_squares(lambda p: jnp.concatenate([p["u"] - 2, p["v"] ** 2])), params)
@@ -431,7 +432,7 @@ def test_at_a_minimum_nothing_moves_and_nothing_is_nan(tx):
 
 @pytest.mark.parametrize(
     "tx",
-    [so.levenberg_marquardt(), so.hessian_free(), so.newton_cg(1.0), so.dogleg(1.0)],
+    [so.levenberg_marquardt(), so.hessian_free(), so.newton_cg(trust=1.0), so.dogleg(trust=1.0)],
     ids=["levenberg_marquardt", "hessian_free", "newton_cg", "dogleg"],
 )
 def test_a_rest_at_the_minimum_does_not_tie_the_next_steps_down(tx):

@@ -72,37 +72,41 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
 
     def layered(method: Callable, name: str, label: str) -> Optimizer:
         settings = own(name)
-        part = settings.pop("part", 1)
+        part, trial_every = settings.pop("part", 1), settings.pop("trial_every", 1)
 
         def build(damping):
-            layers = method(damping=damping, example=example, **settings)
+            tried = trial_every is not None
+            held = so.trust.fixed(damping)
+            policy = so.trust.damping(damping, trial_every=trial_every) if tried else held
+            layers = method(trust=policy, example=example, **settings)
             return layers if _all_layers(problem) else on_matrices(layers)
 
-        rates = {key: settings[key] for key in ("every", "trials") if key in settings}
-        made = _curvature(name, label, build, cost.layered(part=part, **rates))
+        price = cost.layered(settings.get("sample_every", 1), trial_every, part)
+        made = _curvature(name, label, build, price)
         return dataclasses.replace(made, curvature_part=part)
 
     def hessian_free(name: str, label: str, by_layers: bool) -> Optimizer:
         """Of all parameters; by K-FAC's inverse its λ is tuned, where that has no setting."""
         settings = own(name)
         part = settings.pop("part", 1)
-        of_layers = {key: settings.pop(key) for key in ("every", "refresh") if key in settings}
+        rates = ("sample_every", "refresh_every")
+        of_layers = {key: settings.pop(key) for key in rates if key in settings}
 
         def build(**tuned):
-            given = settings | tuned
+            given = settings | ({"trust": tuned["damping"]} if tuned else {})
             if by_layers:
                 inverse = so.curvature.layerwise(example, **of_layers)
                 given |= {"preconditioner": inverse}
             return so.hessian_free(**given)
 
-        every = of_layers.get("every", 1) if by_layers else math.inf
+        every = of_layers.get("sample_every", 1) if by_layers else math.inf
         return dataclasses.replace(
             OPTIMIZERS["hessian-free"],
             name=name,
             label=label,
             build=build,
             step_cost=cost.truncated(part, every),
-            search={"damping": DAMPINGS} if by_layers and "damping" not in settings else {},
+            search={"damping": DAMPINGS} if by_layers and "trust" not in settings else {},
             curvature_part=part,
         )
 
@@ -132,7 +136,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         hessian_free("hessian-free-kfac", "Hessian-free, by K-FAC", by_layers=True),
         _curvature(
             "layerwise-gauss-newton", "Layerwise Gauss-Newton",
-            lambda damping: so.layerwise_gauss_newton(damping), cost.by_layers,
+            lambda damping: so.layerwise_gauss_newton(trust=damping), cost.by_layers,
         ),
     )  # fmt: skip
     everyone = all_of_them if _all_layers(problem) else (*all_of_them, ADAMW_IN_PARTS)

@@ -18,7 +18,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
     searching = Optimizer(
         name="levenberg-marquardt-search",
         label="Levenberg-Marquardt, search",
-        build=lambda: so.levenberg_marquardt(search=True),
+        build=lambda: so.levenberg_marquardt(trust=so.trust.searched()),
         step_class="dense",
         step_cost=cost.searched(4),
         look=Look("#0072B2", "solid", "o"),
@@ -33,12 +33,13 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
 
 
 def _spring() -> Optimizer:
-    """With SPRING's momentum, and one trial a step."""
-    settings = SETTINGS["poisson-5d", "natural-gradient"]
+    """With SPRING's momentum, and λ by the gain ratio of whole steps, one trial a step."""
+    settings = dict(SETTINGS["poisson-5d", "natural-gradient"])
+    policy = so.trust.damping(settings.pop("trust.damping"))
     return Optimizer(
         name="natural-gradient",
         label="Natural gradient, SPRING's momentum",
-        build=lambda: so.natural_gradient(**settings),
+        build=lambda: so.natural_gradient(trust=policy, **settings),
         step_class="dense",
         step_cost=cost.tried(cost.COTANGENT),
         look=Look("#D55E00", "solid", "X"),

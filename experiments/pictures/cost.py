@@ -43,7 +43,7 @@ METHODS = {
     "Gauss-Newton, parameters": (lambda _: _of_rows(so.solvers.direct()), RED, "X"),
     "Gauss-Newton, samples": (lambda _: _of_rows(so.solvers.dual()), ORANGE, "s"),
     "Newton-CG, 10 products": (lambda _: so.newton_cg(max_cg_steps=10), PINK, "*"),
-    "K-FAC": (lambda example: so.kfac(1e-2, example=example, refresh=1), GREEN, "P"),
+    "K-FAC": (lambda example: so.kfac(1e-2, example=example, refresh_every=1), GREEN, "P"),
     "gradient descent": (lambda _: so.gradient_descent(1e-2), BLACK, "v"),
 }
 MATRICES = ("Newton, dense Hessian", "Gauss-Newton, parameters")

@@ -55,7 +55,7 @@ METHODS = {
         so.scale_by_curvature(so.exact(so.hessian), so.solvers.direct(), so.trust.damping(1.0)),
     ),
     "line search": partial(walk, so.newton()),
-    "trust region": partial(walk, so.trust_region_newton(1.0)),
+    "trust region": partial(walk, so.trust_region_newton(trust=1.0)),
 }
 METHOD_LOOKS = {
     "pure Newton": (RED, "X"),
@@ -184,7 +184,7 @@ def basin_numbers() -> Numbers:
     of = {
         "gradient descent": _basin(_ends(so.gradient_descent(5e-3), 800), minima, slope),
         "pure": _basin(_pure_ends(slope, _starts(5.0, FINE), 50), minima, slope),
-        "region": _basin(_ends(so.trust_region_newton(1.0), 30), minima, slope),
+        "region": _basin(_ends(so.trust_region_newton(trust=1.0), 30), minima, slope),
         "cube": _basin(_pure_ends(cube, _starts(2.0, FINE), 50), roots, cube),
     }
     inside = np.linalg.norm(np.asarray(_starts(2.0, FINE)), axis=1).reshape(FINE, FINE) < 2

@@ -139,7 +139,7 @@ def matrix_numbers() -> Numbers:
     path = walk(optax.sgd(0.1), lambda w: objective(tree(w)), flat, 12)
     params = tree(jnp.asarray(path[-1]))
     of_each = so.per_example(loss, lambda p, example: networks.apply(p, example), x)
-    layers = so.curvature.layerwise(objective, so.curvature.ggn_components(), 0.0)
+    layers = so.curvature.layerwise(objective, so.curvature.ggn_components(), decay=0.0)
 
     @jax.jit
     def matrices_at(params):

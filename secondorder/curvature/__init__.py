@@ -12,7 +12,7 @@ from secondorder.curvature.preconditioned import preconditioned
 from secondorder.curvature.proposed import proposed
 from secondorder.curvature.running import Running, drift, running
 from secondorder.curvature.samples import (
-    Estimate,
+    Estimator,
     Sample,
     fisher_sample,
     ggn_components,
@@ -35,7 +35,7 @@ from secondorder.curvature.taps import layer_table
 
 __all__ = [
     "Curvature",
-    "Estimate",
+    "Estimator",
     "Now",
     "Running",
     "Sample",

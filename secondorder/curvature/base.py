@@ -15,7 +15,7 @@ class Curvature(NamedTuple):
     Attributes:
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(grads, state, params, value_fn) -> (Operator, state)``.
-      needs_value_fn: whether ``update`` looks at the objective, or at gradients alone.
+      needs_value_fn: whether ``update`` takes the objective, or gradients alone.
       reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that
         goes into inverses which are kept.
       without_jacobian: whether its operators serve solvers on rows without a dense Jacobian.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.running import running
-from secondorder.curvature.samples import Estimate, per_example
+from secondorder.curvature.samples import Estimator, per_example
 from secondorder.curvature.structures import diagonal
 from secondorder.operators.diagonal import SoftenedDiagonal
+from secondorder.tree import Real
 
 
 def empirical_diagonal(
-    exponent: float = 0.75, samples: int = 8, decay: Any = 0.9, seed: int = 0
+    exponent: float = 0.75, *, samples: int = 8, decay: Real = 0.9, seed: int = 0
 ) -> Curvature:
     """``D = w Σₙ gₙ ∘ gₙ`` of the per-example gradients, with the inverse ``(D + λ)^−exponent``.
 
@@ -51,4 +50,4 @@ def empirical_diagonal(
     structure = mean._replace(
         operator=lambda like, averages, frame: SoftenedDiagonal(averages, exponent)
     )
-    return running(Estimate(draw), structure, decay, seed=seed)
+    return running(Estimator(draw), structure, decay=decay, seed=seed)

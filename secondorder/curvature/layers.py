@@ -31,8 +31,8 @@ from secondorder.chunks import Chunked
 from secondorder.curvature import moments, taps
 from secondorder.curvature.base import Curvature
 from secondorder.curvature.moments import Moments
-from secondorder.curvature.running import running
-from secondorder.curvature.samples import Estimate, loss_sample
+from secondorder.curvature.running import Drift, Steps, running
+from secondorder.curvature.samples import Estimator, loss_sample
 from secondorder.curvature.structures import Now, Structure, farthest, sound
 from secondorder.objective import Objective, as_objective
 from secondorder.operators import axes as ax
@@ -68,14 +68,17 @@ class Layers(NamedTuple):
 Blocks = tuple[Leaf | taps.Block, ...]
 Read = Callable[[Params], taps.Layout]
 
+# An objective on a batch like those to come, or a function of the parameters that returns one.
+Example = Objective | Chunked | Callable[[Params], Objective | Chunked]
+
 
 def layerwise(
-    example: Objective | Callable[[Params], Objective],
-    estimate: Estimate | None = None,
-    decay: Any = 0.95,
-    every: Any = 1,
-    refresh: Any = 5,
+    example: Example,
+    estimator: Estimator | None = None,
     *,
+    decay: tree.Real = 0.95,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 5,
     eigen: bool = False,
     reduce: bool = False,
     max_size: int = MAX_SIZE,
@@ -86,13 +89,13 @@ def layerwise(
     Args:
       example: an objective on a batch like those to come (only shapes matter), or a function of the
         parameters that returns one. It shows how the model uses its leaves.
-      estimate: ``loss_sample()`` (default), ``fisher_sample()``, ``ggn_sample()``,
+      estimator: ``loss_sample()`` (default), ``fisher_sample()``, ``ggn_sample()``,
         ``ggn_components()`` for all output components instead of a sample, or ``per_example()``,
         which is the empirical Fisher.
       decay: of the averages, per sample.
-      every: a sample is taken at the first update and each ``every`` updates after it.
-      refresh: likewise for inverses (``eigen``: eigenbases); or ``curvature.drift(0.1)``, to renew
-        them where the factors, or λ, have moved away from them.
+      sample_every: updates from one sample to the next; the first update takes one.
+      refresh_every: updates from one computation of the inverses (``eigen``: of the eigenbases) to
+        the next; or ``curvature.drift(0.1)``, where the factors, or λ, have moved away from them.
       eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
         of inverses that have the damping within. A refresh is one orthogonal iteration from the
         bases before.
@@ -102,8 +105,8 @@ def layerwise(
 
     Raises:
       TypeError: an ``example`` that is no objective.
-      ValueError: an estimate that sends nothing back from the outputs; at update, a model that uses
-        its parameters in another way than the example's.
+      ValueError: an estimator that sends nothing back from the outputs; at update, a model that
+        uses its parameters in another way than the example's.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -113,10 +116,17 @@ def layerwise(
       >>> [factor.shape for factor in state.averages[0].factors]
       [(1, 3, 3), (1, 2, 2)]
     """
-    estimate = loss_sample() if estimate is None else estimate
+    estimator = loss_sample() if estimator is None else estimator
     read = _reader(example)
     structure = _structure(read, eigen, reduce, max_size)
-    return running(_layer_sample(estimate, read), structure, decay, every, refresh, seed=seed)
+    return running(
+        _layer_sample(estimator, read),
+        structure,
+        decay=decay,
+        sample_every=sample_every,
+        refresh_every=refresh_every,
+        seed=seed,
+    )
 
 
 def _reader(example: Any) -> Read:
@@ -142,12 +152,12 @@ def _reader(example: Any) -> Read:
     return read
 
 
-def _layer_sample(estimate: Estimate, read: Read) -> Estimate:
-    """What ``estimate`` sends back from the outputs, to be seen at every layer on its way."""
-    start = estimate.cotangents
+def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
+    """What ``estimator`` sends back from the outputs, to be seen at every layer on its way."""
+    start = estimator.cotangents
     if start is None:
         raise ValueError(
-            "Layer statistics need an estimate that is pulled back from the model's outputs: "
+            "Layer statistics need an estimator that is pulled back from the model's outputs: "
             "fisher_sample(), ggn_sample(), ggn_components() or per_example()."
         )
 
@@ -164,7 +174,7 @@ def _layer_sample(estimate: Estimate, read: Read) -> Estimate:
         u = tree.cast(u, outputs)
         return Layers(tapped, u if several else jax.tree.map(tree.placed_like, u, outputs), several)
 
-    return Estimate(draw)
+    return Estimator(draw)
 
 
 def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structure:

@@ -38,12 +38,12 @@ class Sample(NamedTuple):
     right: Params
 
 
-class Estimate(NamedTuple):
+class Estimator(NamedTuple):
     """Where samples come from.
 
     Attributes:
       draw: ``(grads, params, value_fn, key) -> Sample``.
-      needs_value_fn: whether it looks at the objective, or at the gradient alone.
+      needs_value_fn: whether it takes the objective, or the gradient alone.
       cotangents: where a draw is a backward pass from the outputs, what it starts from:
         ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
         whose outer products are to be summed.
@@ -59,17 +59,17 @@ def _twice(v: Params) -> Sample:
     return Sample(v, v)
 
 
-def gradient() -> Estimate:
+def gradient() -> Estimator:
     """``v = g``, the gradient that the optimizer is given; needs no objective.
 
     Example:
       >>> import secondorder as so
       >>> adam_like = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.999)
     """
-    return Estimate(lambda grads, params, value_fn, key: _twice(grads), needs_value_fn=False)
+    return Estimator(lambda grads, params, value_fn, key: _twice(grads), needs_value_fn=False)
 
 
-def _pulled_back(user: str, cotangent: Callable) -> Estimate:
+def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     """``v = Jᵀ cotangent(loss, outputs, key)``."""
 
     def draw(grads, params, value_fn, key):
@@ -81,10 +81,10 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimate:
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
         return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
 
-    return Estimate(draw, cotangents=cotangent)
+    return Estimator(draw, cotangents=cotangent)
 
 
-def ggn_sample() -> Estimate:
+def ggn_sample() -> Estimator:
     """``v = Jᵀ S u`` with random signs ``u``: any loss, through its closed-form root ``S``.
 
     A plain function as loss takes the dense root of its output curvature; of more than 4096
@@ -97,7 +97,7 @@ def _signed(loss: losses.Loss, outputs: Any, key: jax.Array) -> Any:
     return loss.signed(outputs, tree.random_signs(key, outputs))
 
 
-def loss_sample() -> Estimate:
+def loss_sample() -> Estimator:
     """:func:`fisher_sample` of a likelihood, :func:`ggn_sample` of any other loss."""
 
     def draw(loss, outputs, key):
@@ -106,7 +106,7 @@ def loss_sample() -> Estimate:
     return _pulled_back("loss_sample", draw)
 
 
-def ggn_components() -> Estimate:
+def ggn_components() -> Estimator:
     """``v = Jᵀ S Σₙ ±e_nc`` for every output component c of an example, to be summed: no sample.
 
     Layer statistics are exact by it, at a backward pass per component; the sum over the examples
@@ -138,10 +138,10 @@ def ggn_components() -> Estimate:
             "ggn_components()). For other structures use ggn_sample()."
         )
 
-    return Estimate(draw, cotangents=cotangents)
+    return Estimator(draw, cotangents=cotangents)
 
 
-def fisher_sample() -> Estimate:
+def fisher_sample() -> Estimator:
     """``v = Jᵀ s``: the gradient for targets drawn from the model, times √N for a mean over N.
 
     What Liu et al. (2023) call Gauss-Newton-Bartlett is its square, ``N ĝ ∘ ĝ``.
@@ -149,7 +149,7 @@ def fisher_sample() -> Estimate:
     return _pulled_back("fisher_sample", lambda loss, outputs, key: loss.sample(key, outputs))
 
 
-def per_example() -> Estimate:
+def per_example() -> Estimator:
     """``v = √w Σₙ ±gₙ`` over the gradients ``gₙ`` of single examples: the empirical Fisher."""
 
     def draw(loss, outputs, key):
@@ -164,7 +164,7 @@ def per_example() -> Estimate:
     return _pulled_back("per_example", draw)
 
 
-def hutchinson() -> Estimate:
+def hutchinson() -> Estimator:
     """``z`` and ``H z`` with random signs z: ``E[z ∘ H z]`` is the Hessian's diagonal.
 
     Source: Hutchinson (1989); Bekas, Kokiopoulou and Saad (2007).
@@ -175,4 +175,4 @@ def hutchinson() -> Estimate:
         z = tree.random_signs(key, params)
         return Sample(z, hvp(value_fn, params, z))
 
-    return Estimate(draw)
+    return Estimator(draw)

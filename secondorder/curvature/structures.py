@@ -221,7 +221,7 @@ def _power(layout: Layout) -> float:
     return 0.5 / max(sum(layout.factored), 1)
 
 
-def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
+def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     """``⊗ᵢ (Gᵢ + ε I)^(1/2k)`` over the k axes with a Gram, kept as its inverse roots.
 
     The roots are by ``eigh`` at each refresh, eigenvalues below zero raised to it, and used in the
@@ -271,7 +271,7 @@ def axis_roots(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
     return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
 
 
-def axis_eigen(eps: Any = 1e-6, axes: Axes | None = None) -> Structure:
+def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     """The same ``⊗ᵢ (Gᵢ + ε I)^(1/2k)``, kept as eigenbases with eigenvalues taken anew each step.
 
     Where roots grow stale between refreshes, only the bases do here: ``diag(Qᵀ G Q)`` is of the

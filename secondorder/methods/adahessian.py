@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from secondorder.curvature import diagonal, hutchinson, running
+from secondorder.curvature.running import Steps
 from secondorder.solvers import averaged, closed_form
-from secondorder.stepsize import step_along
+from secondorder.stepsize import Mask, step_along
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
 from secondorder.trust import fixed
 
 
@@ -25,13 +26,15 @@ def spatial_average(d: jax.Array) -> jax.Array:
 
 
 def adahessian(
-    learning_rate: Any = 0.1,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-4,
-    hessian_power: Any = 1.0,
-    weight_decay: Any = None,
-    every: Any = 1,
+    learning_rate: optax.ScalarOrSchedule = 0.1,
+    *,
+    b1: Real = 0.9,
+    b2: Real = 0.999,
+    eps: Real = 1e-4,
+    hessian_power: Real = 1.0,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
+    sample_every: Steps = 1,
     average: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``d = −α m̂ / (√v̂ᵏ + ε)``, ``v`` the mean square of sampled diagonals of the Hessian.
@@ -42,7 +45,9 @@ def adahessian(
       eps: ε.
       hessian_power: k, between 0 (momentum alone) and 1.
       weight_decay: decoupled: the parameters shrink by α times it a step.
-      every: steps from one sample of the diagonal to the next.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
+      sample_every: steps from one sample of the diagonal to the next.
       average: of the sampled diagonal, leaf by leaf; ``None`` averages over the window of a
         convolution, where kernels are stored as in Flax and Haiku, channels last.
 
@@ -59,6 +64,11 @@ def adahessian(
     mean = spatial_average if average is None else average
     entries = lambda v: jnp.sqrt(v) ** jnp.asarray(hessian_power, v.dtype)
     structure = diagonal(entries, statistic=lambda d: mean(d) ** 2)
-    curvature = running(hutchinson(), structure, b2, every=every)
+    curvature = running(hutchinson(), structure, decay=b2, sample_every=sample_every)
     direction = scale_by_curvature(curvature, averaged(closed_form(), b1), fixed(eps))
-    return step_along(direction, learning_rate, weight_decay=weight_decay)
+    return step_along(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder import curvature
@@ -13,7 +11,9 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
-def bfgs(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
+def bfgs(
+    learning_rate: optax.ScalarOrSchedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """``d = −α H g``, ``H`` the BFGS inverse: one gradient a step, O(n²) arithmetic and memory.
 
     Superlinear near a minimum, and never a second derivative. The strong-Wolfe search keeps ``H``

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import optax
 
-from secondorder.curvature import Estimate, layerwise
-from secondorder.methods.kfac import check_example, layered
+from secondorder.curvature import Estimator, layerwise
+from secondorder.curvature.layers import Example
+from secondorder.curvature.running import Drift, Steps
+from secondorder.methods.kfac import layered
+from secondorder.stepsize import Mask
+from secondorder.tree import Real
+from secondorder.trust import Trust
 
 
 def ekfac(
-    learning_rate: Any = None,
-    damping: Any = 0.1,
-    example: Any = None,
-    momentum: Any = None,
-    decay: Any = 0.95,
-    every: Any = 1,
-    refresh: Any = 5,
-    weight_decay: Any = None,
-    estimator: Estimate | None = None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    *,
+    example: Example,
+    trust: Trust | optax.ScalarOrSchedule = 0.1,
+    momentum: Real | None = None,
+    decay: Real = 0.95,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 5,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
+    estimator: Estimator | None = None,
     reduce: bool = False,
-    burn_in: Any = 0,
-    trials: Any = 1,
+    burn_in: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
 
@@ -32,13 +37,15 @@ def ekfac(
     Damping is exact.
 
     Args:
-      learning_rate, damping, example, momentum, decay, weight_decay, estimator, reduce,
-        burn_in, trials: as in ``kfac``.
-      every, refresh: steps between two samples, and between two bases; or, for bases where they are
-        needed, ``refresh=curvature.drift(0.1)``.
+      learning_rate, example, trust, momentum, decay, sample_every, weight_decay,
+        weight_decay_mask, estimator, reduce, burn_in: as in ``kfac``.
+      refresh_every: steps from one pair of bases to the next; or ``curvature.drift(0.1)``, for new
+        ones where they are needed.
 
     Raises:
-      ValueError: no ``example``.
+      TypeError: at ``init``, an ``example`` that is no objective.
+      ValueError: a trust policy that gives no damping, or, with a learning rate, one that is not
+        fixed.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -49,6 +56,14 @@ def ekfac(
 
     Source: George et al. (2018).
     """
-    check_example("ekfac", example)
-    layers = layerwise(example, estimator, decay, every, refresh, eigen=True, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in, trials)
+    layers = layerwise(
+        example,
+        estimator,
+        decay=decay,
+        sample_every=sample_every,
+        refresh_every=refresh_every,
+        eigen=True,
+        reduce=reduce,
+    )
+    decay_of = (weight_decay, weight_decay_mask)
+    return layered("ekfac", layers, learning_rate, trust, momentum, decay_of, burn_in)

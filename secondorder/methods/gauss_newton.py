@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder.curvature import exact
@@ -14,7 +12,9 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
-def gauss_newton(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
+def gauss_newton(
+    learning_rate: optax.ScalarOrSchedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """``d = α argmin ½‖J d + r‖²``, by singular values; for other losses ``−α G⁺ g``.
 
     Needs first derivatives only, and its curvature ``Jᵀ M J`` is never indefinite. Quadratically

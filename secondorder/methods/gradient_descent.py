@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder.curvature import identity
@@ -13,7 +11,9 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
-def gradient_descent(learning_rate: Any = None) -> optax.GradientTransformationExtraArgs:
+def gradient_descent(
+    learning_rate: optax.ScalarOrSchedule | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """``d = −α g``: against the gradient, the direction of steepest descent.
 
     The identity in place of the curvature, so its rate depends on the condition number κ: the error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 
 from secondorder.curvature import hybrid
 from secondorder.solvers import hybrid_region
 from secondorder.transform import scale_by_curvature
-from secondorder.trust import radius
+from secondorder.tree import Real
+from secondorder.trust import Trust, radius
+from secondorder.trust.policies import policy_of
 
 
-def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
+def hybrid_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·B d`` over ``‖D d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
 
     Gauss-Newton's, by singular values and with geodesic acceleration, as long as each step takes
@@ -23,12 +23,14 @@ def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformation
     changes nothing. Both matrices are dense, O(n³) a step, and two to compile.
 
     Args:
-      initial_radius: the first Δ; infinity takes ten times the scaled length of the parameters, or,
-        where they are zero, takes it from the first step.
+      trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
+        units of ``‖D d‖``; infinity takes ten times the scaled length of the parameters, or,
+        where they are zero, the length of the first step.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
         ``per_example`` or ``sum_of_squares`` make one.
+      ValueError: a trust policy that gives no radius.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -39,4 +41,6 @@ def hybrid_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformation
 
     Source: Fletcher and Xu (1987); Moré and Sorensen (1983).
     """
-    return scale_by_curvature(hybrid(), hybrid_region(2), radius(initial_radius))
+    return scale_by_curvature(
+        hybrid(), hybrid_region(2), policy_of(trust, radius, "hybrid_newton", "radius")
+    )

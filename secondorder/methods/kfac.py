@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import optax
 
-from secondorder import solvers, trust
-from secondorder.curvature import Curvature, Estimate, exact, layerwise, preconditioned
+from secondorder import solvers
+from secondorder.curvature import Curvature, Estimator, exact, layerwise, preconditioned
+from secondorder.curvature.layers import Example
+from secondorder.curvature.running import Drift, Steps
 from secondorder.operators import ggn
-from secondorder.stepsize import decayed, step_along
+from secondorder.stepsize import Mask, decayed, step_along
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import Trust, damping, fixed
+from secondorder.trust.policies import policy_of
 
 
 def kfac(
-    learning_rate: Any = None,
-    damping: Any = 0.1,
-    example: Any = None,
-    momentum: Any = None,
-    decay: Any = 0.95,
-    every: Any = 1,
-    refresh: Any = 5,
-    weight_decay: Any = None,
-    estimator: Estimate | None = None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    *,
+    example: Example,
+    trust: Trust | optax.ScalarOrSchedule = 0.1,
+    momentum: Real | None = None,
+    decay: Real = 0.95,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 5,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
+    estimator: Estimator | None = None,
     reduce: bool = False,
-    burn_in: Any = 0,
-    trials: Any = 1,
+    burn_in: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −(A + π√λ I)⁻¹ ∇W (G + √λ/π I)⁻¹`` for each layer; the step is ``αΔ + μδ``.
 
@@ -35,28 +40,33 @@ def kfac(
     Args:
       learning_rate: α or a schedule; then λ is fixed, Δ is of the averaged gradient, and nothing is
         evaluated or rejected. ``None`` for the quadratic model.
-      damping: the first λ, in the units of the curvature; or the fixed one.
       example: an objective on a batch like those to come, or a function of the parameters that
         returns one: it shows how the model uses its leaves. ``secondorder.layer_table`` prints it.
+      trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
+        units of the curvature. For small batches, on which a step that was fitted to the batch
+        always looks good, so that λ would fall and fall: ``trust.damping(λ, trial_every=5)`` tries
+        fewer steps, ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is
+        ``trust.fixed(λ)``.
       momentum: Δ is of the gradient averaged with this decay; 0.9 unless given where the learning
         rate is, else none. With the quadratic model it keeps α from following the noise of
         a batch, whose own gradient it would otherwise be fitted to.
       decay: of the averages A and G.
-      every, refresh: steps between two samples of them, and between two inverses; or, for
-        inverses where they are needed, ``refresh=curvature.drift(4.0)``.
+      sample_every: steps from one sample of A and G to the next.
+      refresh_every: steps from one computation of the inverses to the next; or
+        ``curvature.drift(4.0)``, for new ones where they are needed.
       weight_decay: decoupled: the parameters shrink by (α times) it a step.
-      estimator: what is sampled: ``curvature.fisher_sample()`` (default for a likelihood),
-        ``ggn_sample()`` (default for other losses), ``ggn_components()`` for no sampling,
-        ``per_example()`` for the empirical Fisher.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
+      estimator: the source of the samples: ``curvature.fisher_sample()`` (default for a
+        likelihood), ``ggn_sample()`` (default for other losses), ``ggn_components()`` for no
+        sampling, ``per_example()`` for the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
       burn_in: updates at first that gather A and G alone and move nothing, not even λ.
-      trials: steps between two trials of the step by its value. Between them λ stays and every
-        finite step is taken. ``None``: never, λ is ``damping``; for small batches, on which a step
-        that was fitted to the batch always looks good, so that λ would fall and fall. Without a
-        learning rate.
 
     Raises:
-      ValueError: no ``example``.
+      TypeError: at ``init``, an ``example`` that is no objective.
+      ValueError: a trust policy that gives no damping, or, with a learning rate, one that is not
+        fixed.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -67,41 +77,38 @@ def kfac(
 
     Source: Martens and Grosse (2015); Eschenhagen et al. (2023) for ``reduce``.
     """
-    check_example("kfac", example)
-    layers = layerwise(example, estimator, decay, every, refresh, reduce=reduce)
-    return layered(layers, learning_rate, damping, momentum, weight_decay, burn_in, trials)
+    layers = layerwise(
+        example,
+        estimator,
+        decay=decay,
+        sample_every=sample_every,
+        refresh_every=refresh_every,
+        reduce=reduce,
+    )
+    decay_of = (weight_decay, weight_decay_mask)
+    return layered("kfac", layers, learning_rate, trust, momentum, decay_of, burn_in)
 
 
 def layered(
+    user: str,
     layers: Curvature,
-    learning_rate: Any,
-    damping: Any,
-    momentum: Any,
-    weight_decay: Any,
-    burn_in: Any,
-    trials: Any,
+    learning_rate: optax.ScalarOrSchedule | None,
+    trust: Trust | optax.ScalarOrSchedule,
+    momentum: Real | None,
+    weight_decay: tuple[Real | None, Mask],
+    burn_in: int | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     """A step by the curvature of layers: of the quadratic model, or of a given length."""
-    if learning_rate is None:
-        model = preconditioned(exact(ggn), layers)
-        solver = solvers.closed_form()
-        if momentum is not None:
-            solver = solvers.averaged(solver, momentum)
-        solver = solvers.momentum(solver)
-        never = trials is None
-        policy = trust.fixed(damping) if never else trust.damping(damping, lazy=True, every=trials)
-        direction = scale_by_curvature(model, solver, policy, burn_in=burn_in)
-        return direction if weight_decay is None else optax.chain(direction, decayed(weight_decay))
-    solver = solvers.averaged(solvers.closed_form(), 0.9 if momentum is None else momentum)
-    direction = scale_by_curvature(layers, solver, trust.fixed(damping), burn_in=burn_in)
-    return step_along(direction, learning_rate, weight_decay=weight_decay)
-
-
-def check_example(method: str, example: Any) -> None:
-    """Raise a ``ValueError`` that says what to pass where there is no example."""
-    if example is None:
-        raise ValueError(
-            f"{method} needs example=, an objective on a batch like those to come, to see how the "
-            f"model uses its parameters: the shapes of its memory depend on that. Write "
-            f"{method}(example=secondorder.compose(loss, lambda p: apply(p, inputs)))."
-        )
+    rate, mask = weight_decay
+    solver = solvers.closed_form()
+    if learning_rate is not None:
+        policy = policy_of(trust, fixed, f"{user} with a learning rate")
+        solver = solvers.averaged(solver, 0.9 if momentum is None else momentum)
+        direction = scale_by_curvature(layers, solver, policy, burn_in=burn_in)
+        return step_along(direction, learning_rate, weight_decay=rate, weight_decay_mask=mask)
+    policy = policy_of(trust, damping, user, "damping")._replace(lazy=True)
+    if momentum is not None:
+        solver = solvers.averaged(solver, momentum)
+    model = preconditioned(exact(ggn), layers)
+    direction = scale_by_curvature(model, solvers.momentum(solver), policy, burn_in=burn_in)
+    return direction if rate is None else optax.chain(direction, decayed(rate, mask))

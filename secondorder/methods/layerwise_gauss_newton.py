@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import optax
 
-from secondorder import trust
 from secondorder.curvature import exact, layer_blocks, preconditioned
 from secondorder.operators import beside, ggn
 from secondorder.solvers import Solver, by_layer, cg, momentum, relative_progress
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import Trust, damping
+from secondorder.trust.policies import policy_of
 
 
 def layerwise_gauss_newton(
-    damping: Any = 0.1,
+    *,
+    trust: Trust | Real = 0.1,
     max_cg_steps: int = 50,
     solver: Solver | None = None,
-    *,
     layer_of: Callable[[tuple], Hashable] = beside,
-    halvings: int = 10,
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ_l = −(G_ll + λ I)⁻¹ g_l`` for each layer l; the step is ``αΔ + μδ``.
 
@@ -31,7 +32,8 @@ def layerwise_gauss_newton(
     the objective is rejected. Nothing of a matrix is kept.
 
     Args:
-      damping: the first λ, in the units of the curvature.
+      trust: a policy that gives a damping, or the λ that ``trust.damping(λ, halvings=10)`` starts
+        from, in the units of the curvature. ``trust.damping(λ)`` takes a step whole or not at all.
       max_cg_steps: at most this many products of each layer a step.
       solver: of a layer's system instead of conjugate gradients: ``solvers.prox_linear()``, which
         keeps the loss as it is and makes the model alone linear; ``solvers.dual()``, exact in the
@@ -39,11 +41,11 @@ def layerwise_gauss_newton(
       layer_of: a leaf's path in the tree of parameters ↦ the name of its layer. By default leaves
         that lie beside one another, as kernel and bias do; of a flat dictionary that is all of
         them, and ``operators.apart`` makes each leaf one.
-      halvings: of a step, at most; 0 takes it whole or not at all.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
         ``per_example`` or ``sum_of_squares`` make one.
+      ValueError: a trust policy that gives no damping.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -58,5 +60,6 @@ def layerwise_gauss_newton(
     """
     inner = cg(max_cg_steps, relative_progress()) if solver is None else solver
     model = preconditioned(exact(ggn), layer_blocks(ggn, layer_of))
-    policy = trust.damping(damping, halvings=halvings)
+    own = functools.partial(damping, halvings=10)
+    policy = policy_of(trust, own, "layerwise_gauss_newton", "damping")
     return scale_by_curvature(model, momentum(by_layer(inner, layer_of)), policy)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder import curvature
@@ -13,7 +11,9 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
-def lbfgs(learning_rate: Any = None, memory: int = 10) -> optax.GradientTransformationExtraArgs:
+def lbfgs(
+    learning_rate: optax.ScalarOrSchedule | None = None, *, memory: int = 10
+) -> optax.GradientTransformationExtraArgs:
     """``d = −α H g``, ``H`` from the last ``memory`` pairs: O(memory · n) arithmetic and memory.
 
     Args:

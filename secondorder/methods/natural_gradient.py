@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from secondorder import trust
 from secondorder.curvature import exact, layer_grams
 from secondorder.operators import ggn
 from secondorder.solvers import Solver, dual
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import Trust, fixed, searched
+from secondorder.trust.policies import policy_of
 
 
 def natural_gradient(
-    learning_rate: Any = None,
-    damping: Any = None,
-    momentum: Any = 0.0,
+    learning_rate: optax.ScalarOrSchedule | None = None,
     *,
-    search: bool = True,
+    trust: Trust | optax.ScalarOrSchedule | None = None,
+    mu: Real = 0.0,
     acceleration: bool = True,
     layers: bool = False,
     solver: Solver | None = None,
@@ -27,21 +26,22 @@ def natural_gradient(
     """``d = −α (JᵀMJ + λ I)⁻¹ g``, with M the loss's curvature at the outputs, ``M = S Sᵀ``.
 
     For a likelihood ``JᵀMJ`` is the Fisher matrix. With more parameters than outputs the system is
-    that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` says which, as ``dimension``. Repeated
-    samples make it singular, and do no harm. Large batches go through in chunks, by
+    that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` gives the order as ``dimension``.
+    Repeated samples make it singular, and do no harm. Large batches go through in chunks, by
     :func:`secondorder.chunked`. By default every step is cut to the first fraction α = 1, ½, ¼, ...
     that descends further than the next one, and λ follows α; a step that does not descend is
     rejected.
 
     Args:
       learning_rate: α or a schedule; then λ is fixed, and nothing is evaluated or rejected.
-      damping: where steps are searched, the first λ, as a part of the trace of JᵀMJ; ``None`` for
-        the precision to the power ¾. Else in the units of the curvature, 1e-3 for ``None``: the
-        first λ, or, with a learning rate, the fixed one.
-      momentum: SPRING's μ: of the steps, the one nearest to μ times the last one. For batches that
+        ``None`` searches along the path.
+      trust: a policy that gives a damping, or the λ that ``trust.searched(λ)`` starts from, in the
+        units of the trace of JᵀMJ; ``None`` for the precision to the power ¾.
+        ``trust.damping(λ)`` lets λ follow the gain ratio of whole steps, for one trial a step, in
+        the units of the curvature, as the λ of every policy that does not search. With a learning
+        rate a number or a schedule is ``trust.fixed(λ)``, and ``None`` is 1e-3.
+      mu: SPRING's μ: of the steps, the one nearest to μ times the last one. For batches that
         change, such as points drawn anew, around 0.9.
-      search: where there is no learning rate: whether to search, or to let λ follow the gain ratio
-        of whole steps, for one trial a step.
       acceleration: whether the search follows the path along which residuals shrink evenly, to
         third order, for two derivatives of the model along it; least-squares losses that are not
         chunked alone, others ignore it.
@@ -53,7 +53,8 @@ def natural_gradient(
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
         ``per_example`` or ``sum_of_squares`` make one.
-      ValueError: both ``layers`` and a ``solver``.
+      ValueError: both ``layers`` and a ``solver``; a trust policy that gives no damping, or, with a
+        learning rate, one that is not fixed.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -63,7 +64,7 @@ def natural_gradient(
       Array([1., 1.], dtype=float32)
 
     Source: Amari (1998); Müller and Zeinhofer (2023) for the search; Goldshlager, Hu and Lin (2024)
-    for the momentum; Transtrum and Sethna (2012) for the acceleration.
+    for μ; Transtrum and Sethna (2012) for the acceleration.
     """
     if layers and solver is not None:
         raise ValueError(
@@ -71,10 +72,12 @@ def natural_gradient(
             "needs none. Pass one of the two."
         )
     curvature = layer_grams() if layers else exact(ggn)
-    if search and learning_rate is None:
-        found = dual(momentum, 3 if acceleration else 1, relative=True, solver=solver)
-        return scale_by_curvature(curvature, found, trust.searched(damping))
-    damping = 1e-3 if damping is None else damping
-    policy = trust.damping(damping) if learning_rate is None else trust.fixed(damping)
-    direction = scale_by_curvature(curvature, dual(momentum, solver=solver), policy)
-    return direction if learning_rate is None else step_along(direction, learning_rate)
+    if learning_rate is not None:
+        given = 1e-3 if trust is None else trust
+        policy = policy_of(given, fixed, "natural_gradient with a learning rate")
+        direction = scale_by_curvature(curvature, dual(mu, solver=solver), policy)
+        return step_along(direction, learning_rate)
+    policy = policy_of(trust, searched, "natural_gradient", "damping")
+    order = 3 if acceleration and policy.searches else 1
+    found = dual(mu, order, relative=policy.searches > 0, solver=solver)
+    return scale_by_curvature(curvature, found, policy)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder.curvature import exact
@@ -15,7 +13,10 @@ from secondorder.trust import fixed
 
 
 def newton(
-    learning_rate: Any = None, damping: Any = 0.0, solver: Solver | None = None
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    *,
+    damping: optax.ScalarOrSchedule = 0.0,
+    solver: Solver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``d = −α (∇²f + (λ + τ) I)⁻¹ g``: jump to the minimum of the local quadratic model.
 
@@ -27,7 +28,7 @@ def newton(
     Args:
       learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), trying α = 1
         first, which is what makes the method globally convergent.
-      damping: λ ≥ 0 or a schedule.
+      damping: λ ≥ 0, fixed, or a schedule; in the units of the curvature.
       solver: ``direct()`` (default) or ``eigen()``, which takes curvatures in magnitude.
 
     Example:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from secondorder import solvers, trust
+from secondorder import solvers
 from secondorder.curvature import exact, preconditioned, proposed
 from secondorder.operators import ggn
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import Trust, damping
+from secondorder.trust.policies import policy_of
 
 
 def scale_by_quadratic_model(
-    direction: optax.GradientTransformation, damping: Any = 0.1, *, adapt: bool = True
+    direction: optax.GradientTransformation, *, trust: Trust | Real = 0.1
 ) -> optax.GradientTransformationExtraArgs:
     """``αΔ + μδ``, ``Δ`` proposed by any Optax transformation, ``δ`` the last step.
 
@@ -24,12 +25,13 @@ def scale_by_quadratic_model(
     Args:
       direction: such as ``optax.scale_by_adam()`` or ``optax.contrib.scale_by_muon()``; its length
         does not matter. It sees gradients and parameters alone.
-      damping: the first λ, in the units of the curvature; or the fixed one.
-      adapt: whether λ follows the gain ratio, and a step that does not descend is rejected.
+      trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
+        units of the curvature. ``trust.fixed(λ)`` takes every finite step.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,
         ``per_example`` or ``sum_of_squares`` make one.
+      ValueError: a trust policy that gives no damping.
 
     Example:
       >>> import jax.numpy as jnp, optax, secondorder as so
@@ -41,5 +43,6 @@ def scale_by_quadratic_model(
     Source: Martens and Grosse (2015), sections 6.4 and 7, for K-FAC's direction.
     """
     model = preconditioned(exact(ggn), proposed(direction))
-    policy = trust.damping(damping, lazy=True) if adapt else trust.fixed(damping)
+    policy = policy_of(trust, damping, "scale_by_quadratic_model", "damping")
+    policy = policy._replace(lazy=True)
     return scale_by_curvature(model, solvers.momentum(solvers.closed_form()), policy)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder.curvature import axis_eigen, axis_roots, gradient, running
+from secondorder.curvature.running import Drift, Steps
 from secondorder.operators import Axes
 from secondorder.solvers import closed_form, grafted
-from secondorder.stepsize import step_along
+from secondorder.stepsize import Mask, step_along
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
 from secondorder.trust import fixed
 
 ADAGRAD = optax.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
 
 
 def shampoo(
-    learning_rate: Any = 0.1,
-    b1: Any = 0.9,
-    b2: Any = 1.0,
-    eps: Any = 1e-6,
+    learning_rate: optax.ScalarOrSchedule = 0.1,
+    *,
+    b1: Real = 0.9,
+    b2: Real = 1.0,
+    eps: Real = 1e-6,
     graft: optax.GradientTransformation | None = ADAGRAD,
     block_size: int | None = 1024,
-    every: Any = 1,
-    refresh: Any = 10,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 10,
     eigen: bool = False,
-    weight_decay: Any = None,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α L^(-1/4) G R^(-1/4)``, ``L = εI + Σ G Gᵀ`` and ``R = εI + Σ Gᵀ G``.
 
@@ -41,10 +43,13 @@ def shampoo(
       graft: what gives each leaf the length of its step: AdaGrad, any other Optax transformation,
         or ``None`` for Shampoo's own length.
       block_size: longer axes are cut into blocks, each with matrices of its own.
-      every, refresh: steps between two additions to the matrices, and between two roots; or, for
-        roots where they are needed, ``refresh=curvature.drift(0.1)``.
+      sample_every: steps from one addition to the matrices to the next.
+      refresh_every: steps from one computation of the roots to the next; or
+        ``curvature.drift(0.1)``, for new ones where they are needed.
       eigen: instead of roots, keep eigenvectors, whose eigenvalues are up to date at every step.
       weight_decay: decoupled: the parameters shrink by α times it a step.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -56,6 +61,18 @@ def shampoo(
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020), algorithm I.
     """
     structure = (axis_eigen if eigen else axis_roots)(eps, Axes(block_size))
-    curvature = running(gradient(), structure, b2, every, refresh, debias=False)
+    curvature = running(
+        gradient(),
+        structure,
+        decay=b2,
+        sample_every=sample_every,
+        refresh_every=refresh_every,
+        debias=False,
+    )
     direction = scale_by_curvature(curvature, grafted(closed_form(), graft, b1), fixed())
-    return step_along(direction, learning_rate, weight_decay=weight_decay)
+    return step_along(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+    )

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from secondorder.curvature import axis_basis, gradient, running
+from secondorder.curvature.running import Drift, Steps
 from secondorder.operators import Axes
 from secondorder.solvers import averaged, closed_form
-from secondorder.stepsize import step_along
+from secondorder.stepsize import Mask, step_along
 from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
 from secondorder.trust import fixed
 
 
 def soap(
-    learning_rate: Any = 3e-3,
-    b1: Any = 0.95,
-    b2: Any = 0.95,
-    eps: Any = 1e-8,
-    precondition_frequency: Any = 10,
+    learning_rate: optax.ScalarOrSchedule = 3e-3,
+    *,
+    b1: Real = 0.95,
+    b2: Real = 0.95,
+    eps: Real = 1e-8,
+    refresh_every: Steps | Drift = 10,
     max_precond_dim: int = 10000,
-    weight_decay: Any = None,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
 
@@ -33,10 +35,12 @@ def soap(
       learning_rate: α or a schedule.
       b1, b2: decays of the first and second moment; ``b2`` also of the matrices.
       eps: ε.
-      precondition_frequency: f, steps from one basis to the next; or ``curvature.drift(0.1)``, for
-        a new one where it is needed.
+      refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
+        for a new one where it is needed.
       max_precond_dim: longer axes are left as they are; vectors are, too.
       weight_decay: decoupled: the parameters shrink by α times it a step.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -48,6 +52,11 @@ def soap(
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
     structure = axis_basis(Axes(max_size=max_precond_dim))
-    curvature = running(gradient(), structure, b2, refresh=precondition_frequency)
+    curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
     direction = scale_by_curvature(curvature, averaged(closed_form(), b1), fixed(eps))
-    return step_along(direction, learning_rate, weight_decay=weight_decay)
+    return step_along(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 
@@ -11,18 +9,25 @@ from secondorder.curvature import exact
 from secondorder.operators import hessian
 from secondorder.solvers import exact_region
 from secondorder.transform import scale_by_curvature
-from secondorder.trust import radius
+from secondorder.tree import Real
+from secondorder.trust import Trust, radius
+from secondorder.trust.policies import policy_of
 
 
-def trust_region_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransformationExtraArgs:
-    """``d = argmin g·d + ½ d·∇²f d`` over ``‖d‖ ≤ Δ``, the global minimum, hard case included.
+def trust_region_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
+    """``d = argmin g·d + ½ d·∇²f d`` over ``‖D d‖ ≤ Δ``, the global minimum, hard case included.
 
     Robust, for small problems: indefinite Hessians are used, not repaired, and saddle points are
     left. A step costs n Hessian-vector products and an eigendecomposition, O(n³); inside
-    :func:`secondorder.minimize` a rejected step costs neither.
+    :func:`secondorder.minimize` a rejected step costs neither. ``Dᵢ²`` is the largest curvature
+    along parameter i so far, so units do not matter.
 
     Args:
-      initial_radius: the first Δ; infinity takes it from the first step.
+      trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
+        units of ``‖D d‖``; infinity takes the length of the first step.
+
+    Raises:
+      ValueError: a trust policy that gives no radius.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -33,4 +38,6 @@ def trust_region_newton(initial_radius: Any = jnp.inf) -> optax.GradientTransfor
 
     Source: Moré and Sorensen (1983); Nocedal and Wright (2006), section 4.3.
     """
-    return scale_by_curvature(exact(hessian), exact_region(), radius(initial_radius))
+    return scale_by_curvature(
+        exact(hessian), exact_region(), policy_of(trust, radius, "trust_region_newton", "radius")
+    )

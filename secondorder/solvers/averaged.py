@@ -34,7 +34,7 @@ def averaged(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
-      >>> second = so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), 0.999)
+      >>> second = so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), decay=0.999)
       >>> first = so.solvers.averaged(so.solvers.closed_form(), 0.9)
       >>> adam = so.scale_by_curvature(second, first, so.trust.fixed(1e-8))
     """

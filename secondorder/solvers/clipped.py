@@ -21,7 +21,7 @@ def clipped() -> Solver:
 
     Example:
       >>> import secondorder as so
-      >>> sampled = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), 0.99)
+      >>> sampled = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), decay=0.99)
       >>> tx = so.scale_by_curvature(sampled, so.solvers.clipped(), so.trust.fixed(0.1))
     """
 

@@ -193,7 +193,7 @@ def _check_inner(solver: Solver) -> None:
         raise ValueError(
             "dual needs a solver that keeps no vectors, since their length is that of the batch's "
             "outputs, which no state knows beforehand. Pass cg(warm_start=0) (the default), and "
-            "nystrom(rank, refresh=1)."
+            "nystrom(rank, refresh_every=1)."
         )
 
 

@@ -75,7 +75,7 @@ class Memory(NamedTuple):
     sketch: ny.Sketch | None
 
 
-def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Preconditioner:
+def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Preconditioner:
     """``M⁻¹ = (λ_l + λ) U (Λ + λ)⁻¹ Uᵀ + (I − U Uᵀ)`` of the randomised Nyström ``B ≈ U Λ Uᵀ``.
 
     From l = ``rank`` products with B, ``Y = B Ω``, Ω random and orthonormal; ``λ_l`` is the
@@ -91,11 +91,11 @@ def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Preconditioner:
 
     Args:
       rank: l; as many vectors are kept while a system is solved.
-      refresh: solves between two sketches; more than 1 keeps l vectors in the state.
+      refresh_every: solves from one sketch to the next; more than 1 keeps l vectors in the state.
       seed: of the random Ω, a new one for each sketch.
 
     Raises:
-      ValueError: ``rank`` or ``refresh`` below 1.
+      ValueError: ``rank`` or ``refresh_every`` below 1.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -111,18 +111,18 @@ def nystrom(rank: int, refresh: int = 1, seed: int = 0) -> Preconditioner:
 
     Source: Frangella, Tropp and Udell (2021), algorithms 2.1 and 5.1, theorem 5.1.
     """
-    for name, number in (("rank", rank), ("refresh", refresh)):
+    for name, number in (("rank", rank), ("refresh_every", refresh_every)):
         if number < 1:
             raise ValueError(f"nystrom got {name}={number}; pass a positive integer.")
 
     def init(params: Params) -> Memory:
-        kept = None if refresh == 1 else ny.empty(params, rank)
+        kept = None if refresh_every == 1 else ny.empty(params, rank)
         return Memory(jax.random.key(seed), jnp.zeros((), jnp.int32), kept)
 
     def prepare(quadratic: Quadratic, memory: Memory) -> tuple[ny.Sketch, Memory, Cost]:
         key = jax.random.fold_in(memory.key, memory.count)
         mv, like = quadratic.curvature.mv, quadratic.grad
-        draw, due = lambda: ny.sketched(mv, like, key, rank), memory.count % refresh == 0
+        draw, due = lambda: ny.sketched(mv, like, key, rank), memory.count % refresh_every == 0
         old = memory.sketch
         sketch = draw() if old is None else jax.lax.cond(due, draw, lambda: old)
         kept = memory._replace(count=memory.count + 1, sketch=None if old is None else sketch)

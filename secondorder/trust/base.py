@@ -11,9 +11,9 @@ from secondorder.tree import Params
 
 
 class Trial(NamedTuple):
-    """A proposed step, as a trust policy sees it.
+    """A proposed step, as a trust policy gets it.
 
-    The expensive answers are thunks: a policy that does not ask pays for no evaluation.
+    The gain is a function, so that a policy which does not call it costs no evaluation.
 
     Attributes:
       gain: ``() -> ρ``, actual over predicted change, below +∞; −∞ where the trial is not finite or
@@ -40,7 +40,7 @@ class TrustState(NamedTuple):
       scale: the scalar the solver gets next: a damping λ, a radius Δ or a cubic weight σ.
       factor: by how much a further rejection changes it.
       count: updates so far.
-      gain: the last gain ratio; infinity where the policy asked for none.
+      gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
     """
 
@@ -58,11 +58,11 @@ class Trust(NamedTuple):
       init: ``params -> TrustState``; ``params`` settles the dtype of the scalars.
       update: ``(trial, TrustState) -> TrustState``.
       gives: what its scalar means: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
-      scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy asks its
-        schedule or (injected) hyperparameter anew, rather than the state for an older answer.
-      evaluates: whether it asks for the gain, which takes the objective.
-      searches: into how many fractions 1, ½, ¼, ... of the step it looks, for the first after which
-        the objective rises again; 0 for none.
+      scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy evaluates its
+        schedule or (injected) hyperparameter anew, for the state has an older value.
+      evaluates: whether it computes the gain, which takes the objective.
+      searches: how many of the fractions 1, ½, ¼, ... of the step it tries, up to the first after
+        which the objective rises again; 0 for none.
       lazy: whether the slope at the trial is taken only where the difference of two values is
         rounding; a tangent is spared then, at the price of a branch.
     """

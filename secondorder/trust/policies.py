@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from secondorder import tree
 from secondorder.trust.base import Trial, Trust, TrustState
@@ -14,6 +15,45 @@ from secondorder.trust.base import Trial, Trust, TrustState
 # A step is taken when it brings at least this part of the predicted decrease: nearly any decrease,
 # since a solver that has to be this exact loses more by refusing (Nocedal and Wright 2006, 4.1).
 ACCEPT = 1e-4
+
+# What a method's ``trust`` may be, by the kind of scalar that its solver reads.
+POLICIES = {
+    "damping": ("trust.damping()", "trust.searched()"),
+    "radius": ("trust.radius()",),
+    "cubic": ("trust.cubic()",),
+}
+
+
+def policy_of(
+    given: Trust | optax.ScalarOrSchedule | None, own: Callable[[Any], Trust], user: str, *fit: str
+) -> Trust:
+    """The policy that a method's ``trust`` stands for: itself, or the method's own from a number.
+
+    Args:
+      given: a :class:`Trust`, or where the method's own policy starts.
+      own: the method's own policy, such as :func:`radius`.
+      user: the method, for messages.
+      fit: the kinds of scalar that the method has a solver for; fixed ones always fit.
+
+    Raises:
+      TypeError: a name, or a policy that was not called.
+      ValueError: a policy of another kind.
+    """
+    if isinstance(given, str) or getattr(given, "__module__", None) == __name__:
+        name = getattr(given, "__name__", given)
+        raise TypeError(
+            f"{user} got trust={name}; pass a policy, such as secondorder.trust.{name}(), or a "
+            "number, which starts the method's own policy."
+        )
+    if not isinstance(given, Trust):
+        return own(given)
+    if given.gives not in ("any", *fit):
+        known = ", ".join(["a number", *(name for kind in fit for name in POLICIES[kind])])
+        raise ValueError(
+            f"{user} takes {known} or trust.fixed() as trust, but got a policy whose {given.gives} "
+            "follows the outcome of steps. Pass one of these."
+        )
+    return given
 
 
 def _state(scale: Any, params: tree.Params, factor: float = 2.0) -> TrustState:
@@ -35,7 +75,7 @@ def _next(state: TrustState, scale, factor, gain, accepted) -> TrustState:
     )
 
 
-def fixed(scale: Any = 0.0) -> Trust:
+def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     """Open loop: the same scalar at every step, no evaluation, every finite step taken.
 
     Args:
@@ -74,11 +114,15 @@ def martens(damping, factor, gain, accepted):
     return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
 
 
+Adapt = Callable[..., tuple[jax.Array, jax.Array]]
+
+
 def damping(
-    initial: Any = 1e-3,
-    adapt: Callable = nielsen,
+    initial: tree.Real = 1e-3,
+    *,
+    adapt: Adapt = nielsen,
     lazy: bool = False,
-    every: Any = 1,
+    trial_every: int | jax.Array = 1,
     halvings: int = 0,
 ) -> Trust:
     """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
@@ -92,12 +136,13 @@ def damping(
       adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
       lazy: whether a trial costs a value alone, and a tangent only where values are rounding: for
         large models, where a tangent is dear.
-      every: steps between two trials. Between them λ stays, and every finite step is taken; after a
-        rejection each step is tried until one is taken.
+      trial_every: steps from one trial to the next. Between them λ stays, and every finite step is
+        taken; after a rejection each step is tried until one is taken.
       halvings: how often a step is halved at most, for as long as that descends further. A step
         taken in part has a good gain, and was too long: each halving raises λ by half.
 
     Raises:
+      TypeError: a schedule as ``initial``.
       ValueError: ``initial`` not positive: a product of factors could never raise it.
 
     Example:
@@ -107,10 +152,10 @@ def damping(
     _check_positive("damping", initial)
 
     def update(trial: Trial, state: TrustState) -> TrustState:
-        if isinstance(every, int) and every == 1:
+        if isinstance(trial_every, int) and trial_every == 1:
             return tried(trial, state)
         untried = lambda: _next(state, state.scale, state.factor, jnp.inf, trial.finite)
-        due = (state.count % every == 0) | ~state.accepted
+        due = (state.count % trial_every == 0) | ~state.accepted
         return jax.lax.cond(due, lambda: tried(trial, state), untried)
 
     def tried(trial: Trial, state: TrustState) -> TrustState:
@@ -129,7 +174,7 @@ def damping(
     return Trust(start, update, "damping", lazy=lazy, searches=halvings)
 
 
-def searched(initial: Any = None, halvings: int = 30) -> Trust:
+def searched(initial: tree.Real | None = None, *, halvings: int = 30) -> Trust:
     """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
 
     After k halvings: ``3^(k−1) λ``, at most ``9λ``, which also follows a rejection: no fraction
@@ -149,7 +194,8 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.searched(1e-6))
     """
-    _check_positive("searched", initial)
+    if initial is not None:
+        _check_positive("searched", initial)
     _check_positive("searched", halvings, "halvings")
 
     def update(trial: Trial, state: TrustState) -> TrustState:
@@ -168,7 +214,7 @@ def searched(initial: Any = None, halvings: int = 30) -> Trust:
     return Trust(start, update, "damping", searches=halvings)
 
 
-def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
+def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
     """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
 
     ρ < ¼: ``Δ = ‖d‖/4``; ρ > ¾ and the step at the boundary: ``min(2Δ, maximum)``; a step is taken
@@ -209,7 +255,7 @@ def radius(initial: Any = jnp.inf, maximum: float = jnp.inf) -> Trust:
     return Trust(lambda params: _state(initial, params), update, "radius")
 
 
-def cubic(initial: Any = 0.0) -> Trust:
+def cubic(initial: tree.Real = 0.0) -> Trust:
     """The weight σ of a cubic term by gain ratio: adaptive cubic regularisation.
 
     ρ > 0.9: σ/4; ρ < ¼: 2σ; a step with ρ ≤ 1e-4 or a trial that is not finite is rejected and σ
@@ -228,6 +274,7 @@ def cubic(initial: Any = 0.0) -> Trust:
       >>> hessian = so.exact(so.hessian)
       >>> tx = so.scale_by_curvature(hessian, so.solvers.exact_cubic(), so.trust.cubic())
     """
+    _check_number("cubic", initial)
     if isinstance(initial, (int, float)) and initial < 0:
         raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")
 
@@ -247,5 +294,16 @@ def cubic(initial: Any = 0.0) -> Trust:
 
 
 def _check_positive(policy: str, value: Any, name: str = "initial") -> None:
+    _check_number(policy, value, name)
     if isinstance(value, (int, float)) and not value > 0:
         raise ValueError(f"trust.{policy} got {name}={value}; pass a positive number.")
+
+
+def _check_number(policy: str, value: Any, name: str = "initial") -> None:
+    if callable(value):
+        raise TypeError(
+            f"trust.{policy} got a function as {name}, but a scalar that follows the outcome of "
+            "steps has no schedule. Pass a number, or the schedule to trust.fixed."
+        )
+    if value is None:
+        raise TypeError(f"trust.{policy} got {name}=None; pass a number.")

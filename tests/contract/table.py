@@ -59,39 +59,43 @@ def levenberg_marquardt_cg(damping):
     return so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(), so.trust.damping(damping))
 
 
+def levenberg_marquardt_of_a_given_damping(damping):
+    return so.levenberg_marquardt(trust=so.trust.damping(damping))
+
+
 def sampled_natural_gradient(damping):
     fisher = so.exact(so.fisher, seed=0, samples=4)
     return so.scale_by_curvature(fisher, so.solvers.cg(), so.trust.damping(damping))
 
 
-def natural_gradient_by_gain_ratio(damping, momentum):
-    return so.natural_gradient(damping=damping, momentum=momentum, search=False)
+def natural_gradient_by_gain_ratio(damping, mu):
+    return so.natural_gradient(trust=so.trust.damping(damping), mu=mu)
 
 
-def natural_gradient_by_products(damping):
+def natural_gradient_by_products(trust):
     inner = so.solvers.cg(preconditioner=so.solvers.nystrom(2))
-    return so.natural_gradient(damping=damping, solver=inner)
+    return so.natural_gradient(trust=trust, solver=inner)
 
 
-def hessian_free_preconditioned_by_a_sketch(damping):
-    return so.hessian_free(damping, preconditioner=so.solvers.nystrom(2, refresh=2))
+def hessian_free_preconditioned_by_a_sketch(trust):
+    return so.hessian_free(trust=trust, preconditioner=so.solvers.nystrom(2, refresh_every=2))
 
 
 def hessian_free_of_whole_steps(damping):
-    return so.hessian_free(damping, backtrack=0, halvings=0)
+    return so.hessian_free(trust=so.trust.damping(damping), backtrack=0)
 
 
-def hessian_free_preconditioned_by_layers(damping, example):
-    return so.hessian_free(damping, preconditioner=so.curvature.layerwise(example))
+def hessian_free_preconditioned_by_layers(trust, example):
+    return so.hessian_free(trust=trust, preconditioner=so.curvature.layerwise(example))
 
 
-def layerwise_prox_linear(damping):
+def layerwise_prox_linear(trust):
     solver = so.solvers.prox_linear(so.solvers.cg(10))
-    return so.layerwise_gauss_newton(damping, solver=solver, layer_of=so.operators.apart)
+    return so.layerwise_gauss_newton(trust=trust, solver=solver, layer_of=so.operators.apart)
 
 
-def adam_scaled_by_the_quadratic_model(damping):
-    return so.scale_by_quadratic_model(optax.scale_by_adam(), damping)
+def adam_scaled_by_the_quadratic_model(trust):
+    return so.scale_by_quadratic_model(optax.scale_by_adam(), trust=trust)
 
 
 def sophia_of_the_hessian(learning_rate, gamma):
@@ -127,26 +131,26 @@ METHODS = {
         parabola=3, rosenbrock=42, logistic=6, flags=SHIFTED, closed_loop=True, plain=True,
     ),
     "newton_cg": Method(
-        so.newton_cg, {"initial_radius": 10.0},
+        so.newton_cg, {"trust": 10.0},
         parabola=3, rosenbrock=50, logistic=6,
         flags=NEGATIVE, closed_loop=True, plain=True, matrix_free=True,
     ),
     "trust_region_newton": Method(
-        so.trust_region_newton, {"initial_radius": 10.0},
+        so.trust_region_newton, {"trust": 10.0},
         parabola=2, rosenbrock=36, logistic=6, flags=NEGATIVE, closed_loop=True, plain=True,
     ),
     "cubic_newton": Method(
-        so.cubic_newton, {"initial_weight": 1.0},
+        so.cubic_newton, {"trust": 1.0},
         parabola=6, rosenbrock=33, logistic=8, flags=NEGATIVE, closed_loop=True, plain=True,
     ),
     "bfgs": Method(so.bfgs, parabola=6, rosenbrock=48, logistic=10, plain=True),
     "lbfgs": Method(so.lbfgs, parabola=6, rosenbrock=47, logistic=9, plain=True),
     "sr1": Method(
-        so.sr1, {"initial_radius": 10.0},
+        so.sr1, {"trust": 10.0},
         parabola=6, rosenbrock=110, logistic=12, closed_loop=True, plain=True,
     ),
     "dogleg": Method(
-        so.dogleg, {"initial_radius": 10.0},
+        so.dogleg, {"trust": 10.0},
         parabola=2, rosenbrock=21, logistic=6, closed_loop=True,
     ),
     "gauss_newton": Method(so.gauss_newton, parabola=2, rosenbrock=16, logistic=6),
@@ -155,14 +159,14 @@ METHODS = {
         parabola=2, rosenbrock=3, logistic=6,
     ),
     "hybrid_newton": Method(
-        so.hybrid_newton, {"initial_radius": 10.0},
+        so.hybrid_newton, {"trust": 10.0},
         parabola=2, rosenbrock=36, logistic=6, closed_loop=True,
     ),
     "levenberg_marquardt": Method(
         so.levenberg_marquardt, parabola=2, rosenbrock=7, logistic=6, closed_loop=True
     ),
     "levenberg_marquardt_of_a_given_damping": Method(
-        so.levenberg_marquardt, {"damping": 1e-3},
+        levenberg_marquardt_of_a_given_damping, {"damping": 1e-3},
         parabola=3, rosenbrock=22, logistic=6, closed_loop=True,
     ),
     "levenberg_marquardt_by_cg": Method(
@@ -170,7 +174,7 @@ METHODS = {
         parabola=3, rosenbrock=27, logistic=6, closed_loop=True, matrix_free=True,
     ),
     "hessian_free": Method(
-        so.hessian_free, {"damping": 0.1},
+        so.hessian_free, {"trust": 0.1},
         parabola=8, rosenbrock=32, logistic=15, matrix_free=True,
     ),
     "hessian_free_of_whole_steps": Method(
@@ -178,39 +182,39 @@ METHODS = {
         parabola=8, rosenbrock=26, logistic=15, closed_loop=True, matrix_free=True,
     ),
     "hessian_free_preconditioned_by_layers": Method(
-        hessian_free_preconditioned_by_layers, {"damping": 0.1, "example": example_of},
+        hessian_free_preconditioned_by_layers, {"trust": 0.1, "example": example_of},
         parabola=8, rosenbrock=32, logistic=15, matrix_free=True, by_leaf=True,
     ),
     "hessian_free_preconditioned_by_a_sketch": Method(
-        hessian_free_preconditioned_by_a_sketch, {"damping": 0.1},
+        hessian_free_preconditioned_by_a_sketch, {"trust": 0.1},
         parabola=8, rosenbrock=30, logistic=15, by_leaf=True,
     ),
     "layerwise_gauss_newton": Method(
-        so.layerwise_gauss_newton, {"damping": 1e-3},
+        so.layerwise_gauss_newton, {"trust": 1e-3},
         parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
     ),
     "layerwise_prox_linear": Method(
-        layerwise_prox_linear, {"damping": 1e-3},
+        layerwise_prox_linear, {"trust": 1e-3},
         parabola=10, rosenbrock=40, logistic=20, matrix_free=True, by_leaf=True,
     ),
     "natural_gradient": Method(
-        so.natural_gradient, {"damping": 1e-5},
+        so.natural_gradient, {"trust": 1e-5},
         parabola=8, rosenbrock=40, logistic=20,
     ),
     "natural_gradient_by_gain_ratio": Method(
-        natural_gradient_by_gain_ratio, {"damping": 1e-3, "momentum": 0.5},
+        natural_gradient_by_gain_ratio, {"damping": 1e-3, "mu": 0.5},
         parabola=20, rosenbrock=60, logistic=20, closed_loop=True,
     ),
     "natural_gradient_by_products": Method(
-        natural_gradient_by_products, {"damping": 1e-5},
+        natural_gradient_by_products, {"trust": 1e-5},
         parabola=8, rosenbrock=40, logistic=20, by_leaf=True,
     ),
     "natural_gradient_of_a_fixed_rate": Method(
-        so.natural_gradient, {"learning_rate": 1.0, "damping": 1e-3, "momentum": 0.0},
-        live=("learning_rate", "damping"), parabola=5, rosenbrock=20, logistic=10,
+        so.natural_gradient, {"learning_rate": 1.0, "trust": 1e-3, "mu": 0.0},
+        live=("learning_rate", "trust"), parabola=5, rosenbrock=20, logistic=10,
     ),
     "adam_scaled_by_the_quadratic_model": Method(
-        adam_scaled_by_the_quadratic_model, {"damping": 1e-2},
+        adam_scaled_by_the_quadratic_model, {"trust": 1e-2},
         parabola=20, logistic=25, closed_loop=True, matrix_free=True,
     ),
     "sampled_natural_gradient": Method(
@@ -244,15 +248,15 @@ METHODS = {
         plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
     ),
     "kfac": Method(
-        so.kfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        so.kfac, {"trust": 0.1, "example": example_of}, logistic=12,
         closed_loop=True, matrix_free=True, by_leaf=True,
     ),
     "kfac_of_a_given_rate": Method(
-        so.kfac, {"learning_rate": 0.1, "damping": 0.1, "refresh": 1, "example": example_of},
-        live=("learning_rate", "damping"), logistic=220, matrix_free=True, by_leaf=True,
+        so.kfac, {"learning_rate": 0.1, "trust": 0.1, "refresh_every": 1, "example": example_of},
+        live=("learning_rate", "trust"), logistic=220, matrix_free=True, by_leaf=True,
     ),
     "ekfac": Method(
-        so.ekfac, {"damping": 0.1, "example": example_of}, logistic=12,
+        so.ekfac, {"trust": 0.1, "example": example_of}, logistic=12,
         closed_loop=True, matrix_free=True, by_leaf=True,
     ),
 }  # fmt: skip

@@ -169,7 +169,7 @@ def updated(tx, f, params):
 
 def test_a_step_is_that_of_the_rows_and_none_of_them_is_formed(x64):
     f, params = wide()
-    kinds = [so.natural_gradient(1.0, 1e-3, layers=layers) for layers in (True, False)]
+    kinds = [so.natural_gradient(1.0, trust=1e-3, layers=layers) for layers in (True, False)]
     programs = [updated(tx, f, params) for tx in kinds]
     (step, state), (reference, by_rows) = (program(params) for program in programs)
     gram = compiled(lambda p: grams.jacobian_gram(f, p), params)
@@ -197,7 +197,7 @@ def test_minimize_forms_no_jacobian_for_it(x64):
 def test_chunks_give_the_step_of_the_whole(x64):
     batch = {"x": np.random.default_rng(2).normal(size=(6, 3)), "y": np.arange(6) % 2}
     of = lambda b: so.per_example(so.softmax_cross_entropy(b["y"]), bare, b["x"])
-    params, tx = bare_params(), so.natural_gradient(1.0, 1e-3, layers=True)
+    params, tx = bare_params(), so.natural_gradient(1.0, trust=1e-3, layers=True)
     whole, parts = (step_of(tx, f, params)[0] for f in (of(batch), so.chunked(of, batch, 2)))
     np.testing.assert_allclose(parts, whole, rtol=1e-8)
 

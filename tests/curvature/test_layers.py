@@ -224,20 +224,22 @@ ELSEWHERE = jax.tree.map(lambda x: -2.0 * x + 0.3, PARAMS)
 
 def test_inverses_are_renewed_where_factors_or_damping_have_drifted():
     steps = [(PARAMS, 0.1)] * 3 + [(ELSEWHERE, 0.1)] * 2 + [(ELSEWHERE, 10.0)]
-    adaptive = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e-3))
+    adaptive = layerwise(network(X), ggn_components(), decay=0.0, refresh_every=drift(1e-3))
     assert renewed(adaptive, steps) == [True, False, False, True, False, True]
-    kept = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e9))
+    kept = layerwise(network(X), ggn_components(), decay=0.0, refresh_every=drift(1e9))
     assert renewed(kept, steps) == [True, False, False, False, False, False]
 
 
 def test_bases_are_renewed_where_factors_have_drifted_until_they_have_caught_up():
     steps = [(PARAMS, 0.1)] * 3 + [(ELSEWHERE, 0.1)] * 60 + [(ELSEWHERE, 10.0)]
-    adaptive = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e-3), eigen=True)
+    adaptive = layerwise(
+        network(X), ggn_components(), decay=0.0, refresh_every=drift(1e-3), eigen=True
+    )
     seen = renewed(adaptive, steps)
     assert seen[:5] == [True, False, False, True, True]  # one step is not enough
     assert not any(seen[-2:])  # by then, and a basis does not depend on the damping
     assert seen[3:] == sorted(seen[3:], reverse=True)  # without a pause on the way
-    kept = layerwise(network(X), ggn_components(), 0.0, refresh=drift(1e9), eigen=True)
+    kept = layerwise(network(X), ggn_components(), decay=0.0, refresh_every=drift(1e9), eigen=True)
     assert renewed(kept, steps[:6]) == [True, False, False, False, False, False]
 
 
@@ -276,7 +278,7 @@ def test_the_drift_of_an_inverse_is_what_it_misses_of_the_identity():
 @pytest.mark.parametrize("eigen", [False, True])
 def test_dead_layers_do_not_drift(eigen):
     f = so.compose(so.squared_error(Y), lambda w: jax.nn.relu(X @ w - 1e3))
-    curvature = layerwise(f, ggn_components(), refresh=drift(1e-6), eigen=eigen)
+    curvature = layerwise(f, ggn_components(), refresh_every=drift(1e-6), eigen=eigen)
     params = np.zeros((3, 2))
     state = curvature.init(params)
     update = jax.jit(lambda state: curvature.update(params, state, params, f, 0.1)[1])

@@ -40,11 +40,13 @@ def test_the_corrected_average_weighs_all_samples_to_one():
         np.sum(powers[: n + 1][::-1] * SQUARES[: n + 1]) / powers[: n + 1].sum()
         for n in range(len(G))
     ]
-    np.testing.assert_allclose(averages(running(gradient(), DIAGONAL, 0.7)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        averages(running(gradient(), DIAGONAL, decay=0.7)), expected, rtol=1e-5
+    )
 
 
 def test_without_correction_it_starts_from_zero():
-    found = averages(running(gradient(), DIAGONAL, 0.7, debias=False))
+    found = averages(running(gradient(), DIAGONAL, decay=0.7, debias=False))
     expected, mean = [], 0.0
     for s in SQUARES:
         mean = 0.7 * mean + 0.3 * s
@@ -54,12 +56,12 @@ def test_without_correction_it_starts_from_zero():
 
 @pytest.mark.parametrize("debias", [True, False])
 def test_a_decay_of_one_sums(debias):
-    found = averages(running(gradient(), DIAGONAL, 1.0, debias=debias))
+    found = averages(running(gradient(), DIAGONAL, decay=1.0, debias=debias))
     np.testing.assert_allclose(found, np.cumsum(SQUARES), rtol=1e-6)
 
 
 def test_samples_are_taken_at_the_first_update_and_each_so_many_after_it():
-    found = averages(running(gradient(), DIAGONAL, 1.0, every=3))
+    found = averages(running(gradient(), DIAGONAL, decay=1.0, sample_every=3))
     taken = [SQUARES[0]] * 3 + [SQUARES[0] + SQUARES[3]] * 3 + [SQUARES[[0, 3, 6]].sum()]
     np.testing.assert_allclose(found, taken, rtol=1e-6)
 
@@ -78,7 +80,7 @@ def frames_of(curvature, grads):
 @pytest.mark.parametrize("structure", [axis_basis, axis_roots, axis_eigen])
 def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structure):
     grads = [jax.random.normal(jax.random.key(i), (3, 4)) for i in range(7)]
-    renewed = frames_of(running(gradient(), structure(), 0.9, refresh=3), grads)
+    renewed = frames_of(running(gradient(), structure(), decay=0.9, refresh_every=3), grads)
     assert renewed == [True, False, False, True, False, False, True]
 
 
@@ -87,13 +89,15 @@ def test_the_expensive_part_is_renewed_on_its_schedule_without_a_retrace(structu
 def test_what_has_drifted_is_renewed_and_what_has_not_is_kept(structure):
     same, other = (jax.random.normal(jax.random.key(i), (3, 4)) for i in range(2))
     grads = [same] * 4 + [other] * 2
-    assert frames_of(running(gradient(), structure(), 0.5, refresh=drift(0.1)), grads) == [
+    assert frames_of(
+        running(gradient(), structure(), decay=0.5, refresh_every=drift(0.1)), grads
+    ) == [
         *[True, False, False, False],  # the first is of no schedule
         *[True, True],
     ]
-    kept = running(gradient(), structure(), 0.5, refresh=drift(1e9))
+    kept = running(gradient(), structure(), decay=0.5, refresh_every=drift(1e9))
     assert frames_of(kept, grads) == [True] + [False] * 5
-    seldom = running(gradient(), structure(), 0.5, refresh=drift(0.1, every=5))
+    seldom = running(gradient(), structure(), decay=0.5, refresh_every=drift(0.1, measure_every=5))
     assert frames_of(seldom, grads) == [True, False, False, False, False, True]
 
 
@@ -130,7 +134,9 @@ def test_what_is_not_renewed_is_not_paid():
         jax.debug.callback(lambda: calls.append(None))
         return parts.refresh(*args)
 
-    curvature = running(gradient(), parts._replace(refresh=counted), 0.5, refresh=drift(0.1))
+    curvature = running(
+        gradient(), parts._replace(refresh=counted), decay=0.5, refresh_every=drift(0.1)
+    )
     grads = [jax.random.normal(jax.random.key(0), (3, 4))] * 4
     assert frames_of(curvature, grads) == [True, False, False, False]
     jax.effects_barrier()
@@ -142,13 +148,13 @@ def test_drift_without_a_tolerance_or_a_frame_to_measure_is_refused():
         drift(0)
     unknown = axis_basis()._replace(drift=None)
     with pytest.raises(ValueError, match="no drift of its frame"):
-        running(gradient(), unknown, 0.9, refresh=drift())
-    running(gradient(), DIAGONAL, 0.9, refresh=drift())  # has nothing to refresh
+        running(gradient(), unknown, decay=0.9, refresh_every=drift())
+    running(gradient(), DIAGONAL, decay=0.9, refresh_every=drift())  # has nothing to refresh
 
 
 def test_each_update_draws_anew_and_a_saved_state_draws_the_same():
     f = so.compose(so.sigmoid_cross_entropy(jnp.ones(50)), lambda p: p["w"] * jnp.ones(50))
-    curvature = running(so.curvature.fisher_sample(), DIAGONAL, 0.0)
+    curvature = running(so.curvature.fisher_sample(), DIAGONAL, decay=0.0)
     params = {"w": jnp.ones(1)}
 
     @jax.jit
@@ -164,7 +170,7 @@ def test_each_update_draws_anew_and_a_saved_state_draws_the_same():
 
 @pytest.mark.parametrize("structure", [DIAGONAL, axis_basis(), axis_roots(), axis_eigen()])
 def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structure):
-    curvature = running(gradient(), structure, 0.9)
+    curvature = running(gradient(), structure, decay=0.9)
     tx = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.fixed(1e-8))
     params = {"w": jnp.ones((3, 2))}
     state = tx.init(params)
@@ -180,7 +186,7 @@ def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structur
 
 
 def test_a_policy_that_evaluates_still_needs_the_objective():
-    curvature, params = running(gradient(), DIAGONAL, 0.9), {"w": jnp.ones(2)}
+    curvature, params = running(gradient(), DIAGONAL, decay=0.9), {"w": jnp.ones(2)}
     closed = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.damping())
     with pytest.raises(ValueError, match="needs value_fn"):
         closed.update(params, closed.init(params), params)

@@ -38,7 +38,7 @@ def test_the_page_says_where_runs_end_and_what_was_set_by_hand():
     units = [networks._unit(problem, each, networks.WHOLE, "source") for each in chosen]
     words = " ".join(networks._words([problem], units, networks.WHOLE).split())
     assert "curves 300 (150: K-FAC) (40: Hessian-free, by K-FAC)." in words
-    assert "kfac on curves: every=5, trials=5, curvature of one example in 2;" in words
+    assert "kfac on curves: sample_every=5, trial_every=5, curvature of one example in 2;" in words
     assert "hessian-free-kfac on curves: tolerance=0.002." in words
     assert "(None to tune: L-BFGS (Optax).)" in words
 

@@ -60,7 +60,7 @@ def test_the_steps_are_those_of_minimize_and_of_least_squares(method, entry):
 def test_a_rejected_step_is_no_end():
     """Optimistix's own wrapper takes an update of zeros for convergence."""
     cliff = lambda p, args: jnp.sqrt(1 + 100 * p**2)  # Newton's step overshoots from far away
-    method = so.trust_region_newton(1e6)
+    method = so.trust_region_newton(trust=1e6)
     found = optx.minimise(cliff, Minimiser(method), jnp.array(3.0))
     assert found.state.state.rejections > 0
     assert abs(found.value) < 1e-6
@@ -160,7 +160,7 @@ def test_the_last_point_within_the_step_limit_is_looked_at(max_steps, value, sta
 
 def test_a_rejected_step_costs_no_second_factorisation():
     cliff = lambda p, args=None: jnp.sqrt(1 + 100 * p**2)
-    theirs = optx.minimise(cliff, Minimiser(so.trust_region_newton(1e6)), np.array(3.0))
-    ours = so.minimize(cliff, np.array(3.0), so.trust_region_newton(1e6))
+    theirs = optx.minimise(cliff, Minimiser(so.trust_region_newton(trust=1e6)), np.array(3.0))
+    ours = so.minimize(cliff, np.array(3.0), so.trust_region_newton(trust=1e6))
     assert int(ours.state.rejections) > 0
     assert int(theirs.state.state.products) == int(ours.state.products)

@@ -53,7 +53,7 @@ def test_it_fits_a_small_network_that_gradient_descent_does_not():
 
 
 def test_the_damping_follows_the_gain_of_whole_steps_and_the_halvings_of_others():
-    _, reports, _ = run(so.hessian_free(1e-7, backtrack=0), 25)
+    _, reports, _ = run(so.hessian_free(trust=1e-7, backtrack=0), 25)
     damping, grown, seen = 1e-7, 2, set()
     for report in reports:
         halved = -np.log2(report["fraction"])
@@ -84,7 +84,7 @@ def test_without_a_warm_start_no_step_is_kept():
 
 @pytest.mark.parametrize("limit", [1, 5])
 def test_the_product_limit_holds(limit):
-    _, reports, _ = run(so.hessian_free(1e-3, max_cg_steps=limit, warm_start=0.0), 4)
+    _, reports, _ = run(so.hessian_free(trust=1e-3, max_cg_steps=limit, warm_start=0.0), 4)
     assert {report["iterations"] for report in reports} == {limit}
 
 

@@ -57,7 +57,7 @@ SOLVERS = {
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_it_descends_to_a_fit_that_gradient_descent_does_not_find(name):
-    values, _, _ = run(so.layerwise_gauss_newton(1e-2, solver=SOLVERS[name]), 40)
+    values, _, _ = run(so.layerwise_gauss_newton(trust=1e-2, solver=SOLVERS[name]), 40)
     slow, _, _ = run(so.gradient_descent(), 40)
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.1 * slow[-1]
@@ -65,13 +65,13 @@ def test_it_descends_to_a_fit_that_gradient_descent_does_not_find(name):
 
 def test_the_loss_as_it_is_leads_to_a_separating_network():
     proximal = so.solvers.prox_linear()
-    values, state, _ = run(so.layerwise_gauss_newton(1e-2, solver=proximal), 30, CLASSES)
+    values, state, _ = run(so.layerwise_gauss_newton(trust=1e-2, solver=proximal), 30, CLASSES)
     assert values[-1] < 1e-2 < values[0]
     assert so.diagnostics(state)["iterations"] > 0
 
 
 def test_the_momentum_is_of_the_step_that_was_taken():
-    _, state, updates = run(so.layerwise_gauss_newton(1e-6), 4)
+    _, state, updates = run(so.layerwise_gauss_newton(trust=1e-6), 4)
     kept, _ = state.solver
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), kept, updates)
 
@@ -88,10 +88,12 @@ def test_the_layers_of_a_flat_tree_are_one_unless_told_apart(x64):
     def update(tx):
         return jax.jit(lambda: tx.update(grad, tx.init(flat), flat, value_fn=f)[0])()
 
-    one = update(so.layerwise_gauss_newton(1.0, solver=solver))
+    one = update(so.layerwise_gauss_newton(trust=1.0, solver=solver))
     whole = update(so.scale_by_curvature(so.exact(so.ggn), solver, so.trust.damping(1.0)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7), one, whole)
-    leaves = update(so.layerwise_gauss_newton(1.0, solver=solver, layer_of=so.operators.apart))
+    leaves = update(
+        so.layerwise_gauss_newton(trust=1.0, solver=solver, layer_of=so.operators.apart)
+    )
     assert max(np.max(np.abs(leaves[k] - whole[k])) for k in flat) > 1e-3
 
 

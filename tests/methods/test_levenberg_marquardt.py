@@ -53,15 +53,17 @@ def run(tx, residual, p, count, units=1.0, weight=1.0):
 
 METHODS = {
     "region": so.levenberg_marquardt(),
-    "damping": so.levenberg_marquardt(1e-3),
+    "damping": so.levenberg_marquardt(trust=so.trust.damping(1e-3)),
     "region, straight": so.levenberg_marquardt(acceleration=False),
-    "damping, straight": so.levenberg_marquardt(1e-3, acceleration=False),
+    "damping, straight": so.levenberg_marquardt(trust=so.trust.damping(1e-3), acceleration=False),
 }
 each = pytest.mark.parametrize("method", METHODS)
 
 
 def test_the_first_step_solves_the_damped_problem(x64):
-    points, _ = run(so.levenberg_marquardt(0.5, acceleration=False), decay, START, 1)
+    points, _ = run(
+        so.levenberg_marquardt(trust=so.trust.damping(0.5), acceleration=False), decay, START, 1
+    )
     jacobian, residual = jax.jacobian(decay)(START), decay(START)
     scaling = np.diag(np.linalg.norm(jacobian, axis=0))
     stacked = np.concatenate([jacobian, np.sqrt(0.5) * scaling])
@@ -100,7 +102,7 @@ def test_rescaling_the_residuals_changes_nothing(x64, method, unit):
 
 
 def test_rescaling_changes_nothing_of_a_search(x64):
-    units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(search=True)
+    units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(trust=so.trust.searched())
     points, _ = run(search, decay, START, 4)
     rescaled, _ = run(search, decay, START, 4, units=units, weight=1e6)
     np.testing.assert_allclose(rescaled / units, points, rtol=1e-6)
@@ -138,15 +140,17 @@ def test_no_step_goes_up_and_a_rejected_one_does_not_move(x64):
 
 def test_residuals_that_become_nan_are_stepped_around(x64):
     wall = lambda p: jnp.log(p) - 1.0  # NaN for p < 0, where a full step would end
-    points, reports = run(so.levenberg_marquardt(1e-9, acceleration=False), wall, [20.0], 30)
+    points, reports = run(
+        so.levenberg_marquardt(trust=so.trust.damping(1e-9), acceleration=False), wall, [20.0], 30
+    )
     assert not reports[0]["accepted"]
     assert_close(points[-1], np.e)
 
 
-@pytest.mark.parametrize(("damping", "rtol"), [(1e-3, 1e-6), (None, 1e-3)])
-def test_two_parameters_that_do_the_same_share_the_step(x64, damping, rtol):
+@pytest.mark.parametrize(("trust", "rtol"), [(so.trust.damping(1e-3), 1e-6), (jnp.inf, 1e-3)])
+def test_two_parameters_that_do_the_same_share_the_step(x64, trust, rtol):
     points, _ = run(
-        so.levenberg_marquardt(damping), lambda p: decay(p[:3]) + p[3], [*START, 0.0], 10
+        so.levenberg_marquardt(trust=trust), lambda p: decay(p[:3]) + p[3], [*START, 0.0], 10
     )
     moved = points[-1] - points[0]
     np.testing.assert_allclose(moved[3], moved[2], rtol=rtol)
@@ -156,7 +160,12 @@ def test_two_parameters_that_do_the_same_share_the_step(x64, damping, rtol):
 def test_a_wide_problem_is_solved_by_a_short_step(x64):
     features = np.random.default_rng(0).normal(size=(3, 10))
     residual = lambda p: features @ p - np.ones(3)
-    points, _ = run(so.levenberg_marquardt(1e-3, acceleration=False), residual, np.zeros(10), 12)
+    points, _ = run(
+        so.levenberg_marquardt(trust=so.trust.damping(1e-3), acceleration=False),
+        residual,
+        np.zeros(10),
+        12,
+    )
     scaling = np.linalg.norm(features, axis=0)
     kappa = np.linalg.cond(features / scaling)
     assert_close(residual(points[-1]), 0, kappa, norm=1)
@@ -177,8 +186,10 @@ def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
 
 def test_the_acceleration_is_half_the_second_derivative_of_the_curve_the_step_begins(x64):
     start = np.array([2.0, 0.7, 0.35])
-    straight, _ = run(so.levenberg_marquardt(0.5, acceleration=False), decay, start, 1)
-    bent, _ = run(so.levenberg_marquardt(0.5), decay, start, 1)
+    straight, _ = run(
+        so.levenberg_marquardt(trust=so.trust.damping(0.5), acceleration=False), decay, start, 1
+    )
+    bent, _ = run(so.levenberg_marquardt(trust=so.trust.damping(0.5)), decay, start, 1)
     y = straight[1] - start
     jacobian = jax.jacobian(decay)(start)
     second = jnp.einsum("ijk,j,k->i", jax.hessian(decay)(start), y, y)
@@ -203,7 +214,7 @@ def test_where_the_bend_is_as_long_as_the_step_the_step_stays_straight(x64):
 def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
     steps = {}
     for acceleration in (False, True):
-        method = so.levenberg_marquardt(1e-3, acceleration=acceleration)
+        method = so.levenberg_marquardt(trust=so.trust.damping(1e-3), acceleration=acceleration)
         solution = so.least_squares(rosenbrock, jnp.array([-120.0, 100.0]), method)
         assert bool(solution.success)
         steps[acceleration] = int(solution.steps)
@@ -212,7 +223,9 @@ def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
 
 def test_a_search_takes_the_first_fraction_that_descends_further_than_the_next(x64):
     far = lambda p: jnp.arctan(p)  # a whole step goes to the other side and on
-    points, reports = run(so.levenberg_marquardt(search=True, acceleration=False), far, [4.0], 1)
+    points, reports = run(
+        so.levenberg_marquardt(trust=so.trust.searched(), acceleration=False), far, [4.0], 1
+    )
     newton = -np.arctan(4.0) * 17
     values = [np.arctan(4 + newton * 0.5**k) ** 2 for k in range(12)]
     best = next(

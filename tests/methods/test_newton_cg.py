@@ -31,7 +31,7 @@ def rosenbrock(p):
 
 
 def test_no_step_is_longer_than_the_radius_and_none_goes_up(x64):
-    points, reports = run(so.newton_cg(0.2), rosenbrock, jnp.array([-1.2, 1.0, 0.5]), 60)
+    points, reports = run(so.newton_cg(trust=0.2), rosenbrock, jnp.array([-1.2, 1.0, 0.5]), 60)
     values = [float(rosenbrock(p)) for p in points]
     assert values == sorted(values, reverse=True)
     radius = 0.2
@@ -43,7 +43,7 @@ def test_no_step_is_longer_than_the_radius_and_none_goes_up(x64):
 
 
 def test_the_radius_follows_the_gain(x64):
-    _, reports = run(so.newton_cg(0.2), rosenbrock, jnp.array([-1.2, 1.0, 0.5]), 40)
+    _, reports = run(so.newton_cg(trust=0.2), rosenbrock, jnp.array([-1.2, 1.0, 0.5]), 40)
     radius, seen = 0.2, set()
     for report in reports:
         if report["gain"] < 0.25:

@@ -35,7 +35,7 @@ def steps_of(tx, f, p, count):
 
 def test_the_step_is_the_minimum_over_adams_direction_and_the_last_step():
     damping = 0.05
-    tx = so.scale_by_quadratic_model(optax.scale_by_adam(), damping, adapt=False)
+    tx = so.scale_by_quadratic_model(optax.scale_by_adam(), trust=so.trust.fixed(damping))
     found, _ = steps_of(tx, F, START, 4)
     adam, last = optax.scale_by_adam(), None
     memory = adam.init(jnp.asarray(START))

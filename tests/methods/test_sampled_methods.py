@@ -16,16 +16,16 @@ X = jax.random.normal(jax.random.key(0), (16, 4))
 Y = jax.random.randint(jax.random.key(1), (16,), 0, 3)
 
 METHODS = {
-    "sophia": functools.partial(so.sophia, k=2),
-    "sophia_h": functools.partial(so.sophia, k=2, estimator=so.curvature.hutchinson()),
+    "sophia": functools.partial(so.sophia, sample_every=2),
+    "sophia_h": functools.partial(so.sophia, sample_every=2, estimator=so.curvature.hutchinson()),
     "adahessian": so.adahessian,
-    "soap": functools.partial(so.soap, precondition_frequency=2),
-    "soap_drift": functools.partial(so.soap, precondition_frequency=so.curvature.drift(0.1)),
-    "shampoo": functools.partial(so.shampoo, refresh=2),
-    "shampoo_blocks": functools.partial(so.shampoo, refresh=2, block_size=3),
-    "shampoo_eigen": functools.partial(so.shampoo, refresh=2, eigen=True),
+    "soap": functools.partial(so.soap, refresh_every=2),
+    "soap_drift": functools.partial(so.soap, refresh_every=so.curvature.drift(0.1)),
+    "shampoo": functools.partial(so.shampoo, refresh_every=2),
+    "shampoo_blocks": functools.partial(so.shampoo, refresh_every=2, block_size=3),
+    "shampoo_eigen": functools.partial(so.shampoo, refresh_every=2, eigen=True),
     "shampoo_drift": functools.partial(
-        so.shampoo, refresh=so.curvature.drift(0.1, every=2), block_size=3
+        so.shampoo, refresh_every=so.curvature.drift(0.1, measure_every=2), block_size=3
     ),
 }
 RATES = {name: 0.2 for name in METHODS if name.startswith("shampoo")}

@@ -26,7 +26,7 @@ def precondition(gram, g, eps, sides):
     return g
 
 
-def reference(w, grads, *, lr, b1, b2, eps, graft, sides=None, every=1, refresh=1):
+def reference(w, grads, *, lr, b1, b2, eps, graft, sides=None, sample_every=1, refresh_every=1):
     """Gupta et al. (2018), algorithm 2, and Anil et al. (2020), algorithm I, in NumPy."""
     w, rank = w.copy(), w.ndim
     sides = [rank > 1] * rank if sides is None else sides
@@ -34,14 +34,14 @@ def reference(w, grads, *, lr, b1, b2, eps, graft, sides=None, every=1, refresh=
     d, m, p = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     keep, add = (1, 1) if b2 == 1 else (b2, 1 - b2)
     for t, g in enumerate(grads):
-        if t % every == 0:
+        if t % sample_every == 0:
             if any(sides):
                 for i in range(rank):
                     others = [j for j in range(rank) if j != i]
                     gram[i] = keep * gram[i] + add * np.tensordot(g, g, axes=(others, others))
             else:
                 gram = keep * gram + add * g * g
-        if t % refresh == 0 or not any(sides):
+        if t % refresh_every == 0 or not any(sides):
             stale = [x.copy() for x in gram] if any(sides) else gram
         d = d + g * g
         p = b1 * p + (1 - b1) * precondition(stale, g, eps, sides)
@@ -66,12 +66,12 @@ SHAPES = {"matrix": (4, 6), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
     [
         {"b1": 0.0, "b2": 1.0, "eps": 1e-2, "graft": None},  # as first published
         {"b1": 0.9, "b2": 1.0, "eps": 1e-3, "graft": "adagrad"},
-        {"b1": 0.9, "b2": 0.8, "eps": 1e-3, "graft": "sgd", "every": 2, "refresh": 4},
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-3, "graft": "sgd", "sample_every": 2, "refresh_every": 4},
     ],
 )
 def test_it_takes_the_steps_of_the_published_algorithm(settings):
     params, grads = fixed_gradients(SHAPES, 9)
-    ours = {"refresh": 1} | settings
+    ours = {"refresh_every": 1} | settings
     if settings["graft"] in GRAFTS:
         ours["graft"] = GRAFTS[settings["graft"]]
     else:
@@ -88,7 +88,9 @@ def test_it_takes_the_steps_of_the_published_algorithm(settings):
 def test_each_block_of_a_large_axis_is_a_matrix_of_its_own():
     params, grads = fixed_gradients({"w": (7, 4)}, 5)
     settings = {"b1": 0.0, "b2": 1.0, "eps": 1e-2, "graft": None}
-    found = list(steps_along(so.shampoo(0.1, block_size=4, refresh=1, **settings), params, grads))
+    found = list(
+        steps_along(so.shampoo(0.1, block_size=4, refresh_every=1, **settings), params, grads)
+    )
     for rows in (slice(0, 4), slice(4, 7)):  # even blocks of at most 4; the last one is padded
         part = [g["w"][rows] for g in grads]
         expected = reference(params["w"][rows], part, lr=0.1, **settings)
@@ -114,7 +116,7 @@ def test_the_bases_of_the_eigen_variant_follow_the_matrices():
     rng = np.random.default_rng(0)
     spread = np.geomspace(1, 30, 5)[:, None]
     grads = [{"w": spread * rng.normal(size=(5, 6))} for _ in range(60)]
-    tx, params = so.shampoo(eigen=True, refresh=1, b2=0.99), {"w": np.zeros((5, 6))}
+    tx, params = so.shampoo(eigen=True, refresh_every=1, b2=0.99), {"w": np.zeros((5, 6))}
     state, update = tx.init(params), jax.jit(tx.update)
     for g in grads:
         _, state = update(g, state, params)

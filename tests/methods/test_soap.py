@@ -61,7 +61,7 @@ def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay)
     shapes = {"matrix": (5, 5), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
     params, grads = fixed_gradients(shapes, 9)
     settings = {"b1": 0.9, "b2": 0.8, "eps": 1e-8, "weight_decay": weight_decay}
-    tx = so.soap(0.1, precondition_frequency=f, max_precond_dim=max_dim, **settings)
+    tx = so.soap(0.1, refresh_every=f, max_precond_dim=max_dim, **settings)
     found = list(steps_along(tx, params, grads))
     for name, shape in shapes.items():
         sides = [len(shape) > 1 and d <= max_dim for d in shape]
@@ -77,7 +77,7 @@ def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay)
 def test_without_any_matrix_it_is_adam():
     params, grads = fixed_gradients({"vector": (5,)}, 6)
     params, grads = jax.tree.map(jnp.float32, (params, grads))
-    ours = steps_along(so.soap(0.1, 0.9, 0.99), params, grads)
+    ours = steps_along(so.soap(0.1, b1=0.9, b2=0.99), params, grads)
     adam = steps_along(optax.adam(0.1, 0.9, 0.99), params, grads)
     for a, b in zip(ours, adam, strict=True):
         np.testing.assert_allclose(a["vector"], b["vector"], rtol=1e-4)
@@ -86,7 +86,7 @@ def test_without_any_matrix_it_is_adam():
 @pytest.mark.usefixtures("x64")
 def test_the_second_moment_is_updated_at_every_step_not_only_when_the_basis_is():
     params, grads = fixed_gradients({"w": (3, 3)}, 4)
-    tx = so.soap(precondition_frequency=1000)
+    tx = so.soap(refresh_every=1000)
     state, params = tx.init(params), jax.tree.map(jnp.asarray, params)
     seen, update = [], jax.jit(tx.update)
     for g in grads:
@@ -106,7 +106,7 @@ def test_a_rotation_of_the_layer_rotates_the_steps():
 
     def late_steps(params, grads):
         # The first step is Adam's, in the coordinates of the layer, and its moments fade with b2.
-        tx = so.soap(0.1, b2=0.01, precondition_frequency=1)
+        tx = so.soap(0.1, b2=0.01, refresh_every=1)
         found = [params, *steps_along(tx, params, grads)]
         return [np.asarray(b["w"] - a["w"]) for a, b in itertools.pairwise(found)][-2:]
 

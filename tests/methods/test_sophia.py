@@ -9,10 +9,10 @@ from tolerances import assert_close
 from training import fixed_gradients, steps_along
 
 import secondorder as so
-from secondorder.curvature import Estimate, Sample, fisher_sample
+from secondorder.curvature import Estimator, Sample, fisher_sample
 
 
-def fixed_samples(samples) -> Estimate:
+def fixed_samples(samples) -> Estimator:
     """An estimate whose draw at update t is the t-th sample; the key says nothing."""
 
     def draw(grads, params, value_fn, key):
@@ -20,7 +20,7 @@ def fixed_samples(samples) -> Estimate:
         at = value_fn.count
         return Sample({"w": left[at]}, {"w": right[at]})
 
-    return Estimate(draw)
+    return Estimator(draw)
 
 
 class Counting:
@@ -33,12 +33,12 @@ class Counting:
         return jnp.zeros(())
 
 
-def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, k, weight_decay):
+def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, sample_every, weight_decay):
     """Liu et al. (2023), algorithm 3, in NumPy."""
     theta, m, h = params.copy(), np.zeros_like(params), np.zeros_like(params)
     for t, g in enumerate(grads, start=1):
         m = b1 * m + (1 - b1) * g
-        if t % k == 1 % k:
+        if t % sample_every == 1 % sample_every:
             h = b2 * h + (1 - b2) * estimates[t - 1]
         shrunk = theta - lr * weight_decay * theta
         theta = shrunk - lr * np.clip(m / np.maximum(gamma * h, eps), -1, 1)
@@ -46,12 +46,12 @@ def reference(params, grads, estimates, *, lr, b1, b2, gamma, eps, k, weight_dec
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("k", "weight_decay"), [(1, 0.0), (3, 0.1)])
-def test_it_takes_the_steps_of_the_published_algorithm(k, weight_decay):
+@pytest.mark.parametrize(("sample_every", "weight_decay"), [(1, 0.0), (3, 0.1)])
+def test_it_takes_the_steps_of_the_published_algorithm(sample_every, weight_decay):
     rng = np.random.default_rng(0)
     params, grads = fixed_gradients({"w": (4, 3)}, 8)
     left, right = rng.normal(size=(2, 8, 4, 3))  # their product has negative entries, as a Hessian
-    settings = {"b1": 0.9, "b2": 0.8, "gamma": 0.3, "eps": 1e-12, "k": k}
+    settings = {"b1": 0.9, "b2": 0.8, "gamma": 0.3, "eps": 1e-12, "sample_every": sample_every}
     tx = so.sophia(
         0.1, **settings, weight_decay=weight_decay, estimator=fixed_samples((left, right))
     )
@@ -88,7 +88,7 @@ def test_between_samples_the_diagonal_stays_and_no_sample_is_paid_for():
         jax.debug.callback(lambda: calls.append(0))
         return Sample(grads, grads)
 
-    tx = so.sophia(0.1, k=4, estimator=Estimate(draw, needs_value_fn=False))
+    tx = so.sophia(0.1, sample_every=4, estimator=Estimator(draw, needs_value_fn=False))
     params = {"w": jnp.ones(3)}
     step = jax.jit(lambda g, s, p: tx.update(g, s, p))
     state, diagonals = tx.init(params), []

@@ -23,7 +23,7 @@ def residual(p):
 
 
 VALLEY = so.sum_of_squares(residual)
-SKETCH = so.solvers.nystrom(2, refresh=2)
+SKETCH = so.solvers.nystrom(2, refresh_every=2)
 
 # Those that read a damping and whose system is a matrix: a whole one, a layer's, or a Gram.
 MATRIX = {

@@ -311,7 +311,8 @@ def test_what_the_rows_do_not_explain_is_solved_for_too():
 
 
 @pytest.mark.parametrize(
-    "inner", [cg(warm_start=0.5), cg(preconditioner=nystrom(3, refresh=2)), so.solvers.steihaug()]
+    "inner",
+    [cg(warm_start=0.5), cg(preconditioner=nystrom(3, refresh_every=2)), so.solvers.steihaug()],
 )
 def test_an_inner_solver_that_does_not_fit_is_refused(inner):
     with pytest.raises(ValueError, match="dual needs a solver"):

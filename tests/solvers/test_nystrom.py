@@ -153,7 +153,10 @@ def test_a_tree_is_sketched_across_its_leaves(x64):
 
 
 def test_a_sketch_serves_as_many_solves_as_asked(x64):
-    matrix, solver = random_matrix(np.geomspace(1e-2, 1e2, 40)), cg(5, FINE, nystrom(8, refresh=3))
+    matrix, solver = (
+        random_matrix(np.geomspace(1e-2, 1e2, 40)),
+        cg(5, FINE, nystrom(8, refresh_every=3)),
+    )
     state, paid, sketches = None, [], []
     for k in range(6):
         step, state = run(solver, Dense(matrix * (k + 1), GRAD), 0.1, state)
@@ -197,14 +200,14 @@ def test_with_a_warm_start_it_starts_at_the_solution(x64):
 @pytest.mark.quick(1)
 def test_it_serves_minimize_with_rejections(x64):
     f = so.sum_of_squares(lambda p: jnp.arctan(p) * jnp.array([1.0, 3.0]))
-    solver = cg(20, FINE, nystrom(2, refresh=2))
+    solver = cg(20, FINE, nystrom(2, refresh_every=2))
     tx = so.scale_by_curvature(so.exact(so.ggn), solver, so.trust.damping(1e-8))
     found = so.minimize(f, jnp.array([4.0, 3.0]), tx, max_steps=200)
     assert found.success and found.state.rejections > 0
     np.testing.assert_allclose(found.params, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 3, "refresh": 0}])
+@pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 3, "refresh_every": 0}])
 def test_numbers_below_one_are_refused(options):
     with pytest.raises(ValueError, match="positive integer"):
         nystrom(**options)

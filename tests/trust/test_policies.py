@@ -95,7 +95,7 @@ def test_nielsen_raises_the_damping_ever_faster_while_steps_are_rejected():
 
 
 def test_between_two_trials_every_finite_step_is_taken_and_the_damping_stays():
-    policy = trust.damping(1.0, every=3)
+    policy = trust.damping(1.0, trial_every=3)
     good, poor = trial(gain=1.0), trial(gain=-1.0)
     assert scales(policy, good, poor, poor, good) == pytest.approx(
         [1 / 3, 1 / 3, 1 / 3, 1 / 9], rel=ROUNDING
@@ -106,7 +106,7 @@ def test_between_two_trials_every_finite_step_is_taken_and_the_damping_stays():
 
 
 def test_after_a_rejection_each_step_is_tried_until_one_is_taken():
-    policy, poor = trust.damping(1.0, every=3), trial(gain=-1.0)
+    policy, poor = trust.damping(1.0, trial_every=3), trial(gain=-1.0)
     assert not after(policy, poor, poor).accepted
     assert after(policy, poor, trial(gain=1.0), poor).accepted
 

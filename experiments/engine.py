@@ -40,7 +40,9 @@ class Status(StrEnum):
 
 # Two thirds of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has
 # the choice.
-COMPILER = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+COMPILER: dict[str, str | bool] = (
+    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+)
 
 
 @dataclass

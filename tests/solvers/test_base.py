@@ -75,7 +75,7 @@ def curvature_of(name):
     if name.startswith("by_layer"):
         return so.curvature.preconditioned(so.exact(so.ggn), so.curvature.layer_blocks())
     if name in ("closed_form", "clipped"):
-        return so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), 0.9)
+        return so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), decay=0.9)
     return so.curvature.hybrid() if name == "hybrid_region" else so.exact(so.ggn)
 
 

@@ -16,16 +16,12 @@ import secondorder as so
 PAGE = Path(__file__).with_name("reference.md")
 ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
 TITLES = {
-    "borrowed": "objectives",
-    "chunks": "objectives",
     "interop": "Optax transformations",
-    "loop": "solving",
-    "minimize": "solving",
+    "layers": "curvature",
+    "optimize": "solving",
     "quadratic": "operators",
-    "states": "Optax transformations",
+    "state": "Optax transformations",
     "transform": "Optax transformations",
-    "curve_fit": "solving",
-    "objective": "objectives",
 }
 
 

@@ -1,12 +1,16 @@
 """secondorder: second-order optimization for JAX, one Optax step at a time."""
 
-from secondorder import curvature, losses, operators, solvers, spectrum, tree, trust
-from secondorder.borrowed import with_curvature
-from secondorder.chunks import chunked
+from secondorder import (
+    curvature,
+    losses,
+    operators,
+    solvers,
+    spectrum,
+    tree,
+    trust,
+)
 from secondorder.curvature import exact, layer_table, running
-from secondorder.curve_fit import Fit, curve_fit
 from secondorder.interop import only_extra_args
-from secondorder.loop import Evaluations, History, Status
 from secondorder.losses import (
     arctan,
     cauchy,
@@ -41,8 +45,15 @@ from secondorder.methods import (
     sr1,
     trust_region_newton,
 )
-from secondorder.minimize import Solution, least_squares, minimize
-from secondorder.objective import Objective, compose, per_example, restrict, sum_of_squares
+from secondorder.objectives._chunked import chunked
+from secondorder.objectives._objective import (
+    Objective,
+    compose,
+    per_example,
+    restrict,
+    sum_of_squares,
+)
+from secondorder.objectives._with_curvature import with_curvature
 from secondorder.operators import (
     Operator,
     dense,
@@ -54,6 +65,9 @@ from secondorder.operators import (
     hvp,
     jacobian,
 )
+from secondorder.optimize._curve_fit import Fit, curve_fit
+from secondorder.optimize._loop import Evaluations, History, Status
+from secondorder.optimize._minimize import Solution, least_squares, minimize
 from secondorder.quadratic import Quadratic
 from secondorder.spectrum import (
     condition_number,
@@ -63,7 +77,7 @@ from secondorder.spectrum import (
     top_eigenpairs,
     trace,
 )
-from secondorder.states import CurvatureState, diagnostics
+from secondorder.state import CurvatureState, diagnostics
 from secondorder.transform import scale_by_curvature
 
 __version__ = "0.1.0"

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.objective import is_stationary
-from secondorder.operators.modes import derivable
+from secondorder.objectives._objective import is_stationary
+from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Step
+from secondorder.solvers._base import Step
 from secondorder.tree import Params
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from secondorder import tree
-from secondorder.operators.base import Operator
+from secondorder.operators._base import Operator
 from secondorder.tree import Params
 
 

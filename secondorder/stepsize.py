@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
-from secondorder.objective import checked
+from secondorder.objectives._objective import checked
 
 ROUNDING = 1e-6  # of a value: what Optax's search takes for no rise
 CUTS = 16  # tenths of a failed step that are tried

@@ -9,14 +9,20 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import attempt, tree
-from secondorder.borrowed import curved
-from secondorder.curvature.base import Curvature
-from secondorder.objective import checked, is_stationary
+from secondorder.curvature._base import Curvature
+from secondorder.objectives._objective import checked, is_stationary
+from secondorder.objectives._with_curvature import curved
 from secondorder.quadratic import Quadratic
-from secondorder.solvers.base import Cost, Solver, Step, charged, prepares
-from secondorder.states import CurvatureState, Needs, with_room
+from secondorder.solvers._base import (
+    Cost,
+    Solver,
+    Step,
+    charged,
+    prepares,
+)
+from secondorder.state import CurvatureState, Needs, with_room
 from secondorder.tree import Params
-from secondorder.trust.base import Trial, Trust
+from secondorder.trust._base import Trial, Trust
 
 
 def scale_by_curvature(

@@ -7,7 +7,8 @@ import pytest
 
 import secondorder as so
 from secondorder import attempt, tree
-from secondorder.solvers.base import Trail, make_step
+from secondorder.objectives._objective import Face, Stationary
+from secondorder.solvers._base import Trail, make_step
 
 PARAMS = jnp.array([10.0])
 
@@ -99,8 +100,8 @@ def test_a_step_that_bounds_cut_has_its_own_length_and_prediction():
     grad, b = jnp.array([-4.0, -2.0, -1.0]), jnp.array([1.0, 2.0, 4.0])
     quadratic = so.Quadratic(grad, so.operators.Diagonal(b))
     free = jnp.array([True, True, False])
-    face = so.objective.Face(jnp.full(3, -1.0), jnp.full(3, 1.0), jnp.zeros(3), grad, free)
-    f = so.objective.Stationary(lambda p: p @ grad, face=face)
+    face = Face(jnp.full(3, -1.0), jnp.full(3, 1.0), jnp.zeros(3), grad, free)
+    f = Stationary(lambda p: p @ grad, face=face)
     step = make_step(jnp.array([3.0, 0.5, 0.25]), -1.0, boundary=True)
     cut = attempt.within_box(step, quadratic, jnp.zeros(3), f, tree.norm)
     taken = np.array([1.0, 0.5, 0.0])
@@ -113,8 +114,8 @@ def test_a_step_that_bounds_cut_has_its_own_length_and_prediction():
 def test_a_step_inside_the_bounds_stays_what_the_solver_gave():
     quadratic = so.Quadratic(jnp.ones(2), so.operators.Diagonal(jnp.ones(2)))
     whole, far = jnp.array([True, True]), jnp.full(2, 9.0)
-    face = so.objective.Face(-far, far, PARAMS[:1].repeat(2) / 2, jnp.ones(2), whole)
-    f = so.objective.Stationary(jnp.sum, face=face)
+    face = Face(-far, far, PARAMS[:1].repeat(2) / 2, jnp.ones(2), whole)
+    f = Stationary(jnp.sum, face=face)
     step = make_step(jnp.array([-1e-7, 2e-7]), -3.0, length=7.0, boundary=True)
     cut = attempt.within_box(step, quadratic, face.params, f, tree.norm)
     np.testing.assert_array_equal(cut.direction, step.direction)
@@ -125,7 +126,7 @@ def test_a_region_is_not_shortened_by_the_length_that_bounds_cut_away(x64):
     # Along the first parameter a step goes far beyond its bound; the second one is what is left.
     f = lambda p: 1e-9 * (p[0] - 1e8) ** 2 + 1e4 * jnp.sqrt(1 + p[1] ** 2)
     upper = jnp.array([1.0, jnp.inf])
-    for method in (so.trust_region_newton(), so.trust_region_newton(1e3), so.newton_cg()):
+    for method in (so.trust_region_newton(trust=), so.trust_region_newton(1e3), so.newton_cg()):
         found = so.minimize(f, jnp.array([0.0, 3.0]), method, bounds=(-jnp.inf, upper))
         assert found.success and found.steps <= 10
         assert found.params[0] == 1 and abs(found.params[1]) < 1e-6

@@ -18,7 +18,7 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
     searching = Optimizer(
         name="levenberg-marquardt-search",
         label="Levenberg-Marquardt, search",
-        build=lambda: so.levenberg_marquardt(trust=so.trust.searched()),
+        build=lambda: so.levenberg_marquardt(trust=so.trust.line_search()),
         step_class="dense",
         step_cost=cost.searched(4),
         look=Look("#0072B2", "solid", "o"),

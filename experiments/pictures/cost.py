@@ -41,7 +41,7 @@ def _of_rows(solver: Any) -> Any:
 METHODS = {
     "Newton, dense Hessian": (lambda _: so.newton(1.0), BLUE, "o"),
     "Gauss-Newton, parameters": (lambda _: _of_rows(so.solvers.direct()), RED, "X"),
-    "Gauss-Newton, samples": (lambda _: _of_rows(so.solvers.dual()), ORANGE, "s"),
+    "Gauss-Newton, samples": (lambda _: _of_rows(so.solvers.sample_space()), ORANGE, "s"),
     "Newton-CG, 10 products": (lambda _: so.newton_cg(max_cg_steps=10), PINK, "*"),
     "K-FAC": (lambda example: so.kfac(1e-2, example=example, refresh_every=1), GREEN, "P"),
     "gradient descent": (lambda _: so.gradient_descent(1e-2), BLACK, "v"),

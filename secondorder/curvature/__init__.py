@@ -1,17 +1,17 @@
 """WHAT curvature a method uses."""
 
-from secondorder.curvature import taps
-from secondorder.curvature.base import Curvature
-from secondorder.curvature.blocks import layer_blocks
-from secondorder.curvature.empirical import empirical_diagonal
-from secondorder.curvature.exact import exact, identity
-from secondorder.curvature.grams import layer_grams
-from secondorder.curvature.hybrid import hybrid
-from secondorder.curvature.layers import layerwise
-from secondorder.curvature.preconditioned import preconditioned
-from secondorder.curvature.proposed import proposed
-from secondorder.curvature.running import Running, drift, running
-from secondorder.curvature.samples import (
+from secondorder.curvature._base import Curvature
+from secondorder.curvature._block_diagonal import block_diagonal
+from secondorder.curvature._empirical import empirical_diagonal
+from secondorder.curvature._exact import exact, identity
+from secondorder.curvature._hybrid import hybrid
+from secondorder.curvature._kfac import layerwise
+from secondorder.curvature._ntk import ntk
+from secondorder.curvature._preconditioned import preconditioned
+from secondorder.curvature._proposed import proposed
+from secondorder.curvature._quasi_newton import bfgs, lbfgs, sr1
+from secondorder.curvature._running import Running, drift, running
+from secondorder.curvature._samples import (
     Estimator,
     Sample,
     fisher_sample,
@@ -22,8 +22,7 @@ from secondorder.curvature.samples import (
     loss_sample,
     per_example,
 )
-from secondorder.curvature.secant import bfgs, lbfgs, sr1
-from secondorder.curvature.structures import (
+from secondorder.curvature._structures import (
     Now,
     Structure,
     axis_basis,
@@ -31,7 +30,7 @@ from secondorder.curvature.structures import (
     axis_roots,
     diagonal,
 )
-from secondorder.curvature.taps import layer_table
+from secondorder.layers import layer_table
 
 __all__ = [
     "Curvature",
@@ -55,8 +54,8 @@ __all__ = [
     "hutchinson",
     "hybrid",
     "identity",
-    "layer_blocks",
-    "layer_grams",
+    "block_diagonal",
+    "ntk",
     "layerwise",
     "layer_table",
     "lbfgs",
@@ -66,5 +65,4 @@ __all__ = [
     "proposed",
     "running",
     "sr1",
-    "taps",
 ]

@@ -5,6 +5,6 @@ need the extra ``interop`` and are imported by name: ``secondorder.interop.linea
 ``secondorder.interop.optimistix``.
 """
 
-from secondorder.interop.extra_args import only_extra_args
+from secondorder.interop._extra_args import only_extra_args
 
 __all__ = ["only_extra_args"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import jax
 import lineax as lx
 
-from secondorder.operators.base import Function, Operator
+from secondorder.operators._base import Function, Operator
 from secondorder.tree import Params
 
 

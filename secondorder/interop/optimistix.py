@@ -19,10 +19,21 @@ import optax
 import optimistix as optx
 
 from secondorder import losses, tree
-from secondorder.loop import Loop, Problem, Status, begin, once
-from secondorder.objective import AnyObjective, Objective, Opened, Stationary
-from secondorder.operators.modes import derivable
-from secondorder.states import settled
+from secondorder.objectives._objective import (
+    AnyObjective,
+    Objective,
+    Opened,
+    Stationary,
+)
+from secondorder.operators._modes import derivable
+from secondorder.optimize._loop import (
+    Loop,
+    Problem,
+    Status,
+    begin,
+    once,
+)
+from secondorder.state import settled
 
 
 class _Steps(optx.AbstractIterativeSolver):

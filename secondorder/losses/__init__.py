@@ -14,8 +14,8 @@ least-squares problem. :func:`total` adds losses of several outputs, such as a p
 callable goes through :class:`AnyLoss`, by autodiff.
 """
 
-from secondorder.losses.base import Loss, Outputs, count_examples
-from secondorder.losses.elementwise import (
+from secondorder.losses._base import Loss, Outputs, count_examples
+from secondorder.losses._elementwise import (
     Elementwise,
     HalfSumOfSquares,
     Poisson,
@@ -27,10 +27,16 @@ from secondorder.losses.elementwise import (
     sigmoid_cross_entropy,
     squared_error,
 )
-from secondorder.losses.generic import GENERIC_ROOT_LIMIT, AnyLoss, as_loss
-from secondorder.losses.robust import Robust, arctan, cauchy, huber, soft_l1
-from secondorder.losses.softmax import SoftmaxCrossEntropy, softmax_cross_entropy
-from secondorder.losses.sums import Total, total
+from secondorder.losses._generic import GENERIC_ROOT_LIMIT, AnyLoss, as_loss
+from secondorder.losses._robust import (
+    Robust,
+    arctan,
+    cauchy,
+    huber,
+    soft_l1,
+)
+from secondorder.losses._softmax import SoftmaxCrossEntropy, softmax_cross_entropy
+from secondorder.losses._sums import Total, total
 
 __all__ = [
     "GENERIC_ROOT_LIMIT",

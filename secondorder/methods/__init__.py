@@ -1,27 +1,27 @@
 """The named methods: each an answer to what, how, and how far."""
 
-from secondorder.methods.adahessian import adahessian
-from secondorder.methods.bfgs import bfgs
-from secondorder.methods.cubic_newton import cubic_newton
-from secondorder.methods.dogleg import dogleg
-from secondorder.methods.ekfac import ekfac
-from secondorder.methods.gauss_newton import gauss_newton
-from secondorder.methods.gradient_descent import gradient_descent
-from secondorder.methods.hessian_free import hessian_free
-from secondorder.methods.hybrid_newton import hybrid_newton
-from secondorder.methods.kfac import kfac
-from secondorder.methods.layerwise_gauss_newton import layerwise_gauss_newton
-from secondorder.methods.lbfgs import lbfgs
-from secondorder.methods.levenberg_marquardt import levenberg_marquardt
-from secondorder.methods.natural_gradient import natural_gradient
-from secondorder.methods.newton import newton
-from secondorder.methods.newton_cg import newton_cg
-from secondorder.methods.quadratic_model import scale_by_quadratic_model
-from secondorder.methods.shampoo import shampoo
-from secondorder.methods.soap import soap
-from secondorder.methods.sophia import sophia
-from secondorder.methods.sr1 import sr1
-from secondorder.methods.trust_region_newton import trust_region_newton
+from secondorder.methods._adahessian import adahessian
+from secondorder.methods._bfgs import bfgs
+from secondorder.methods._cubic_newton import cubic_newton
+from secondorder.methods._dogleg import dogleg
+from secondorder.methods._ekfac import ekfac
+from secondorder.methods._gauss_newton import gauss_newton
+from secondorder.methods._gradient_descent import gradient_descent
+from secondorder.methods._hessian_free import hessian_free
+from secondorder.methods._hybrid_newton import hybrid_newton
+from secondorder.methods._kfac import kfac
+from secondorder.methods._layerwise_gauss_newton import layerwise_gauss_newton
+from secondorder.methods._lbfgs import lbfgs
+from secondorder.methods._levenberg_marquardt import levenberg_marquardt
+from secondorder.methods._natural_gradient import natural_gradient
+from secondorder.methods._newton import newton
+from secondorder.methods._newton_cg import newton_cg
+from secondorder.methods._scale_by_quadratic_model import scale_by_quadratic_model
+from secondorder.methods._shampoo import shampoo
+from secondorder.methods._soap import soap
+from secondorder.methods._sophia import sophia
+from secondorder.methods._sr1 import sr1
+from secondorder.methods._trust_region_newton import trust_region_newton
 
 __all__ = [
     "adahessian",

@@ -1,7 +1,7 @@
 """Symmetric maps on the space of parameters: one structure per file."""
 
-from secondorder.operators.axes import Axes, AxisEigen, AxisRoots
-from secondorder.operators.base import (
+from secondorder.operators._axes import Axes, AxisEigen, AxisRoots
+from secondorder.operators._base import (
     Diagonal,
     Function,
     Identity,
@@ -10,13 +10,19 @@ from secondorder.operators.base import (
     Scaled,
     Sum,
 )
-from secondorder.operators.dense import dense
-from secondorder.operators.diagonal import PositiveDiagonal
-from secondorder.operators.hessian import hessian, hvp
-from secondorder.operators.jacobian import Jacobian, jacobian, linearize
-from secondorder.operators.kronecker import Kronecker, KroneckerEigen, Leaf
-from secondorder.operators.layers import LayerBlocks, apart, beside
-from secondorder.operators.pullback import Pullback, empirical_fisher, fisher, ggn, ggnvp
+from secondorder.operators._block_diagonal import BlockDiagonal, by_leaf, by_module
+from secondorder.operators._dense import dense
+from secondorder.operators._diagonal import PositiveDiagonal
+from secondorder.operators._gauss_newton import (
+    GaussNewton,
+    empirical_fisher,
+    fisher,
+    ggn,
+    ggnvp,
+)
+from secondorder.operators._hessian import hessian, hvp
+from secondorder.operators._jacobian import Jacobian, jacobian, linearize
+from secondorder.operators._kronecker import Kronecker, KroneckerEigen, Leaf
 
 __all__ = [
     "Axes",
@@ -28,16 +34,16 @@ __all__ = [
     "Jacobian",
     "Kronecker",
     "KroneckerEigen",
-    "LayerBlocks",
+    "BlockDiagonal",
     "Leaf",
     "Operator",
     "PositiveDiagonal",
     "Preconditioned",
-    "Pullback",
+    "GaussNewton",
     "Scaled",
     "Sum",
-    "apart",
-    "beside",
+    "by_leaf",
+    "by_module",
     "dense",
     "empirical_fisher",
     "fisher",

@@ -1,23 +1,33 @@
 """HOW the quadratic model is minimised."""
 
-from secondorder.solvers.averaged import averaged
-from secondorder.solvers.base import Cost, Solver, Step, Stop
-from secondorder.solvers.by_layer import by_layer
-from secondorder.solvers.cg import Progress, cg, relative_progress, relative_residual
-from secondorder.solvers.clipped import clipped
-from secondorder.solvers.closed_form import closed_form
-from secondorder.solvers.direct import direct
-from secondorder.solvers.dual import dual
-from secondorder.solvers.grafted import grafted
-from secondorder.solvers.hybrid import hybrid_region
-from secondorder.solvers.krylov import gltr, krylov_cubic
-from secondorder.solvers.momentum import momentum
-from secondorder.solvers.preconditioners import known_inverse, nystrom
-from secondorder.solvers.prox_linear import prox_linear
-from secondorder.solvers.qr import qr
-from secondorder.solvers.spectral import eigen, exact_cubic, exact_region
-from secondorder.solvers.steihaug import steihaug
-from secondorder.solvers.svd import dogleg, svd, svd_region
+from secondorder.solvers._apply_inverse import apply_inverse
+from secondorder.solvers._base import (
+    Cost,
+    Solver,
+    Step,
+    Stop,
+)
+from secondorder.solvers._block_diagonal import block_diagonal
+from secondorder.solvers._box_constrained import box_constrained
+from secondorder.solvers._cg import (
+    Progress,
+    cg,
+    relative_progress,
+    relative_residual,
+)
+from secondorder.solvers._direct import direct
+from secondorder.solvers._grafted import grafted
+from secondorder.solvers._hybrid import hybrid_region
+from secondorder.solvers._krylov import gltr, krylov_cubic
+from secondorder.solvers._momentum import momentum
+from secondorder.solvers._optimal_scaling import optimal_scaling
+from secondorder.solvers._preconditioners import known_inverse, nystrom
+from secondorder.solvers._prox_linear import prox_linear
+from secondorder.solvers._qr import qr
+from secondorder.solvers._sample_space import sample_space
+from secondorder.solvers._spectral import eigen, exact_cubic, exact_region
+from secondorder.solvers._steihaug import steihaug
+from secondorder.solvers._svd import dogleg, svd, svd_region
 
 __all__ = [
     "Cost",
@@ -25,14 +35,14 @@ __all__ = [
     "Solver",
     "Step",
     "Stop",
-    "averaged",
-    "by_layer",
+    "momentum",
+    "block_diagonal",
     "cg",
-    "clipped",
-    "closed_form",
+    "box_constrained",
+    "apply_inverse",
     "direct",
     "dogleg",
-    "dual",
+    "sample_space",
     "eigen",
     "exact_cubic",
     "exact_region",
@@ -41,7 +51,7 @@ __all__ = [
     "hybrid_region",
     "known_inverse",
     "krylov_cubic",
-    "momentum",
+    "optimal_scaling",
     "nystrom",
     "prox_linear",
     "qr",

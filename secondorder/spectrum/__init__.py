@@ -5,9 +5,9 @@ random probes; each answers with a value, its standard error and the products it
 drawn one by one, so memory does not grow with their number.
 """
 
-from secondorder.spectrum.density import Density, logdet, spectral_density
-from secondorder.spectrum.extremes import Eigenpairs, condition_number, top_eigenpairs
-from secondorder.spectrum.probes import Reading, diagonal, trace
+from secondorder.spectrum._density import Density, logdet, spectral_density
+from secondorder.spectrum._extremes import Eigenpairs, condition_number, top_eigenpairs
+from secondorder.spectrum._probes import Reading, diagonal, trace
 
 __all__ = [
     "Density",

@@ -1,7 +1,15 @@
 """HOW FAR a step is trusted."""
 
-from secondorder.trust.base import Trial, Trust, TrustState
-from secondorder.trust.policies import cubic, damping, fixed, martens, nielsen, radius, searched
+from secondorder.trust._base import Trial, Trust, TrustState
+from secondorder.trust._policies import (
+    cubic,
+    damping,
+    fixed,
+    line_search,
+    martens,
+    nielsen,
+    radius,
+)
 
 __all__ = [
     "Trial",
@@ -13,5 +21,5 @@ __all__ = [
     "martens",
     "nielsen",
     "radius",
-    "searched",
+    "line_search",
 ]

@@ -91,7 +91,7 @@ def hessian_free_preconditioned_by_layers(trust, example):
 
 def layerwise_prox_linear(trust):
     solver = so.solvers.prox_linear(so.solvers.cg(10))
-    return so.layerwise_gauss_newton(trust=trust, solver=solver, layer_of=so.operators.apart)
+    return so.layerwise_gauss_newton(trust=trust, solver=solver, layer_of=so.operators.by_leaf)
 
 
 def adam_scaled_by_the_quadratic_model(trust):

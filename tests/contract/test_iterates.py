@@ -52,12 +52,12 @@ PARTS = {
     "krylov_cubic": combined(so.hessian, so.solvers.krylov_cubic(), so.trust.cubic, 1.0),
     "qr": combined(so.ggn, so.solvers.qr(order=2)),
     "svd": combined(so.ggn, so.solvers.svd()),
-    "dual": combined(so.ggn, so.solvers.dual(momentum=0.5, order=2)),
+    "sample_space": combined(so.ggn, so.solvers.sample_space(momentum=0.5, order=2)),
     "sketched_cg": combined(so.ggn, so.solvers.cg(preconditioner=so.solvers.nystrom(2))),
     "prox_linear": combined(so.ggn, so.solvers.prox_linear()),
-    "averaged": combined(so.ggn, so.solvers.averaged(so.solvers.cg())),
-    "grafted": combined(so.ggn, so.solvers.grafted(so.solvers.cg(), optax.scale_by_rss(), 0.5)),
     "momentum": combined(so.ggn, so.solvers.momentum(so.solvers.cg())),
+    "grafted": combined(so.ggn, so.solvers.grafted(so.solvers.cg(), optax.scale_by_rss(), 0.5)),
+    "optimal_scaling": combined(so.ggn, so.solvers.optimal_scaling(so.solvers.cg())),
 }
 every_row = pytest.mark.parametrize("name", [*METHODS, *PARTS])
 

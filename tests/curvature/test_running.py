@@ -171,7 +171,7 @@ def test_each_update_draws_anew_and_a_saved_state_draws_the_same():
 @pytest.mark.parametrize("structure", [DIAGONAL, axis_basis(), axis_roots(), axis_eigen()])
 def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structure):
     curvature = running(gradient(), structure, decay=0.9)
-    tx = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.fixed(1e-8))
+    tx = so.scale_by_curvature(curvature, so.solvers.apply_inverse(), so.trust.fixed(1e-8))
     params = {"w": jnp.ones((3, 2))}
     state = tx.init(params)
     update = jax.jit(tx.update)
@@ -187,7 +187,7 @@ def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structur
 
 def test_a_policy_that_evaluates_still_needs_the_objective():
     curvature, params = running(gradient(), DIAGONAL, decay=0.9), {"w": jnp.ones(2)}
-    closed = so.scale_by_curvature(curvature, so.solvers.closed_form(), so.trust.damping())
+    closed = so.scale_by_curvature(curvature, so.solvers.apply_inverse(), so.trust.damping())
     with pytest.raises(ValueError, match="needs value_fn"):
         closed.update(params, closed.init(params), params)
     with pytest.raises(TypeError, match="must be a function"):

@@ -8,7 +8,7 @@ from tolerances import assert_close
 from training import fixed_gradients, steps_along
 
 import secondorder as so
-from secondorder.curvature.samples import hutchinson
+from secondorder.curvature._samples import hutchinson
 
 
 def curved(weights) -> so.Objective:

@@ -73,7 +73,7 @@ def test_with_a_learning_rate_a_number_or_a_schedule_is_a_fixed_damping(name):
         (kfac, 0.1, so.trust.damping(0.1)),
         (so.hessian_free, 0.1, so.trust.damping(0.1, halvings=10)),
         (so.levenberg_marquardt, jnp.inf, so.trust.radius()),
-        (so.natural_gradient, None, so.trust.searched()),
+        (so.natural_gradient, None, so.trust.line_search()),
         (quadratic_model, 0.1, so.trust.damping(0.1, lazy=True)),
     ],
 )
@@ -95,7 +95,7 @@ SEARCHING = so.trust.damping(0.1, halvings=3)
         (so.levenberg_marquardt, SEARCHING),
         (so.natural_gradient, so.trust.fixed(0.1)),
         (so.natural_gradient, SEARCHING),
-        (kfac, so.trust.searched(0.1)),
+        (kfac, so.trust.line_search(0.1)),
         (kfac, so.trust.damping(0.1, trial_every=5)),
         (so.hessian_free, so.trust.fixed(0.1)),
         (so.newton_cg, so.trust.fixed(0.1)),
@@ -116,7 +116,7 @@ def test_any_policy_that_fits_makes_a_step(method, policy):
     [
         (lambda: so.newton_cg(trust=so.trust.damping()), r"newton_cg .* trust.radius\(\) or"),
         (lambda: so.dogleg(trust=so.trust.cubic()), r"dogleg .* trust.radius\(\) or"),
-        (lambda: kfac(trust=so.trust.radius()), r"kfac .* trust.damping\(\), trust.searched"),
+        (lambda: kfac(trust=so.trust.radius()), r"kfac .* trust.damping\(\), trust.line_search"),
         (lambda: so.cubic_newton(trust=so.trust.radius()), r"cubic_newton .* trust.cubic\(\) or"),
         (
             lambda: so.levenberg_marquardt(trust=so.trust.cubic()),
@@ -127,7 +127,7 @@ def test_any_policy_that_fits_makes_a_step(method, policy):
             r"kfac with a learning rate takes a number or trust.fixed\(\)",
         ),
         (
-            lambda: so.natural_gradient(0.1, trust=so.trust.searched()),
+            lambda: so.natural_gradient(0.1, trust=so.trust.line_search()),
             r"natural_gradient with a learning rate takes a number or trust.fixed\(\)",
         ),
     ],

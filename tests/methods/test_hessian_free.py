@@ -8,7 +8,7 @@ from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder import curvature, solvers
-from secondorder.operators.dense import ravel, unravel
+from secondorder.operators._dense import ravel, unravel
 
 X = jnp.linspace(-1.0, 1.0, 20)
 TARGET = jnp.sin(3 * X)
@@ -186,7 +186,7 @@ def test_a_curvature_without_an_inverse_preconditions_nothing():
         so.exact(so.ggn), solvers.cg(preconditioner=solvers.known_inverse()), so.trust.damping()
     )
     p = start()
-    with pytest.raises(TypeError, match="a Pullback has none"):
+    with pytest.raises(TypeError, match="a GaussNewton has none"):
         tx.update(jax.grad(OBJECTIVE)(p), tx.init(p), p, value_fn=OBJECTIVE)
     with pytest.raises(ValueError, match="samples=0"):
         curvature.empirical_diagonal(samples=0)

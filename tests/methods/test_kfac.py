@@ -70,7 +70,7 @@ def numbers(tree):
 
 
 def memory(state):
-    (ours,) = so.states.find_states(state)
+    (ours,) = so.state.find_states(state)
     return ours.curvature, ours.solver
 
 
@@ -225,7 +225,7 @@ def test_a_burn_in_gathers_statistics_and_moves_nothing(name):
     fresh = method(name, **settings).init(params)
     unmoved, state, _ = train(name, params, steps=3, state=fresh, **settings)
     jax.tree.map(np.testing.assert_array_equal, unmoved, params)
-    (before,), (after,) = map(so.states.find_states, (fresh, state))
+    (before,), (after,) = map(so.state.find_states, (fresh, state))
     same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
     same(
         (before.trust, before.solver, before.rejections),
@@ -235,7 +235,7 @@ def test_a_burn_in_gathers_statistics_and_moves_nothing(name):
     assert int(gathered.samples) == 3 and int(after.count) == 3
     # A batch of NaN is not gathered.
     _, spoilt, _ = train(name, params, x=X * jnp.nan, steps=1, state=fresh, **settings)
-    (spoilt,) = so.states.find_states(spoilt)
+    (spoilt,) = so.state.find_states(spoilt)
     same(numbers(spoilt.curvature), numbers(before.curvature))
     moved, _, values = train(name, params, steps=12, state=state, **settings)
     assert values[-1] < values[0] and np.any(moved["in"] != params["in"])

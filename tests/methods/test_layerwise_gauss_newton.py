@@ -48,7 +48,7 @@ def run(tx, count, f=SQUARES):
 
 SOLVERS = {
     "cg": None,
-    "samples": so.solvers.dual(),
+    "samples": so.solvers.sample_space(),
     "Cholesky": so.solvers.direct(),
     "prox-linear": so.solvers.prox_linear(),
 }
@@ -92,7 +92,7 @@ def test_the_layers_of_a_flat_tree_are_one_unless_told_apart(x64):
     whole = update(so.scale_by_curvature(so.exact(so.ggn), solver, so.trust.damping(1.0)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7), one, whole)
     leaves = update(
-        so.layerwise_gauss_newton(trust=1.0, solver=solver, layer_of=so.operators.apart)
+        so.layerwise_gauss_newton(trust=1.0, solver=solver, layer_of=so.operators.by_leaf)
     )
     assert max(np.max(np.abs(leaves[k] - whole[k])) for k in flat) > 1e-3
 

@@ -102,7 +102,7 @@ def test_rescaling_the_residuals_changes_nothing(x64, method, unit):
 
 
 def test_rescaling_changes_nothing_of_a_search(x64):
-    units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(trust=so.trust.searched())
+    units, search = np.array([1e-6, 1.0, 1e6]), so.levenberg_marquardt(trust=so.trust.line_search())
     points, _ = run(search, decay, START, 4)
     rescaled, _ = run(search, decay, START, 4, units=units, weight=1e6)
     np.testing.assert_allclose(rescaled / units, points, rtol=1e-6)
@@ -224,7 +224,7 @@ def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
 def test_a_search_takes_the_first_fraction_that_descends_further_than_the_next(x64):
     far = lambda p: jnp.arctan(p)  # a whole step goes to the other side and on
     points, reports = run(
-        so.levenberg_marquardt(trust=so.trust.searched(), acceleration=False), far, [4.0], 1
+        so.levenberg_marquardt(trust=so.trust.line_search(), acceleration=False), far, [4.0], 1
     )
     newton = -np.arctan(4.0) * 17
     values = [np.arctan(4 + newton * 0.5**k) ** 2 for k in range(12)]

@@ -7,8 +7,13 @@ import oracles
 import pytest
 from tolerances import assert_close, rounding
 
-from secondorder.operators import Axes, AxisEigen, AxisRoots, PositiveDiagonal
-from secondorder.operators import axes as ax
+from secondorder.operators import (
+    Axes,
+    AxisEigen,
+    AxisRoots,
+    PositiveDiagonal,
+)
+from secondorder.operators import _axes as ax
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.operators import Kronecker, KroneckerEigen, Leaf
-from secondorder.operators.kronecker import inverses, shifts
+from secondorder.operators._kronecker import inverses, shifts
 
 pytestmark = pytest.mark.usefixtures("x64")
 PARAMS = {"conv": np.zeros((2, 3, 4)), "dense": np.zeros((5, 3)), "vector": np.zeros(4)}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from tolerances import assert_close
 
-from secondorder.operators import lanczos
+from secondorder.operators import _lanczos as lanczos
 
 
 def basis_of(matrix, vector, steps):

@@ -10,7 +10,7 @@ from tolerances import assert_close
 
 import secondorder as so
 from secondorder.operators import linearize
-from secondorder.operators.modes import derivable
+from secondorder.operators._modes import derivable
 
 STEPS, H = 12, 0.1
 RATES, TRUTH = (0.3, 0.1), (1.0, 0.5)  # start and solution of the decays

@@ -10,7 +10,8 @@ import pytest
 from tolerances import rounding
 
 import secondorder as so
-from secondorder.loop import Problem, begin, once
+from secondorder.optimize._implicit import opened
+from secondorder.optimize._loop import Problem, begin, once
 
 START = {"a": {"w": np.array([-1.2, 1.0])}, "b": {"w": np.array(0.5)}}
 TRUST = {"damping": lambda: so.trust.damping(1e-3), "radius": so.trust.radius}
@@ -34,13 +35,13 @@ MATRIX = {
     "eigen": so.solvers.eigen(),
 }
 ROWS = {
-    "dual": so.solvers.dual(momentum=0.5, order=2),
+    "sample_space": so.solvers.sample_space(momentum=0.5, order=2),
     "qr": so.solvers.qr(order=2),
     "svd": so.solvers.svd(),
     "prox_linear": so.solvers.prox_linear(),
 }
 REGIONS = {
-    "clipped": so.solvers.clipped(),
+    "clipped": so.solvers.box_constrained(),
     "dogleg": so.solvers.dogleg(),
     "exact_cubic": so.solvers.exact_cubic(),
     "exact_region": so.solvers.exact_region(),
@@ -50,31 +51,33 @@ REGIONS = {
     "steihaug": so.solvers.steihaug(),
     "svd_region": so.solvers.svd_region(2),
 }
-LAYERS = {f"by_layer({name})": so.solvers.by_layer(s) for name, s in (MATRIX | ROWS).items()}
+LAYERS = {
+    f"block_diagonal({name})": so.solvers.block_diagonal(s) for name, s in (MATRIX | ROWS).items()
+}
 SAMPLES = {
-    f"dual({name})": so.solvers.dual(0.5, relative=True, solver=MATRIX[name])
+    f"sample_space({name})": so.solvers.sample_space(0.5, relative=True, solver=MATRIX[name])
     for name in ("cg", "direct", "eigen")
 } | {
-    "dual(cg, sketched)": so.solvers.dual(
+    "sample_space(cg, sketched)": so.solvers.sample_space(
         solver=so.solvers.cg(preconditioner=so.solvers.nystrom(2))
     )
 }
 PROX = {f"prox_linear({name})": so.solvers.prox_linear(s) for name, s in MATRIX.items()}
-PLAIN = MATRIX | ROWS | REGIONS | {"closed_form": so.solvers.closed_form()}
+PLAIN = MATRIX | ROWS | REGIONS | {"apply_inverse": so.solvers.apply_inverse()}
 SOLVERS = PLAIN | LAYERS | SAMPLES | PROX
 
 WRAPPERS = {
-    "averaged": so.solvers.averaged,
-    "grafted": lambda solver: so.solvers.grafted(solver, optax.scale_by_rss(), 0.5),
     "momentum": so.solvers.momentum,
-    "two": lambda solver: so.solvers.averaged(so.solvers.grafted(solver, None, 0.5)),
+    "grafted": lambda solver: so.solvers.grafted(solver, optax.scale_by_rss(), 0.5),
+    "optimal_scaling": so.solvers.optimal_scaling,
+    "two": lambda solver: so.solvers.momentum(so.solvers.grafted(solver, None, 0.5)),
 }
 
 
 def curvature_of(name):
-    if name.startswith("by_layer"):
-        return so.curvature.preconditioned(so.exact(so.ggn), so.curvature.layer_blocks())
-    if name in ("closed_form", "clipped"):
+    if name.startswith("block_diagonal"):
+        return so.curvature.preconditioned(so.exact(so.ggn), so.curvature.block_diagonal())
+    if name in ("apply_inverse", "clipped"):
         return so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), decay=0.9)
     return so.curvature.hybrid() if name == "hybrid_region" else so.exact(so.ggn)
 
@@ -90,7 +93,7 @@ def method(name, wrapper):
 
 def solve(name, wrapper, steps=12):
     """A method's steps in the loop of ``minimize``: what each costs, and whether it was taken."""
-    build, theta = so.implicit.opened(VALLEY, jax.tree.map(jnp.asarray, START))
+    build, theta = opened(VALLEY, jax.tree.map(jnp.asarray, START))
     tx = method(name, wrapper)
     problem = Problem(build(theta), optax.with_extra_args_support(tx), 1e-8, 100)
 
@@ -165,13 +168,13 @@ def test_every_wrapper_takes_every_solver(x64, name, wrapper):
         ("direct", "nothing"),
         ("gltr", "nothing"),
         pytest.param("svd", "nothing", marks=slow),
-        ("dual", "nothing"),
-        pytest.param("dual(direct)", "nothing", marks=slow),
-        ("by_layer(dual)", "nothing"),
-        ("qr", "averaged"),
+        ("sample_space", "nothing"),
+        pytest.param("sample_space(direct)", "nothing", marks=slow),
+        ("block_diagonal(sample_space)", "nothing"),
+        ("qr", "momentum"),
         pytest.param("direct", "grafted", marks=slow),
         pytest.param("gltr", "two", marks=slow),
-        pytest.param("eigen", "momentum", marks=slow),
+        pytest.param("eigen", "optimal_scaling", marks=slow),
         pytest.param("eigen", "nothing", marks=slow),
         pytest.param("exact_region", "nothing", marks=slow),
         pytest.param("exact_cubic", "nothing", marks=slow),
@@ -180,15 +183,15 @@ def test_every_wrapper_takes_every_solver(x64, name, wrapper):
         pytest.param("svd_region", "nothing", marks=slow),
         pytest.param("dogleg", "nothing", marks=slow),
         pytest.param("hybrid_region", "nothing", marks=slow),
-        pytest.param("dual(eigen)", "nothing", marks=slow),
-        pytest.param("by_layer(direct)", "nothing", marks=slow),
+        pytest.param("sample_space(eigen)", "nothing", marks=slow),
+        pytest.param("block_diagonal(direct)", "nothing", marks=slow),
     ],
 )
 def test_a_second_trial_at_a_point_pays_nothing(x64, name, wrapper):
     _, (products, jacobians, accepted, _) = jax.jit(solve(name, wrapper))(START)
     again = ~np.asarray(accepted)[:-1]
     assert again.any() and not again.all(), accepted
-    own = 1 if wrapper == "momentum" else 0  # the wrapper's product depends on the scalar
+    own = 1 if wrapper == "optimal_scaling" else 0  # the wrapper's product depends on the scalar
     np.testing.assert_array_equal(products[1:][again], own)
     np.testing.assert_array_equal(jacobians[1:][again], 0)
     assert np.all(products[1:][~again] > own)
@@ -210,7 +213,7 @@ def test_a_second_trial_runs_no_product(x64):
     curvature = so.curvature.Curvature(lambda p: (), counted)
     tx = so.scale_by_curvature(curvature, so.solvers.direct(), so.trust.damping(1e-8))
     start = jnp.array([-1.2, 1.0])
-    build, theta = so.implicit.opened(f, start)
+    build, theta = opened(f, start)
     problem = Problem(build(theta), optax.with_extra_args_support(tx), 1e-8, 100)
     turn, loop = jax.jit(functools.partial(once, problem)), begin(problem, start, 0)
     ran.clear()
@@ -224,16 +227,16 @@ def test_a_second_trial_runs_no_product(x64):
     assert products == {True: {2}, False: {0}}
 
 
-@pytest.mark.parametrize("name", ["dual", "gltr", "qr"])
+@pytest.mark.parametrize("name", ["sample_space", "gltr", "qr"])
 def test_an_average_of_one_gradient_is_the_gradient(x64, monkeypatch, name):
-    monkeypatch.setitem(WRAPPERS, "last", lambda solver: so.solvers.averaged(solver, 0.0))
+    monkeypatch.setitem(WRAPPERS, "last", lambda solver: so.solvers.momentum(solver, 0.0))
     bare, wrapped = (jax.jit(solve(name, w))(START)[1] for w in ("nothing", "last"))
     near = functools.partial(np.testing.assert_allclose, rtol=rounding(1e4))
     jax.tree.map(near, wrapped, bare)
 
 
 @pytest.mark.parametrize(
-    ("name", "wrapper"), [("gltr", "momentum"), ("qr", "momentum"), ("direct", "two")]
+    ("name", "wrapper"), [("gltr", "optimal_scaling"), ("qr", "optimal_scaling"), ("direct", "two")]
 )
 def test_a_wrapped_solver_ends_at_the_minimum_or_claims_nothing(x64, name, wrapper):
     found = jax.jit(lambda p: so.minimize(VALLEY, p, method(name, wrapper), max_steps=100))(START)
@@ -267,7 +270,7 @@ def test_a_direction_is_measured_as_the_step_was(x64, name):
 
 
 def test_a_mean_of_nothing_is_no_optimum(x64):
-    slow_mean = so.solvers.averaged(so.solvers.qr(), 1 - 1e-12, debias=False)
+    slow_mean = so.solvers.momentum(so.solvers.qr(), 1 - 1e-12, debias=False)
     tx = so.scale_by_curvature(so.exact(so.ggn), slow_mean, so.trust.damping())
     found = jax.jit(lambda p: so.minimize(VALLEY, p, tx, max_steps=30))(START)
     assert not found.success

@@ -9,7 +9,7 @@ from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.solvers import Stop, direct
-from secondorder.solvers.direct import safe_cholesky
+from secondorder.solvers._direct import safe_cholesky
 
 SOLVER = direct()
 FACTORISE = jax.jit(safe_cholesky)

@@ -1,103 +1,86 @@
-"""Length and momentum from the exact quadratic model."""
+"""Solvers around solvers: momentum, grafting; and the minimum of a diagonal model in a box."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from tolerances import assert_close
+from tolerances import rounding
 
 import secondorder as so
-from secondorder.operators.base import Preconditioned
-from secondorder.operators.dense import unravel
-from secondorder.solvers import Stop
+from secondorder.operators import PositiveDiagonal
+from secondorder.solvers import (
+    Stop,
+    apply_inverse,
+    box_constrained,
+    grafted,
+    momentum,
+)
 
-pytestmark = pytest.mark.usefixtures("x64")
-LIKE = {"a": np.zeros(3), "b": np.zeros((2, 2))}
-RNG = np.random.default_rng(0)
-ROOT = RNG.normal(size=(9, 7))
-B = ROOT.T @ ROOT
-
-
-def vector(seed):
-    return unravel(jnp.asarray(np.random.default_rng(seed).normal(size=7)), LIKE)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+ENTRIES = {"a": jnp.array([2.0, 0.5, 4.0]), "b": jnp.array(1.0, jnp.float32)}
+GRADS = [
+    {"a": jnp.array([1.0, -3.0, 0.1]), "b": jnp.array(0.5, jnp.float32)},
+    {"a": jnp.array([-1.0, 2.0, 0.4]), "b": jnp.array(-2.0, jnp.float32)},
+]
+ONE = jnp.float32(1.0)
 
 
-def curvature(inverse=1.0):
-    exact = so.ggn(
-        so.sum_of_squares(lambda p: ROOT @ jnp.concatenate([p["a"], p["b"].ravel()])), LIKE
-    )
-    return Preconditioned(exact, inverse * so.operators.Identity())
+def run(solver, scale=ONE, entries=ENTRIES):
+    quadratic = lambda g: so.Quadratic(g, PositiveDiagonal(entries))
+    update = jax.jit(lambda g, state: solver.update(quadratic(g), state, scale))
+    state, steps = solver.init(ENTRIES), []
+    for g in GRADS:
+        step, state = update(g, state)
+        steps.append(step)
+    return steps
 
 
-class Direction(so.Operator):
-    """An approximate inverse that sends every gradient to one direction."""
-
-    def __init__(self, d):
-        self.d = d
-
-    def solve(self, v, damping):
-        return jax.tree.map(jnp.negative, self.d)
-
-
-def solved(grad, proposed, last, damping, base=None):
-    solver = so.solvers.momentum(so.solvers.closed_form())
-    _, inner = solver.init(LIKE)
-
-    @jax.jit
-    def update(grad, proposed, last, damping):
-        op = Preconditioned(curvature().base if base is None else base, Direction(proposed))
-        return solver.update(so.Quadratic(grad, op), (last, inner), damping)
-
-    return update(grad, proposed, last, float(damping))
+@pytest.mark.parametrize("debias", [True, False])
+def test_the_solver_sees_the_mean_of_the_gradients(debias):
+    steps = run(momentum(apply_inverse(), 0.9, debias), jnp.float32(0.0))
+    weights = np.array([0.09, 0.1]) / (0.19 if debias else 1.0)
+    mean = weights[0] * GRADS[0]["a"] + weights[1] * GRADS[1]["a"]
+    tolerance = rounding(norm=3, dtype="float32")
+    np.testing.assert_allclose(steps[1].direction["a"], -mean / ENTRIES["a"], atol=tolerance)
 
 
-def test_the_step_is_the_minimum_over_both_directions():
-    grad, d, last, damping = vector(1), vector(2), vector(3), 0.7
-    step, (kept, _) = solved(grad, d, last, damping)
-    basis = np.stack([flat(d), flat(last)], axis=1)
-    c = basis.T @ (B + damping * np.eye(7)) @ basis
-    expected = -basis @ np.linalg.solve(c, basis.T @ flat(grad))
-    assert_close(flat(step.direction), expected, np.linalg.cond(c))
-    model = flat(grad) @ expected + 0.5 * expected @ B @ expected
-    assert_close(step.predicted, model, np.linalg.cond(c))
+def test_without_decay_an_average_is_the_solver_itself():
+    plain, wrapped = run(apply_inverse()), run(momentum(apply_inverse(), 0.0))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(wrapped), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_clipped_step_is_the_minimum_in_the_box():
+    grid = jnp.linspace(-1, 1, 20_001)
+    step = run(box_constrained())[0]
+    for g, b, d in zip(GRADS[0]["a"], ENTRIES["a"], step.direction["a"], strict=True):
+        best = grid[jnp.argmin(g * grid + 0.5 * b * grid**2)]
+        np.testing.assert_allclose(d, best, atol=1e-3)
+    assert step.boundary and step.stopped == Stop.BOUNDARY and step.length == 1
     assert step.predicted < 0
-    np.testing.assert_array_equal(flat(kept), flat(step.direction))
+    inside = run(box_constrained(), jnp.float32(100.0))[0]
+    assert not inside.boundary and inside.stopped == Stop.SOLVED
 
 
-@pytest.mark.parametrize("last", [vector(2), jax.tree.map(jnp.zeros_like, vector(2))])
-def test_parallel_directions_and_a_first_step_leave_the_length_alone(last):
-    grad, d = vector(1), vector(2)
-    step, _ = solved(grad, d, last, 0.0)
-    length = -(flat(grad) @ flat(d)) / (flat(d) @ B @ flat(d))
-    np.testing.assert_allclose(flat(step.direction), length * flat(d), rtol=1e-6)
+def test_a_clipped_step_needs_an_inverse():
+    f = lambda p: jnp.sum(p["a"] ** 2) + p["b"] ** 2
+    with pytest.raises(TypeError, match=r"knows its inverse"):
+        box_constrained().update(so.Quadratic(GRADS[0], so.hessian(f, ENTRIES)), (), ONE)
 
 
-@pytest.mark.parametrize("scale", [1e-140, 1e140])
-def test_the_unit_of_the_proposed_step_does_not_matter(scale):
-    grad, last = vector(1), vector(3)
-    expected, _ = solved(grad, vector(2), last, 0.1)
-    found, _ = solved(grad, so.tree.scale(scale, vector(2)), last, 0.1)
-    assert_close(flat(found.direction), flat(expected.direction), np.linalg.cond(B))
+def test_a_grafted_step_has_one_direction_and_the_other_length_leaf_by_leaf():
+    own, joined = run(apply_inverse()), run(grafted(apply_inverse(), optax.identity(), 0.0))
+    for name in ("a", "b"):
+        p, d, g = own[0].direction[name], joined[0].direction[name], GRADS[0][name]
+        np.testing.assert_allclose(jnp.linalg.norm(d), jnp.linalg.norm(g), rtol=1e-5)
+        np.testing.assert_allclose(
+            d / jnp.linalg.norm(d), p / jnp.linalg.norm(p), rtol=1e-5, atol=1e-6
+        )
 
 
-def test_half_products_are_those_of_the_whole():
-    exact = curvature().base
-    u, v = vector(1), vector(2)
-    pairs = [[flat(x) @ B @ flat(y) for y in (u, v)] for x in (u, v)]
-    assert_close(exact.gram(u, v), pairs)
-    assert_close(so.Operator.gram(exact, u, v), pairs)
-
-
-def test_a_direction_of_nan_is_reported():
-    step, _ = solved(vector(1), jax.tree.map(lambda x: x * jnp.nan, vector(2)), vector(3), 0.1)
-    assert step.stopped == Stop.NONFINITE
-
-
-def test_without_curvature_the_step_descends():
-    flat_model = so.operators.Scaled(0.0, so.operators.Identity())
-    step, _ = solved(vector(1), so.tree.negative(vector(1)), vector(3), 0.0, base=flat_model)
-    assert flat(step.direction) @ flat(vector(1)) < 0
+def test_a_step_of_nothing_stays_one_when_it_is_grafted():
+    nothing = jax.tree.map(jnp.zeros_like, GRADS[0])
+    solver = grafted(apply_inverse(), optax.identity(), 0.5)
+    quadratic = so.Quadratic(nothing, PositiveDiagonal(ENTRIES))
+    step, _ = solver.update(quadratic, solver.init(ENTRIES), ONE)
+    assert all(np.all(d == 0) for d in jax.tree.leaves(step.direction))

@@ -7,7 +7,7 @@ from quadratics import Dense, random_matrix, run
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.solvers.direct import shift_scaling
+from secondorder.solvers._direct import shift_scaling
 
 S = so.solvers
 INDEFINITE = random_matrix([-2.0, 0.5, 1.0, 4.0])

@@ -255,22 +255,22 @@ def test_a_first_scale_that_is_not_positive_is_refused_in_a_sentence(value):
 def test_a_search_lowers_damping_by_long_fractions_and_raises_it_by_short_ones():
     at = lambda fraction: trial()._replace(fraction=jnp.asarray(fraction))
     fractions = (1.0, 0.5, 0.25, 1 / 8, 1 / 16, 1 / 256)
-    found = scales(trust.searched(0.5), *map(at, fractions), trial(gain=NO))
+    found = scales(trust.line_search(0.5), *map(at, fractions), trial(gain=NO))
     factors = np.cumprod([1 / 3, 1, 3, 9, 9, 9, 9])
     np.testing.assert_allclose(found, 0.5 * factors, rtol=1e-5)
-    assert not after(trust.searched(1e-3), trial(gain=NO)).accepted
+    assert not after(trust.line_search(1e-3), trial(gain=NO)).accepted
 
 
 def test_a_search_begins_by_the_precision_and_stays_above_rounding():
     eps = np.finfo(np.float32).eps
-    np.testing.assert_allclose(trust.searched().init(PARAMS).scale, eps**0.75, rtol=1e-5)
-    assert after(trust.searched(), *[trial()] * 20).scale == eps
+    np.testing.assert_allclose(trust.line_search().init(PARAMS).scale, eps**0.75, rtol=1e-5)
+    assert after(trust.line_search(), *[trial()] * 20).scale == eps
 
 
 @pytest.mark.parametrize("setting", [{"initial": 0.0}, {"halvings": 0}])
 def test_a_search_of_nothing_is_refused(setting):
     with pytest.raises(ValueError, match=r"trust\.searched got .* positive"):
-        trust.searched(**setting)
+        trust.line_search(**setting)
 
 
 def test_halvings_of_a_step_raise_damping_by_half_each_and_whole_steps_follow_the_gain():

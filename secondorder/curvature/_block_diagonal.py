@@ -1,0 +1,48 @@
+"""Curvature restricted to each layer: the diagonal blocks of a Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from secondorder.curvature._base import Curvature
+from secondorder.objectives._objective import restrict
+from secondorder.operators import ggn
+from secondorder.operators._base import Operator
+from secondorder.operators._block_diagonal import (
+    BlockDiagonal,
+    Path,
+    by_module,
+    groups_of,
+    of_group,
+)
+
+
+def block_diagonal(
+    operator: Callable[..., Operator] = ggn, layer_of: Callable[[Path], Hashable] = by_module
+) -> Curvature:
+    """``⊕ B_ll``: for each layer l the curvature with all other parameters held where they are.
+
+    A block's product runs through the model from its layer on, forward and back: about a quarter
+    of a product with the whole matrix, as a mean over many layers of one size. For
+    ``solvers.block_diagonal(…)``; nothing of a block is formed or kept.
+
+    Args:
+      operator: ``ggn``, ``hessian``, ``empirical_fisher`` or any function of that shape.
+      layer_of: a leaf's path in the tree of parameters ↦ the name of its layer. By default leaves
+        that lie beside one another are one, as kernel and bias do;
+        ``operators.by_leaf`` makes each leaf one.
+
+    Example:
+      >>> import secondorder as so
+      >>> by_layer = so.solvers.block_diagonal(so.solvers.cg())
+      >>> tx = so.scale_by_curvature(so.curvature.block_diagonal(), by_layer, so.trust.damping())
+    """
+
+    def update(grads, state, params, value_fn) -> tuple[Operator, tuple]:
+        del grads
+        objective = restrict(value_fn, params)
+        groups = groups_of(params, layer_of)
+        blocks = [operator(objective, of_group(params, group)) for group in groups]
+        return BlockDiagonal(groups, blocks), state
+
+    return Curvature(lambda params: (), update)

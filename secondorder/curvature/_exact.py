@@ -1,0 +1,55 @@
+"""Curvature at the current parameters, with no memory of earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from secondorder.curvature._base import Curvature
+from secondorder.operators._base import Identity, Operator
+
+
+def exact(operator: Callable[..., Operator], *, seed: int | None = None, **options) -> Curvature:
+    """The curvature that ``operator(value_fn, params, **options)`` gives, afresh at every step.
+
+    Args:
+      operator: ``hessian``, ``ggn``, ``fisher``, ``empirical_fisher``, or any function of that
+        shape.
+      seed: for sampled operators (``fisher``): a random key is kept in the state and a new one
+        passed as ``key=`` at every step.
+      options: passed on, such as ``samples=4``.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(), so.trust.damping())
+      >>> natural = so.exact(so.fisher, seed=0, samples=2)
+    """
+    if seed is None:
+        return Curvature(
+            init=lambda params: (),
+            update=lambda grads, state, params, value_fn: (
+                operator(value_fn, params, **options),
+                state,
+            ),
+        )
+
+    def update(grads, state, params, value_fn):
+        del grads
+        carry, key = jax.random.split(state)
+        return operator(value_fn, params, key=key, **options), carry
+
+    return Curvature(init=lambda params: jax.random.key(seed), update=update)
+
+
+def identity() -> Curvature:
+    """``B = I``: no curvature. Newton's step becomes the negative gradient.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.curvature.identity(), so.solvers.apply_inverse(), so.trust.fixed())
+    """
+    return Curvature(
+        init=lambda params: (), update=lambda g, state, params, fn: (Identity(), state)
+    )

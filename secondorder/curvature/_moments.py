@@ -1,0 +1,151 @@
+"""The second moments of one block, from what its layer's taps say or from a sampled leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import layers
+from secondorder.curvature._structures import sound
+from secondorder.operators import _kronecker as kr
+from secondorder.operators._axes import eigenbasis, next_basis
+from secondorder.operators._kronecker import Factors
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Moments(NamedTuple):
+    """The averages of one block.
+
+    Attributes:
+      factors: ``A, G``, or the Grams along the axes of a leaf in no layer.
+      squares: ``E[(Qᵀ v)²]`` in the block's shape, in the basis Q; ``None`` if not kept.
+      returned: the mean square of what comes of leaves that the model returns, a number that counts
+        in all directions alike; ``None`` where it returns none.
+    """
+
+    factors: Factors
+    squares: jax.Array | None
+    returned: jax.Array | None = None
+
+    def with_returned(self, x: Any) -> Any:
+        """``x``, a λ or eigenvalues, and what is returned on top, which the factors do not hold."""
+        return x if self.returned is None else x + self.returned
+
+
+def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:
+    """Whether the factor along an axis is a matrix, and not a diagonal."""
+    looked_up = getattr(block, "kind", None) == "embedding" and axis == 0
+    return len(axes) > 1 and axes[axis] <= max_size and not looked_up
+
+
+def _gram(x: jax.Array, whole: bool) -> jax.Array:
+    """``Σₘ xₘ xₘᵀ`` of ``(S, M, d)``: ``(S, d, d)``, or its diagonal."""
+    if not whole:
+        return jnp.sum(x * x, axis=1)
+    return jax.lax.dot_general(x, x, (((1,), (1,)), ((0,), (0,))), precision=HIGHEST)
+
+
+def of_leaf(v: jax.Array, kept: Factors, bases: Factors | None) -> Moments:
+    """The Grams of a sample along the axes of a leaf ``(1, d₁, …, d_r)``."""
+    grams = []
+    for axis, factor in enumerate(kept, start=1):
+        rows = jnp.moveaxis(v, axis, -1).reshape(1, -1, v.shape[axis])
+        grams.append(_gram(rows, factor.ndim == 3))
+    squares = None if bases is None else kr.along_axes(kr.transposed(bases), v) ** 2
+    return Moments(tuple(grams), squares)
+
+
+def scaled(grams: Factors) -> Factors:
+    """Grams along r axes, each of trace t, as factors whose product has trace t."""
+    rank = len(grams)
+    if rank == 1:
+        return grams
+    trace = kr.mean_trace(grams[0]) * grams[0].shape[1]
+    scale = jnp.where(trace > 0, trace, 1) ** ((1 - rank) / rank)
+    return tuple(g * scale.reshape(-1, *[1] * (g.ndim - 1)) for g in grams)
+
+
+def _rows(use: layers.Use, reduce: bool) -> tuple[jax.Array | None, jax.Array]:
+    """Inputs and sensitivities ``(S, M, ·)`` over what counts as examples."""
+    x, y = use.inputs, use.sensitivities
+    if reduce and x is not None:
+        into, out = (jnp.sum, jnp.mean) if use.transposed else (jnp.mean, jnp.sum)
+        x, y = into(x, axis=2, keepdims=True), out(y, axis=2, keepdims=True)
+    flat = lambda z: z.reshape(z.shape[0], -1, z.shape[-1])
+    return None if x is None else flat(x), flat(y)
+
+
+def of_uses(
+    uses: Sequence[layers.Use], kept: Factors, bases: Factors | None, reduce: bool
+) -> Moments:
+    """``A`` and ``G`` over all uses of a layer, and the squares in its bases."""
+    (kept_a, kept_g), dtype = kept, kept[0].dtype
+    total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
+    squares: Any = None
+    if bases is not None:
+        squares = jnp.zeros((*kept_a.shape[:2], kept_g.shape[1]), dtype)
+    count, size = 0, None
+    for use in uses:
+        x, y = _rows(use, reduce)
+        y = y.astype(dtype)
+        count += y.shape[1]
+        if x is None:
+            assert use.indices is not None
+            rows = use.indices.reshape(y.shape[:2])
+            stack = jnp.arange(rows.shape[0])[:, None]
+            a = jnp.zeros_like(total_a).at[stack, rows].add(1)
+        else:
+            x = x.astype(dtype)
+            if use.transposed and size is not None:
+                # The roles are exchanged, and so are the units: brought to those of the others.
+                ratio = jnp.sqrt(size / jnp.maximum(jnp.mean(x * x), jnp.finfo(dtype).tiny))
+                x, y = x * ratio, y / jnp.where(ratio > 0, ratio, 1)
+            a = _gram(x, kept_a.ndim == 3)
+        size = kr.mean_trace(a).mean() / y.shape[1] if size is None else size
+        total_a, total_g = total_a + a, total_g + _gram(y, kept_g.ndim == 3)
+        if bases is not None:
+            turned = jnp.square(_in_basis(bases[1], y))
+            if x is None:
+                squares = squares.at[stack, rows].add(turned)
+            else:
+                inputs = jnp.square(_in_basis(bases[0], x))
+                squares = squares + jnp.einsum("sma,smb->sab", inputs, turned, precision=HIGHEST)
+    return Moments((total_a / max(count, 1), total_g), squares)
+
+
+def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:
+    """``Qᵀ x`` for each of ``(S, M, d)``."""
+    return x * basis[:, None] if basis.ndim == 2 else jnp.matmul(x, basis, precision=HIGHEST)
+
+
+def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
+    """The eigenvectors of a factor, where it has any: at first exactly, then one step nearer.
+
+    From a basis near by, an orthogonal iteration is a fraction of the time of new eigenvectors, and
+    those that belong to nearly the same eigenvalue do not turn among one another, which would make
+    what is known of the moments along them worthless. From mere coordinates, as at the start, or
+    where the factor was zero until now, it would take many.
+    """
+    if factor.ndim == 2:
+        return old
+    size = jnp.max(jnp.abs(factor), axis=(1, 2), keepdims=True)
+    factor = factor / jnp.where(size > 0, size, 1)
+    # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
+    coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
+    exact, nearer = lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0]
+    return sound(jax.lax.cond(coordinates, exact, nearer), old)
+
+
+def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:
+    """The diagonal of ``Q diag(s) Qᵀ`` in another basis: what is known of the moments there."""
+
+    def between(a: jax.Array, b: jax.Array) -> jax.Array:
+        if a.ndim == 2:
+            return a
+        return jnp.square(jnp.matmul(b.mT, a, precision=HIGHEST))
+
+    return kr.along_axes(tuple(map(between, old, new)), squares)

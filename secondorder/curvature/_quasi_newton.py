@@ -1,0 +1,215 @@
+"""Curvature learnt from the gradients along the way: no second derivative is ever taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from secondorder import tree
+from secondorder.curvature._base import Curvature
+from secondorder.operators._dense import ravel
+from secondorder.operators._quasi_newton import (
+    HIGHEST,
+    InverseMatrix,
+    LimitedMemory,
+    Matrix,
+    Pairs,
+)
+from secondorder.tree import Params
+
+# A pair counts where its curvature stands out from rounding, relative to both vectors.
+RELATIVE = 1e-8
+
+
+class Secant(NamedTuple):
+    """The memory of a quasi-Newton curvature.
+
+    Attributes:
+      model: a matrix, or :class:`Pairs`.
+      params, grads: the point of the last accepted step; what ``s`` and ``y`` are counted from.
+      count: points seen, 0 before the first.
+      pairs: pairs taken.
+    """
+
+    model: Any
+    params: Params
+    grads: Params
+    count: jax.Array
+    pairs: jax.Array
+
+
+def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
+    """A curvature from ``start(params) -> model``, ``learn(model, s, y, first) -> (model, taken)``
+    and ``operator(model, first, grads, free) -> Operator``, of the free parameters alone."""
+
+    def init(params: Params) -> Secant:
+        zeros = lambda: tree.accumulator(tree.zeros_like(params))
+        none = lambda: jnp.zeros((), jnp.int32)
+        return Secant(start(params), zeros(), zeros(), none(), none())
+
+    def update(grads, state: Secant, params, value_fn):
+        # On bounds ``grads`` has zeros, not differences; the pairs are of the whole gradient.
+        face = getattr(value_fn, "face", None)
+        free = None if face is None else face.free
+        here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
+        s = jax.tree.map(jnp.subtract, here, state.params)
+        y = jax.tree.map(jnp.subtract, g, state.grads)
+        model, taken = learn(state.model, s, y, state.pairs == 0)
+        taken = taken & (state.count > 0)
+        model = tree.where(taken, model, state.model)
+        pairs = state.pairs + jnp.where(taken, 1, 0).astype(jnp.int32)
+        new = Secant(model, here, g, state.count + 1, pairs)
+        return operator(model, pairs == 0, tree.accumulator(grads), free), new
+
+    return Curvature(init, update)
+
+
+def _eye(params: Params) -> jax.Array:
+    return jnp.eye(tree.size(params), dtype=tree.dtype(params))
+
+
+def _unit(grads: Params) -> jax.Array:
+    """The length of the very first step: one, along the gradient. Nothing is known yet."""
+    norm = tree.norm(grads)
+    return 1 / jnp.where(norm > 0, norm, 1)
+
+
+def _unit_vector(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The length of a vector, and the vector over it."""
+    size = tree.norm(x)
+    return size, x / jnp.where(size > 0, size, 1)
+
+
+def _pair(s: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """``s/‖s‖, y/‖y‖``, the cosine between them, and ``‖s‖/‖y‖``: no product leaves the range."""
+    short, s = _unit_vector(s)
+    steep, y = _unit_vector(y)
+    ratio = short / jnp.where(steep > 0, steep, 1)
+    return s, y, jnp.dot(s, y, precision=HIGHEST), jnp.where(steep > 0, ratio, 0)
+
+
+def _along(s: Params, y: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``sᵀy/‖y‖, ‖y‖`` (one where it is zero) ``, ‖s‖``: ``‖y‖²`` may leave the range."""
+    steep = tree.norm(y)
+    steep = jnp.where(steep > 0, steep, 1)
+    return tree.vdot(s, tree.scale(1 / steep, y)), steep, tree.norm(s)
+
+
+def _pairs_of(free: jax.Array) -> jax.Array:
+    return free[None, :] & free[:, None]
+
+
+def _inverse_among(free: jax.Array, inverse: jax.Array) -> jax.Array:
+    """``(B_FF)⁻¹ = H_FF − H_FA H_AA⁻¹ H_AF`` of ``B = H⁻¹``, zero elsewhere."""
+    eye = jnp.eye(free.size, dtype=inverse.dtype)
+    rest = jnp.where(_pairs_of(~free), inverse, eye)
+    across = jnp.where(~free[:, None] & free[None, :], inverse, 0)
+    low = jnp.linalg.cholesky(rest)
+    part = solve_triangular(low, across, lower=True)
+    return jnp.where(_pairs_of(free), inverse - jnp.matmul(part.T, part, precision=HIGHEST), 0)
+
+
+def _among(free: Params, pairs: Pairs) -> Pairs:
+    """The pairs' parts in the free parameters; those without positive curvature there left out."""
+    s, y = (
+        jax.tree.map(lambda m, x: jnp.where(m[None], x, 0), free, x) for x in (pairs.s, pairs.y)
+    )
+    along, steep, short = jax.vmap(_along)(s, y)
+    kept = (pairs.rho > 0) & (along > RELATIVE * short)
+    rho = jnp.where(kept, 1 / jnp.where(kept, along * steep, 1), 0)
+    last = jnp.max(jnp.where(kept, jnp.arange(kept.size), -1))
+    gamma = jnp.where(last >= 0, along[last] / steep[last], pairs.gamma)
+    return Pairs(s, y, rho.astype(pairs.rho.dtype), gamma.astype(pairs.gamma.dtype))
+
+
+def bfgs() -> Curvature:
+    """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
+
+    Positive definite as long as ``sᵀy > 0``, which a strong-Wolfe line search ensures; other pairs
+    are left out. Before the first pair ``H`` is rescaled to ``sᵀy/yᵀy`` (Nocedal and Wright 2006,
+    equations 6.17 and 6.20).
+    """
+
+    def learn(inverse, s, y, first):
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        scaled = jnp.where(first, cosine * ratio, 1) * inverse
+        hy = jnp.matmul(scaled, y, precision=HIGHEST)
+        yhy = jnp.dot(y, hy, precision=HIGHEST)
+        cross = jnp.outer(s, hy)
+        new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
+        return new, taken
+
+    def operator(inverse, first, grads, free):
+        inverse = jnp.where(first, _unit(grads), 1) * inverse
+        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
+
+    return _secant(_eye, learn, operator)
+
+
+def sr1() -> Curvature:
+    """``B⁺ = B + rrᵀ/(rᵀs)`` with ``r = y − Bs``: symmetric, rank one, free to be indefinite.
+
+    A pair is left out where ``|rᵀs| ≤ 1e-8 ‖r‖‖s‖`` (Nocedal and Wright 2006, equation 6.26). The
+    first matrix is scaled to ``yᵀy/sᵀy``, in magnitude.
+    """
+
+    def learn(matrix, s, y, first):
+        moved = jnp.any(ravel(s) != 0)
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        known = (cosine != 0) & (ratio > 0)
+        gamma = 1 / jnp.where(known, jnp.abs(cosine) * ratio, 1)
+        matrix = jnp.where(first, gamma, 1) * matrix
+        r = y / jnp.where(ratio > 0, ratio, 1) - jnp.matmul(matrix, s, precision=HIGHEST)
+        size, r = _unit_vector(r)
+        along = jnp.dot(r, s, precision=HIGHEST)
+        updates = jnp.abs(along) > RELATIVE
+        weight = jnp.where(updates, size / jnp.where(updates, along, 1), 0)
+        # Also a first pair that only sets the scale is taken: the scaled matrix is right along s.
+        return matrix + weight * jnp.outer(r, r), moved & (updates | first)
+
+    def operator(matrix, first, grads, free):
+        matrix = jnp.where(first, 1 / _unit(grads), 1) * matrix
+        return Matrix(matrix if free is None else jnp.where(_pairs_of(ravel(free) > 0), matrix, 0))
+
+    return _secant(_eye, learn, operator)
+
+
+def lbfgs(memory: int = 10) -> Curvature:
+    """BFGS from the last ``memory`` pairs alone, matrix-free (Nocedal 1980; Liu and Nocedal 1989).
+
+    Args:
+      memory: how many pairs; 2 × memory vectors are kept.
+    """
+
+    def start(params):
+        rows = lambda: jax.tree.map(
+            lambda x: jnp.zeros((memory, *x.shape), tree.accumulation_dtype(x.dtype)), params
+        )
+        dtype = tree.dtype(params)
+        return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
+
+    def learn(pairs: Pairs, s, y, first):
+        del first
+        along, steep, short = _along(s, y)
+        taken = along > RELATIVE * short
+        push = lambda rows, x: jnp.concatenate([rows[1:], x[None].astype(rows.dtype)])
+        return Pairs(
+            jax.tree.map(push, pairs.s, s),
+            jax.tree.map(push, pairs.y, y),
+            push(pairs.rho, 1 / jnp.where(taken, along * steep, 1)),
+            (along / steep).astype(pairs.gamma.dtype),
+        ), taken
+
+    def operator(pairs: Pairs, first, grads, free):
+        if free is not None:
+            pairs = _among(free, pairs)
+        gamma = jnp.where(first, _unit(grads).astype(pairs.gamma.dtype), pairs.gamma)
+        return LimitedMemory(pairs._replace(gamma=gamma))
+
+    return _secant(start, learn, operator)

@@ -1,0 +1,159 @@
+"""Curvature remembered: a running average of what samples tell, and what is derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.curvature._base import Curvature
+from secondorder.curvature._samples import Estimator
+from secondorder.curvature._structures import Now, Structure
+
+Steps = int | jax.Array  # from one time to the next
+
+
+class Drift(NamedTuple):
+    """When a frame is refreshed: once it is further than ``tolerance`` from its averages."""
+
+    tolerance: tree.Real
+    measure_every: Steps = 1
+
+
+def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
+    """Refresh what is derived from the averages once they have drifted from it, and not before.
+
+    Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``
+    and ``soap``. The largest over all factors F of all blocks of
+
+        ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
+        ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
+        ‖F P F − F‖ / ‖F‖               for a root, of which P is the power (``shampoo``)
+
+    is compared with the tolerance; all are renewed together, and at the first update. This costs
+    a few products of matrices for each factor, which is less than to renew it. An inverse is
+    measured where it is most wrong, and λ often moves by factors: there, tolerances are above 1.
+
+    Args:
+      tolerance: the drift that is still borne.
+      measure_every: updates from one measurement of the drift to the next.
+
+    Raises:
+      ValueError: a tolerance that is not positive.
+
+    Example:
+      >>> import secondorder as so
+      >>> adaptive = so.soap(refresh_every=so.curvature.drift(0.1, measure_every=10))
+
+    Source: Eschenhagen et al. (2025), section 4, for eigenbases.
+    """
+    if isinstance(tolerance, (int, float)) and not tolerance > 0:
+        raise ValueError(f"drift got tolerance={tolerance}; pass a positive number, such as 0.1.")
+    return Drift(tolerance, measure_every)
+
+
+class Running(NamedTuple):
+    """The memory of :func:`running`.
+
+    Attributes:
+      averages, frame: of the :class:`Structure`.
+      count: updates so far.
+      samples: how many of them took a sample.
+      key: of the random draws, one folded from it per update.
+    """
+
+    averages: Any
+    frame: Any
+    count: jax.Array
+    samples: jax.Array
+    key: jax.Array
+
+
+def running(
+    estimator: Estimator,
+    structure: Structure,
+    *,
+    decay: tree.Real,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 1,
+    debias: bool = True,
+    seed: int = 0,
+) -> Curvature:
+    """An exponential moving average of sampled curvature, in a structure.
+
+    Args:
+      estimator: the source of the samples, such as ``curvature.fisher_sample()``.
+      structure: how it is summarised, such as ``curvature.diagonal()``.
+      decay: of the average, per sample; 1 sums instead.
+      sample_every: updates from one sample to the next; the first update takes one.
+      refresh_every: updates from one computation of a structure's expensive part, such as an
+        eigenbasis, to the next; or ``curvature.drift(0.1)``, where the averages have moved away.
+      debias: whether the average is of the samples alone, or also of the zeros it starts from.
+      seed: of the random draws.
+
+    Raises:
+      ValueError: ``drift`` for a structure that does not know how far its frame is.
+
+    Example:
+      >>> import secondorder as so
+      >>> diagonal = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), decay=0.99)
+      >>> tx = so.scale_by_curvature(diagonal, so.solvers.apply_inverse(), so.trust.fixed(1e-3))
+    """
+
+    if (
+        isinstance(refresh_every, Drift)
+        and structure.refresh is not None
+        and structure.drift is None
+    ):
+        raise ValueError(
+            "running got refresh_every=drift(...), but the structure has no drift of its frame. "
+            "Pass a number of updates, or a structure with drift=."
+        )
+
+    def init(params: tree.Params) -> Running:
+        none = lambda: jnp.zeros((), jnp.int32)
+        return Running(*structure.init(params), none(), none(), jax.random.key(seed))
+
+    def update(grads, state: Running, params, value_fn, scale=0.0):
+        def learn(frame):
+            key = jax.random.fold_in(state.key, state.count)
+            sample = estimator.draw(grads, params, value_fn, key)
+            new = structure.measure(sample, frame)
+            return tree.running_mean(state.averages, new, decay, state.samples, debias)
+
+        def renewed():
+            first = state.count == 0
+            averages, frame = renew(grads, *before, Now(first, scale))
+            if structure.recount:  # what was counted in no frame yet is counted anew in the first
+                averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
+            return averages, frame
+
+        both = lambda: (learn(state.frame), state.samples + 1)
+        averages, samples = _at(
+            state.count, sample_every, both, lambda: (state.averages, state.samples)
+        )
+        before = after = averages, state.frame
+        renew: Any = structure.refresh
+        if renew is not None and isinstance(refresh_every, Drift):
+            measure: Any = structure.drift
+            tolerance, every = refresh_every
+            far = lambda: measure(grads, *before, scale) > tolerance
+            moved = _at(state.count, every, far, lambda: jnp.asarray(False))
+            after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
+        elif renew is not None:
+            after = _at(state.count, refresh_every, renewed, lambda: before)
+        seen = before if structure.behind else after
+        operator = structure.operator(grads, seen[0], seen[1])
+        return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
+
+    return Curvature(init, update, estimator.needs_value_fn, reads_scale=True)
+
+
+def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:
+    """``then()`` at each ``every``-th count from the first on; else ``otherwise()``, for free."""
+    if isinstance(every, int) and every == 1:
+        return then()
+    return jax.lax.cond(count % every == 0, then, otherwise)

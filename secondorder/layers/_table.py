@@ -1,0 +1,71 @@
+"""The report that a person reads: leaf, block, reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from secondorder import tree
+from secondorder.layers._instrument import read
+from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._objective import as_objective
+from secondorder.tree import Params
+
+
+class Row(NamedTuple):
+    """One leaf: its path, the kind and shape of its block, and why it is there."""
+
+    leaf: str
+    block: str
+    reason: str
+
+
+class LayerTable(tuple[Row, ...]):
+    """Rows of (leaf, block, reason), one per leaf; printed, a table."""
+
+    def __str__(self) -> str:
+        rows = [Row("leaf", "block", "reason"), *self]
+        wide = [max(len(row[i]) for row in rows) for i in range(2)]
+        line = lambda row: f"{row.leaf:<{wide[0]}}  {row.block:<{wide[1]}}  {row.reason}".rstrip()
+        return "\n".join(map(line, rows))
+
+
+def layer_table(objective: Callable, params: Params, strict: bool = False) -> LayerTable:
+    """What the layer-wise methods understand of a model: a row of (leaf, block, reason) per leaf.
+
+    Nothing is computed, so ``ShapeDtypeStruct``s do.
+
+    Args:
+      objective: by ``compose``, ``per_example`` or ``chunked``.
+      params: its parameters.
+      strict: whether leaves that are not understood raise.
+
+    Raises:
+      TypeError: a plain function instead of an objective, parameters that are not real arrays.
+      ValueError: with ``strict``, naming every leaf that is not understood, and why.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.ones((5, 3))
+      >>> f = so.compose(so.squared_error(jnp.zeros((5, 2))), lambda p: x @ p["w"] + p["b"] ** 2)
+      >>> table = so.layer_table(f, {"b": jnp.zeros(2), "w": jnp.zeros((3, 2))})
+      >>> [(row.leaf, row.block) for row in table]
+      [("['b']", 'fallback (1, 1, 2)'), ("['w']", 'dense (1, 3, 2)')]
+    """
+    tree.check_real(params)
+    if isinstance(objective, Chunked):
+        objective = objective.first()
+    layout = read(as_objective(objective, "layer_table").model, params)
+    where = {leaf: block for block in layout.blocks for leaf in block.leaves}
+    rows = []
+    for leaf, path in enumerate(layout.paths):
+        block = where[leaf]
+        rows.append(Row(path, f"{block.kind} {block.shape}", block.reason))
+    lost = [row for row in rows if row.block.startswith("fallback")]
+    if strict and lost:
+        told = "\n".join(f"  {row.leaf}: {row.reason}" for row in lost)
+        raise ValueError(
+            f"{len(lost)} of {len(rows)} leaves are in no layer that is understood:\n{told}\n"
+            "Write their uses as products with them, or leave strict=False."
+        )
+    return LayerTable(rows)

@@ -1,0 +1,1 @@
+"""Dense kernels: matrices and vectors, without parameters."""

@@ -1,0 +1,33 @@
+"""L-BFGS: BFGS from the last few pairs, matrix-free."""
+
+from __future__ import annotations
+
+import optax
+
+from secondorder import curvature
+from secondorder.solvers import apply_inverse
+from secondorder.stepsize import step_along
+from secondorder.transform import scale_by_curvature
+from secondorder.trust import fixed
+
+
+def lbfgs(
+    learning_rate: optax.ScalarOrSchedule | None = None, *, memory: int = 10
+) -> optax.GradientTransformationExtraArgs:
+    """``d = −α H g``, ``H`` from the last ``memory`` pairs: O(memory · n) arithmetic and memory.
+
+    Args:
+      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first
+        from the second step on.
+      memory: how many pairs are kept.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = lambda p: jnp.sum(jnp.cosh(p - 1.0))
+      >>> bool(so.minimize(f, jnp.zeros(1000), so.lbfgs()).success)
+      True
+
+    Source: Liu and Nocedal (1989); Nocedal and Wright (2006), algorithm 7.5.
+    """
+    direction = scale_by_curvature(curvature.lbfgs(memory), apply_inverse(), fixed())
+    return step_along(direction, learning_rate, first_guess="learnt")

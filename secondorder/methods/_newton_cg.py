@@ -1,0 +1,51 @@
+"""Newton-CG: Newton's method by products alone, in a trust region."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+
+from secondorder.curvature import exact
+from secondorder.operators import hessian
+from secondorder.solvers import Solver, steihaug
+from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import Trust, radius
+from secondorder.trust._policies import policy_of
+
+
+def newton_cg(
+    *,
+    trust: Trust | Real = jnp.inf,
+    max_cg_steps: int = 100,
+    solver: Solver | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """``d ≈ argmin g·d + ½ d·∇²f d`` over ``‖D d‖ ≤ Δ``, by truncated conjugate gradients.
+
+    Never forms the Hessian: a step costs a few products of about two gradients each, and memory
+    for a few dozen vectors, so n may be as large as a gradient allows. Negative curvature is
+    followed to the boundary; a step that does not decrease the objective is rejected and Δ shrinks.
+    ``D`` is one at first, and learns the units of the parameters from the products.
+
+    Args:
+      trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
+        units of ``‖D d‖``; infinity takes the length of the first step.
+      max_cg_steps: at most this many products a step.
+      solver: ``gltr()`` instead of Steihaug-Toint: it goes on along the boundary, and a rejected
+        step costs no products inside :func:`secondorder.minimize`, for more memory.
+
+    Raises:
+      ValueError: a trust policy that gives no radius.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = lambda p: jnp.sum(jnp.exp(p) - p)
+      >>> bool(so.minimize(f, jnp.ones(1000), so.newton_cg()).success)
+      True
+
+    Source: Steihaug (1983); Nocedal and Wright (2006), algorithms 4.1 and 7.2.
+    """
+    solver = steihaug(max_cg_steps) if solver is None else solver
+    return scale_by_curvature(
+        exact(hessian), solver, policy_of(trust, radius, "newton_cg", "radius")
+    )

@@ -1,0 +1,83 @@
+"""Shampoo: a Kronecker product of roots, one along each axis of a leaf."""
+
+from __future__ import annotations
+
+import optax
+
+from secondorder.curvature import (
+    axis_eigen,
+    axis_roots,
+    gradient,
+    running,
+)
+from secondorder.curvature._running import Drift, Steps
+from secondorder.operators import Axes
+from secondorder.solvers import apply_inverse, grafted
+from secondorder.stepsize import Mask, step_along
+from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import fixed
+
+ADAGRAD = optax.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
+
+
+def shampoo(
+    learning_rate: optax.ScalarOrSchedule = 0.1,
+    *,
+    b1: Real = 0.9,
+    b2: Real = 1.0,
+    eps: Real = 1e-6,
+    graft: optax.GradientTransformation | None = ADAGRAD,
+    block_size: int | None = 1024,
+    sample_every: Steps = 1,
+    refresh_every: Steps | Drift = 10,
+    eigen: bool = False,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
+) -> optax.GradientTransformationExtraArgs:
+    """``D = −α L^(-1/4) G R^(-1/4)``, ``L = εI + Σ G Gᵀ`` and ``R = εI + Σ Gᵀ G``.
+
+    A leaf of k axes takes roots of order 2k, a vector its diagonal. Needs gradients alone:
+    ``value_fn`` may be left out.
+
+    Args:
+      learning_rate: α or a schedule.
+      b1: decay of the averaged steps, of the direction's and of the graft's; not corrected.
+      b2: decay of the matrices; 1, as at first published, sums.
+      eps: ε.
+      graft: what gives each leaf the length of its step: AdaGrad, any other Optax transformation,
+        or ``None`` for Shampoo's own length.
+      block_size: longer axes are cut into blocks, each with matrices of its own.
+      sample_every: steps from one addition to the matrices to the next.
+      refresh_every: steps from one computation of the roots to the next; or
+        ``curvature.drift(0.1)``, for new ones where they are needed.
+      eigen: instead of roots, keep eigenvectors, whose eigenvalues are up to date at every step.
+      weight_decay: decoupled: the parameters shrink by α times it a step.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> opt, w = so.shampoo(0.1), jnp.ones((2, 3))
+      >>> updates, state = opt.update(w, opt.init(w), w)  # w is the gradient of ½‖w‖²
+      >>> bool(jnp.all(w + updates < w))
+      True
+
+    Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020), algorithm I.
+    """
+    structure = (axis_eigen if eigen else axis_roots)(eps, Axes(block_size))
+    curvature = running(
+        gradient(),
+        structure,
+        decay=b2,
+        sample_every=sample_every,
+        refresh_every=refresh_every,
+        debias=False,
+    )
+    direction = scale_by_curvature(curvature, grafted(apply_inverse(), graft, b1), fixed())
+    return step_along(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+    )

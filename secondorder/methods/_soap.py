@@ -1,0 +1,62 @@
+"""SOAP: Adam in the eigenbasis of Shampoo."""
+
+from __future__ import annotations
+
+import optax
+
+from secondorder.curvature import axis_basis, gradient, running
+from secondorder.curvature._running import Drift, Steps
+from secondorder.operators import Axes
+from secondorder.solvers import apply_inverse, momentum
+from secondorder.stepsize import Mask, step_along
+from secondorder.transform import scale_by_curvature
+from secondorder.tree import Real
+from secondorder.trust import fixed
+
+
+def soap(
+    learning_rate: optax.ScalarOrSchedule = 3e-3,
+    *,
+    b1: Real = 0.95,
+    b2: Real = 0.95,
+    eps: Real = 1e-8,
+    refresh_every: Steps | Drift = 10,
+    max_precond_dim: int = 10000,
+    weight_decay: Real | None = None,
+    weight_decay_mask: Mask = None,
+) -> optax.GradientTransformationExtraArgs:
+    """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
+
+    ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``. The second moment is counted in
+    them at every step. The first step, before there are any, is Adam's. Needs gradients alone:
+    ``value_fn`` may be left out.
+
+    Args:
+      learning_rate: α or a schedule.
+      b1, b2: decays of the first and second moment; ``b2`` also of the matrices.
+      eps: ε.
+      refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
+        for a new one where it is needed.
+      max_precond_dim: longer axes are left as they are; vectors are, too.
+      weight_decay: decoupled: the parameters shrink by α times it a step.
+      weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
+        function of the parameters that returns one; ``None`` for all.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> opt, w = so.soap(0.1), jnp.ones((2, 3))
+      >>> updates, state = opt.update(w, opt.init(w), w)  # w is the gradient of ½‖w‖²
+      >>> float((w + updates)[0, 0])
+      0.9
+
+    Source: Vyas et al. (2024), algorithms 3 and 4.
+    """
+    structure = axis_basis(Axes(max_size=max_precond_dim))
+    curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
+    direction = scale_by_curvature(curvature, momentum(apply_inverse(), b1), fixed(eps))
+    return step_along(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+    )

@@ -1,0 +1,153 @@
+"""Symmetric maps on the space of parameters, and their algebra."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators._dense import matrix_of_products, ravel
+from secondorder.tree import Params, Scalar
+
+
+class Operator:
+    """A symmetric linear map ``B``: ``params → params``, known by its products.
+
+    ``mv(v)`` is ``B v``; ``A + B``, ``c * B`` and ``B.damped(λ)``, which is ``B + λ I``, are
+    operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and
+    shapes of the parameters, in any float dtype: a product is computed in the parameters' dtype and
+    returned in that of ``v``.
+    """
+
+    __array_ufunc__ = None  # so that NumPy's `array * B` is refused, not spread over the array
+
+    def mv(self, v: Params) -> Params:
+        """``B v``."""
+        raise TypeError(f"{type(self).__name__} defines no product mv(v).")
+
+    def gram(self, *vectors: Params) -> jax.Array:
+        """``vᵢ · B vⱼ`` for all pairs, ``(k, k)``: ``B`` as it is within their span."""
+        images = [self.mv(v) for v in vectors]
+        rows = [jnp.stack([tree.vdot(v, image) for image in images]) for v in vectors]
+        matrix = jnp.stack(rows)
+        return 0.5 * (matrix + matrix.T)
+
+    def matrix(self, like: Params) -> jax.Array:
+        """The matrix of ``B``; structured operators know it without a product per column."""
+        return matrix_of_products(self.mv, like)
+
+    def __add__(self, other: Operator) -> Operator:
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return Sum(self, other)
+
+    def __mul__(self, factor: Scalar) -> Operator:
+        if not isinstance(factor, (int, float)) and getattr(factor, "shape", None) != ():
+            return NotImplemented
+        return Scaled(factor, self)
+
+    __rmul__ = __mul__
+
+    def damped(self, damping: Scalar) -> Operator:
+        """``B + λ I``."""
+        return self + damping * Identity()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function(Operator):
+    """The operator of a product function, linear in its argument, with the dtype it works in."""
+
+    product: Callable[[Params], Params]
+    like: Params
+
+    def mv(self, v: Params) -> Params:
+        tree.check_match(v, self.like, "the vector v", "the operator's parameters")
+        return tree.cast(self.product(tree.cast(v, self.like)), v)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum(Operator):
+    """``A + B``."""
+
+    left: Operator
+    right: Operator
+
+    def mv(self, v: Params) -> Params:
+        return tree.add(self.left.mv(v), self.right.mv(v))
+
+    def matrix(self, like: Params) -> jax.Array:
+        return self.left.matrix(like) + self.right.matrix(like)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(Operator):
+    """``c B``."""
+
+    factor: Scalar
+    base: Operator
+
+    def mv(self, v: Params) -> Params:
+        return tree.scale(self.factor, self.base.mv(v))
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.asarray(self.factor) * self.base.matrix(like)
+
+
+class Identity(Operator):
+    """``I``."""
+
+    def mv(self, v: Params) -> Params:
+        return v
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.eye(tree.size(like), dtype=tree.dtype(like))
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``v / (1 + λ)``."""
+        return tree.scale(1 / (1 + damping), v)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagonal(Operator):
+    """``diag(entries)``, entries shaped like the parameters."""
+
+    entries: Params
+
+    def mv(self, v: Params) -> Params:
+        tree.check_match(v, self.entries, "the vector v", "the operator's diagonal")
+        return tree.cast(jax.tree.map(jnp.multiply, self.entries, v), v)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jnp.diag(ravel(self.entries))
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``vᵢ / (|entriesᵢ| + λ)``, the denominator floored at rounding level of the largest."""
+        size = jax.tree.map(lambda d: jnp.abs(d) + damping, tree.accumulator(self.entries))
+        peak = tree.max_abs(size)
+        floor = jnp.finfo(peak.dtype).eps * jnp.where(peak > 0, peak, 1)
+        floored = jax.tree.map(lambda d: jnp.maximum(d, floor.astype(d.dtype)), size)
+        return jax.tree.map(lambda x, d: (x / d).astype(x.dtype), v, floored)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Preconditioned(Operator):
+    """``B`` known exactly through its products, approximately through its inverse."""
+
+    base: Operator
+    approximation: Operator
+
+    def mv(self, v: Params) -> Params:
+        return self.base.mv(v)
+
+    def gram(self, *vectors: Params) -> jax.Array:
+        return self.base.gram(*vectors)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return self.base.matrix(like)
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``≈ (B + λ I)⁻¹ v``."""
+        return self.approximation.solve(v, damping)  # pyright: ignore[reportAttributeAccessIssue]

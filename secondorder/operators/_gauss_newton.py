@@ -1,0 +1,315 @@
+"""``Jᵀ M J``: a curvature of the outputs pulled back through the model to the parameters.
+
+With ``M`` the loss's own curvature it is the Gauss-Newton matrix; with ``M`` the outer products of
+sampled per-example scores it is the (Monte Carlo) Fisher; of the actual per-example gradients, the
+empirical Fisher. ``M = S Sᵀ`` always has a root, so ``B = RᵀR`` with ``R = Sᵀ J``, which is what a
+least-squares solver wants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, Protocol, overload
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import losses, tree
+from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._objective import Objective, as_objective
+from secondorder.operators._base import Operator
+from secondorder.operators._chunks import Chunks
+from secondorder.operators._dense import ravel
+from secondorder.operators._jacobian import Jacobian, linearize
+from secondorder.tree import Params
+
+
+class Middle(Protocol):
+    """``M`` on the outputs: a product, the transpose of a root, and maybe a residual."""
+
+    def mv(self, u: Any) -> Any: ...
+
+    def root_transpose(self, u: Any) -> Any: ...
+
+    def residual(self) -> Any | None:
+        """The ``r`` with ``S r`` the gradient with respect to the outputs; ``None`` if unknown."""
+
+    @property
+    def least_squares(self) -> bool:
+        """Whether ``½‖r‖²`` is what is minimised, so that angles to ``r`` measure optimality."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossCurvature:
+    """``M = ∇²ℓ(z)``."""
+
+    loss: losses.Loss
+    outputs: Any
+
+    def mv(self, u: Any) -> Any:
+        return self.loss.curvature(self.outputs, u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self.loss.root_transpose(self.outputs, u)
+
+    def residual(self) -> Any:
+        return self.loss.residual(self.outputs)
+
+    @property
+    def least_squares(self) -> bool:
+        return self.loss.least_squares
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OuterProducts:
+    """``M = blockdiagₙ (1/S) Σₛ vₛₙ vₛₙᵀ``: scores ``v`` with a leading axis of S samples.
+
+    Blocks belong to single examples: the product between scores of different examples has
+    expectation zero, so it is left out rather than averaged out.
+    """
+
+    scores: Any
+    loss: losses.Loss
+
+    def _coefficients(self, u: Any) -> Any:
+        """``vₛₙ · uₙ`` for every sample and example, summed over the leaves of the outputs."""
+
+        def of_leaf(v, x):
+            axes = tuple(range(1 + self.loss.example_axes(x), v.ndim))
+            return jnp.sum(v * x[None].astype(v.dtype), axis=axes)
+
+        leaves = jax.tree.leaves(jax.tree.map(of_leaf, self.scores, u))
+        count = jax.tree.leaves(self.scores)[0].shape[0]
+        return sum(leaves) / math.sqrt(count)
+
+    def mv(self, u: Any) -> Any:
+        c = self._coefficients(u)
+        count = c.shape[0]
+
+        def of_leaf(v, x):
+            wide = c.reshape(c.shape + (1,) * (v.ndim - c.ndim))
+            return (jnp.sum(wide * v, axis=0) / math.sqrt(count)).astype(x.dtype)
+
+        return jax.tree.map(of_leaf, self.scores, u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._coefficients(u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """The outer products of a total of losses, term by term: each has examples of its own."""
+
+    blocks: tuple[OuterProducts | Blocks, ...]
+    loss: losses.Total
+
+    def _each(self, name: str, u: Any) -> Any:
+        pairs = zip(self.blocks, self.loss.split(u), strict=True)
+        return self.loss.join([getattr(block, name)(x) for block, x in pairs], u)
+
+    def mv(self, u: Any) -> Any:
+        return self._each("mv", u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._each("root_transpose", u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+def _outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:
+    if isinstance(loss, losses.Total):
+        parts = zip(loss.split(scores), loss.terms, loss.split(outputs), strict=True)
+        return Blocks(tuple(_outer_products(*part) for part in parts), loss)
+    losses.count_examples(outputs)
+    return OuterProducts(scores, loss)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussNewton(Operator):
+    """``B = Jᵀ M J`` as an operator on the parameters."""
+
+    jacobian: Jacobian
+    middle: Middle
+
+    def mv(self, v: Params) -> Params:
+        params = self.jacobian.params
+        tree.check_match(v, params, "the vector v", "the operator's parameters")
+        through = self.middle.mv(self.jacobian.mv(tree.cast(v, params)))
+        return tree.cast(self.jacobian.mvt(through), v)
+
+    def gram(self, *vectors: Params) -> jax.Array:
+        """``J vᵢ · M J vⱼ``: tangents alone, which is half of the products."""
+        params = self.jacobian.params
+        images = [self.jacobian.mv(tree.cast(v, params)) for v in vectors]
+        bent = [self.middle.mv(u) for u in images]
+        matrix = jnp.stack([jnp.stack([tree.vdot(u, w) for w in bent]) for u in images])
+        return 0.5 * (matrix + matrix.T)
+
+    def _columns(self) -> Any:
+        # XLA on CPUs (JAX 0.10.2) errs where it fuses float32 sums over outputs with the columns.
+        return jax.lax.optimization_barrier(self.jacobian.dense())
+
+    def matrix(self, like: Params) -> jax.Array:
+        # Not cached: an array kept from within one jit or cond would escape into the next.
+        columns = self._columns()
+        middle = jax.vmap(self.middle.mv, in_axes=-1, out_axes=-1)(columns)
+        return _contract(_rows(columns), _rows(middle))
+
+    def factor(self) -> jax.Array:
+        """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``.
+
+        A plain loss that is not convex has it for the upward part of ``M`` (``losses.AnyLoss``).
+        """
+        columns = self._columns()
+        return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
+
+    def derivative_along(self, *path: Params) -> jax.Array:
+        """``Sᵀ`` times the outputs' next derivative along a path: ``(k,)``."""
+        return ravel(self.middle.root_transpose(self.jacobian.derivative_along(*path)))
+
+    def residual(self) -> jax.Array | None:
+        """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""
+        r = self.middle.residual()
+        return None if r is None else ravel(r)
+
+
+def _rows(columns: Any) -> jax.Array:
+    """Outputs-tree of ``(*shape, n)`` as a matrix ``(m, n)``."""
+    return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in jax.tree.leaves(columns)])
+
+
+def _contract(a: jax.Array, b: jax.Array) -> jax.Array:
+    product = jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST)
+    return 0.5 * (product + product.T)
+
+
+@overload
+def ggn(objective: Objective, params: Params) -> GaussNewton: ...
+@overload
+def ggn(objective: Chunked, params: Params) -> Chunks: ...
+def ggn(objective: Objective | Chunked, params: Params) -> Operator:
+    """The generalised Gauss-Newton matrix ``Jᵀ ∇²ℓ(z) J`` at ``params``, as an operator.
+
+    ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a
+    likelihood loss of natural parameters it is the Fisher matrix (Schraudolph 2002; Martens 2020).
+    Scaling (mean or sum over examples) is the loss's. It is positive semi-definite, unless the loss
+    is a plain function that is not convex: then products are of ``∇²ℓ`` as it is.
+
+    Raises:
+      TypeError: a plain function instead of an objective; integer or complex parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> B = so.ggn(so.sum_of_squares(lambda p: jnp.stack([p[0], 2 * p[1]])), jnp.ones(2))
+      >>> B.mv(jnp.ones(2)).tolist()
+      [1.0, 4.0]
+    """
+    if isinstance(objective, Chunked):
+        return Chunks(objective, params, lambda part, k: ggn(part, params))
+    objective = as_objective(objective, "ggn")
+    at = linearize(objective.model, params)
+    return GaussNewton(at, LossCurvature(losses.as_loss(objective.loss), at.outputs))
+
+
+def ggnvp(objective: Objective | Chunked, params: Params, v: Params) -> Params:
+    """The Gauss-Newton-vector product ``Jᵀ ∇²ℓ(z) J v``; about one and a half gradients.
+
+    Raises:
+      TypeError: a plain function instead of an objective; integer or complex parameters.
+      ValueError: ``v`` has another structure or other shapes than ``params``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.sum_of_squares(lambda p: jnp.stack([p[0], 2 * p[1]]))
+      >>> so.ggnvp(f, jnp.ones(2), jnp.ones(2)).tolist()
+      [1.0, 4.0]
+    """
+    return ggn(objective, params).mv(v)
+
+
+def fisher(
+    objective: Objective | Chunked,
+    params: Params,
+    key: jax.Array | None = None,
+    samples: int = 1,
+) -> Operator:
+    """The Fisher matrix ``Jᵀ E[s sᵀ] J``, ``s`` the scores of targets drawn *from the model*.
+
+    Args:
+      objective: its loss must be a negative log-likelihood of the library (``squared_error``,
+        ``softmax_cross_entropy``, ``sigmoid_cross_entropy``, ``poisson``).
+      params: where.
+      key: ``None`` takes the expectation exactly; for these losses that equals :func:`ggn`. With a
+        key, ``samples`` targets per example are drawn once, so the operator stays linear.
+      samples: how many draws to average.
+
+    Raises:
+      TypeError: a loss that is no likelihood, or a plain function instead of an objective.
+      ValueError: ``samples`` below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> x = jnp.array([1.0, 2.0])
+      >>> f = so.compose(so.squared_error(jnp.zeros(2)), lambda p: p * x)
+      >>> float(so.fisher(f, jnp.array(1.0)).mv(jnp.array(1.0)))
+      2.5
+    """
+    if samples < 1:
+        raise ValueError(f"fisher got samples={samples}; pass a positive integer.")
+    if isinstance(objective, Chunked):
+        own = lambda k: None if key is None else jax.random.fold_in(key, k)
+        return Chunks(objective, params, lambda part, k: fisher(part, params, own(k), samples))
+    objective = as_objective(objective, "fisher")
+    at = linearize(objective.model, params)
+    loss = losses.as_loss(objective.loss)
+    draw = functools.partial(loss.sample, outputs=at.outputs)
+    jax.eval_shape(draw, jax.random.key(0))  # refuses a loss without targets, for free
+    if key is None:
+        return GaussNewton(at, LossCurvature(loss, at.outputs))
+    # A key is folded per sample, so that more samples extend the draw instead of replacing it.
+    scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
+    return GaussNewton(at, _outer_products(scores, loss, at.outputs))
+
+
+def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator:
+    """``w Σₙ gₙ gₙᵀ``: outer products of the per-example gradients ``gₙ`` of the actual loss.
+
+    ``w`` is ``1/N`` for a loss that is a mean over N examples, 1 for a sum. It is *not* the Fisher
+    matrix: its targets are the data, and far from a good fit it measures noise, not curvature
+    (Kunstner, Balles and Hennig 2019).
+
+    Raises:
+      TypeError: a loss whose terms for single examples are unknown, or a plain function.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.squared_error(jnp.array([1.0, 0.0])), lambda p: p * jnp.ones(2))
+      >>> float(so.empirical_fisher(f, jnp.array(0.0)).mv(jnp.array(1.0)))
+      0.5
+    """
+    if isinstance(objective, Chunked):
+        return Chunks(objective, params, lambda part, k: empirical_fisher(part, params))
+    objective = as_objective(objective, "empirical_fisher")
+    at = linearize(objective.model, params)
+    loss = losses.as_loss(objective.loss)
+    # ∂f/∂z holds w·sₙ; the score that makes E[v vᵀ] the matrix is √w·sₙ.
+    root_w = math.sqrt(loss.weight(at.outputs))
+    losses.count_examples(at.outputs)
+    slope = jax.grad(loss)(tree.accumulator(at.outputs))
+    scores = jax.tree.map(lambda s: (s / root_w)[None], slope)
+    return GaussNewton(at, OuterProducts(scores, loss))

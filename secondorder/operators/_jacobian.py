@@ -1,0 +1,309 @@
+"""The Jacobian: all first derivatives of a vector function, dense or as products from both sides.
+
+A column costs one forward pass (``J e``), a row one backward pass (``Jᵀ e``), so the shape decides
+the mode: with n inputs and m outputs, ``forward`` where ``n ≤ m``, else ``reverse``. The measured
+crossover is printed by ``python -m experiments bench jacobian``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import checks, tree
+from secondorder.objectives._objective import (
+    BatchedModel,
+    InParts,
+    Known,
+    Opened,
+)
+from secondorder.operators._dense import join, over_basis, ravel
+from secondorder.operators._modes import (
+    REFUSED,
+    derivable,
+    linearized,
+    runs,
+    transposes,
+)
+from secondorder.tree import Params
+
+MODES = ("auto", "forward", "reverse")
+
+
+def cheaper_mode(inputs: int, outputs: int) -> str:
+    """``forward`` (one pass per input) or ``reverse`` (one per output), whichever needs fewer."""
+    return "forward" if inputs <= outputs else "reverse"
+
+
+def jacobian(
+    fn: Callable[[Params], Any],
+    params: Params,
+    *,
+    mode: str = "auto",
+    chunk_size: int | None = None,
+) -> Any:
+    """All first derivatives ``∂ fn(params)ᵢ / ∂ paramsⱼ``, dense.
+
+    Args:
+      fn: maps a pytree of arrays to a pytree of arrays. The model of a
+        :func:`secondorder.per_example` objective is differentiated one example at a time, which
+        costs a pass per output *component* instead of one per row.
+      params: pytree of floating-point arrays.
+      mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
+        ``"auto"``: forward where ``n ≤ m`` (for one example of a ``per_example`` model: where n is
+        at most its number of output components), and the other where ``fn`` has one mode alone.
+      chunk_size: how many columns or rows (for a ``per_example`` model: examples) to differentiate
+        at a time. The intermediate values of that many passes live at once; ``None`` takes all.
+
+    Returns:
+      The outputs' tree; each leaf a tree like ``params`` of arrays of shape
+      ``(*output.shape, *param.shape)``, as ``jax.jacrev`` returns it; complex for complex outputs.
+
+    Raises:
+      ValueError: an unknown mode or a chunk size below 1.
+      TypeError: integer or complex parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.jacobian(lambda p: jnp.stack([p[0] * p[1], p[0]]), jnp.array([2.0, 3.0])).tolist()
+      [[3.0, 2.0], [1.0, 0.0]]
+    """
+    if mode not in MODES:
+        raise ValueError(f"jacobian got mode={mode!r}; pass one of {', '.join(map(repr, MODES))}.")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"jacobian got chunk_size={chunk_size}; pass a positive integer or None.")
+    tree.check_real(params)
+    fn = fn if isinstance(fn, BatchedModel) else checks.arrays(fn, "jacobian", "function")
+    if isinstance(fn, BatchedModel):
+
+        def of_example(example):
+            return jacobian(lambda p: fn.model(p, example), params, mode=mode)
+
+        if chunk_size is None:
+            return jax.vmap(of_example)(fn.examples)
+        return jax.lax.map(of_example, fn.examples, batch_size=chunk_size)
+    split = lambda p: tree.parts(fn(p))
+    if mode == "auto":
+        mode = _suitable_mode(split, params)
+    if chunk_size is not None:
+        return _whole(_chunked(split, params, mode, chunk_size))
+    try:
+        return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
+    except NotImplementedError:  # a callback without a rule for vmap
+        return _whole(_chunked(split, params, mode, 1))
+
+
+def _suitable_mode(fn: Callable, params: Params) -> str:
+    """The cheaper mode, or where ``fn`` does not have it, the other."""
+    outputs, product = linearized(fn, params)
+    mode = cheaper_mode(tree.size(params), tree.size(outputs))
+    if mode == "forward" and not runs(product, params):
+        return "reverse"
+    if mode == "reverse" and not transposes(jax.linear_transpose(product, params), outputs):
+        return "forward"
+    return mode
+
+
+def _whole(jacobian: Any) -> Any:
+    """The Jacobian of complex outputs, from those of their parts."""
+    is_parts = lambda x: isinstance(x, tree.Parts)
+
+    def join(z: Any) -> Any:
+        return jax.tree.map(jax.lax.complex, z.real, z.imag) if is_parts(z) else z
+
+    return jax.tree.map(join, jacobian, is_leaf=is_parts)
+
+
+def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
+    at = linearize(fn, params)
+    if mode == "reverse":  # rows: (m, *param.shape) in each leaf of params
+        rows = over_basis(at.mvt, at.outputs, chunk_size)
+        return jax.tree.map(
+            lambda out, start: jax.tree.map(
+                lambda r: r[start : start + out.size].reshape(*out.shape, *r.shape[1:]), rows
+            ),
+            at.outputs,
+            _offsets(at.outputs),
+        )
+    columns = over_basis(at.mv, params, chunk_size)  # (n, *output.shape) in each leaf
+
+    def split(column):
+        moved = jnp.moveaxis(column, 0, -1)
+        return jax.tree.map(
+            lambda p, start: moved[..., start : start + jnp.size(p)].reshape(
+                *moved.shape[:-1], *jnp.shape(p)
+            ),
+            params,
+            _offsets(params),
+        )
+
+    return jax.tree.map(split, columns)
+
+
+def _offsets(like: Any) -> Any:
+    """Where each leaf starts in the joined vector."""
+    leaves, structure = jax.tree.flatten(like)
+    starts = [tree.size(leaves[:i]) for i in range(len(leaves))]
+    return jax.tree.unflatten(structure, starts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Jacobian:
+    """``J`` of a function at a point, linearised once: ``mv(v) = J v`` and ``mvt(u) = Jᵀ u``.
+
+    Attributes:
+      fn, params: the function and the point.
+      outputs: ``fn(params)``, complex ones as their parts.
+      mv: ``params``-shaped ``v`` ↦ outputs-shaped ``J v``.
+      pull: outputs-shaped ``u`` ↦ ``(Jᵀ u,)``. It is made where ``mv`` is: one that is made within
+        a loop or a branch would carry what belongs there outside.
+      known: ``J`` itself as :meth:`dense` returns it, where it is at hand.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> J = so.operators.linearize(lambda p: p**2, jnp.array([1.0, 3.0]))
+      >>> J.mv(jnp.ones(2)).tolist(), J.mvt(jnp.array([1.0, 0.0])).tolist()
+      ([2.0, 6.0], [2.0, 0.0])
+    """
+
+    fn: Callable[[Params], Any]
+    params: Params
+    outputs: Any
+    mv: Callable[[Params], Any]
+    pull: Callable[[Any], tuple[Params]]
+    known: Any = None
+
+    def mvt(self, u: Any) -> Params:
+        """``Jᵀ u``, in the dtype of the parameters."""
+        (product,) = self.pull(tree.cast(u, self.outputs))
+        return product
+
+    def bends(self, order: int) -> bool:
+        """Whether the outputs have that many derivatives along a line."""
+
+        def along(v: Params) -> Any:
+            return self.derivative_along(*[v] * (order - 1))
+
+        try:  # under vmap, where a rule that is missing is found missing at once
+            jax.eval_shape(jax.vmap(along), jax.tree.map(lambda x: x[None], self.params))
+        except REFUSED:
+            return False
+        return True
+
+    def second_derivative(self, v: Params) -> Any:
+        """``z″ = d²/dt² fn(params + t v)`` at t = 0, of the outputs' shapes: two forward passes."""
+        along = tree.cast(v, self.params)
+        slope = lambda p: jax.jvp(self.fn, (p,), (along,))[1]
+        return jax.jvp(slope, (self.params,), (along,))[1]
+
+    def derivative_along(self, *path: Params) -> Any:
+        """The derivative of the outputs, of one order more than the path has terms, at t = 0.
+
+        The path is ``params + t x₁ + ½ t² x₂ + ⅙ t³ x₃ + ...``; each order is a forward pass.
+        """
+        if len(path) == 1:
+            return self.second_derivative(*path)
+        terms = [tree.cast(x, self.params) for x in path]
+
+        def at(t: jax.Array) -> Any:
+            point, factor = self.params, jnp.ones_like(t)
+            for order, x in enumerate(terms, 1):
+                factor = factor * t / order
+                point = jax.tree.map(lambda p, x, f=factor: p + f.astype(p.dtype) * x, point, x)
+            return self.fn(point)
+
+        def slope(fn: Callable) -> Callable:
+            return lambda t: jax.jvp(fn, (t,), (jnp.ones_like(t),))[1]
+
+        for _ in range(len(terms) + 1):
+            at = slope(at)
+        return at(jnp.zeros((), tree.dtype(self.params)))
+
+    @property
+    def mode(self) -> str:
+        """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""
+        return cheaper_mode(*self._counts)
+
+    @property
+    def passes(self) -> int:
+        """Passes of a dense Jacobian: columns forward, rows (of one example) in reverse."""
+        return min(self._counts)
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """Inputs, and outputs: of one example where the model is known to be batched."""
+        inputs, outputs = tree.size(self.params), tree.size(self.outputs)
+        if isinstance(self.fn, BatchedModel):
+            outputs //= max(jax.tree.leaves(self.fn.examples)[0].shape[0], 1)
+        return inputs, outputs
+
+    def dense(self) -> Any:
+        """``J`` as the outputs' tree of arrays ``(*output.shape, n)``, in at least float32."""
+        if self.known is not None:
+            return self.known
+        if isinstance(self.fn, BatchedModel):
+            fn, params = self.fn, self.params
+            one = lambda example: linearize(lambda p: fn.model(p, example), params).dense()
+            return jax.vmap(one)(fn.examples)
+        if self.mode == "forward":
+            columns = over_basis(self.mv, self.params)
+            return tree.accumulator(jax.tree.map(lambda c: jnp.moveaxis(c, 0, -1), columns))
+        rows = join(over_basis(self.mvt, self.outputs), 1)
+        return jax.tree.map(
+            lambda out, start: rows[start : start + out.size].reshape(*out.shape, -1),
+            self.outputs,
+            _offsets(self.outputs),
+        )
+
+
+def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
+    """The :class:`Jacobian` of ``fn`` at ``params``: one forward pass now, products later.
+
+    XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop
+    driven from the host; linearising here, once, serves both. Where ``fn`` has derivatives of one
+    mode alone, the other is made of it (``operators/_modes.py``).
+
+    Raises:
+      TypeError: integer or complex parameters, or a function without derivatives.
+    """
+    tree.check_real(params)
+    if isinstance(fn, Known):
+        if fn.is_at(params):
+            return _tabulated(fn)
+        fn = fn.model
+    fn = fn if isinstance(fn, InParts | Opened | BatchedModel) else InParts(fn)
+    at = _linearized(fn, params)
+    seen = isinstance(fn.model if isinstance(fn, BatchedModel) else fn, Opened)
+    if seen or (runs(at.mv, params) and transposes(at.pull, at.outputs)):
+        return at
+    return _linearized(both_modes(fn, params), params)
+
+
+def both_modes(model: Callable, params: Params) -> Callable:
+    """``model`` with derivatives in both modes, still knowing its examples apart."""
+    if not isinstance(model, BatchedModel):
+        return derivable(model, params)
+    first = jax.tree.map(lambda x: x[0], model.examples)
+    return dataclasses.replace(model, model=derivable(model.model, params, first))
+
+
+def _linearized(fn: Callable, params: Params) -> Jacobian:
+    outputs, mv = linearized(checks.arrays(fn, "A Jacobian"), params)
+    return Jacobian(fn, params, outputs, mv, jax.linear_transpose(mv, params))
+
+
+def _tabulated(fn: Known) -> Jacobian:
+    """The Jacobian whose columns are at hand: its products differentiate nothing."""
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+    def mv(v: Params) -> Any:
+        flat = ravel(v)
+        return jax.tree.map(lambda c, z: product(c, flat).astype(z.dtype), fn.columns, fn.outputs)
+
+    pull = jax.linear_transpose(mv, fn.params)
+    return Jacobian(fn.model, fn.params, fn.outputs, mv, pull, fn.columns)

@@ -1,0 +1,251 @@
+"""Kronecker products, block by block: ``B = ⊕ₖ F₁ ⊗ F₂`` for the layers of a network.
+
+A block joins the leaves of a layer to an array ``(S, a, b)``: S independent linear maps of a inputs
+and b outputs, stacked. Its factors are the second moments of what goes in, ``A (S, a, a)``, and of
+what the objective says to what comes out, ``G (S, b, b)``, so that on the block
+
+    B v = A v G,        (B + λ I)⁻¹ v ≈ (A + π √λ I)⁻¹ v (G + √λ/π I)⁻¹
+
+with ``π² = (tr A/a) / (tr G/b)``, separately for each of the stack. A factor that is diagonal
+is kept as its diagonal, ``(S, a)``. Any number of factors will do: a leaf that belongs to no layer
+has one for each axis, ``(S, d₁, …, d_r)``, and ``λ^(1/r)`` is split by the geometric mean of their
+traces.
+
+Source: Martens and Grosse (2015), sections 3 and 6.3; George et al. (2018) for the eigenvalues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators._axes import along_axis, one_by_one
+from secondorder.operators._base import Operator
+from secondorder.tree import Params, Scalar
+
+HIGHEST = jax.lax.Precision.HIGHEST
+Factors = tuple[jax.Array, ...]  # one (S, d, d) or (S, d) per axis
+
+
+class Block(Protocol):
+    """Leaves that are one array of Kronecker structure."""
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Their indices in ``jax.tree.leaves(params)``."""
+        ...
+
+    def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """The leaves of the block, in its order, as one array ``(S, d₁, …, d_r)``."""
+        ...
+
+    def split(self, array: jax.Array) -> list[jax.Array]:
+        """The leaves from that array."""
+        ...
+
+
+def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
+    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, and ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
+    for axis, factor in enumerate(factors, start=1):
+        if factor.ndim == 2:
+            x = x * _spread(factor, axis, x.ndim)
+        else:
+            x = along_axis(factor, x, axis)
+    return x
+
+
+def _spread(vector: jax.Array, axis: int, ndim: int) -> jax.Array:
+    """``(S, d)`` shaped to broadcast along one axis."""
+    return jnp.expand_dims(vector, tuple(i for i in range(1, ndim) if i != axis))
+
+
+def transposed(factors: Factors) -> Factors:
+    """``Fᵢᵀ`` for each axis."""
+    return tuple(f if f.ndim == 2 else f.mT for f in factors)
+
+
+def outer(vectors: Sequence[jax.Array]) -> jax.Array:
+    """``⊗ᵢ vᵢ`` of vectors ``(S, dᵢ)``: ``(S, d₁, …, d_r)``."""
+    ndim = len(vectors) + 1
+    product = _spread(vectors[0], 1, ndim)
+    for axis, vector in enumerate(vectors[1:], start=2):
+        product = product * _spread(vector, axis, ndim)
+    return product
+
+
+def mean_trace(factor: jax.Array) -> jax.Array:
+    """``tr F / d`` for each of the stack, ``(S,)``; none below zero."""
+    entries = factor if factor.ndim == 2 else jnp.diagonal(factor, axis1=1, axis2=2)
+    return jnp.maximum(jnp.mean(entries, axis=1), 0)
+
+
+def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
+    """What each factor is damped by, ``(S,)``: ``λ^(1/r) mᵢ / exp(mean log m)``, m the mean traces.
+
+    For two factors: ``π √λ`` and ``√λ / π``. A factor of zeros counts as one of trace 1. Each shift
+    is at least a rounding error of its factor.
+    """
+    means = [mean_trace(f) for f in factors]
+    logs = [jnp.log(jnp.where(m > 0, m, 1)) for m in means]
+    middle = sum(logs[1:], logs[0]) / len(logs)
+    share = jnp.asarray(damping, middle.dtype) ** (1 / len(factors))
+    eps = 10 * jnp.finfo(middle.dtype).eps
+    floor = [eps * f.shape[1] * m for f, m in zip(factors, means, strict=True)]
+    wanted = [share * jnp.exp(log - middle) for log in logs]
+    return [jnp.maximum(w, least) for w, least in zip(wanted, floor, strict=True)]
+
+
+def inverses(factors: Factors, damping: Scalar) -> Factors:
+    """``(Fᵢ + shiftᵢ I)⁻¹`` by Cholesky; not finite where a factor is not semi-definite."""
+
+    def inverse(factor: jax.Array, shift: jax.Array) -> jax.Array:
+        if factor.ndim == 2:
+            size = factor + shift[:, None]
+            return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+        return one_by_one(whole, factor, shift)
+
+    def whole(factor: jax.Array, shift: jax.Array) -> jax.Array:
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
+        shifted = factor + shift[:, None, None] * eye
+        lower = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
+        half = jax.lax.linalg.triangular_solve(
+            lower, jnp.broadcast_to(eye, factor.shape), left_side=True, lower=True
+        )
+        return jnp.matmul(half.mT, half, precision=HIGHEST)
+
+    pairs = zip(factors, shifts(factors, damping), strict=True)
+    return tuple(inverse(f, s) for f, s in pairs)
+
+
+def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Array]:
+    """``‖P (F + shift I) − I‖ / √d`` of each of the stack: how far inverses P are from those."""
+
+    def residual(inverse: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+        if factor.ndim == 2:  # an entry without any curvature has no inverse, and misses none
+            error = jnp.where(inverse > 0, inverse * (factor + shift[:, None]) - 1, 0)
+            return jnp.sqrt(jnp.mean(error * error, axis=1))
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
+        damped = factor + shift[:, None, None] * eye
+        error = jnp.matmul(inverse, damped, precision=HIGHEST) - eye
+        return jnp.sqrt(jnp.mean(jnp.sum(error * error, axis=2), axis=1))
+
+    return list(map(residual, kept, factors, shifts(factors, damping)))
+
+
+def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:
+    """``fn(array of a block, …)`` split again, for every block, in at least float32."""
+    leaves, structure = jax.tree.flatten(v)
+    found = list(leaves)
+    for block, *parts in zip(blocks, *rest, strict=True):
+        own = [leaves[i] for i in block.leaves]
+        wide = block.join(
+            [tree.gathered(jnp.asarray(x, tree.accumulation_dtype(x.dtype))) for x in own]
+        )
+        for i, x, new in zip(block.leaves, own, block.split(fn(wide, *parts)), strict=True):
+            found[i] = tree.placed_like(new.astype(x.dtype), x)
+    return jax.tree.unflatten(structure, found)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kronecker(Operator):
+    """``⊕ (⊗ᵢ Fᵢ + c I)``, with its damped inverses where they are kept.
+
+    Attributes:
+      blocks: how leaves are joined; every leaf in one of them.
+      factors: for each block, its factors F, symmetric and positive semi-definite.
+      inverses: for each block, the inverses of its factors with the damping they were made with;
+        ``None`` where they are to be made at each solution.
+      shifts: for each block, c of ``⊗ᵢ Fᵢ + c I``; ``None`` where all are 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from secondorder.operators import Kronecker, Leaf
+      >>> A, G = 2 * jnp.eye(2)[None], 3 * jnp.eye(4)[None]
+      >>> B = Kronecker((Leaf(0, (2, 4)),), ((A, G),))
+      >>> float(B.mv(jnp.ones((2, 4)))[0, 0]), float(B.solve(jnp.ones((2, 4)), 6.0)[0, 0])
+      (6.0, 0.0417)
+    """
+
+    blocks: Sequence[Block]
+    factors: Sequence[Factors]
+    inverses: Sequence[Factors] | None = None
+    shifts: Sequence[Scalar] | None = None
+
+    def mv(self, v: Params) -> Params:
+        product = lambda x, f, c: along_axes(f, x) + c * x
+        return _by_block(self.blocks, product, v, self.factors, self._shifts())
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; inverses that are kept have their damping, and c, within."""
+        kept = self.inverses
+        if kept is None:
+            pairs = zip(self.factors, self._shifts(), strict=True)
+            kept = [inverses(f, damping + c) for f, c in pairs]
+        return _by_block(self.blocks, lambda x, f: along_axes(f, x), v, kept)
+
+    def _shifts(self) -> Sequence[Scalar]:
+        return [0.0] * len(self.factors) if self.shifts is None else self.shifts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KroneckerEigen(Operator):
+    """``⊕ (⊗ᵢ Qᵢ) diag(s) (⊗ᵢ Qᵢ)ᵀ``, which is damped exactly: ``s + λ``.
+
+    Attributes:
+      blocks: how leaves are joined; every leaf in one of them.
+      bases: for each block, orthogonal ``(S, d, d)``, or ones ``(S, d)`` for no change of basis.
+      entries: for each block, ``s ≥ 0`` of its shape ``(S, d₁, …, d_r)``.
+    """
+
+    blocks: Sequence[Block]
+    bases: Sequence[Factors]
+    entries: Sequence[jax.Array]
+
+    def _apply(self, v: Params, fn: Callable[[jax.Array], jax.Array]) -> Params:
+        def block(x, q, s):
+            # A zero curvature without damping has no inverse; the step is zero there.
+            scale = fn(s)
+            scale = jnp.where(jnp.isposinf(scale) & (s == 0), 0, scale)
+            return along_axes(q, scale * along_axes(transposed(q), x))
+
+        return _by_block(self.blocks, block, v, self.bases, self.entries)
+
+    def mv(self, v: Params) -> Params:
+        return self._apply(v, lambda s: s)
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``(B + λ I)⁻¹ v``."""
+        return self._apply(v, lambda s: 1 / (s + jnp.asarray(damping, s.dtype)))
+
+    def power(self, v: Params, p: Scalar, damping: Scalar) -> Params:
+        """``(B + λ I)ᵖ v``."""
+        return self._apply(v, lambda s: (s + jnp.asarray(damping, s.dtype)) ** p)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A leaf that is a block of its own: its axes as they are, or one axis of all its entries."""
+
+    index: int
+    shape: tuple[int, ...]
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        return (self.index,)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The lengths of the block's axes, after the stack of one."""
+        long = tuple(d for d in self.shape if d != 1)
+        return long or (1,)
+
+    def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        return leaves[0].reshape(1, *self.axes)
+
+    def split(self, array: jax.Array) -> list[jax.Array]:
+        return [array.reshape(self.shape)]

@@ -1,0 +1,27 @@
+"""One of two curvatures, chosen at run time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from secondorder.operators._base import Operator
+from secondorder.tree import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Switch(Operator):
+    """``A`` where the flag is set, else ``B``; only the one is computed."""
+
+    flag: jax.Array
+    first: Operator
+    second: Operator
+
+    def mv(self, v: Params) -> Params:
+        return jax.lax.cond(self.flag, self.first.mv, self.second.mv, v)
+
+    def matrix(self, like: Params) -> jax.Array:
+        return jax.lax.cond(
+            self.flag, lambda: self.first.matrix(like), lambda: self.second.matrix(like)
+        )

@@ -1,0 +1,219 @@
+"""The derivative of a solution, by the implicit function theorem.
+
+At a minimum ``∇ₓf(x*(θ), θ) = 0`` for every θ, so ``dx* = −(∇²ₓₓf)⁻¹ (∇²ₓθ f) dθ``, whatever
+algorithm found it: nothing is differentiated through the iterations (Griewank and Walther 2008,
+section 15; Blondel et al. 2022). θ is everything that the objective closes over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import checks, losses, tree
+from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._objective import (
+    AnyObjective,
+    BatchedModel,
+    Objective,
+    Opened,
+    Stationary,
+)
+from secondorder.objectives._with_curvature import WithCurvature
+from secondorder.operators._dense import ravel, unravel
+from secondorder.operators._hessian import hessian
+from secondorder.operators._modes import derivable
+from secondorder.tree import Params
+
+DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by products
+
+
+def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
+    """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
+
+    The user's code runs here, and never again. An objective keeps its split, its loss and its
+    examples, or its chunks. What has derivatives of one mode alone gets the other.
+    """
+    if isinstance(value_fn, WithCurvature):
+        of_value, theta = opened(value_fn.value_fn, params)
+        of_curvature, bent = opened(value_fn.curvature_fn, params)
+        return lambda t: WithCurvature(of_value(t[0]), of_curvature(t[1])), (theta, bent)
+    if isinstance(value_fn, Chunked):
+        return _opened_chunks(value_fn, params)
+    if not isinstance(value_fn, Objective):
+        fn, theta = _converted(checks.number(value_fn, "minimize"), params)
+        return lambda theta: Stationary(Opened(fn, theta)), theta
+
+    model = value_fn.model
+    checked = functools.partial(checks.arrays, user="minimize", integers=True)
+    if isinstance(model, BatchedModel):
+        first = jax.tree.map(lambda x: x[0], model.examples)
+        inner, inside = _converted(checked(model.model), params, first)
+        model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
+        build_model = lambda t: BatchedModel(Opened(inner, t[0]), t[1])
+        outputs = jax.eval_shape(build_model(model_theta), params)
+    else:
+        outer, model_theta = _converted(checked(model), params)
+        build_model = lambda t: Opened(outer, t)
+        outputs = jax.eval_shape(build_model(model_theta), params)
+    build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
+
+    def build(theta: Any) -> Objective:
+        return Objective(build_loss(theta[0]), build_model(theta[1]), stationary=True)
+
+    return build, (loss_theta, model_theta)
+
+
+def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
+    """``jax.closure_convert``, and derivatives in both modes."""
+    closed, theta = jax.closure_convert(fn, params, *rest)
+    return derivable(closed, params, *rest, *theta), theta
+
+
+def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
+    """Its batch is part of θ; its chunks are opened as functions of their part of the batch."""
+    part, batch = value_fn.objective, value_fn.batch
+    chunk = value_fn.chunk(0)
+    if isinstance(part(chunk), Objective):
+        model_of = checks.arrays(lambda p, c: part(c).model(p), "chunked", integers=True)
+        model, inside = _converted(model_of, params, chunk)
+        outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
+        loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
+        build = lambda t, c: Objective(loss(t[1], c), Opened(model, (c, *t[0])))
+    else:
+        fn, inside = _converted(checks.number(lambda p, c: part(c)(p), "chunked"), params, chunk)
+        outside = ()
+        build = lambda t, c: Opened(fn, (c, *t[0]))
+
+    def build_whole(theta: Any) -> Chunked:
+        own = lambda c: build(theta[:2], c)
+        return dataclasses.replace(value_fn, part=own, batch=theta[2], stationary=True)
+
+    return build_whole, (inside, outside, batch)
+
+
+def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable, Any]:
+    """A loss of the library is opened by its fields, so that it still knows its curvature.
+
+    Args:
+      loss_of: ``() -> loss``, or ``chunk -> loss``, as the chunk is given.
+    """
+    loss = loss_of(*chunk)
+    if isinstance(loss, losses.Total):
+        terms = [lambda *c, k=k: loss_of(*c).terms[k] for k in range(len(loss.terms))]
+        pairs = zip(terms, loss.split(outputs), strict=True)
+        builds, thetas = zip(*(_opened_loss(*pair, *chunk) for pair in pairs), strict=True)
+        return lambda t, *c: losses.total(
+            *(build(x, *c) for build, x in zip(builds, t, strict=True))
+        ), thetas
+    if isinstance(loss, losses.AnyLoss):
+        whole = jax.eval_shape(tree.whole, outputs)
+        own = checks.number(lambda z, *c: loss_of(*c).fn(z), "compose", "loss")
+        fn, theta = jax.closure_convert(own, whole, *chunk)
+        return lambda t, *c: losses.AnyLoss(lambda z: fn(z, *c, *t)), theta
+
+    def fields_of(*c):
+        own = loss_of(*c)
+        fields = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
+        return {k: v for k, v in fields.items() if not callable(v)}
+
+    fields, theta = jax.closure_convert(fields_of, *chunk)
+    # Without its arrays: the rule of the derivative outlives the trace that they may belong to.
+    bare: Any = dataclasses.replace(loss, **dict.fromkeys(jax.eval_shape(fields_of, *chunk)))
+    return lambda t, *c: dataclasses.replace(bare, **fields(*c, *t)), theta
+
+
+def attach(
+    build: Callable,
+    theta: Any,
+    params: Params,
+    value: jax.Array,
+    held: tuple[Params, Params],
+    box: tuple[Params, Params] | None,
+) -> tuple[Params, jax.Array]:
+    """``(params, value)`` unchanged, with the derivative of a solution with respect to ``theta``
+    and ``box``.
+
+    Args:
+      build, theta: from :func:`opened`.
+      params, value: the solution.
+      held: two trees of booleans shaped like ``params``: those on their lower and on their upper
+        bound, which move with it; the others follow.
+      box: ``None`` or the bounds.
+    """
+
+    @jax.custom_jvp
+    def solution(theta, box, params, value, held):
+        del theta, box, held
+        return params, value
+
+    @solution.defjvp
+    def _(primals, tangents):
+        theta, box, params, value, held = primals
+        free = jax.tree.map(lambda low, high: ~(low | high), *held)
+        # The rule's own point is the solution itself, so that it may be differentiated again.
+        params, value = solution(theta, box, params, value, held)
+        moved, shift = tangents[0], tree.zeros_like(params)
+        if box is not None:
+            on = lambda low, high, a, b: jnp.where(low, a, jnp.where(high, b, 0))
+            shift = jax.tree.map(on, *held, *tangents[1])
+        slope = lambda t, p: tree.only(free, jax.grad(build(t))(p))
+        _, drift = jax.jvp(slope, (theta, params), (moved, shift))
+        step = tree.add(_solve(build(theta), params, tree.negative(drift), free), shift)
+        _, change = jax.jvp(lambda p, t: build(t)(p), (params, theta), (step, moved))
+        return (params, value), (step, change.astype(value.dtype))
+
+    return solution(theta, box, params, value, held)
+
+
+def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
+    """``H⁻¹ b`` on the free parameters, linear in ``b`` in both directions of differentiation."""
+    operator = hessian(fn, params)
+
+    def product(v: Params) -> Params:
+        held = jax.tree.map(lambda m, x: jnp.where(m, 0, x), free, v)
+        return tree.add(tree.only(free, operator.mv(tree.only(free, v))), held)
+
+    flat = lambda v: ravel(product(unravel(v, params)))
+
+    def dense(_, b: jax.Array) -> jax.Array:
+        matrix = jax.vmap(flat)(jnp.eye(b.size, dtype=b.dtype))
+        values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+        floor = b.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
+        # Undetermined directions do not move: the shortest of the solutions that there are.
+        inverse = jnp.where(jnp.abs(values) > floor, 1 / values, 0)
+        return vectors @ (inverse * (vectors.T @ b))
+
+    def iterative(matvec: Callable, b: Params) -> Params:
+        return _conjugate_gradients(matvec, b, max_steps=4 * tree.size(params))
+
+    if tree.size(params) > DENSE_LIMIT:
+        return jax.lax.custom_linear_solve(product, b, iterative, symmetric=True)
+    # As one vector: reverse mode over forward mode refuses trees of which a leaf is constant.
+    x = jax.lax.custom_linear_solve(flat, ravel(b), dense, symmetric=True)
+    return tree.cast(unravel(x, b), b)
+
+
+def _conjugate_gradients(matvec: Callable, b: Params, max_steps: int) -> Params:
+    """``A x = b`` to rounding, for a positive definite ``A``: a solution is a minimum."""
+    size = tree.norm(b)
+    unit = jnp.where(size > 0, size, 1)
+    b = tree.scale(1 / unit, b)
+    target = (10 * jnp.finfo(size.dtype).eps) ** 2
+
+    def iterate(carry):
+        x, r, p, rr, count = carry
+        image = matvec(p)
+        alpha = rr / tree.vdot(p, image)
+        x, r = tree.axpy(alpha, p, x), tree.axpy(-alpha, image, r)
+        new = tree.vdot(r, r)
+        return x, r, tree.axpy(new / rr, p, r), new, count + 1
+
+    start = (tree.zeros_like(b), b, b, tree.vdot(b, b), jnp.zeros((), jnp.int32))
+    going = lambda carry: (carry[3] > target) & (carry[4] < max_steps)
+    return tree.scale(unit, jax.lax.while_loop(going, iterate, start)[0])

@@ -1,0 +1,461 @@
+"""One loop around any Optax optimizer: when it ends, what it may claim, what it has paid."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import state as states
+from secondorder import tree
+from secondorder.objectives._objective import (
+    AnyObjective,
+    Face,
+    Known,
+    Objective,
+    held,
+)
+from secondorder.operators._dense import ravel
+from secondorder.operators._jacobian import linearize
+from secondorder.tree import Params
+
+PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
+REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
+
+
+class Status(enum.IntEnum):
+    """Why a solve ended; carried as an integer through ``jit``. Only ``CONVERGED`` is a success."""
+
+    sentence: str
+
+    def __new__(cls, value: int, sentence: str):
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    RUNNING = 0, "The solve has not ended."
+    CONVERGED = 1, "The scaled first-order test holds: this is a stationary point to tolerance."
+    MAX_STEPS = 2, "The step limit was reached before the first-order test held."
+    LIMIT_OF_PRECISION = (
+        3,
+        "The steps have fallen below rounding, but the gradient test has not held.",
+    )
+    TRUST_LIMIT = 4, "Every step was rejected until damping or radius reached its limit."
+    STAGNATED = 5, "The updates no longer change the parameters, and the gradient is not small."
+    NONFINITE = (
+        6,
+        "The objective or its gradient became NaN or infinite; see the last finite point.",
+    )
+    NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
+
+
+class Evaluations(NamedTuple):
+    """What a solve paid.
+
+    Attributes:
+      values: evaluations of the objective alone (trial steps).
+      gradients: evaluations of objective and gradient together.
+      jacobians: dense Jacobians.
+      products: products with a Hessian, Gauss-Newton or Fisher matrix; a dense one counts n.
+    """
+
+    values: jax.Array
+    gradients: jax.Array
+    jacobians: jax.Array
+    products: jax.Array
+
+
+class History(NamedTuple):
+    """What happened at each step, for as many steps as there is room; infinity and false beyond.
+
+    Attributes:
+      value, grad_norm: at the point the step starts from.
+      scale: the damping, radius or cubic weight after the step; infinity for other optimizers.
+      accepted: whether the step was taken.
+    """
+
+    value: jax.Array
+    grad_norm: jax.Array
+    scale: jax.Array
+    accepted: jax.Array
+
+
+class Loop(NamedTuple):
+    """What the loop carries, all of it: a solve goes on from here bit for bit."""
+
+    params: Params  # where to go on; at the end the last finite point
+    state: Any
+    last: Params  # the last point known to be finite
+    value: jax.Array  # there, as are the next two
+    grad_norm: jax.Array
+    grad: Params
+    model: tuple[Any, Any] | None  # its outputs and Jacobian, where the optimizer takes one
+    moved: jax.Array  # whether the parameters have, so that value and gradient are of another point
+    cut: jax.Array  # whether bounds had a part in that, so that a search's are, too
+    first_size: jax.Array  # |f| at the start, −1 before it is known
+    curvature: Params  # what the steps have shown of the Hessian's diagonal, zero where nothing
+    flat: jax.Array  # whether by that no parameter alone may gain any more
+    still: jax.Array  # updates in a row that changed nothing
+    promised: jax.Array  # the largest decrease predicted in them
+    passed: jax.Array  # whether the solver found the point before to be optimal
+    steps: jax.Array
+    paid: jax.Array  # the four counts of Evaluations
+    history: History | None
+    status: jax.Array
+
+
+class Problem(NamedTuple):
+    """What a solve is asked.
+
+    Attributes:
+      fn: the objective, stationary.
+      optimizer: an Optax transformation with extra arguments.
+      tol, max_steps: when to stop.
+      box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
+      callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
+    """
+
+    fn: AnyObjective
+    optimizer: optax.GradientTransformationExtraArgs
+    tol: Any
+    max_steps: Any
+    box: tuple[Params, Params] | None = None
+    callback: Callable | None = None
+
+
+def begin(problem: Problem, params: Params, history: int) -> Loop:
+    """The loop before its first step."""
+    dtype = tree.dtype(params)
+    value_dtype = jax.eval_shape(problem.fn, params).dtype
+    unknown = lambda *shape, dtype=dtype: jnp.full(shape, jnp.inf, dtype)
+    count = lambda: jnp.zeros((), jnp.int32)
+    state = jax.tree.map(states.settled, problem.optimizer.init(params))
+    model = None
+    if states.takes_jacobian(state) and isinstance(problem.fn, Objective):
+        shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
+        model = tree.zeros_like(shapes)
+    return Loop(
+        params=params,
+        state=_with_room(state, problem, params),
+        last=params,
+        value=unknown(dtype=value_dtype),
+        grad_norm=unknown(),
+        grad=tree.zeros_like(params),
+        model=model,
+        moved=jnp.asarray(True),
+        cut=jnp.asarray(False),
+        first_size=jnp.full((), -1, dtype),
+        curvature=tree.accumulator(tree.zeros_like(params)),
+        flat=jnp.asarray(False),
+        still=count(),
+        promised=jnp.zeros((), dtype),
+        passed=jnp.asarray(False),
+        steps=count(),
+        paid=jnp.zeros(4, jnp.int32),
+        history=None
+        if history == 0
+        else History(
+            unknown(history, dtype=value_dtype),
+            unknown(history),
+            unknown(history),
+            jnp.zeros(history, bool),
+        ),
+        status=jnp.asarray(Status.RUNNING.value, jnp.int32),
+    )
+
+
+def _with_room(state: Any, problem: Problem, params: Params) -> Any:
+    """The first state, with room for what is prepared at a point.
+
+    That follows from the objective, which ``init`` does not see; an abstract update shows it. The
+    zeros are never read, since the first update is not a second trial.
+    """
+    if not any(ours.needs.room for ours in states.find_states(state)):
+        return state
+
+    def one_update(state, params):
+        value, grad = jax.value_and_grad(problem.fn)(params)
+        known = {"value": value, "grad": grad, "value_fn": problem.fn}
+        return problem.optimizer.update(grad, state, params, **known)[1]
+
+    return states.with_room(state, jax.eval_shape(one_update, state, params))
+
+
+def run(problem: Problem, start: Loop) -> Loop:
+    """The loop. Its body evaluates first and tests, then updates: one gradient per step."""
+    pack, unpack = tree.packing(start)
+    is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
+    body = _body(problem, pack, unpack)
+    return unpack(jax.lax.while_loop(is_running, body, pack(start)))
+
+
+def once(problem: Problem, loop: Loop) -> Loop:
+    """One turn of the loop, for a loop of somebody else."""
+    pack, unpack = tree.packing(loop)
+    return unpack(_body(problem, pack, unpack)(pack(loop)))
+
+
+def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any], Any]:
+    """Of a packed loop: a kernel is compiled and launched for every array that leaves a branch."""
+
+    def body(packed):
+        loop = _evaluate(problem.fn, unpack(packed))
+        grad, fn = loop.grad, problem.fn
+        columns = None if loop.model is None else loop.model[1]
+        face = None
+        if problem.box is not None:
+            free = free_params(loop.params, grad, problem.box)
+            face = Face(*problem.box, loop.params, grad, free)
+            grad, fn = tree.only(free, grad), held(fn, face)
+            columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
+        loop = _test(loop, grad, problem)
+
+        def update(packed):
+            loop = unpack(packed)
+            known = fn
+            if loop.model is not None and isinstance(fn, Objective):
+                model = Known(fn.model, loop.params, loop.model[0], columns)
+                known = dataclasses.replace(fn, model=model)
+            updates, state = problem.optimizer.update(
+                grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=known
+            )
+            return pack(_advance(loop, updates, state, face, problem))
+
+        running = loop.status == Status.RUNNING.value
+        return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
+
+    return body
+
+
+def active(
+    params: Params, grad: Params, box: tuple[Params, Params] | None
+) -> tuple[Params, Params]:
+    """Which parameters the gradient pushes against their lower bound, and which against the upper.
+
+    One between equal bounds is on one of the two.
+    """
+    if box is None:
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
+        return none, none
+    lower = jax.tree.map(lambda x, g, low: (x <= low) & (g >= 0), params, grad, box[0])
+    on_upper = lambda x, g, high, other: (x >= high) & (g <= 0) & ~other
+    return lower, jax.tree.map(on_upper, params, grad, box[1], lower)
+
+
+def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
+    """Which parameters may move: not those on a bound that the gradient pushes against."""
+    return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))
+
+
+def _evaluate(fn: Callable, loop: Loop) -> Loop:
+    """Value and gradient at the loop's parameters, unless they are known.
+
+    They are after a rejected step, and after a line search that ended here and kept them (unless
+    the optimizer takes a Jacobian, which then has to be evaluated anyway).
+    """
+    stored = states.stored(loop.state, loop.params) if loop.model is None else None
+
+    def fresh():
+        value, grad, model = _value_grad_model(fn, loop.params, loop.model is not None)
+        return jnp.asarray(value, loop.value.dtype), grad, model
+
+    known, here = ~loop.moved, (loop.value, loop.grad)
+    if stored is not None:
+        found = stored.value.astype(loop.value.dtype), tree.cast(stored.grad, loop.params)
+        here = tree.where(loop.moved, found, here)
+        known = known | (jnp.isfinite(stored.value) & ~loop.cut)
+    kept = lambda: (*here, loop.model)
+    value, grad, model = jax.lax.cond(known, kept, fresh)
+    norm = tree.norm(grad).astype(loop.grad_norm.dtype)
+    # A first point that is not finite has no earlier one to fall back on.
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    sound = finite | (loop.steps == 0)
+    here = tree.where(
+        sound,
+        (loop.params, value, norm, grad),
+        (loop.last, loop.value, loop.grad_norm, loop.grad),
+    )
+    status = jnp.where(finite, loop.status, Status.NONFINITE.value)
+    curvature = _shown(loop, *here[:2], here[3])
+    params, value, norm, grad = here
+    gradients = jnp.where(known, 0, 1).astype(jnp.int32)
+    return loop._replace(
+        params=params,
+        last=params,
+        value=value,
+        grad_norm=norm,
+        grad=grad,
+        model=model,
+        curvature=curvature,
+        moved=jnp.asarray(False),
+        paid=loop.paid.at[Evaluations._fields.index("gradients")].add(gradients),
+        status=status.astype(jnp.int32),
+    )
+
+
+def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
+    """``f``, its gradient, and the model's outputs and Jacobian where asked for.
+
+    Through the Jacobian the gradient is a product, and the model is differentiated once, not twice.
+    """
+    if not jacobian:
+        return *jax.value_and_grad(fn)(params), None
+    at = linearize(fn.model, params)
+    columns = at.dense()
+    value, slope = jax.value_and_grad(fn.loss)(at.outputs)
+    known = linearize(Known(fn.model, params, at.outputs, columns), params)
+    return value, known.mvt(slope), (at.outputs, columns)
+
+
+def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
+    """The tests at the loop's parameters, before an update; ``grad`` of the free parameters."""
+    dtype = loop.grad_norm.dtype
+    size = jnp.abs(loop.value).astype(dtype)
+    first = jnp.where(loop.first_size < 0, size, loop.first_size)
+    loop = loop._replace(first_size=first)
+    loop = loop._replace(flat=_decrease(grad, loop.curvature) <= _little(loop, problem))
+    # A solver that measures optimality itself may have found a saddle; one with a second-order
+    # model is tested again after its next step.
+    flat = loop.flat & ~states.models(loop.state)
+    converged = (flat | (tree.max_abs(grad) == 0)) & ~states.measured(loop.state)
+
+    status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
+    # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer
+    # has stopped moving.
+    tried = states.tried(loop.state)
+    idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
+    stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
+    status = jnp.where(idle, stuck, status)
+    # The first idle update counts: after rejections a step is short because damping made it so.
+    rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
+    spent = (loop.still >= 2) & (loop.promised <= rounding)
+    status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
+    status = jnp.where(converged, Status.CONVERGED.value, status)
+    nonfinite = Status.NONFINITE.value
+    status = jnp.where(loop.status == nonfinite, nonfinite, status).astype(jnp.int32)
+    return loop._replace(status=status)
+
+
+def _little(loop: Loop, problem: Problem) -> jax.Array:
+    """A decrease of the objective that is none to ``tol``: ``tol² |f|``.
+
+    Where f falls to zero, below ``tol |f₀|``, its size is that of the start, but no more than one:
+    from a wild start all else is little.
+    """
+    size, first = jnp.abs(loop.value).astype(loop.first_size.dtype), loop.first_size
+    falls = size < problem.tol * first
+    return problem.tol**2 * jnp.where(falls, jnp.maximum(size, jnp.minimum(first, 1)), size)
+
+
+def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:
+    """What a step ``s`` with the change ``y`` of the gradient shows of each curvature.
+
+    By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these
+    bounds is kept, halved at each further step, since curvature changes.
+    """
+    wide = tree.accumulator
+    s = jax.tree.map(jnp.subtract, wide(params), wide(loop.last))
+    y = jax.tree.map(jnp.subtract, wide(grad), wide(loop.grad))
+    energy = tree.vdot(s, y)
+    # Of a step that moves the objective by less than its rounding, so much of y is rounding.
+    visible = energy > jnp.finfo(value.dtype).eps * jnp.abs(value).astype(energy.dtype)
+    visible = visible & (loop.steps > 0)
+    unit = jnp.where(visible, energy, 1)
+
+    def leaf(old, change):
+        bound = change * (change / unit.astype(change.dtype))
+        return jnp.where(visible, jnp.maximum(0.5 * old, bound), old)
+
+    return jax.tree.map(leaf, loop.curvature, y)
+
+
+def _decrease(grad: Params, curvature: Params) -> jax.Array:
+    """``Σ gᵢ²/cᵢ``, twice what a step along each parameter by itself may gain at most.
+
+    In no unit of the parameters; infinite where a curvature that g needs has not shown.
+    """
+
+    def leaf(g, c):
+        known = c > 0
+        gain = g * (g / jnp.where(known, c, 1))
+        return jnp.where(g == 0, 0, jnp.where(known, gain, jnp.inf))
+
+    return tree.total(jax.tree.map(leaf, tree.accumulator(grad), curvature))
+
+
+def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
+    """The loop after an update, unless the solver found the current point to be optimal."""
+    ours, searches = states.find_states(state), states.find_linesearches(state)
+    dtype = loop.promised.dtype
+    passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
+    predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
+    values, gradients, jacobians, products = 0, 0, 0, 0
+    params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
+    if face is not None:
+        ray, params = params, face.onto(params)
+        # A search took its values here too, but no derivative across a bound.
+        differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
+        cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
+        own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
+        updates = jax.tree.map(own, updates, ray, params, loop.params)
+    slope, full = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
+    if ours:
+        report, trust = ours[-1].report, ours[-1].trust
+        passes, accepted = report.optimality <= problem.tol, trust.accepted
+        predicted, scale = jnp.abs(report.predicted).astype(dtype), trust.scale.astype(dtype)
+        # Where f vanishes, the last step, paid for anyway, may double the digits. Once: where all
+        # is rounding, a tenth is gained by chance. A gain of +∞ was not asked for.
+        asked = ~jnp.isposinf(trust.gain)
+        made = jnp.where(asked, trust.gain, 0) * predicted
+        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
+        optimal = passes & (loop.passed | ~gains)
+        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
+        values = report.looks + jnp.where(asked, 1, 0)
+        jacobians, products = report.jacobians, report.products
+        products = jnp.where(jacobians > 0, 0, products)
+    if searches:
+        info = searches[-1].info
+        gradients = info.num_linesearch_steps
+        full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
+    # No unit changes the decrease that a full Newton step promises; other models need both tests.
+    spent = full & accepted & (jnp.abs(slope) <= _little(loop, problem)) & (slope != 0)
+    agreed = loop.flat & (predicted <= _little(loop, problem))
+    optimal = optimal | ((spent | agreed) & ~states.measured(loop.state))
+    paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
+
+    params = tree.where(optimal, loop.params, params)
+    eps = jnp.finfo(tree.dtype(loop.params)).eps
+    # How far the parameters have moved: 0 nowhere, 1 within rounding, 2 farther; NaN is far.
+    beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
+    far = jax.tree.map(
+        lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, loop.params
+    )
+    distance = tree.max_abs(far)
+    still, moved = distance <= 1, distance >= 1
+
+    history = loop.history
+    if history is not None:  # beyond the room there is, records are dropped
+        record = (loop.value, loop.grad_norm, scale, accepted)
+        rows = zip(history, record, strict=True)
+        history = History(*(row.at[loop.steps].set(x, mode="drop") for row, x in rows))
+    if problem.callback is not None:
+        jax.debug.callback(problem.callback, loop.steps, loop.value, loop.grad_norm)
+    return loop._replace(
+        params=params,
+        state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
+        moved=moved,
+        cut=cut,
+        still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
+        promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
+        passed=passes,
+        steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
+        paid=loop.paid + paid,
+        history=tree.where(optimal, loop.history, history),
+        status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
+    )

@@ -1,0 +1,399 @@
+"""Solve to convergence: ``minimize`` and ``least_squares``, around any Optax optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import checks, losses, tree
+from secondorder.layers._jaxpr import as_one_program
+from secondorder.methods._hessian_free import hessian_free
+from secondorder.methods._levenberg_marquardt import levenberg_marquardt
+from secondorder.methods._newton_cg import newton_cg
+from secondorder.methods._trust_region_newton import trust_region_newton
+from secondorder.objectives._objective import AnyObjective, Objective
+from secondorder.optimize._implicit import attach, opened
+from secondorder.optimize._loop import (
+    Evaluations,
+    History,
+    Loop,
+    Problem,
+    Status,
+    active,
+    begin,
+    free_params,
+    run,
+)
+from secondorder.state import settled
+from secondorder.tree import Params
+
+DENSE_LIMIT = 100  # parameters: up to here a dense Hessian and its eigenvalues
+ROWS_LIMIT = 1000  # parameters: up to here a dense Jacobian
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Where a solve ended and what may be said of it; a pytree.
+
+    Attributes:
+      params: the parameters.
+      value: the objective there.
+      grad_norm: ``‖∇f‖₂`` there, over the parameters that no bound holds.
+      steps: updates made, rejected ones included.
+      evaluations: an :class:`Evaluations`.
+      status: a :class:`Status`, as an integer array.
+      success: whether the status is ``CONVERGED``.
+      projected: whether the start lay outside the bounds and was moved onto them.
+      history: a :class:`History`, empty unless asked for.
+      loop: all that the loop carries; pass the solution as ``params`` to go on from it.
+      unit: what the loop's residuals are divided by: 1, but where squares of ``least_squares``'s
+        would overflow or underflow.
+      method: what ran: the name of the default chosen, or ``"given"``.
+      aux: what the function returned beside its value at ``params``, with ``has_aux=True``.
+    """
+
+    params: Params
+    value: jax.Array
+    grad_norm: jax.Array
+    steps: jax.Array
+    evaluations: Evaluations
+    status: jax.Array
+    success: jax.Array
+    projected: jax.Array
+    history: History | None
+    loop: Loop
+    unit: jax.Array
+    method: str = dataclasses.field(metadata={"static": True})
+    aux: Any = None
+
+    @property
+    def state(self) -> Any:
+        """The optimizer's last state."""
+        return self.loop.state
+
+    @property
+    def message(self) -> str:
+        """The status in a sentence (not under ``jit``; the first one of a batch)."""
+        return Status(int(jnp.ravel(self.status)[0])).sentence
+
+
+def minimize(
+    value_fn: Callable[[Params], jax.Array],
+    params: Params | Solution,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    bounds: tuple[Any, Any] | None = None,
+    history: int = 0,
+    callback: Callable[[Any, Any, Any], None] | None = None,
+    has_aux: bool = False,
+) -> Solution:
+    """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
+
+    Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces
+    ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each
+    eager call: wrap repeated solves in ``jax.jit``. The solution is differentiable, forward and
+    reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
+    function theorem: a parameter on a bound moves with it.
+
+    Converged means that nothing is left to gain, in no unit of the parameters:
+
+    * ``Σ gᵢ²/cᵢ ≤ tol² |f|`` (of ``min(|f₀|, 1)`` where f has fallen below ``tol |f₀|``), with
+      ``cᵢ`` a lower bound of the curvature along parameter i, ``yᵢ²/sᵀy`` of the last steps ``s``
+      that changed the gradient by ``y``; and where the optimizer has a model by second
+      derivatives, its step promises no larger decrease;
+    * or the decrease ``|g·d|`` of a full Newton step is so small; or ``g = 0``.
+
+    So a start near a solution takes a step or two until it is called one. A solver that measures
+    optimality itself takes the place of this: for a least-squares (or robust) loss solved on its
+    rows, the cosine between the residual and the span of the Jacobian's columns is at most ``tol``
+    (or that with every single column ``tol/5``, where the Jacobian is singular at the solution).
+    With bounds, ``g`` is the gradient of the parameters that no bound holds back.
+
+    Args:
+      value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.
+      params: the start: a pytree of floating-point arrays; or a :class:`Solution` of the same
+        problem, to go on from where it stopped, bit for bit.
+      optimizer: any Optax transformation; ``None`` takes
+        :func:`secondorder.trust_region_newton` up to 100 parameters and
+        :func:`secondorder.newton_cg` beyond.
+      tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
+      max_steps: at most this many updates in all, rejected ones included.
+      bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
+        start outside is moved onto the box (``Solution.projected``).
+      history: how many steps to record (:class:`History`).
+      callback: called on the host with ``(steps, value, grad_norm)`` after every update.
+      has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then the second at
+        the solution, for one evaluation more.
+
+    Returns:
+      A :class:`Solution`. Failure is a status, never an exception or a NaN: the parameters are then
+      the last finite ones.
+
+    Raises:
+      TypeError: parameters that are not real floating-point arrays, ``value_fn`` not callable or
+        without a real value, an ``optimizer`` that is none.
+      ValueError: an objective that is not a scalar, bounds that cross or do not fit the parameters,
+        ``tol`` or ``max_steps`` not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> solution = so.minimize(lambda p: jnp.sum((p - 3.0) ** 2), jnp.zeros(2))
+      >>> solution.params.tolist(), so.Status(int(solution.status)).name
+      ([3.0, 3.0], 'CONVERGED')
+    """
+    _check_arguments(value_fn, tol, max_steps)
+    both = value_fn
+    if has_aux:
+        value_fn = _first_of(value_fn, "minimize")
+    earlier = params if isinstance(params, Solution) else None
+    params = _start(earlier.params if earlier else params)
+    box = box_of(bounds, params)
+    inside = params if box is None else jax.tree.map(jnp.clip, params, *box)
+    name, chosen = _chosen(optimizer, tree.size(params))
+
+    build, theta = opened(value_fn, jax.lax.stop_gradient(inside))
+    fn = build(jax.lax.stop_gradient(theta))
+    jax.eval_shape(checks.number(fn, "minimize"), inside)
+    problem = Problem(
+        fn=fn,
+        optimizer=optax.with_extra_args_support(chosen),
+        tol=float(jnp.finfo(tree.dtype(params)).eps) ** 0.5 if tol is None else tol,
+        max_steps=max_steps,
+        box=jax.lax.stop_gradient(box),  # the solution's derivative is implicit
+        callback=callback,
+    )
+
+    def solve() -> Solution:
+        if earlier is None:
+            loop = begin(problem, jax.lax.stop_gradient(inside), history)
+        else:
+            running = jnp.full_like(earlier.loop.status, Status.RUNNING.value)
+            loop = earlier.loop._replace(status=running)
+        return _ended(run(problem, loop), build, theta, params, inside, box, name)
+
+    solution = as_one_program(solve)
+    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+
+
+def _ended(
+    end: Loop,
+    build: Callable,
+    theta: Any,
+    start: Params,
+    inside: Params,
+    box: tuple[Params, Params] | None,
+    name: str,
+) -> Solution:
+    """The solution where a loop has ended, differentiable in ``theta`` and ``box``."""
+    fixed = jax.lax.stop_gradient(box)
+    free = free_params(end.params, end.grad, fixed)
+    held = active(end.params, end.grad, fixed)
+    params, value = attach(build, theta, end.params, end.value, held, box)
+    pairs = zip(jax.tree.leaves(start), jax.tree.leaves(inside), strict=True)
+    moved = [jnp.any(a != b) for a, b in pairs]
+    return Solution(
+        params=params,
+        value=value,
+        grad_norm=end.grad_norm if box is None else tree.norm(tree.only(free, end.grad)),
+        steps=end.steps,
+        evaluations=Evaluations(*end.paid),
+        status=end.status,
+        success=end.status == Status.CONVERGED.value,
+        projected=jnp.any(jnp.asarray(moved, bool)),
+        history=end.history,
+        loop=end,
+        unit=jnp.ones((), end.value.dtype),
+        method=name,
+    )
+
+
+def least_squares(
+    residual: Callable[[Params], Any],
+    params: Params | Solution,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    loss: Callable[[Any], jax.Array] | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    history: int = 0,
+    callback: Callable[[Any, Any, Any], None] | None = None,
+    has_aux: bool = False,
+) -> Solution:
+    """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
+
+    A residual may have derivatives of one mode alone: forward, as a loop of unknown length, or
+    backward, as an adjoint solver under ``jax.custom_vjp``. The other mode is made of it.
+
+    Args:
+      residual: ``params ↦`` vector (or pytree of arrays) of residuals, real or complex; the real
+        and the imaginary part of a complex one are residuals of their own.
+      params: the start, or a :class:`Solution` to go on from; see :func:`minimize`.
+      optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
+        up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
+      tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
+      max_steps: at most this many updates in all, rejected ones included.
+      loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
+        the residuals.
+      bounds, history, callback: see :func:`minimize`; a callback sees value and gradient in squares
+        of ``Solution.unit``.
+      has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
+
+    Raises:
+      ValueError: a residual that returns one number; see also :func:`minimize`.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> rosenbrock = lambda p: jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+      >>> bool(so.least_squares(rosenbrock, jnp.array([-1.2, 1.0])).success)
+      True
+    """
+    if not callable(residual):
+        raise TypeError(f"least_squares needs residual to be a function, but got {residual!r}.")
+
+    both = residual
+    if has_aux:
+        residual = _first_of(residual, "least_squares")
+
+    def vector(p: Params) -> Any:
+        with checks.traced("least_squares", "residual"):
+            outputs = checks.as_arrays(residual(p), "least_squares", "residual")
+        leaves = jax.tree.leaves(outputs)
+        if len(leaves) == 1 and jnp.shape(leaves[0]) == ():
+            raise ValueError(
+                "least_squares needs a residual that returns a vector, but it returned one number. "
+                "Return the residuals themselves, unsquared and unsummed (jnp.atleast_1d for a "
+                "single one), or call minimize for a scalar objective."
+            )
+        return outputs
+
+    where = params.params if isinstance(params, Solution) else params
+    tree.check_real(where)
+    name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
+    box_of(bounds, _start(where))  # refused here, where they are known
+
+    def solve() -> Solution:
+        unit = params.unit if isinstance(params, Solution) else jnp.ones(())
+        if loss is None and not isinstance(params, Solution):
+            unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
+        scaled = lambda r: jax.tree.map(lambda x: x / unit.astype(x.dtype), r)
+        whole = vector if loss is not None else lambda p: scaled(vector(p))
+        solution = minimize(
+            Objective(losses.half_sum_of_squares() if loss is None else loss, whole),
+            params,
+            optimizer,
+            tol=tol,
+            max_steps=max_steps,
+            bounds=bounds,
+            history=history,
+            callback=callback,
+        )
+        return _in_units(dataclasses.replace(solution, method=name), unit)
+
+    solution = as_one_program(solve)
+    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+
+
+def _in_units(solution: Solution, unit: jax.Array) -> Solution:
+    """The solution of a problem whose residuals were divided by ``unit``, in those of the user."""
+    squared = lambda x: unit * (unit * x)
+    history = solution.history
+    if history is not None:
+        value, grad_norm = map(squared, history[:2])
+        history = history._replace(value=value, grad_norm=grad_norm)
+    return dataclasses.replace(
+        solution,
+        value=squared(solution.value),
+        grad_norm=squared(solution.grad_norm),
+        history=history,
+        unit=unit,
+    )
+
+
+def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
+    """One; or a power of two near the largest residual, where its square is out of range."""
+    with checks.traced("least_squares", "residual"):
+        sizes = checks.as_arrays(residual(params), "least_squares", "residual")
+        peak = tree.max_abs(jax.tree.map(jnp.abs, sizes))
+    limits = jnp.finfo(peak.dtype)
+    extreme = (peak < float(limits.tiny) ** 0.25) | (peak > float(limits.max) ** 0.25)
+    return jnp.where(extreme, tree.power_of_two(peak), 1)
+
+
+def _chosen(
+    optimizer: Any, size: int, rows: bool = False
+) -> tuple[str, optax.GradientTransformation]:
+    """The optimizer and its name; a default by the problem's kind and size."""
+    if optimizer is not None:
+        checks.optimizer(optimizer)
+        return "given", optimizer
+    if rows:
+        default = levenberg_marquardt if size <= ROWS_LIMIT else hessian_free
+    else:
+        default = trust_region_newton if size <= DENSE_LIMIT else newton_cg
+    return default.__name__, default()
+
+
+def _first_of(fn: Callable, user: str) -> Callable:
+    """``fn`` without its auxiliary output."""
+    if isinstance(fn, AnyObjective):
+        raise TypeError(
+            f"{user} got has_aux=True with an objective of the library, whose value is one number. "
+            "Pass a plain function that returns (value, aux)."
+        )
+
+    def first(params: Params) -> Any:
+        outputs = fn(params)
+        if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+            raise ValueError(
+                f"{user} got has_aux=True, so the function must return (value, aux), but it "
+                f"returned {checks.described(outputs)}."
+            )
+        return outputs[0]
+
+    return first
+
+
+def _start(params: Params) -> Params:
+    tree.check_real(params)
+    return jax.tree.map(settled, params)
+
+
+def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
+    """Bounds as two trees like ``params``."""
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
+
+    lower = tree.spread(bounds[0], params, "the lower bound")
+    upper = tree.spread(bounds[1], params, "the upper bound")
+    crossed = jax.tree.map(lambda low, high: jnp.any(low > high), lower, upper)
+    for path, flag in jax.tree_util.tree_leaves_with_path(crossed):
+        try:
+            is_crossed = bool(flag)
+        except jax.errors.TracerBoolConversionError:
+            continue  # bounds computed under jit are known too late to refuse
+        if is_crossed:
+            raise ValueError(
+                f"bounds cross at params{jax.tree_util.keystr(path)}: a lower bound exceeds its "
+                "upper one. Swap them, or make them equal to fix the parameter."
+            )
+    return lower, upper
+
+
+def _check_arguments(value_fn: Any, tol: Any, max_steps: Any) -> None:
+    if not callable(value_fn):
+        raise TypeError(f"minimize needs value_fn to be a function, but got {value_fn!r}.")
+    if isinstance(tol, (int, float)) and not tol > 0:
+        raise ValueError(f"minimize got tol={tol}; pass a positive number, or None for √ε.")
+    if isinstance(max_steps, int) and max_steps < 1:
+        raise ValueError(f"minimize got max_steps={max_steps}; pass a positive integer.")

@@ -1,0 +1,101 @@
+"""Each layer's own system, by any solver: the diagonal blocks of a curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators._base import Operator, Preconditioned
+from secondorder.operators._block_diagonal import (
+    BlockDiagonal,
+    Path,
+    by_module,
+    groups_of,
+    joined,
+    of_group,
+)
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import Cost, Solver, make_step
+from secondorder.tree import Params
+
+
+def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_module) -> Solver:
+    """``(B_ll + λ I) d_l = −g_l`` for each layer l, with lengths and stopping tests of its own.
+
+    Of a model that has no curvature between layers: where there is, all of them answer the same
+    error, and their sum goes too far. ``momentum(block_diagonal(…))`` on
+    ``preconditioned(exact(ggn), block_diagonal())`` takes its length from the whole matrix.
+
+    Args:
+      solver: that reads a damping: ``cg()``, ``sample_space()``, ``direct()``, ``prox_linear()``.
+      layer_of: as in ``curvature.block_diagonal``.
+
+    Raises:
+      TypeError: at update, a curvature that is not by layers.
+      ValueError: a solver that does not read a damping; at update, other layers than the
+        curvature's.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.block_diagonal(so.solvers.cg(20))
+    """
+    if solver.reads != "damping":
+        raise ValueError(
+            "block_diagonal needs a solver that reads a damping, but this one reads a "
+            f"{solver.reads}: a region's radius is of the whole step. Pass cg(), sample_space() or "
+            "direct()."
+        )
+
+    def init(params: Params) -> Any:
+        return tuple(solver.init(of_group(params, g)) for g in groups_of(params, layer_of))
+
+    def models(quadratic: Quadratic) -> list[Quadratic]:
+        grad, op = quadratic.grad, _layers_of(quadratic.curvature)
+        if op.groups != groups_of(grad, layer_of):
+            raise ValueError(
+                "block_diagonal and its curvature see different layers: give both the same "
+                "layer_of."
+            )
+        parts = zip(op.groups, op.blocks, strict=True)
+        return [Quadratic(of_group(grad, group), block) for group, block in parts]
+
+    def prepare(quadratic: Quadratic, memories: tuple):
+        found = map(solver.prepare, models(quadratic), memories)
+        factors, memories, costs = zip(*found, strict=True)
+        return factors, memories, Cost(*map(sum, zip(*costs, strict=True)))
+
+    def solve(quadratic: Quadratic, factors: tuple, memories: tuple, damping: jax.Array):
+        grad, op = quadratic.grad, _layers_of(quadratic.curvature)
+        parts = zip(models(quadratic), factors, memories, strict=True)
+        steps, memories = zip(*(solver.solve(*part, damping) for part in parts), strict=True)
+        stacked = lambda name: jnp.stack([getattr(step, name) for step in steps])
+        outcome = make_step(
+            tree.cast(joined([step.direction for step in steps], op.groups, grad), grad),
+            jnp.sum(stacked("predicted")),
+            iterations=jnp.max(stacked("iterations")),
+            products=jnp.sum(stacked("products")),
+            jacobians=jnp.sum(stacked("jacobians")),
+            stopped=jnp.max(stacked("stopped")),
+        )
+        return outcome, memories
+
+    def remember(memories: tuple, taken: Params) -> tuple:
+        own = (of_group(taken, group) for group in groups_of(taken, layer_of))
+        return tuple(map(solver.remember, memories, own))
+
+    return Solver(init, solve, prepare, remember)
+
+
+def _layers_of(op: Operator) -> BlockDiagonal:
+    op = op.approximation if isinstance(op, Preconditioned) else op
+    if isinstance(op, BlockDiagonal):
+        return op
+    raise TypeError(
+        f"The block_diagonal() solver needs the blocks of layers, but the curvature is a "
+        f"{type(op).__name__}. Use curvature.block_diagonal(), alone or within "
+        "curvature.preconditioned(exact(ggn), curvature.block_diagonal())."
+    )

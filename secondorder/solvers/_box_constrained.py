@@ -1,0 +1,55 @@
+"""A diagonal model in a box around the parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import (
+    Solver,
+    Stop,
+    make_step,
+    no_memory,
+)
+
+
+def box_constrained() -> Solver:
+    """``d = clip(−B⁻¹ g, −Δ, Δ)``, coordinate by coordinate.
+
+    For a positive diagonal ``B`` that is the minimum of the model over ``|dᵢ| ≤ Δ``: a trust region
+    in the largest norm. Where the curvature is small against the gradient, a step of length Δ.
+
+    Raises:
+      TypeError: a curvature without a closed-form inverse.
+
+    Example:
+      >>> import secondorder as so
+      >>> sampled = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), decay=0.99)
+      >>> tx = so.scale_by_curvature(sampled, so.solvers.box_constrained(), so.trust.fixed(0.1))
+    """
+
+    def solve(quadratic: Quadratic, factors: tuple, memory: tuple, radius: jax.Array):
+        del factors
+        inverse = getattr(quadratic.curvature, "solve", None)
+        if inverse is None:
+            raise TypeError(
+                f"The box_constrained() solver needs a curvature that knows its inverse, but got "
+                f"{type(quadratic.curvature).__name__}. Use running(..., diagonal()) or steihaug()."
+            )
+        free = tree.negative(inverse(quadratic.grad, 0.0))
+        inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
+        step = jax.tree.map(inside, free)
+        # No reduction but this one: the clipped step is as long as that, and NaN where that is.
+        peak = tree.max_abs(free)
+        length = jnp.minimum(peak, radius.astype(peak.dtype))
+        boundary = peak > radius
+        stopped = jnp.where(boundary, Stop.BOUNDARY.value, Stop.SOLVED.value)
+        stopped = jnp.where(jnp.isfinite(length), stopped, Stop.NONFINITE.value)
+        return make_step(
+            step, quadratic(step), length=length, boundary=boundary, stopped=stopped
+        ), memory
+
+    measure = lambda factors, memory, direction: tree.max_abs(direction)
+    return Solver(no_memory, solve, measure=measure, reads="radius")

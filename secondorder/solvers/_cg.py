@@ -1,0 +1,258 @@
+"""Conjugate gradients: the damped system by products alone.
+
+Every guard is relative, so a gradient of size 1e-12 takes as many iterations as one of size 1;
+``jax.scipy.sparse.linalg.cg`` is not used because it ravels leaves, has no negative-curvature test
+and reports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import (
+    Solver,
+    Stop,
+    Trail,
+    is_on,
+    make_step,
+    nothing_prepared,
+    prepares,
+)
+from secondorder.solvers._preconditioners import Inverse, Preconditioner, as_preconditioner
+from secondorder.tree import Params
+
+
+class Progress(NamedTuple):
+    """What a stopping rule sees.
+
+    Attributes:
+      iterations: how many are done.
+      residual: ``‖r‖ / ‖g‖``, both in the preconditioner's norm.
+      model: the values of the damped quadratic after each iteration, ``(max_steps + 1,)``; entry 0
+        is the starting point's.
+    """
+
+    iterations: jax.Array
+    residual: jax.Array
+    model: jax.Array
+
+
+StopRule = Callable[[Progress], jax.Array]
+
+
+def relative_residual(tolerance: float = 1e-5) -> StopRule:
+    """Stop where ``‖r‖ ≤ tolerance · ‖g‖``."""
+    return lambda progress: progress.residual <= tolerance
+
+
+def relative_progress(tolerance: float = 5e-4) -> StopRule:
+    """Stop where the last k iterations gained less than ``k · tolerance`` of the model's decrease.
+
+    ``k = max(10, iterations/10)`` (Martens 2010, section 4.4): the quadratic model's value is what
+    a step is for, and it settles long before the residual does.
+    """
+
+    def rule(progress: Progress) -> jax.Array:
+        i = progress.iterations
+        k = jnp.maximum(10, i // 10)
+        now, before = progress.model[i], progress.model[jnp.maximum(i - k, 0)]
+        return (i > k) & (now < 0) & (now - before > k.astype(now.dtype) * tolerance * now)
+
+    return rule
+
+
+class Memory(NamedTuple):
+    """The last solution, where a solve starts from it, and what the preconditioner remembers."""
+
+    warm: Any
+    preconditioner: Any
+
+
+class _Carry(NamedTuple):
+    step: Params
+    residual: Params  # −g − (B + λ) step
+    direction: Params
+    rz: jax.Array
+    iterations: jax.Array
+    model: jax.Array
+    negative: jax.Array
+    trail: Trail | None
+
+
+def cg(
+    max_steps: int = 100,
+    stop: StopRule | None = None,
+    preconditioner: Preconditioner | Inverse | None = None,
+    warm_start: float = 0.0,
+    trail: int = 0,
+) -> Solver:
+    """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
+
+    A direction of non-positive curvature ends the iteration: the step so far is kept, which is a
+    descent direction; at the very first iteration the step is the preconditioned negative gradient,
+    as long as the curvature along it (in magnitude) suggests.
+
+    Args:
+      max_steps: at most this many iterations.
+      stop: ``Progress -> bool``; :func:`relative_residual` (default) or :func:`relative_progress`.
+      preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite, such
+        as :func:`known_inverse`; or :func:`nystrom`.
+      warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
+        zero. A start that does not decrease the model is dropped.
+      trail: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than the
+        last one, are kept, the latest. Where the objective is evaluated, the step goes back along
+        them as long as its value falls (Martens 2010, section 4.6). A warm start is the last one.
+
+    Example:
+      >>> import secondorder as so
+      >>> cg = so.solvers.cg(50, stop=so.solvers.relative_progress())
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), cg, so.trust.damping(1.0))
+    """
+    stop = relative_residual() if stop is None else stop
+    helper = as_preconditioner(preconditioner)
+
+    def init(params: Params) -> Memory:
+        warm = tree.accumulator(tree.zeros_like(params)) if is_on(warm_start) else ()
+        return Memory(warm, helper.init(params))
+
+    def prepare(quadratic: Quadratic, memory: Memory):
+        factors, inner, cost = helper.prepare(quadratic, memory.preconditioner)
+        return factors, memory._replace(preconditioner=inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, memory: Memory, damping: jax.Array):
+        grad = quadratic.grad
+        norm = tree.norm(grad)
+        # Solved for a gradient of length one: squares of a tiny one would underflow.
+        unit = jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1)
+        scaled = quadratic._replace(grad=tree.scale(1 / unit, grad))
+
+        def product(v):
+            return tree.axpy(damping, v, quadratic.curvature.mv(v))
+
+        precondition = helper.inverse(quadratic, factors, damping)
+        start = None
+        if is_on(warm_start):
+            start = _start(scaled, product, tree.scale(warm_start / unit, memory.warm))
+        kept = _no_trail(grad, trail)
+        final, stopped = _iterate(scaled.grad, product, precondition, start, stop, max_steps, kept)
+        step = tree.scale(unit, final.step)
+        # One more product buys the true residual and the undamped model change, free of drift.
+        curved = quadratic.curvature.mv(step)
+        predicted = tree.vdot(grad, step) + 0.5 * tree.vdot(step, curved)
+        error = tree.add(tree.axpy(damping, step, curved), grad)
+        finite = jnp.isfinite(norm) & tree.all_finite((step, curved))
+        outcome = make_step(
+            step,
+            predicted,
+            iterations=final.iterations,
+            products=final.iterations + (1 if start is None else 2),
+            residual=tree.norm(error) / unit,
+            stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
+            trail=_undamped(final.trail, unit, damping),
+        )
+        return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
+
+    return Solver(init, solve, prepare if prepares(helper) else nothing_prepared)
+
+
+def _start(quadratic, product, start):
+    """The warm start and its product, or zeros where it would increase the model."""
+    image = product(start)
+    model = tree.vdot(quadratic.grad, start) + 0.5 * tree.vdot(start, image)
+    good = model < 0
+    zeros = tree.zeros_like(start)
+    return tree.where(good, start, zeros), tree.where(good, image, zeros)
+
+
+def _no_trail(like: Params, length: int) -> Trail | None:
+    if length == 0:
+        return None
+    # One row more than are valid: it is written at every iteration, and counted where it is due.
+    rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * (length + 1)), like)
+    values = jnp.zeros(length + 1, tree.dtype(like))
+    return Trail(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+
+
+def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Array) -> Trail | None:
+    """The trail with an iterate, where it is due."""
+    if trail is None:
+        return None
+    place = trail.count % trail.predicted.shape[0]
+    put = lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, place, axis=0)
+    due = done == trail.due
+    return Trail(
+        jax.tree.map(put, trail.steps, step),
+        trail.predicted.at[place].set(model),
+        trail.count + due.astype(jnp.int32),
+        jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
+    )
+
+
+def _undamped(trail: Trail | None, unit: jax.Array, damping: jax.Array) -> Trail | None:
+    """In the units of the gradient, without the damping term."""
+    if trail is None:
+        return None
+    squares = jax.vmap(lambda d: tree.vdot(d, d))(trail.steps)
+    predicted = unit**2 * (trail.predicted - 0.5 * damping * squares)
+    return trail._replace(steps=tree.scale(unit, trail.steps), predicted=predicted)
+
+
+def _iterate(grad, product, precondition, start, stop, max_steps, trail):
+    zeros = tree.zeros_like(grad)
+    step, image = (zeros, zeros) if start is None else start
+    residual = tree.negative(tree.add(grad, image))
+    z = precondition(residual)
+    rz = tree.vdot(residual, z)
+    # The yardstick is the gradient's size, not the first residual's: a warm start may be accurate.
+    size = rz if start is None else tree.vdot(grad, precondition(grad))
+    eps = jnp.finfo(rz.dtype).eps
+
+    def model_value(step, residual):
+        return 0.5 * (tree.vdot(grad, step) - tree.vdot(step, residual))
+
+    model = jnp.zeros(max_steps + 1, rz.dtype).at[0].set(model_value(step, residual))
+
+    def progress(c: _Carry) -> Progress:
+        return Progress(c.iterations, jnp.sqrt(c.rz / jnp.where(size > 0, size, 1)), c.model)
+
+    def solved(c: _Carry) -> jax.Array:
+        # At rounding level whatever the rule says: from there on CG only walks in noise.
+        return (c.rz <= eps**2 * size) | stop(progress(c))
+
+    def going(c: _Carry) -> jax.Array:
+        return (c.iterations < max_steps) & ~c.negative & ~solved(c)
+
+    def iterate(c: _Carry) -> _Carry:
+        image = product(c.direction)
+        bend = tree.vdot(c.direction, image)
+        # Relative to the two vectors' sizes: a tiny but honest curvature is no negative one.
+        rounding = eps * tree.norm(c.direction) * tree.norm(image)
+        negative = ~(bend > rounding)
+        first = c.iterations == 0
+        # Flat to working precision: there is no length to suggest, so the step is the direction.
+        flat = jnp.abs(bend) <= rounding
+        alpha = jnp.where(flat, 1, c.rz / jnp.where(flat, 1, jnp.abs(bend)))
+        alpha = jnp.where(negative & ~first, 0, alpha)
+        step = tree.axpy(alpha, c.direction, c.step)
+        residual = tree.axpy(-alpha, image, c.residual)
+        z = precondition(residual)
+        rz = tree.vdot(residual, z)
+        direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
+        done = c.iterations + 1
+        now = model_value(step, residual)
+        kept = _extended(c.trail, step, now, done)
+        model = c.model.at[done].set(now)
+        return _Carry(step, residual, direction, rz, done, model, negative, kept)
+
+    nothing = jnp.zeros((), jnp.int32)
+    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), trail)
+    final = jax.lax.while_loop(going, iterate, initial)
+    stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
+    stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)
+    return final, stopped

@@ -1,0 +1,88 @@
+"""The direction of one method at the length of another, leaf by leaf, and momentum on the step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import (
+    Solver,
+    Stop,
+    make_step,
+    nothing_prepared,
+    prepares,
+)
+from secondorder.tree import Params
+
+
+class Grafted(NamedTuple):
+    """The averaged steps of the solver and of what it is grafted onto, and the states of both."""
+
+    step: Params
+    onto: Params
+    count: jax.Array
+    inner: Any
+    graft: Any
+
+
+def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: Any = 0.0) -> Solver:
+    """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the solver's steps, ``q`` those of ``onto``.
+
+    Both averages start from zero, without correction.
+
+    Args:
+      solver: what gives the direction.
+      onto: an Optax transformation of gradients, such as ``optax.scale_by_rss()`` (AdaGrad) or
+        ``optax.identity()`` (gradient descent); ``None`` leaves the solver its own length.
+      decay: of both averages; 0 for no momentum.
+
+    Source: Agarwal et al. (2020); Anil et al. (2020), algorithm I.
+    """
+    graft = optax.identity() if onto is None else onto
+
+    def init(params: Params) -> Grafted:
+        zeros = lambda: tree.accumulator(tree.zeros_like(params))
+        other = graft.init(zeros())
+        return Grafted(zeros(), zeros(), jnp.zeros((), jnp.int32), solver.init(params), other)
+
+    def prepare(quadratic: Quadratic, memory: Grafted):
+        factors, inner, cost = solver.prepare(quadratic, memory.inner)
+        return factors, memory._replace(inner=inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, state: Grafted, scale: jax.Array):
+        found, inner = solver.solve(quadratic, factors, state.inner, scale)
+        wanted, graft_state = graft.update(tree.accumulator(quadratic.grad), state.graft)
+        mean = lambda old, new: tree.running_mean(old, new, decay, state.count, debias=False)
+        p, q = mean(state.step, found.direction), mean(state.onto, wanted)
+        new = Grafted(p, q, state.count + 1, inner, graft_state)
+        step = p if onto is None else jax.tree.map(_at_length_of, p, q)
+        predicted = tree.vdot(quadratic.grad, step)  # to first order: the length is not the model's
+        stopped = jnp.where(tree.all_finite(step), found.stopped, Stop.NONFINITE.value)
+        outcome = make_step(
+            step,
+            predicted,
+            iterations=found.iterations,
+            products=found.products,
+            jacobians=found.jacobians,
+            optimality=found.optimality,
+            stopped=stopped,
+        )
+        return outcome, new
+
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare if prepares(solver) else nothing_prepared,
+        remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
+        measure=lambda factors, memory, direction: tree.norm(direction),
+    )
+
+
+def _at_length_of(p: jax.Array, q: jax.Array) -> jax.Array:
+    size = tree.norm(p)
+    return p * (tree.norm(q) / jnp.where(size > 0, size, 1)).astype(p.dtype)

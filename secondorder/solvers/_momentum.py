@@ -1,0 +1,68 @@
+"""Momentum: a solver that is handed the running average of the gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import Solver
+from secondorder.tree import Params
+
+
+class Averaged(NamedTuple):
+    """The mean of the gradients, in their own coordinates, how many it is of, and the solver's."""
+
+    mean: Params
+    count: jax.Array
+    inner: Any
+
+
+def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
+    """``solver`` with the first moment ``m`` in place of the gradient: ``d = argmin m·d + ½ d·Bd``.
+
+    The mean is kept in the coordinates of the parameters, so it needs no rotation where a curvature
+    changes its basis. The model's predicted change is that of the mean.
+
+    Args:
+      solver: such as ``apply_inverse()``.
+      decay: of the exponential moving average, per step.
+      debias: whether the mean is of the gradients alone, or also of the zeros it starts from.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> second = so.running(so.curvature.gradient(), so.curvature.diagonal(jnp.sqrt), decay=0.999)
+      >>> first = so.solvers.momentum(so.solvers.apply_inverse(), 0.9)
+      >>> adam = so.scale_by_curvature(second, first, so.trust.fixed(1e-8))
+    """
+
+    def init(params: Params) -> Averaged:
+        zeros = tree.accumulator(tree.zeros_like(params))
+        return Averaged(zeros, jnp.zeros((), jnp.int32), solver.init(params))
+
+    def prepare(quadratic: Quadratic, memory: Averaged):
+        mean = tree.running_mean(memory.mean, quadratic.grad, decay, memory.count, debias)
+        factors, inner, cost = solver.prepare(quadratic._replace(grad=mean), memory.inner)
+        return factors, Averaged(mean, memory.count + 1, inner), cost
+
+    def solve(quadratic: Quadratic, factors: Any, memory: Averaged, scale: jax.Array):
+        averaged = quadratic._replace(grad=memory.mean)
+        step, inner = solver.solve(averaged, factors, memory.inner, scale)
+        # Small is the mean, which tells nothing of the gradient here.
+        unknown = {
+            "optimality": jnp.full_like(step.optimality, jnp.inf),
+            "full": jnp.zeros_like(step.full),
+        }
+        return step._replace(**unknown), memory._replace(inner=inner)
+
+    return solver._replace(
+        init=init,
+        solve=solve,
+        prepare=prepare,
+        remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
+        measure=lambda factors, memory, d: solver.measure(factors, memory.inner, d),
+        measures=False,
+    )

@@ -1,0 +1,61 @@
+"""Damped least squares by orthogonal factorisation of the Jacobian."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from secondorder.solvers._base import Solver, Stop
+from secondorder.solvers._least_squares import (
+    Answer,
+    Triangle,
+    back_substituted,
+    damped,
+    no_factors,
+    on_rows,
+)
+
+
+def qr(order: int = 1) -> Solver:
+    """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
+
+    ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
+    residual (for other losses than least squares: the vector with ``S r = ∇ℓ``). λ is relative: 1
+    damps a column as strongly as its own norm; it is kept within ``[ε‖U‖², 1/ε]``. A
+    rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
+    With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
+    norms, shaped like the parameters.
+
+    Args:
+      order: of the path that the step of a least-squares (or robust) loss follows,
+        ``solvers/_geodesic.py``: 1 straight; 2 to where the geodesic acceleration leads,
+        where that is safe; 3 and more for policies that search along it. Each costs a derivative of
+        the model along the path.
+
+    Raises:
+      TypeError: a curvature without rows, such as the Hessian.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.damping(1e-3))
+    """
+
+    def solve(triangle: Triangle, factors: tuple, damping: jax.Array) -> Answer:
+        # Beside a weight beyond 1/√ε the rounding of the factorisation would drown the rows.
+        eps = jnp.finfo(damping.dtype).eps
+        size = jnp.max(jnp.abs(jnp.diag(triangle.upper)), initial=0) ** 2
+        floor = eps * jnp.where(size > 0, size, 1)
+        upper, q = damped(triangle, jnp.clip(damping, floor, 1 / eps))
+        z = back_substituted(upper, q, triangle.rest)
+        stopped = jnp.where(_is_singular(upper), Stop.SINGULAR.value, Stop.SOLVED.value)
+        again = lambda v: back_substituted(upper, jnp.zeros_like(v), v)
+        return Answer(z, stopped, again=again)
+
+    return on_rows("qr", no_factors, solve, order=order)
+
+
+def _is_singular(upper: jax.Array) -> jax.Array:
+    """A pivot at the level that the floor of the damping alone would leave."""
+    pivots = jnp.abs(jnp.diag(upper))
+    limit = jnp.sqrt(4 * jnp.finfo(upper.dtype).eps)
+    return jnp.min(pivots, initial=jnp.inf) <= limit * jnp.max(pivots, initial=0)

@@ -1,0 +1,138 @@
+"""The dense system in its eigenbasis: modified Newton, the exact trust region, the exact cubic.
+
+One eigendecomposition, ``B = V diag(w) Vᵀ``, answers for every damping, radius or cubic weight, so
+a rejected step costs O(n²). About ten times the price of a Cholesky factorisation, and immune to
+what breaks one.
+
+Radius and cubic weight measure ``‖D d‖``, with ``Dᵢ²`` the size of the curvature along parameter i
+(:func:`shift_scaling`), the largest so far, as Moré (1978) scales least
+squares by the columns of the Jacobian: another unit of a parameter changes no step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.linalg import _secular as secular
+from secondorder.operators._dense import dense, ravel, unravel
+from secondorder.quadratic import Quadratic
+from secondorder.solvers._base import (
+    Cost,
+    Solver,
+    Stop,
+    make_step,
+)
+from secondorder.solvers._direct import shift_scaling
+from secondorder.tree import Params
+
+
+def eigen() -> Solver:
+    """``d = −Σ vᵢ (vᵢ·g) / (|wᵢ| + λ)``: Newton with every curvature taken in magnitude.
+
+    Where the Hessian is positive definite this is Newton's step; a direction of negative curvature
+    is followed downhill as far as its curvature suggests, so saddle points repel (Nocedal and
+    Wright 2006, section 3.4). Eigenvalues below ``n ε`` of the largest are raised to that.
+
+    Example:
+      >>> import secondorder as so
+      >>> opt = so.newton(solver=so.solvers.eigen())
+    """
+
+    def solve(w, c, damping, own):
+        del own
+        peak = jnp.max(jnp.abs(w), initial=0)
+        floor = w.size * jnp.finfo(w.dtype).eps * jnp.where(peak > 0, peak, 1)
+        z = -c / (jnp.maximum(jnp.abs(w), floor) + damping)
+        shifted = jnp.any(w < floor)
+        stopped = jnp.where(shifted, Stop.SHIFTED.value, Stop.SOLVED.value)
+        return z, stopped, False, ~shifted & (damping == 0)
+
+    return _in_eigenbasis(solve, "damping", scaled=False)
+
+
+def exact_region(scaled: bool = True) -> Solver:
+    """``min m(d)`` over ``‖D d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
+
+    Args:
+      scaled: whether ``D`` is learnt; else it is one, as for a matrix that is no Hessian yet.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.exact(so.hessian), so.solvers.exact_region(), so.trust.radius())
+    """
+
+    def solve(w, c, delta, own):
+        found = secular.within_radius(w, c, delta, own=own)
+        stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
+        stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
+        return found.z, stopped, ~found.interior & jnp.isfinite(delta), found.interior
+
+    return _in_eigenbasis(solve, "radius", scaled)
+
+
+def exact_cubic() -> Solver:
+    """``min m(d) + σ/3 ‖D d‖³``, exactly (Nesterov and Polyak 2006; Cartis, Gould and Toint 2011).
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(
+      ...     so.exact(so.hessian), so.solvers.exact_cubic(), so.trust.cubic())
+    """
+
+    def solve(w, c, sigma, own):
+        found = secular.cubically_regularised(w, c, sigma, own)
+        stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.SOLVED.value)
+        return found.z, stopped, False, found.interior
+
+    return _in_eigenbasis(solve, "cubic", scaled=True)
+
+
+def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
+    """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary, full)``.
+
+    The coordinates are ``y = D d`` where scaled; a damping is absolute, and its the parameters.
+    """
+
+    def prepare(quadratic: Quadratic, largest: Any):
+        matrix = dense(quadratic.curvature, quadratic.grad)
+        # LAPACK may not return from a matrix with NaN; its eigenvectors would say nothing anyway.
+        sound = jnp.all(jnp.isfinite(matrix))
+        matrix = jnp.where(sound, matrix, 0)
+        if scaled:
+            scaling = largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
+        else:
+            scaling = jnp.ones(matrix.shape[0], matrix.dtype)
+        w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])
+        return (tree.nan_unless(sound, w), v, scaling), largest, Cost(w.size)
+
+    def answer(quadratic: Quadratic, factors: tuple, largest: Any, scale: jax.Array):
+        w, v, scaling = factors
+        like, high = quadratic.grad, jax.lax.Precision.HIGHEST
+        c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
+        z, stopped, boundary, full = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
+        predicted = jnp.sum(z * (c + 0.5 * w * z))
+        step = jnp.matmul(v, z, precision=high) / scaling
+        sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)
+        return make_step(
+            tree.cast(unravel(step, like), like),
+            predicted,
+            length=jnp.linalg.norm(z),
+            boundary=boundary,
+            full=full,
+            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
+        ), largest
+
+    def init(params: Params) -> Any:
+        return jnp.zeros(tree.size(params), tree.dtype(params)) if scaled else ()
+
+    def measure(factors: tuple, largest: Any, direction: Params) -> jax.Array:
+        del largest
+        return jnp.linalg.norm(factors[2] * ravel(direction))
+
+    return Solver(init, answer, prepare, measure=measure, reads=reads)

@@ -1,0 +1,179 @@
+"""Least squares in the singular basis of the Jacobian: undamped, in a region, along a dogleg.
+
+Singular values answer for every scalar at once, so a rejected step costs O(n²). Those
+below ``k ε`` of the largest count as zero and their directions get no step, so of
+many solutions it is the shortest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.linalg._batched import singular
+from secondorder.solvers._base import Solver, Stop
+from secondorder.solvers._least_squares import (
+    HIGHEST,
+    Answer,
+    Triangle,
+    on_rows,
+)
+
+MAX_ITERATIONS = 10  # two or three are usual
+CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary
+
+
+class Singular(NamedTuple):
+    """``U`` in its singular basis.
+
+    Attributes:
+      s: singular values in any order, those below rounding set to zero.
+      vt: the right vectors as rows, in that order.
+      c: the gradient's coefficients, of ``Uᵀq + rest``; zero where s is.
+    """
+
+    s: jax.Array
+    vt: jax.Array
+    c: jax.Array
+
+
+def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
+    """The factors of these solvers; of what is not finite, s is NaN."""
+    del ignored
+    upper, q, rest = triangle[:3]
+    sound = jnp.all(jnp.isfinite(upper)) & jnp.all(jnp.isfinite(q))
+    s, turned, v = singular(jnp.where(sound, upper, 0))
+    kept = s > s.size * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    c = jnp.matmul(turned.T, q, precision=HIGHEST) + jnp.matmul(v.T, rest, precision=HIGHEST)
+    return Singular(tree.nan_unless(sound, jnp.where(kept, s, 0)), v.T, jnp.where(kept, c, 0))
+
+
+def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
+    """A row solver from ``solve(s, c, scale) -> (coefficients, boundary)``."""
+
+    def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
+        coefficients, boundary = solve(basis.s, basis.c, scale)
+        deficient = ~jnp.all(basis.s > 0) | (triangle.span is not None)
+        stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
+        stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
+        z = jnp.matmul(basis.vt.T, coefficients, precision=HIGHEST)
+        if reads == "damping":  # the rest off the kept directions, which damping alone answers
+            kept = jnp.where((basis.s > 0)[:, None], basis.vt, 0)
+            off = triangle.rest - kept.T @ (kept @ triangle.rest)
+            z = z - off / jnp.where(scale > 0, scale, jnp.inf)
+        return Answer(z, stopped, boundary)
+
+    return on_rows(name, singular_basis, answer, reads)
+
+
+def _quotient(c: jax.Array, w: jax.Array) -> jax.Array:
+    """``c/w``, zero where ``w`` is."""
+    return jnp.where(w == 0, 0, c / jnp.where(w == 0, 1, w))
+
+
+def svd() -> Solver:
+    """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by singular values; of many solutions the shortest.
+
+    λ may be 0: this is what plain Gauss-Newton needs. A few times the cost of
+    :func:`secondorder.solvers.qr`. A rank-deficient ``R`` is reported as ``Stop.SINGULAR``.
+
+    Raises:
+      TypeError: a curvature without rows, such as the Hessian.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd(), so.trust.fixed())
+    """
+    return _in_singular_basis(
+        "svd", lambda s, c, damping: (-_quotient(c, s**2 + damping), False), "damping"
+    )
+
+
+def svd_region(order: int = 1) -> Solver:
+    """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
+
+    Args:
+      order: as in :func:`secondorder.solvers.qr`.
+
+    Raises:
+      TypeError: a curvature without rows, such as the Hessian.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd_region(), so.trust.radius())
+    """
+
+    return on_rows("svd_region", singular_basis, in_region, "radius", order)
+
+
+def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
+    """The step of :func:`svd_region`."""
+    s, vt, c = basis
+    largest = jnp.max(s, initial=0)
+    unit = jnp.where(largest > 0, largest, 1)
+    w, c = (s / unit) ** 2, c / unit**2
+
+    def refine(carry):
+        lam, z, count = carry
+        length = jnp.linalg.norm(z)
+        slope = jnp.sum(_quotient((z / length) ** 2, w + lam))
+        lam = jnp.maximum(lam + (length - delta) / (delta * slope), 0)
+        return lam, -_quotient(c, w + lam), count + 1
+
+    def far(carry):
+        lam, z, count = carry
+        excess = jnp.linalg.norm(z) - delta
+        outside = (excess > CLOSE * delta) | ((excess < -CLOSE * delta) & (lam > 0))
+        return outside & (count < MAX_ITERATIONS)
+
+    start = jnp.zeros((), w.dtype), -_quotient(c, w), jnp.zeros((), jnp.int32)
+    lam, z, _ = jax.lax.while_loop(far, refine, start)
+    boundary = lam > 0
+    deficient = ~jnp.all(s > 0) | (triangle.span is not None)
+    stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
+    stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
+
+    def again(v):
+        part = jnp.where(s > 0, jnp.matmul(vt, v, precision=HIGHEST) / unit**2, 0)
+        return -jnp.matmul(vt.T, _quotient(part, w + lam), precision=HIGHEST)
+
+    return Answer(jnp.matmul(vt.T, z, precision=HIGHEST), stopped, boundary, again)
+
+
+def dogleg() -> Solver:
+    """Powell's path from the Cauchy point to the Gauss-Newton step, cut at ``‖D d‖ = Δ``.
+
+    Raises:
+      TypeError: a curvature without rows, such as the Hessian.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.dogleg(), so.trust.radius())
+
+    Source: Powell (1970); Nocedal and Wright (2006), equation 4.16.
+    """
+
+    def solve(s, c, delta):
+        peak = jnp.max(jnp.abs(c), initial=0)
+        unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+        c, delta = c / unit, delta / unit  # squares of a tiny gradient would underflow
+        newton = -_quotient(c, s**2)
+        bend = jnp.sum((s * c) ** 2)
+        cauchy = -c * jnp.sum(c**2) / jnp.where(bend > 0, bend, 1)
+        first, full = jnp.linalg.norm(cauchy), jnp.linalg.norm(newton)
+        # From the Cauchy point on: ‖cauchy + τ (newton − cauchy)‖ = Δ
+        leg = newton - cauchy
+        a, b, gap = jnp.sum(leg**2), jnp.dot(cauchy, leg), first**2 - delta**2
+        root = jnp.sqrt(jnp.maximum(b**2 - a * gap, 0))
+        tau = jnp.where(b > 0, -gap / (b + root), (root - b) / jnp.where(a > 0, a, 1))
+        path = cauchy + jnp.clip(tau, 0, 1) * leg
+        short = cauchy * delta / jnp.where(first > 0, first, 1)
+        inside = full <= delta
+        z = jnp.where(inside, newton, jnp.where(first >= delta, short, path))
+        return unit * z, ~inside
+
+    return _in_singular_basis("dogleg", solve, "radius")

@@ -1,0 +1,133 @@
+"""Trace and diagonal by random probes: ``E[z·Bz] = tr B`` and ``E[z ∘ Bz] = diag B``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.operators._base import Operator
+from secondorder.tree import Params
+
+
+class Reading(NamedTuple):
+    """What an instrument reads.
+
+    Attributes:
+      value: the estimate.
+      standard_error: of the mean over the probes, rounding of the products included; infinity for
+        a single one.
+      products: how many products with the operator it took.
+    """
+
+    value: Any
+    standard_error: Any
+    products: jax.Array
+
+
+def check_count(user: str, name: str, count: int, least: int = 1) -> None:
+    """Refuses a number of probes, steps or pairs that is too small."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise ValueError(f"{user} got {name}={count!r}; pass an integer of at least {least}.")
+
+
+def over_probes(
+    one: Callable[[jax.Array], tuple[Any, Any]], key: jax.Array, samples: int
+) -> tuple[Any, Any]:
+    """Mean and standard error over ``samples`` keys, one after the other.
+
+    ``one(key)`` gives a value and how much of it may be rounding; the mean of the second is part of
+    the error. By Welford's recurrence: a difference of sums of squares would cancel. The root of
+    the sum of squares is carried, which neither under- nor overflows.
+    """
+
+    def step(i, carry):
+        mean, spread = carry
+        off = jax.tree.map(jnp.subtract, one(jax.random.fold_in(key, i)), mean)
+        new = jax.tree.map(lambda m, d: m + d / (i + 1), mean, off)
+        weight = jnp.asarray((i / (i + 1)) ** 0.5)
+        root = lambda s, d: jnp.hypot(s, weight.astype(s.dtype) * d)
+        return new, jax.tree.map(root, spread, off[0])
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jax.random.key(0))
+    )
+    (mean, doubt), spread = jax.lax.fori_loop(0, samples, step, (zeros, zeros[0]))
+    if samples == 1:
+        return mean, jax.tree.map(lambda s: jnp.full_like(s, jnp.inf), spread)
+    root = (samples * (samples - 1)) ** 0.5
+    return mean, jax.tree.map(lambda s, d: jnp.hypot(s / root, d), spread, doubt)
+
+
+def precision(like: Params) -> float:
+    """The coarsest ε among the leaves, to which products of an operator on them are rounded."""
+    return max(float(jnp.finfo(tree.leaf_dtype(x)).eps) for x in jax.tree.leaves(like))
+
+
+def trace(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> Reading:
+    """``tr B ≈ mean z·Bz`` over random signs ``z``.
+
+    One probe has variance ``2 (‖B‖_F² − Σ Bᵢᵢ²)``: none where B is diagonal.
+
+    Args:
+      op: B, of any sign.
+      like: a tree shaped like the parameters.
+      key: of the probes.
+      samples: how many.
+
+    Raises:
+      ValueError: ``samples`` below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2), jnp.ones(3))
+      >>> float(so.trace(H, jnp.ones(3), jax.random.key(0)).value)
+      12.0
+
+    Source: Hutchinson (1989).
+    """
+    check_count("trace", "samples", samples)
+    tree.check_real(like, "like")
+
+    def one(key):
+        z = tree.random_signs(key, like)
+        image = op.mv(z)
+        return tree.vdot(z, image), 2 * precision(like) * tree.norm(image)
+
+    return Reading(*over_probes(one, key, samples), jnp.asarray(samples, jnp.int32))
+
+
+def diagonal(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> Reading:
+    """``diag B ≈ mean z ∘ Bz`` over random signs ``z``; a tree shaped like the parameters.
+
+    Entry i of one probe has variance ``Σⱼ≠ᵢ Bᵢⱼ²``.
+
+    Args:
+      op: B, of any sign.
+      like: a tree shaped like the parameters.
+      key: of the probes.
+      samples: how many.
+
+    Raises:
+      ValueError: ``samples`` below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> H = so.hessian(lambda p: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * p**2), jnp.ones(3))
+      >>> so.diagonal(H, jnp.ones(3), jax.random.key(0), samples=1).value.tolist()
+      [2.0, 4.0, 6.0]
+
+    Source: Bekas, Kokiopoulou and Saad (2007).
+    """
+    check_count("diagonal", "samples", samples)
+    tree.check_real(like, "like")
+
+    def one(key):
+        z = tree.random_signs(key, like)
+        image = jax.tree.map(jnp.multiply, z, op.mv(z))
+        return image, jax.tree.map(lambda x: 2 * precision(like) * jnp.abs(x), image)
+
+    return Reading(*over_probes(one, key, samples), jnp.asarray(samples, jnp.int32))

@@ -1,0 +1,309 @@
+"""The policies: open-loop, damping by gain ratio, trust region by gain ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import tree
+from secondorder.trust._base import Trial, Trust, TrustState
+
+# A step is taken when it brings at least this part of the predicted decrease: nearly any decrease,
+# since a solver that has to be this exact loses more by refusing (Nocedal and Wright 2006, 4.1).
+ACCEPT = 1e-4
+
+# What a method's ``trust`` may be, by the kind of scalar that its solver reads.
+POLICIES = {
+    "damping": ("trust.damping()", "trust.line_search()"),
+    "radius": ("trust.radius()",),
+    "cubic": ("trust.cubic()",),
+}
+
+
+def policy_of(
+    given: Trust | optax.ScalarOrSchedule | None, own: Callable[[Any], Trust], user: str, *fit: str
+) -> Trust:
+    """The policy that a method's ``trust`` stands for: itself, or the method's own from a number.
+
+    Args:
+      given: a :class:`Trust`, or where the method's own policy starts.
+      own: the method's own policy, such as :func:`radius`.
+      user: the method, for messages.
+      fit: the kinds of scalar that the method has a solver for; fixed ones always fit.
+
+    Raises:
+      TypeError: a name, or a policy that was not called.
+      ValueError: a policy of another kind.
+    """
+    if isinstance(given, str) or getattr(given, "__module__", None) == __name__:
+        name = getattr(given, "__name__", given)
+        raise TypeError(
+            f"{user} got trust={name}; pass a policy, such as secondorder.trust.{name}(), or a "
+            "number, which starts the method's own policy."
+        )
+    if not isinstance(given, Trust):
+        return own(given)
+    if given.gives not in ("any", *fit):
+        known = ", ".join(["a number", *(name for kind in fit for name in POLICIES[kind])])
+        raise ValueError(
+            f"{user} takes {known} or trust.fixed() as trust, but got a policy whose {given.gives} "
+            "follows the outcome of steps. Pass one of these."
+        )
+    return given
+
+
+def _state(scale: Any, params: tree.Params, factor: float = 2.0) -> TrustState:
+    dtype = tree.dtype(params)
+    real = lambda x: jax.lax.convert_element_type(x, dtype)
+    return TrustState(
+        real(scale), real(factor), jnp.zeros((), jnp.int32), real(jnp.inf), jnp.asarray(True)
+    )
+
+
+def _next(state: TrustState, scale, factor, gain, accepted) -> TrustState:
+    dtype = state.scale.dtype
+    return TrustState(
+        jnp.asarray(scale, dtype),
+        jnp.asarray(factor, dtype),
+        state.count + 1,
+        jnp.asarray(gain, dtype),
+        jnp.asarray(accepted, bool),
+    )
+
+
+def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
+    """Open loop: the same scalar at every step, no evaluation, every finite step taken.
+
+    Args:
+      scale: λ for a solver that reads damping (Δ for one that reads a radius), or a schedule
+        ``count ↦ λ`` as in Optax.
+
+    Example:
+      >>> import optax, secondorder as so
+      >>> decaying = so.trust.fixed(optax.exponential_decay(1.0, 10, 0.5))
+    """
+    at = scale if callable(scale) else lambda count: scale
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        return _next(state, at(state.count + 1), state.factor, jnp.inf, trial.finite)
+
+    def now(state: TrustState) -> jax.Array:
+        return jnp.asarray(at(state.count), state.scale.dtype)
+
+    start = lambda params: _state(at(jnp.zeros((), jnp.int32)), params)
+    return Trust(start, update, "any", now, evaluates=False)
+
+
+def nielsen(damping, factor, gain, accepted):
+    """λ falls smoothly, to a third at best, and rises ever faster while steps are rejected.
+
+    Accepted: ``λ max(1/3, 1 − (2ρ − 1)³)``, ν = 2. Rejected: ``ν λ``, ``ν → 2ν`` (Nielsen 1999).
+    """
+    eased = damping * jnp.clip(1 - (2 * gain - 1) ** 3, 1 / 3, 2)
+    return jnp.where(accepted, eased, damping * factor), jnp.where(accepted, 2, 2 * factor)
+
+
+def martens(damping, factor, gain, accepted):
+    """λ × 2/3 where ρ > ¾, λ × 3/2 where ρ < ¼ (Martens 2010, section 4.1); × 4 on rejection."""
+    del factor
+    moved = jnp.where(gain > 0.75, damping * 2 / 3, jnp.where(gain < 0.25, damping * 1.5, damping))
+    return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
+
+
+Adapt = Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def damping(
+    initial: tree.Real = 1e-3,
+    *,
+    adapt: Adapt = nielsen,
+    lazy: bool = False,
+    trial_every: int | jax.Array = 1,
+    halvings: int = 0,
+) -> Trust:
+    """Levenberg-Marquardt's control of λ by the gain ratio ρ (actual over predicted decrease).
+
+    A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
+    memory stay, λ rises, and the next update tries again.
+
+    Args:
+      initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
+        ``direct``).
+      adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
+      lazy: whether a trial costs a value alone, and a tangent only where values are rounding: for
+        large models, where a tangent is dear.
+      trial_every: steps from one trial to the next. Between them λ stays, and every finite step is
+        taken; after a rejection each step is tried until one is taken.
+      halvings: how often a step is halved at most, for as long as that descends further. A step
+        taken in part has a good gain, and was too long: each halving raises λ by half.
+
+    Raises:
+      TypeError: a schedule as ``initial``.
+      ValueError: ``initial`` not positive: a product of factors could never raise it.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.direct(), so.trust.damping(1e-2))
+    """
+    _check_positive("damping", initial)
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        if isinstance(trial_every, int) and trial_every == 1:
+            return tried(trial, state)
+        untried = lambda: _next(state, state.scale, state.factor, jnp.inf, trial.finite)
+        due = (state.count % trial_every == 0) | ~state.accepted
+        return jax.lax.cond(due, lambda: tried(trial, state), untried)
+
+    def tried(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        limits = jnp.finfo(state.scale.dtype)
+        scale, factor = adapt(state.scale, state.factor, jnp.maximum(gain, -1), accepted)
+        if halvings:
+            halved = -jnp.log2(trial.fraction)
+            scale = jnp.where(accepted & (halved > 0), 1.5**halved * state.scale, scale)
+        # Kept finite and off zero, so that λ can always come back; factor likewise.
+        scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
+        return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
+
+    start = lambda params: _state(initial, params)
+    return Trust(start, update, "damping", lazy=lazy, searches=halvings)
+
+
+def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trust:
+    """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
+
+    After k halvings: ``3^(k−1) λ``, at most ``9λ``, which also follows a rejection: no fraction
+    descends. So λ stays as small as steps of use allow, smaller than the gain ratio would leave it:
+    a weakly damped step that is too long still begins the path that the curvature sees, which a
+    shorter one follows.
+
+    Args:
+      initial: the first λ > 0, relative to the curvature (it is kept above rounding); ``None`` for
+        the precision to the power ¾.
+      halvings: how often the step is halved at most.
+
+    Raises:
+      ValueError: ``initial`` not positive, or ``halvings`` below 1.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.line_search(1e-6))
+    """
+    if initial is not None:
+        _check_positive("searched", initial)
+    _check_positive("searched", halvings, "halvings")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        limits = jnp.finfo(state.scale.dtype)
+        factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
+        scale = jnp.where(accepted, factor, 9) * state.scale
+        scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
+        return _next(state, scale, state.factor, gain, accepted)
+
+    def start(params: tree.Params) -> TrustState:
+        small = jnp.finfo(tree.dtype(params)).eps ** 0.75
+        return _state(small if initial is None else initial, params)
+
+    return Trust(start, update, "damping", searches=halvings)
+
+
+def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
+    """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
+
+    ρ < ¼: ``Δ = ‖d‖/4``; ρ > ¾ and the step at the boundary: ``min(2Δ, maximum)``; a step is taken
+    where ρ > 1e-4 (Nocedal and Wright 2006, algorithm 4.1).
+
+    Args:
+      initial: the first Δ > 0. The default, infinity, lets the first step show the problem's own
+        length, so no unit is guessed. Solvers on rows take ten times the scaled length of the
+        parameters for it, for the whole first step may end on a flat tail.
+      maximum: Δ never exceeds it.
+
+    Raises:
+      ValueError: ``initial`` or ``maximum`` not positive.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.hessian), so.solvers.steihaug(), so.trust.radius())
+    """
+    _check_positive("radius", initial)
+    _check_positive("radius", maximum, "maximum")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        old, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(old.dtype)
+        known = jnp.isfinite(length) & (length > 0)
+        # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
+        shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
+        shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
+        # A solver that has a region of its own for an infinite one shows it by a step to its edge.
+        shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
+        grown = jnp.minimum(2 * shown, maximum)
+        new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
+        poor = ~accepted | (gain < 0.25)
+        return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
+
+    return Trust(lambda params: _state(initial, params), update, "radius")
+
+
+def cubic(initial: tree.Real = 0.0) -> Trust:
+    """The weight σ of a cubic term by gain ratio: adaptive cubic regularisation.
+
+    ρ > 0.9: σ/4; ρ < ¼: 2σ; a step with ρ ≤ 1e-4 or a trial that is not finite is rejected and σ
+    rises fourfold, to at least ``|m(d)| / ‖d‖³``, where the cubic term begins to matter (Cartis,
+    Gould and Toint 2011, section 2).
+
+    Args:
+      initial: the first σ ≥ 0. The default, 0, is Newton's step; the first rejection then shows the
+        problem's own unit.
+
+    Raises:
+      ValueError: ``initial`` negative.
+
+    Example:
+      >>> import secondorder as so
+      >>> hessian = so.exact(so.hessian)
+      >>> tx = so.scale_by_curvature(hessian, so.solvers.exact_cubic(), so.trust.cubic())
+    """
+    _check_number("cubic", initial)
+    if isinstance(initial, (int, float)) and initial < 0:
+        raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")
+
+    def update(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        sigma, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(sigma.dtype)
+        natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3
+        natural = jnp.where(jnp.isfinite(natural), natural, 1)
+        raised = jnp.maximum(4 * sigma, natural)
+        eased = jnp.where(gain > 0.9, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
+        scale = jnp.where(accepted, eased, raised)
+        return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
+
+    return Trust(lambda params: _state(initial, params), update, "cubic")
+
+
+def _check_positive(policy: str, value: Any, name: str = "initial") -> None:
+    _check_number(policy, value, name)
+    if isinstance(value, (int, float)) and not value > 0:
+        raise ValueError(f"trust.{policy} got {name}={value}; pass a positive number.")
+
+
+def _check_number(policy: str, value: Any, name: str = "initial") -> None:
+    if callable(value):
+        raise TypeError(
+            f"trust.{policy} got a function as {name}, but a scalar that follows the outcome of "
+            "steps has no schedule. Pass a number, or the schedule to trust.fixed."
+        )
+    if value is None:
+        raise TypeError(f"trust.{policy} got {name}=None; pass a number.")

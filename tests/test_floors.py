@@ -19,7 +19,7 @@ LIBRARY = ROOT / "secondorder"
 HOUSE = (
     ({"linalg"}, {"tree", "checks", "losses", "objectives"}),
     ({"operators"}, {"layers"}),
-    ({"quadratic"},),
+    ({"quadratic", "step"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
     ({"transform", "attempt", "state"}, {"spectrum"}, {"stepsize"}),
     ({"methods"},),

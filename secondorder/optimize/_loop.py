@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,22 +21,15 @@ from secondorder.objectives._objective import (
 )
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
+from secondorder.step import Reason
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
 REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
 
 
-class Status(enum.IntEnum):
+class Status(Reason):
     """Why a solve ended; carried as an integer through ``jit``. Only ``CONVERGED`` is a success."""
-
-    sentence: str
-
-    def __new__(cls, value: int, sentence: str):
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
 
     RUNNING = 0, "The solve has not ended."
     CONVERGED = 1, "The scaled first-order test holds: this is a stationary point to tolerance."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,19 +10,12 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
+from secondorder.step import Reason
 from secondorder.tree import Params
 
 
-class Stop(enum.IntEnum):
+class Stop(Reason):
     """Why a solver stopped; carried as an integer through ``jit``."""
-
-    sentence: str
-
-    def __new__(cls, value: int, sentence: str):
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
 
     SOLVED = 0, "The system was solved to the asked accuracy."
     SHIFTED = 1, "The curvature was not safely positive definite; a shift made it so."

@@ -34,9 +34,8 @@ from secondorder.objectives._objective import (
 from secondorder.operators._base import Operator
 from secondorder.operators._block_diagonal import of_group
 from secondorder.operators._dense import over_basis
-from secondorder.operators._gauss_newton import ggn
+from secondorder.operators._gauss_newton import KnownGram, ggn
 from secondorder.operators._jacobian import linearize
-from secondorder.operators._rows import KnownGram
 from secondorder.tree import Params
 
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.operators._dense import matrix_of_products, ravel
+from secondorder.operators._rows import AnyRows
 from secondorder.tree import Params, Scalar
 
 
@@ -19,7 +21,8 @@ class Operator:
     ``mv(v)`` is ``B v``; ``A + B``, ``c * B`` and ``B.damped(λ)``, which is ``B + λ I``, are
     operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and
     shapes of the parameters, in any float dtype: a product is computed in the parameters' dtype and
-    returned in that of ``v``.
+    returned in that of ``v``. What else a solver may need of an operator is declared here, and
+    refused in a sentence where a kind of operator does not have it.
     """
 
     __array_ufunc__ = None  # so that NumPy's `array * B` is refused, not spread over the array
@@ -38,6 +41,46 @@ class Operator:
     def matrix(self, like: Params) -> jax.Array:
         """The matrix of ``B``; structured operators know it without a product per column."""
         return matrix_of_products(self.mv, like)
+
+    def solve(self, v: Params, damping: Scalar) -> Params:
+        """``(B + λ I)⁻¹ v``, or an approximation of it."""
+        raise TypeError(
+            f"The solver needs the inverse of the curvature, but a {type(self).__name__} has none "
+            "in closed form. Use curvature.preconditioned(exact(ggn), curvature.layerwise(example))"
+            " or curvature.diagonal(), or a solver by products, such as direct() or cg()."
+        )
+
+    def rows(self, formed: bool = True, matrix: jax.Array | None = None) -> AnyRows:
+        """``R`` with ``B = RᵀR``.
+
+        Args:
+          formed: whether ``R`` may be formed; else all is done by products with it.
+          matrix: ``R``, where it has been formed in one piece before.
+        """
+        raise self._without_rows("")
+
+    def gauss_newton(self) -> Any:
+        """The :class:`GaussNewton` matrix in one piece whose rows those of ``B`` are."""
+        raise self._without_rows(" of an objective that is not chunked")
+
+    def _without_rows(self, which: str) -> TypeError:
+        return TypeError(
+            "The solver needs the rows of a Gauss-Newton or Fisher matrix, but the curvature is a "
+            f"{type(self).__name__}. Use exact(ggn){which}, or the direct() solver."
+        )
+
+    def bends(self, order: int) -> bool:
+        """Whether steps may follow a path of that order, by derivatives of a model's outputs."""
+        del order
+        return False
+
+    def layer_blocks(self) -> tuple[Sequence[tuple[int, ...]], Sequence[Operator]]:
+        """The leaves of each layer, and the diagonal block of each."""
+        raise TypeError(
+            "The solver needs the blocks of layers, but the curvature is a "
+            f"{type(self).__name__}. Use curvature.block_diagonal(), alone or within "
+            "curvature.preconditioned(exact(ggn), curvature.block_diagonal())."
+        )
 
     def __add__(self, other: Operator) -> Operator:
         if not isinstance(other, Operator):
@@ -150,4 +193,7 @@ class Preconditioned(Operator):
 
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``≈ (B + λ I)⁻¹ v``."""
-        return self.approximation.solve(v, damping)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.approximation.solve(v, damping)
+
+    def layer_blocks(self) -> tuple[Sequence[tuple[int, ...]], Sequence[Operator]]:
+        return self.approximation.layer_blocks()

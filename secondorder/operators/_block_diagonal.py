@@ -69,3 +69,6 @@ class BlockDiagonal(Operator):
     def mv(self, v: Params) -> Params:
         pairs = zip(self.blocks, self.groups, strict=True)
         return joined([op.mv(of_group(v, group)) for op, group in pairs], self.groups, v)
+
+    def layer_blocks(self) -> tuple[Sequence[Group], Sequence[Operator]]:
+        return self.groups, self.blocks

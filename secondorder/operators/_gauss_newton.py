@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Protocol, overload
+from collections.abc import Callable
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,120 +24,9 @@ from secondorder.operators._base import Operator
 from secondorder.operators._chunks import Chunks
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import Jacobian, linearize
+from secondorder.operators._middle import LossCurvature, Middle, OuterProducts, outer_products
+from secondorder.operators._rows import AnyRows, ImplicitRows, Rows
 from secondorder.tree import Params
-
-
-class Middle(Protocol):
-    """``M`` on the outputs: a product, the transpose of a root, and maybe a residual."""
-
-    def mv(self, u: Any) -> Any: ...
-
-    def root_transpose(self, u: Any) -> Any: ...
-
-    def residual(self) -> Any | None:
-        """The ``r`` with ``S r`` the gradient with respect to the outputs; ``None`` if unknown."""
-
-    @property
-    def least_squares(self) -> bool:
-        """Whether ``½‖r‖²`` is what is minimised, so that angles to ``r`` measure optimality."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LossCurvature:
-    """``M = ∇²ℓ(z)``."""
-
-    loss: losses.Loss
-    outputs: Any
-
-    def mv(self, u: Any) -> Any:
-        return self.loss.curvature(self.outputs, u)
-
-    def root_transpose(self, u: Any) -> Any:
-        return self.loss.root_transpose(self.outputs, u)
-
-    def residual(self) -> Any:
-        return self.loss.residual(self.outputs)
-
-    @property
-    def least_squares(self) -> bool:
-        return self.loss.least_squares
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OuterProducts:
-    """``M = blockdiagₙ (1/S) Σₛ vₛₙ vₛₙᵀ``: scores ``v`` with a leading axis of S samples.
-
-    Blocks belong to single examples: the product between scores of different examples has
-    expectation zero, so it is left out rather than averaged out.
-    """
-
-    scores: Any
-    loss: losses.Loss
-
-    def _coefficients(self, u: Any) -> Any:
-        """``vₛₙ · uₙ`` for every sample and example, summed over the leaves of the outputs."""
-
-        def of_leaf(v, x):
-            axes = tuple(range(1 + self.loss.example_axes(x), v.ndim))
-            return jnp.sum(v * x[None].astype(v.dtype), axis=axes)
-
-        leaves = jax.tree.leaves(jax.tree.map(of_leaf, self.scores, u))
-        count = jax.tree.leaves(self.scores)[0].shape[0]
-        return sum(leaves) / math.sqrt(count)
-
-    def mv(self, u: Any) -> Any:
-        c = self._coefficients(u)
-        count = c.shape[0]
-
-        def of_leaf(v, x):
-            wide = c.reshape(c.shape + (1,) * (v.ndim - c.ndim))
-            return (jnp.sum(wide * v, axis=0) / math.sqrt(count)).astype(x.dtype)
-
-        return jax.tree.map(of_leaf, self.scores, u)
-
-    def root_transpose(self, u: Any) -> Any:
-        return self._coefficients(u)
-
-    def residual(self) -> None:
-        return None
-
-    @property
-    def least_squares(self) -> bool:
-        return False
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Blocks:
-    """The outer products of a total of losses, term by term: each has examples of its own."""
-
-    blocks: tuple[OuterProducts | Blocks, ...]
-    loss: losses.Total
-
-    def _each(self, name: str, u: Any) -> Any:
-        pairs = zip(self.blocks, self.loss.split(u), strict=True)
-        return self.loss.join([getattr(block, name)(x) for block, x in pairs], u)
-
-    def mv(self, u: Any) -> Any:
-        return self._each("mv", u)
-
-    def root_transpose(self, u: Any) -> Any:
-        return self._each("root_transpose", u)
-
-    def residual(self) -> None:
-        return None
-
-    @property
-    def least_squares(self) -> bool:
-        return False
-
-
-def _outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:
-    if isinstance(loss, losses.Total):
-        parts = zip(loss.split(scores), loss.terms, loss.split(outputs), strict=True)
-        return Blocks(tuple(_outer_products(*part) for part in parts), loss)
-    losses.count_examples(outputs)
-    return OuterProducts(scores, loss)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,6 +76,39 @@ class GaussNewton(Operator):
         """The vector ``r`` of length k with ``Rᵀ r`` the gradient; ``None`` where unknown."""
         r = self.middle.residual()
         return None if r is None else ravel(r)
+
+    def rows(self, formed: bool = True, matrix: jax.Array | None = None) -> AnyRows:
+        if not formed:
+            return self._implicit()
+        matrix = self.factor() if matrix is None else matrix
+        r = self.residual()
+        r = jnp.zeros(matrix.shape[0], matrix.dtype) if r is None else r
+        return Rows(matrix, r, self.jacobian.passes)
+
+    def gauss_newton(self) -> GaussNewton:
+        return self
+
+    def bends(self, order: int) -> bool:
+        return order > 1 and self.middle.least_squares and self.jacobian.bends(order)
+
+    def _implicit(self, gram: Callable[[], jax.Array] | None = None) -> ImplicitRows:
+        square = lambda: self.matrix(self.jacobian.params)
+        return ImplicitRows(self.jacobian, self.middle, square, gram)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KnownGram(GaussNewton):
+    """``JᵀMJ`` of which ``J Jᵀ`` is known without ``J``.
+
+    Attributes:
+      outputs_gram: ``() ↦ J Jᵀ``, ``(m, m)``, in the order of the ravelled outputs.
+    """
+
+    outputs_gram: Callable[[], jax.Array]
+
+    def rows(self, formed: bool = True, matrix: jax.Array | None = None) -> AnyRows:
+        del matrix
+        return self._implicit(self.outputs_gram if formed else None)
 
 
 def _rows(columns: Any) -> jax.Array:
@@ -283,7 +206,7 @@ def fisher(
         return GaussNewton(at, LossCurvature(loss, at.outputs))
     # A key is folded per sample, so that more samples extend the draw instead of replacing it.
     scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
-    return GaussNewton(at, _outer_products(scores, loss, at.outputs))
+    return GaussNewton(at, outer_products(scores, loss, at.outputs))
 
 
 def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -25,3 +26,6 @@ class Switch(Operator):
         return jax.lax.cond(
             self.flag, lambda: self.first.matrix(like), lambda: self.second.matrix(like)
         )
+
+    def gauss_newton(self) -> Any:
+        return self.second.gauss_newton()

@@ -32,14 +32,8 @@ def apply_inverse() -> Solver:
 
     def solve(quadratic: Quadratic, factors: tuple, memory: tuple, damping: jax.Array):
         del factors
-        op, grad = quadratic.curvature, quadratic.grad
-        inverse = getattr(op, "solve", None)
-        if inverse is None:
-            raise TypeError(
-                f"The apply_inverse() solver needs a curvature that knows its inverse, but got "
-                f"{type(op).__name__}. Use direct() or cg()."
-            )
-        step = tree.negative(inverse(grad, damping))
+        grad = quadratic.grad
+        step = tree.negative(quadratic.curvature.solve(grad, damping))
         # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed. Every sum over all
         # parameters counts beside a diagonal, so those two are one, and the length tells of NaN.
         predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, tree.accumulator(grad)), step)

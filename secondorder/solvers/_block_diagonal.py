@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.operators._base import Operator, Preconditioned
 from secondorder.operators._block_diagonal import (
-    BlockDiagonal,
     Path,
     by_module,
     groups_of,
@@ -54,13 +52,14 @@ def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_mod
         return tuple(solver.init(of_group(params, g)) for g in groups_of(params, layer_of))
 
     def models(quadratic: Quadratic) -> list[Quadratic]:
-        grad, op = quadratic.grad, _layers_of(quadratic.curvature)
-        if op.groups != groups_of(grad, layer_of):
+        grad = quadratic.grad
+        groups, blocks = quadratic.curvature.layer_blocks()
+        if groups != groups_of(grad, layer_of):
             raise ValueError(
                 "block_diagonal and its curvature see different layers: give both the same "
                 "layer_of."
             )
-        parts = zip(op.groups, op.blocks, strict=True)
+        parts = zip(groups, blocks, strict=True)
         return [Quadratic(of_group(grad, group), block) for group, block in parts]
 
     def prepare(quadratic: Quadratic, memories: tuple):
@@ -69,12 +68,13 @@ def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_mod
         return factors, memories, Cost(*map(sum, zip(*costs, strict=True)))
 
     def solve(quadratic: Quadratic, factors: tuple, memories: tuple, damping: jax.Array):
-        grad, op = quadratic.grad, _layers_of(quadratic.curvature)
+        grad = quadratic.grad
+        groups, _ = quadratic.curvature.layer_blocks()
         parts = zip(models(quadratic), factors, memories, strict=True)
         steps, memories = zip(*(solver.solve(*part, damping) for part in parts), strict=True)
         stacked = lambda name: jnp.stack([getattr(step, name) for step in steps])
         outcome = make_step(
-            tree.cast(joined([step.direction for step in steps], op.groups, grad), grad),
+            tree.cast(joined([step.direction for step in steps], groups, grad), grad),
             jnp.sum(stacked("predicted")),
             iterations=jnp.max(stacked("iterations")),
             products=jnp.sum(stacked("products")),
@@ -88,14 +88,3 @@ def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_mod
         return tuple(map(solver.remember, memories, own))
 
     return Solver(init, solve, prepare, remember)
-
-
-def _layers_of(op: Operator) -> BlockDiagonal:
-    op = op.approximation if isinstance(op, Preconditioned) else op
-    if isinstance(op, BlockDiagonal):
-        return op
-    raise TypeError(
-        f"The block_diagonal() solver needs the blocks of layers, but the curvature is a "
-        f"{type(op).__name__}. Use curvature.block_diagonal(), alone or within "
-        "curvature.preconditioned(exact(ggn), curvature.block_diagonal())."
-    )

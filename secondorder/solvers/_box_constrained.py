@@ -32,13 +32,7 @@ def box_constrained() -> Solver:
 
     def solve(quadratic: Quadratic, factors: tuple, memory: tuple, radius: jax.Array):
         del factors
-        inverse = getattr(quadratic.curvature, "solve", None)
-        if inverse is None:
-            raise TypeError(
-                f"The box_constrained() solver needs a curvature that knows its inverse, but got "
-                f"{type(quadratic.curvature).__name__}. Use running(..., diagonal()) or steihaug()."
-            )
-        free = tree.negative(inverse(quadratic.grad, 0.0))
+        free = tree.negative(quadratic.curvature.solve(quadratic.grad, 0.0))
         inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
         step = jax.tree.map(inside, free)
         # No reduction but this one: the clipped step is as long as that, and NaN where that is.

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._base import Operator
-from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.operators._switch import Switch
 from secondorder.solvers._base import Solver, Stop
 from secondorder.solvers._least_squares import (
@@ -57,7 +56,7 @@ def hybrid_region(order: int = 1) -> Solver:
       >>> tx = so.scale_by_curvature(
       ...     so.curvature.hybrid(), so.solvers.hybrid_region(), so.trust.radius())
     """
-    return on_rows("hybrid_region", _factorise, _solve, "radius", order)
+    return on_rows(_factorise, _solve, "radius", order)
 
 
 def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
@@ -67,12 +66,10 @@ def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality:
 def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
     if not isinstance(op, Switch) or triangle.span is not None:
         return None
-    dtype, rows = scaling.dtype, op.second
-    if not isinstance(rows, GaussNewton):
-        return None
+    dtype = scaling.dtype
 
     def eigen():
-        matrix = op.first.matrix(rows.jacobian.params).astype(dtype)
+        matrix = op.first.matrix(op.gauss_newton().jacobian.params).astype(dtype)
         matrix = matrix / scaling[None] / scaling[:, None]
         # LAPACK may not return from a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))

@@ -22,10 +22,8 @@ from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
 from secondorder.linalg._batched import triangular
-from secondorder.operators._base import Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._gauss_newton import GaussNewton
-from secondorder.operators._switch import Switch
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
@@ -120,7 +118,6 @@ class Answer(NamedTuple):
 
 
 def on_rows(
-    name: str,
     factorise: Callable,
     solve: Callable,
     reads: str = "damping",
@@ -129,7 +126,6 @@ def on_rows(
     """A solver in Moré's scaled coordinates.
 
     Args:
-      name: for the error that refuses a curvature without rows.
       factorise: ``(Triangle, Operator, scaling, optimality) -> factors``, once per point.
       solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
@@ -137,7 +133,7 @@ def on_rows(
     """
 
     def prepare(quadratic: Quadratic, memory: Memory):
-        return _point(name, factorise, reads, quadratic, memory)
+        return _point(factorise, reads, quadratic, memory)
 
     def step(quadratic: Quadratic, point: Point, memory: Memory, scale: jax.Array):
         triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
@@ -156,11 +152,10 @@ def on_rows(
                 y = y - outside / jnp.where(scale > 0, scale, jnp.inf)
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
-        length, like, op = jnp.linalg.norm(y), quadratic.grad, _rows_of(quadratic.curvature)
-        bends = isinstance(op, GaussNewton) and answer.again is not None and order > 1
+        length, like = jnp.linalg.norm(y), quadratic.grad
+        op: GaussNewton = quadratic.curvature.gauss_newton()
         own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
-        if bends and isinstance(op, GaussNewton):
-            bends = op.middle.least_squares and op.jacobian.bends(order)
+        bends = answer.again is not None and op.bends(order)
         following = lambda terms: _bend(terms, op, point, answer.again)
         terms = path(y, order if bends else 1, following, own)
         reached = len(terms)
@@ -196,11 +191,7 @@ def no_factors(*ignored: Any) -> tuple:
     return ()
 
 
-def _rows_of(op: Operator) -> Operator:
-    return op.second if isinstance(op, Switch) else op
-
-
-def _bend(terms: tuple, op: Any, point: Point, again: Callable) -> jax.Array:
+def _bend(terms: tuple, op: GaussNewton, point: Point, again: Callable) -> jax.Array:
     """The next term of the path, in scaled coordinates.
 
     ``x = argmin ½‖A x + z‖² + ½ λ‖x‖²`` with ``z`` the next derivative of the outputs along the
@@ -216,15 +207,10 @@ def _bend(terms: tuple, op: Any, point: Point, again: Callable) -> jax.Array:
 
 
 def _point(
-    name: str, factorise: Callable, reads: str, quadratic: Quadratic, memory: Memory
+    factorise: Callable, reads: str, quadratic: Quadratic, memory: Memory
 ) -> tuple[Point, Memory, Cost]:
-    op, g = _rows_of(quadratic.curvature), ravel(quadratic.grad)
-    if not isinstance(op, GaussNewton):
-        raise TypeError(
-            f"The {name}() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
-            f"curvature is a {type(op).__name__}. Use exact(ggn) of an objective that is not "
-            "chunked, or the direct() solver."
-        )
+    op: GaussNewton = quadratic.curvature.gauss_newton()
+    g = ravel(quadratic.grad)
     matrix, residual = op.factor(), op.residual()
     r = jnp.zeros(matrix.shape[0], matrix.dtype) if residual is None else residual
     x = ravel(op.jacobian.params).astype(matrix.dtype)

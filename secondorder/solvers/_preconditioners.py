@@ -55,14 +55,7 @@ def known_inverse() -> Inverse:
     """
 
     def of(quadratic: Quadratic, damping: jax.Array) -> Callable[[Params], Params]:
-        solve = getattr(quadratic.curvature, "solve", None)
-        if solve is None:
-            raise TypeError(
-                "known_inverse() needs a curvature with an approximate inverse, but a "
-                f"{type(quadratic.curvature).__name__} has none. Use "
-                "curvature.preconditioned(exact(ggn), curvature.layerwise(example))."
-            )
-        return lambda residual: solve(residual, damping)
+        return lambda residual: quadratic.curvature.solve(residual, damping)
 
     return of
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.operators._gauss_newton import GaussNewton, LossCurvature
+from secondorder.operators._gauss_newton import GaussNewton
+from secondorder.operators._middle import LossCurvature
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Solver,
@@ -69,13 +70,12 @@ def prox_linear(
 
     def solve(quadratic: Quadratic, factors: tuple, memory: tuple, damping: jax.Array):
         del factors
-        op, grad = quadratic.curvature, quadratic.grad
-        middle = op.middle if isinstance(op, GaussNewton) else None
-        if not isinstance(op, GaussNewton) or not isinstance(middle, LossCurvature):
+        op: GaussNewton = quadratic.curvature.gauss_newton()
+        middle, grad = op.middle, quadratic.grad
+        if not isinstance(middle, LossCurvature):
             raise TypeError(
-                "The prox_linear() solver needs the loss and the linearised model of a "
-                f"Gauss-Newton matrix, but the curvature is a {type(op).__name__}. Use exact(ggn) "
-                "of an objective that is not chunked."
+                "The prox_linear() solver needs the loss and the linearised model, but the "
+                "curvature is of sampled scores. Use exact(ggn)."
             )
         jacobian, loss = op.jacobian, middle.loss
         outputs = tree.accumulator(middle.outputs)

@@ -51,7 +51,7 @@ def qr(order: int = 1) -> Solver:
         again = lambda v: back_substituted(upper, jnp.zeros_like(v), v)
         return Answer(z, stopped, again=again)
 
-    return on_rows("qr", no_factors, solve, order=order)
+    return on_rows(no_factors, solve, order=order)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

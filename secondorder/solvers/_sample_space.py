@@ -10,7 +10,6 @@ For least squares ``e`` is zero, and nothing is divided by λ.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,13 +21,7 @@ from jax.scipy.linalg import cho_solve
 from secondorder import tree
 from secondorder.operators._base import Function, Operator
 from secondorder.operators._dense import ravel, unravel
-from secondorder.operators._gauss_newton import GaussNewton
-from secondorder.operators._rows import (
-    AnyRows,
-    Rows,
-    implicit_rows,
-    rows_of,
-)
+from secondorder.operators._rows import AnyRows
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
@@ -132,12 +125,11 @@ def sample_space(
         return Last(tree.accumulator(tree.zeros_like(params)), zero, inner)
 
     def prepare(quadratic: Quadratic, last: Last):
-        rows = _rows_of(quadratic.curvature, solver)
+        rows = quadratic.curvature.rows(formed=solver is None)
         if solver is None:
             m, n = rows.shape
             gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-            matrix = rows.matrix if isinstance(rows, Rows) else None
-            return Gram(gram, matrix), last, Cost(rows.passes, int(rows.formed))
+            return Gram(gram, rows.matrix), last, Cost(rows.passes, int(rows.formed))
         dtype = tree.dtype(quadratic.grad)
         factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
         gram = Gram(factors)
@@ -148,9 +140,7 @@ def sample_space(
 
     def solve(quadratic: Quadratic, gram: Gram, last: Last, damping: jax.Array):
         op, grad = quadratic.curvature, quadratic.grad
-        rows = _rows_of(op, solver)
-        if isinstance(rows, Rows) and gram.rows is not None:
-            rows = dataclasses.replace(rows, matrix=gram.rows)  # and not formed once more
+        rows = op.rows(solver is None, gram.rows)
         g, r = ravel(grad), rows.residual
         level = damping.astype(g.dtype)
         if solver is None:
@@ -169,8 +159,8 @@ def sample_space(
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
         terms = (step,)
-        if isinstance(op, GaussNewton) and _bends(op, order):
-            along = op.derivative_along
+        if op.bends(order):
+            along = op.gauss_newton().derivative_along
             terms = path(step, order, lambda t: -solution(along(*t), jnp.zeros_like(g)), own)
         terms = tuple(map(own, terms))
         stopped, iterations, products, inner = system.report()
@@ -191,10 +181,6 @@ def sample_space(
     return Solver(init, solve, prepare, remember, takes_jacobian=solver is None)
 
 
-def _bends(op: GaussNewton, order: int) -> bool:
-    return order > 1 and op.middle.least_squares and op.jacobian.bends(order)
-
-
 def _check_inner(solver: Solver) -> None:
     if solver.reads != "damping":
         raise ValueError(
@@ -209,16 +195,6 @@ def _check_inner(solver: Solver) -> None:
             "batch's outputs. Pass cg(warm_start=0) (the default), and "
             "nystrom(rank, refresh_every=1)."
         )
-
-
-def _rows_of(op: Operator, solver: Solver | None) -> AnyRows:
-    rows = rows_of(op) if solver is None else implicit_rows(op)
-    if rows is None:
-        raise TypeError(
-            "The sample_space() solver needs the rows of a Gauss-Newton or Fisher matrix, but the "
-            f"curvature is a {type(op).__name__}. Use exact(ggn), or the direct() solver."
-        )
-    return rows
 
 
 def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) -> jax.Array | float:

@@ -52,7 +52,7 @@ def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
     return Singular(tree.nan_unless(sound, jnp.where(kept, s, 0)), v.T, jnp.where(kept, c, 0))
 
 
-def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
+def _in_singular_basis(solve: Callable, reads: str) -> Solver:
     """A row solver from ``solve(s, c, scale) -> (coefficients, boundary)``."""
 
     def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
@@ -67,7 +67,7 @@ def _in_singular_basis(name: str, solve: Callable, reads: str) -> Solver:
             z = z - off / jnp.where(scale > 0, scale, jnp.inf)
         return Answer(z, stopped, boundary)
 
-    return on_rows(name, singular_basis, answer, reads)
+    return on_rows(singular_basis, answer, reads)
 
 
 def _quotient(c: jax.Array, w: jax.Array) -> jax.Array:
@@ -89,7 +89,7 @@ def svd() -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd(), so.trust.fixed())
     """
     return _in_singular_basis(
-        "svd", lambda s, c, damping: (-_quotient(c, s**2 + damping), False), "damping"
+        lambda s, c, damping: (-_quotient(c, s**2 + damping), False), "damping"
     )
 
 
@@ -107,7 +107,7 @@ def svd_region(order: int = 1) -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd_region(), so.trust.radius())
     """
 
-    return on_rows("svd_region", singular_basis, in_region, "radius", order)
+    return on_rows(singular_basis, in_region, "radius", order)
 
 
 def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
@@ -176,4 +176,4 @@ def dogleg() -> Solver:
         z = jnp.where(inside, newton, jnp.where(first >= delta, short, path))
         return unit * z, ~inside
 
-    return _in_singular_basis("dogleg", solve, "radius")
+    return _in_singular_basis(solve, "radius")

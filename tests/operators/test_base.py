@@ -17,6 +17,7 @@ from secondorder.operators import (
     Function,
     Identity,
     Operator,
+    Preconditioned,
 )
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
@@ -130,6 +131,32 @@ def test_an_operator_without_a_product_says_so():
 
     with pytest.raises(TypeError, match="Empty defines no product"):
         Empty().mv(V)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda op: op.solve(V, 0.1), "needs the inverse.* a Function has none.*direct"),
+        (lambda op: op.rows(), r"needs the rows.* is a Function. Use exact\(ggn\), or"),
+        (lambda op: op.gauss_newton(), r"needs the rows.* is a Function.*not chunked"),
+        (lambda op: op.layer_blocks(), "needs the blocks of layers.* is a Function"),
+    ],
+)
+def test_what_an_operator_does_not_have_is_refused_in_a_sentence(ask, sentence):
+    hessian = Function(lambda v: v, V)
+    with pytest.raises(TypeError, match=sentence):
+        ask(hessian)
+    assert not hessian.bends(2)
+
+
+def test_an_approximation_gives_inverse_and_blocks_and_nothing_else():
+    op = Preconditioned(Identity(), Function(lambda v: v, V))
+    with pytest.raises(TypeError, match="Function has none"):
+        op.solve(V, 0.1)
+    with pytest.raises(TypeError, match="the curvature is a Function"):
+        op.layer_blocks()
+    with pytest.raises(TypeError, match="the curvature is a Preconditioned"):
+        op.rows()
 
 
 # -------------------------------------------------------------- what the definition alone promises

@@ -75,5 +75,5 @@ def test_a_gradient_that_is_not_finite_is_flagged(bad):
 def test_a_curvature_without_an_inverse_is_refused_in_a_sentence():
     params = jnp.ones(2)
     hessian = so.hessian(lambda p: jnp.sum(p**4), params)
-    with pytest.raises(TypeError, match=r"apply_inverse\(\).*Function.*direct\(\) or cg\(\)"):
+    with pytest.raises(TypeError, match=r"needs the inverse.*Function has none.*or cg\(\)"):
         solve(hessian, params)

@@ -285,6 +285,5 @@ def test_what_is_not_finite_is_flagged(bad, solver):
 
 @both
 def test_a_curvature_without_rows_is_refused_in_a_sentence(solver):
-    name = {QR: "qr", SVD: "svd"}[solver]
-    with pytest.raises(TypeError, match=rf"{name}\(\) solver needs the rows.*exact\(ggn\)"):
+    with pytest.raises(TypeError, match=r"needs the rows.* is a Function.*exact\(ggn\)"):
         run(solver, Dense(np.eye(2), np.ones(2)))

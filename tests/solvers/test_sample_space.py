@@ -7,7 +7,6 @@ import pytest
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.operators._rows import rows_of
 from secondorder.solvers import (
     Stop,
     cg,
@@ -148,7 +147,7 @@ def test_the_grams_of_chunks_hold_the_rows_of_two_chunks_at_most():
 
     def gram(chunk_size):
         f = so.chunked(of, batch, chunk_size, mean=False)
-        return jax.jit(lambda p: rows_of(so.ggn(f, p)).sample_gram())
+        return jax.jit(lambda p: so.ggn(f, p).rows().sample_gram())
 
     memory = lambda size: gram(size).lower(params).compile().memory_analysis().temp_size_in_bytes
     assert memory(4) < 0.4 * memory(64)

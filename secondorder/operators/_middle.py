@@ -1,0 +1,125 @@
+"""``M``, a curvature of the outputs with a root ``M = S Sᵀ``: the middle of ``Jᵀ M J``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import losses
+
+
+class Middle(Protocol):
+    """``M`` on the outputs: a product, the transpose of a root, and maybe a residual."""
+
+    def mv(self, u: Any) -> Any: ...
+
+    def root_transpose(self, u: Any) -> Any: ...
+
+    def residual(self) -> Any | None:
+        """The ``r`` with ``S r`` the gradient with respect to the outputs; ``None`` if unknown."""
+
+    @property
+    def least_squares(self) -> bool:
+        """Whether ``½‖r‖²`` is what is minimised, so that angles to ``r`` measure optimality."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossCurvature:
+    """``M = ∇²ℓ(z)``."""
+
+    loss: losses.Loss
+    outputs: Any
+
+    def mv(self, u: Any) -> Any:
+        return self.loss.curvature(self.outputs, u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self.loss.root_transpose(self.outputs, u)
+
+    def residual(self) -> Any:
+        return self.loss.residual(self.outputs)
+
+    @property
+    def least_squares(self) -> bool:
+        return self.loss.least_squares
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OuterProducts:
+    """``M = blockdiagₙ (1/S) Σₛ vₛₙ vₛₙᵀ``: scores ``v`` with a leading axis of S samples.
+
+    Blocks belong to single examples: the product between scores of different examples has
+    expectation zero, so it is left out rather than averaged out.
+    """
+
+    scores: Any
+    loss: losses.Loss
+
+    def _coefficients(self, u: Any) -> Any:
+        """``vₛₙ · uₙ`` for every sample and example, summed over the leaves of the outputs."""
+
+        def of_leaf(v, x):
+            axes = tuple(range(1 + self.loss.example_axes(x), v.ndim))
+            return jnp.sum(v * x[None].astype(v.dtype), axis=axes)
+
+        leaves = jax.tree.leaves(jax.tree.map(of_leaf, self.scores, u))
+        count = jax.tree.leaves(self.scores)[0].shape[0]
+        return sum(leaves) / math.sqrt(count)
+
+    def mv(self, u: Any) -> Any:
+        c = self._coefficients(u)
+        count = c.shape[0]
+
+        def of_leaf(v, x):
+            wide = c.reshape(c.shape + (1,) * (v.ndim - c.ndim))
+            return (jnp.sum(wide * v, axis=0) / math.sqrt(count)).astype(x.dtype)
+
+        return jax.tree.map(of_leaf, self.scores, u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._coefficients(u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """The outer products of a total of losses, term by term: each has examples of its own."""
+
+    blocks: tuple[OuterProducts | Blocks, ...]
+    loss: losses.Total
+
+    def _each(self, name: str, u: Any) -> Any:
+        pairs = zip(self.blocks, self.loss.split(u), strict=True)
+        return self.loss.join([getattr(block, name)(x) for block, x in pairs], u)
+
+    def mv(self, u: Any) -> Any:
+        return self._each("mv", u)
+
+    def root_transpose(self, u: Any) -> Any:
+        return self._each("root_transpose", u)
+
+    def residual(self) -> None:
+        return None
+
+    @property
+    def least_squares(self) -> bool:
+        return False
+
+
+def outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:
+    if isinstance(loss, losses.Total):
+        parts = zip(loss.split(scores), loss.terms, loss.split(outputs), strict=True)
+        return Blocks(tuple(outer_products(*part) for part in parts), loss)
+    losses.count_examples(outputs)
+    return OuterProducts(scores, loss)

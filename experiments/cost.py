@@ -51,7 +51,12 @@ def tried(product: float) -> StepCost:
     """The gradient, curvature products, values looked at to choose the step, and its trial."""
 
     def price(diagnostics: Diagnostics) -> float:
-        return GRADIENT + product * diagnostics["products"] + VALUE * diagnostics["looks"] + TRIAL
+        return (
+            GRADIENT
+            + product * diagnostics["products"]
+            + VALUE * diagnostics["trial_evaluations"]
+            + TRIAL
+        )
 
     return price
 
@@ -70,7 +75,7 @@ def searched(order: int) -> StepCost:
 
     def price(diagnostics: Diagnostics) -> float:
         rows = COTANGENT * diagnostics["products"]
-        return GRADIENT + rows + path + VALUE * diagnostics["looks"] + TRIAL
+        return GRADIENT + rows + path + VALUE * diagnostics["trial_evaluations"] + TRIAL
 
     return price
 
@@ -96,4 +101,4 @@ def truncated(part: int = 1, sensitivities_every: float = math.inf) -> StepCost:
 def by_layers(diagnostics: Diagnostics) -> float:
     """Products of single layers, a quarter each, two tangents for α and μ, values and a trial."""
     layers = GAUSS_NEWTON_PRODUCT / 4 * (diagnostics["products"] - 1)
-    return GRADIENT + layers + 2 * TANGENT + VALUE * diagnostics["looks"] + TRIAL
+    return GRADIENT + layers + 2 * TANGENT + VALUE * diagnostics["trial_evaluations"] + TRIAL

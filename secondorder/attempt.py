@@ -12,7 +12,7 @@ from secondorder import tree
 from secondorder.objectives._objective import is_stationary
 from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Step
+from secondorder.step import Step
 from secondorder.tree import Params
 
 
@@ -48,20 +48,20 @@ def within_box(
 
 
 def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
-    """The step, or where an iterate on its trail has a lower value, that one.
+    """The step, or where an iterate on the way to it has a lower value, that one.
 
     Goes back from the step to ever earlier iterates, for as long as the value does not rise.
     """
-    trail = step.trail
-    if trail is None:
+    iterates = step.iterates
+    if iterates is None:
         return step
-    dtype, length = step.predicted.dtype, trail.predicted.shape[0]
-    kept = jnp.minimum(trail.count, length - 1)
+    dtype, length = step.predicted.dtype, iterates.predicted.shape[0]
+    kept = jnp.minimum(iterates.count, length - 1)
 
     def at(back: jax.Array) -> tuple[Params, jax.Array]:
-        place = (trail.count - back) % length
+        place = (iterates.count - back) % length
         row = lambda rows: jax.lax.dynamic_index_in_dim(rows, place, axis=0, keepdims=False)
-        earlier = jax.tree.map(row, trail.steps), trail.predicted[place]
+        earlier = jax.tree.map(row, iterates.steps), iterates.predicted[place]
         return tree.where(back == 0, (step.direction, step.predicted), earlier)
 
     value_at = lambda back: _value_at(at(back)[0], params, value_fn, dtype)
@@ -87,8 +87,7 @@ def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
         direction=direction,
         predicted=predicted,
         length=tree.norm(direction),
-        looks=step.looks + looked + 1,
-    )
+    ).evaluating(looked + 1)
 
 
 def _value_at(step: Params, params: Params, value_fn: Callable, dtype: Any) -> jax.Array:
@@ -143,8 +142,7 @@ def searched(
         predicted=fraction * slope + fraction**2 * (step.predicted - slope),
         length=fraction * step.length,
         fraction=fraction,
-        looks=step.looks + count + 2,
-    )
+    ).evaluating(count + 2)
 
 
 def landed(value_fn: Callable, point: Params) -> Params:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.solvers._base import Step
+from secondorder.step import Step
 from secondorder.tree import Params
 from secondorder.trust._base import TrustState
 
@@ -41,7 +41,7 @@ class CurvatureState(NamedTuple):
       products: curvature products paid in all of them.
       curvature, solver: the memories, rolled back where a step is rejected.
       trust: the :class:`TrustState`, which moves at every update.
-      report: the last solver's :class:`Step`, without its direction.
+      step: the last :class:`Step` that was proposed, without its vectors.
       point: factors and memory that the solver has prepared at the last point; ``None`` where the
         next update may not be there, as in a training loop, whose batches change.
       needs: a :class:`Needs`.
@@ -53,7 +53,7 @@ class CurvatureState(NamedTuple):
     curvature: Any
     solver: Any
     trust: TrustState
-    report: Step
+    step: Step
     point: Any = None
     needs: Any = Needs()  # no array
 
@@ -78,8 +78,8 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``steps``, ``rejections``, ``total_products``: so far;
     * ``accepted``, ``gain``, ``scale`` (the next λ, Δ or σ);
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``looks``, ``order`` (1 where
-      a step is not accelerated): of the last solve;
+      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``trial_evaluations``,
+      ``order`` (1 where a step is not accelerated): of the last solve;
     * ``jacobians``: how many it formed: 0 of a Gram by layer statistics, and of products alone;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
@@ -98,9 +98,12 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
             "optimizer's init or update returned."
         )
     last = states[-1]
-    report = last.report._asdict()
-    del report["direction"], report["boundary"], report["full"], report["bends"], report["trail"]
-    found = report | {
+    step = last.step
+    found = {
+        "predicted": step.predicted,
+        "length": step.length,
+        "fraction": step.fraction,
+        **step.report._asdict(),
         "steps": last.count,
         "rejections": last.rejections,
         "total_products": last.products,
@@ -122,13 +125,13 @@ def takes_jacobian(state: Any) -> bool:
 def measured(state: Any) -> jax.Array:
     """Whether the solver measures optimality itself (infinity: it does not)."""
     ours = find_states(state)
-    return ~jnp.isinf(ours[-1].report.optimality) if ours else jnp.asarray(False)
+    return ~jnp.isinf(ours[-1].step.report.optimality) if ours else jnp.asarray(False)
 
 
 def models(state: Any) -> jax.Array:
     """Whether the last step was of a model by second derivatives."""
     ours = find_states(state)
-    return ours[-1].report.products > 0 if ours else jnp.asarray(False)
+    return ours[-1].step.report.products > 0 if ours else jnp.asarray(False)
 
 
 def tried(state: Any) -> jax.Array:
@@ -165,7 +168,7 @@ def undone(where: jax.Array, old: Any, new: Any) -> Any:
     def known(old: Any, new: Any) -> Any:
         if not is_ours(new):
             return old
-        return old._replace(report=new.report, point=new.point)
+        return old._replace(step=new.step, point=new.point)
 
     old = jax.tree.map(known, old, new, is_leaf=is_ours)
     return jax.tree.map(lambda a, b: b if a is b else jnp.where(where, a, b), old, new)

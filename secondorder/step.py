@@ -1,8 +1,15 @@
-"""The step that a solver proposes, and why a computation ended."""
+"""The step that a solver proposes, its report, and why a computation ended."""
 
 from __future__ import annotations
 
 import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.tree import Params
 
 
 class Reason(enum.IntEnum):
@@ -15,3 +22,131 @@ class Reason(enum.IntEnum):
         member._value_ = value
         member.sentence = sentence
         return member
+
+
+class Stop(Reason):
+    """Why a solver stopped; carried as an integer through ``jit``."""
+
+    SOLVED = 0, "The system was solved to the asked accuracy."
+    SHIFTED = 1, "The curvature was not safely positive definite; a shift made it so."
+    SINGULAR = 2, "The system was singular to working precision; the step is a damped one."
+    BOUNDARY = 3, "The step ends on the trust-region boundary."
+    NEGATIVE_CURVATURE = 4, "A direction of negative curvature was met and followed or left."
+    MAX_STEPS = 5, "The iteration limit was reached; the step is the best model decrease so far."
+    NONFINITE = 6, "The gradient or the curvature held NaN or infinity; there is no step."
+
+
+class Iterates(NamedTuple):
+    """Iterates that a solver passed on its way, the latest of them, in a ring of rows.
+
+    Attributes:
+      steps: along a leading axis of the ring's length, which is one more than are kept.
+      predicted: the model's change at each, without the damping term.
+      count: how many were kept so far: the latest lies at ``count − 1`` modulo the length.
+      due: the iteration after which the next is kept.
+    """
+
+    steps: Params
+    predicted: jax.Array
+    count: jax.Array
+    due: jax.Array
+
+
+class Report(NamedTuple):
+    """What a solver reports of its work; no step depends on it.
+
+    Attributes:
+      iterations: of an iterative solver; 1 for a direct one.
+      products: curvature products (or Jacobian passes) paid.
+      jacobians: dense Jacobians formed (their passes are counted in ``products``).
+      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖`` (with momentum, of the system
+        that is solved); infinity where not computed.
+      optimality: the scaled first-order measure at the current parameters, where the solver knows
+        one (from cosines between the residual and the Jacobian's columns); infinity where it does
+        not, the largest finite number before the first step.
+      stopped: a :class:`Stop`.
+      dimension: the order of the system that was solved, the parameters' number or that of the rows
+        where they are fewer; 0 of a solver that has no choice.
+      trial_evaluations: values of the objective taken to choose the step, before its trial.
+      order: of the path that the step begins: 1 without acceleration, as of a model that has no
+        second derivatives.
+    """
+
+    iterations: Any = 1
+    products: Any = 0
+    jacobians: Any = 0
+    residual: Any = float("inf")
+    optimality: Any = float("inf")
+    stopped: Any = Stop.SOLVED
+    dimension: Any = 0
+    trial_evaluations: Any = 0
+    order: Any = 1
+
+
+class Step(NamedTuple):
+    """What a solver proposes: a direction, and all that a decision about it reads.
+
+    Attributes:
+      direction: the step ``d``, in at least float32.
+      predicted: the model's change ``m(d) = g·d + ½ d·Bd`` without the damping term; negative.
+      length: ``‖d‖``, in the norm the solver's radius is measured in.
+      boundary: whether the step was cut at the radius.
+      full: whether it minimises the model over all parameters, neither damped nor cut.
+      fraction: how much of the step is taken, by a policy that searches along it.
+      bends: ``a, b, ...`` where the path ``α d + ½ α² a + ⅙ α³ b + ...`` follows the model's
+        outputs better than ``α d``; a step that is not searched goes to its end, α = 1.
+      iterates: those on the way to it, for the one of the lowest value to be taken; ``None`` else.
+      report: a :class:`Report`.
+    """
+
+    direction: Params = ()
+    predicted: Any = 0.0
+    length: Any = 0.0
+    boundary: Any = False
+    full: Any = False
+    fraction: Any = 1.0
+    bends: tuple[Params, ...] = ()
+    iterates: Iterates | None = None
+    report: Report = Report()
+
+    def settled(self, dtype: Any) -> Step:
+        """With every number an array of its own dtype, never weakly typed."""
+        kinds = {float: dtype, bool: bool}
+
+        def settle(record: Any) -> Any:
+            numbers = {
+                name: jax.lax.convert_element_type(
+                    getattr(record, name), kinds.get(type(default), jnp.int32)
+                )
+                for name, default in record._field_defaults.items()
+                if isinstance(default, int | float)
+            }
+            return record._replace(**numbers)
+
+        return settle(self)._replace(report=settle(self.report))
+
+    def without_vectors(self) -> Step:
+        """What a state keeps of it: scalars."""
+        return self._replace(direction=(), bends=(), iterates=None)
+
+    def evaluating(self, count: jax.Array) -> Step:
+        """The step, chosen by so many more values of the objective."""
+        return self.reporting(trial_evaluations=self.report.trial_evaluations + count)
+
+    def reporting(self, **fields: Any) -> Step:
+        """The step, with other fields of its report."""
+        return self._replace(report=self.report._replace(**fields))
+
+
+def make_step(
+    direction: Params,
+    predicted: jax.Array,
+    report: Report = Report(),
+    *,
+    length: jax.Array | None = None,
+    **decisions: Any,
+) -> Step:
+    """A :class:`Step` with settled numbers, as long as the direction where no length is given."""
+    length = tree.norm(direction) if length is None else length
+    step = Step(direction, predicted, length, report=report, **decisions)
+    return step.settled(tree.dtype(direction))

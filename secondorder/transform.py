@@ -16,11 +16,11 @@ from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
     Solver,
-    Step,
     charged,
     prepares,
 )
 from secondorder.state import CurvatureState, Needs, with_room
+from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._base import Trial, Trust
 
@@ -70,34 +70,18 @@ def scale_by_curvature(
         tree.check_real(params)
         # Each field an array of its own: a buffer that appears twice cannot be donated.
         none = lambda: jnp.zeros((), jnp.int32)
-        real = lambda x=0.0: jnp.full((), x, tree.dtype(params))
         # Without a parameter there is nothing that the solver could measure.
         unmeasured = solver.measures and tree.size(params)
-        known = real(float(jnp.finfo(tree.dtype(params)).max) if unmeasured else jnp.inf)
-        report = Step(
-            direction=(),
-            predicted=real(),
-            length=real(),
-            boundary=jnp.asarray(False),
-            full=jnp.asarray(False),
-            iterations=none(),
-            products=none(),
-            jacobians=none(),
-            residual=real(jnp.inf),
-            optimality=known,
-            stopped=none(),
-            dimension=none(),
-            fraction=real(),
-            looks=none(),
-            order=none(),
-        )
+        known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
+        unused = Report(iterations=0, optimality=known, order=0)
+        step = Step(fraction=0.0, report=unused).settled(tree.dtype(params))
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
         # Factors outlive a change of the scalar, unless the curvature itself depends on it.
         room = prepares(solver) and trust.evaluates and not curvature.reads_scale
         needs = Needs(jacobian, room)
         counts = none(), none(), none()
-        return CurvatureState(*counts, *memories, trust.init(params), report, None, needs)
+        return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
@@ -119,7 +103,7 @@ def scale_by_curvature(
         step, solver_state = solver.solve(quadratic, factors, memory, scale)
         step = charged(step, cost)
         if shown is not value_fn:  # whose residuals the angles are to are not these
-            step = step._replace(optimality=jnp.full_like(step.optimality, jnp.inf))
+            step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
         if trust.evaluates:
             step = attempt.backtracked(step, params, value_fn)
         if trust.searches:
@@ -146,11 +130,11 @@ def scale_by_curvature(
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
             rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
-            products=state.products + step.products,
+            products=state.products + step.report.products,
             curvature=memories[0],
             solver=memories[1],
             trust=trust_state,
-            report=step._replace(direction=(), bends=(), trail=None),
+            step=step.without_vectors(),
             point=point,
             needs=state.needs,
         )
@@ -161,12 +145,8 @@ def scale_by_curvature(
             _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
             memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
             # No model has been asked yet, so none has promised that little is left to gain.
-            report = state.report._replace(
-                predicted=jnp.full_like(state.report.predicted, -jnp.inf)
-            )
-            rest = state._replace(
-                count=state.count + 1, curvature=memory, report=report, point=None
-            )
+            last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
+            rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
             found = tree.zeros_like(updates), rest
             kept = state.needs.room and is_stationary(value_fn)
             return with_room(found, jax.eval_shape(step)) if kept else found

@@ -1,4 +1,4 @@
-"""Going back along a solver's trail: which iterate is taken, and what was looked at for it."""
+"""Going back along a solver's iterates: which iterate is taken, and what was looked at for it."""
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +8,23 @@ import pytest
 import secondorder as so
 from secondorder import attempt, tree
 from secondorder.objectives._objective import Face, Stationary
-from secondorder.solvers._base import Trail, make_step
+from secondorder.step import Iterates, make_step
 
 PARAMS = jnp.array([10.0])
 
 
 def tried(values, final, length=4, count=None):
-    """The step out of a trail whose k-th iterate, a step of k, has the k-th of the values."""
+    """The step after iterates of which the k-th, a step of k, has the k-th of the values."""
     count = len(values) if count is None else count
     ring = np.zeros((length + 1, 1), np.float32)
     for k in range(len(values)):
         ring[k % (length + 1)] = k + 1
     table = jnp.array([0.0, *values, final], jnp.float32)
     value_fn = lambda p: table[jnp.round(p[0] - PARAMS[0]).astype(int)]
-    trail = Trail(jnp.asarray(ring), -10 * jnp.asarray(ring[:, 0]), jnp.asarray(count), None)
+    iterates = Iterates(jnp.asarray(ring), -10 * jnp.asarray(ring[:, 0]), jnp.asarray(count), None)
     whole = jnp.array([len(values) + 1.0])
-    step = make_step(whole, -10.0 * whole[0], trail=trail)
-    return jax.jit(lambda: attempt.backtracked(step, PARAMS, value_fn)._replace(trail=None))()
+    step = make_step(whole, -10.0 * whole[0], iterates=iterates)
+    return jax.jit(lambda: attempt.backtracked(step, PARAMS, value_fn)._replace(iterates=None))()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ def test_the_step_goes_back_until_the_value_would_rise(values, final, taken):
     assert step.direction[0] == taken
     assert step.predicted == -10 * taken and step.length == taken
     back, kept = len(values) + 1 - taken, min(len(values), 4)
-    assert step.looks <= kept + 1 and (back == 0 or step.looks >= min(back + 2, kept + 1))
+    assert step.report.trial_evaluations <= kept + 1 and (
+        back == 0 or step.report.trial_evaluations >= min(back + 2, kept + 1)
+    )
 
 
 # What a method makes of it
@@ -60,13 +62,13 @@ def test_a_step_beyond_the_valley_is_taken_back_and_the_warm_start_is_not():
     start = jnp.zeros(2)
     grad = jax.grad(f)(start)
 
-    def update(trail):
-        cg = so.solvers.cg(200, trail=trail, warm_start=0.9)
+    def update(iterates):
+        cg = so.solvers.cg(200, iterates=iterates, warm_start=0.9)
         tx = so.scale_by_curvature(so.exact(so.ggn), cg, so.trust.damping(1e-3))
         return jax.jit(lambda: tx.update(grad, tx.init(start), start, value_fn=f))()
 
     (_, before), (taken, after) = update(0), update(10)
-    assert so.diagnostics(after)["looks"] >= 2
+    assert so.diagnostics(after)["trial_evaluations"] >= 2
     assert f(taken) < min(f(start), f(start + before.solver.warm))
     np.testing.assert_array_equal(after.solver.warm, before.solver.warm)
     told = so.diagnostics(after)
@@ -77,16 +79,16 @@ def test_a_step_beyond_the_valley_is_taken_back_and_the_warm_start_is_not():
 
 def test_an_open_loop_policy_looks_at_nothing():
     f = so.sum_of_squares(lambda p: jnp.arctan(p))
-    tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(trail=4), so.trust.fixed(1e-3))
+    tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.cg(iterates=4), so.trust.fixed(1e-3))
     p = jnp.array([4.0, 1.0])
     _, state = tx.update(jax.grad(f)(p), tx.init(p), p, value_fn=f)
-    assert so.diagnostics(state)["looks"] == 0
+    assert so.diagnostics(state)["trial_evaluations"] == 0
 
 
 def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
     f = so.sum_of_squares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
-    cg = lambda trail: so.solvers.cg(trail=trail)
-    method = lambda trail: so.scale_by_curvature(so.exact(so.ggn), cg(trail), so.trust.damping())
+    cg = lambda iterates: so.solvers.cg(iterates=iterates)
+    method = lambda k: so.scale_by_curvature(so.exact(so.ggn), cg(k), so.trust.damping())
     plain = so.minimize(f, jnp.array([-1.2, 1.0]), method(0))
     more = so.minimize(f, jnp.array([-1.2, 1.0]), method(4))
     assert plain.evaluations.values <= plain.steps + 1  # the last trial is not taken
@@ -126,7 +128,7 @@ def test_a_region_is_not_shortened_by_the_length_that_bounds_cut_away(x64):
     # Along the first parameter a step goes far beyond its bound; the second one is what is left.
     f = lambda p: 1e-9 * (p[0] - 1e8) ** 2 + 1e4 * jnp.sqrt(1 + p[1] ** 2)
     upper = jnp.array([1.0, jnp.inf])
-    for method in (so.trust_region_newton(), so.trust_region_newton(1e3), so.newton_cg()):
+    for method in (so.trust_region_newton(), so.trust_region_newton(trust=1e3), so.newton_cg()):
         found = so.minimize(f, jnp.array([0.0, 3.0]), method, bounds=(-jnp.inf, upper))
         assert found.success and found.steps <= 10
         assert found.params[0] == 1 and abs(found.params[1]) < 1e-6

@@ -398,17 +398,17 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         updates = jax.tree.map(own, updates, ray, params, loop.params)
     slope, full = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
     if ours:
-        report, trust = ours[-1].report, ours[-1].trust
+        step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
-        predicted, scale = jnp.abs(report.predicted).astype(dtype), trust.scale.astype(dtype)
+        predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
         # Where f vanishes, the last step, paid for anyway, may double the digits. Once: where all
         # is rounding, a tenth is gained by chance. A gain of +∞ was not asked for.
         asked = ~jnp.isposinf(trust.gain)
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
-        values = report.looks + jnp.where(asked, 1, 0)
+        full = step.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
+        values = report.trial_evaluations + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
     if searches:

@@ -1,12 +1,7 @@
 """HOW the quadratic model is minimised."""
 
 from secondorder.solvers._apply_inverse import apply_inverse
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Step,
-    Stop,
-)
+from secondorder.solvers._base import Cost, Solver
 from secondorder.solvers._block_diagonal import block_diagonal
 from secondorder.solvers._box_constrained import box_constrained
 from secondorder.solvers._cg import (
@@ -28,6 +23,7 @@ from secondorder.solvers._sample_space import sample_space
 from secondorder.solvers._spectral import eigen, exact_cubic, exact_region
 from secondorder.solvers._steihaug import steihaug
 from secondorder.solvers._svd import dogleg, svd, svd_region
+from secondorder.step import Step, Stop
 
 __all__ = [
     "Cost",

@@ -7,12 +7,8 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    make_step,
-    no_memory,
-)
+from secondorder.solvers._base import Solver, no_memory
+from secondorder.step import Report, Stop, make_step
 
 
 def apply_inverse() -> Solver:
@@ -39,6 +35,6 @@ def apply_inverse() -> Solver:
         predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, tree.accumulator(grad)), step)
         length = tree.norm(step)
         stopped = jnp.where(jnp.isfinite(length), Stop.SOLVED.value, Stop.NONFINITE.value)
-        return make_step(step, predicted, length=length, stopped=stopped), memory
+        return make_step(step, predicted, Report(stopped=stopped), length=length), memory
 
     return Solver(no_memory, solve)

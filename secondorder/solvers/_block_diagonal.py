@@ -17,7 +17,8 @@ from secondorder.operators._block_diagonal import (
     of_group,
 )
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Cost, Solver, make_step
+from secondorder.solvers._base import Cost, Solver
+from secondorder.step import Report, make_step
 from secondorder.tree import Params
 
 
@@ -72,14 +73,16 @@ def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_mod
         groups, _ = quadratic.curvature.layer_blocks()
         parts = zip(models(quadratic), factors, memories, strict=True)
         steps, memories = zip(*(solver.solve(*part, damping) for part in parts), strict=True)
-        stacked = lambda name: jnp.stack([getattr(step, name) for step in steps])
+        stacked = Report(*map(jnp.stack, zip(*(step.report for step in steps), strict=True)))
         outcome = make_step(
             tree.cast(joined([step.direction for step in steps], groups, grad), grad),
-            jnp.sum(stacked("predicted")),
-            iterations=jnp.max(stacked("iterations")),
-            products=jnp.sum(stacked("products")),
-            jacobians=jnp.sum(stacked("jacobians")),
-            stopped=jnp.max(stacked("stopped")),
+            jnp.sum(jnp.stack([step.predicted for step in steps])),
+            Report(
+                iterations=jnp.max(stacked.iterations),
+                products=jnp.sum(stacked.products),
+                jacobians=jnp.sum(stacked.jacobians),
+                stopped=jnp.max(stacked.stopped),
+            ),
         )
         return outcome, memories
 

@@ -7,12 +7,8 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    make_step,
-    no_memory,
-)
+from secondorder.solvers._base import Solver, no_memory
+from secondorder.step import Report, Stop, make_step
 
 
 def box_constrained() -> Solver:
@@ -42,7 +38,7 @@ def box_constrained() -> Solver:
         stopped = jnp.where(boundary, Stop.BOUNDARY.value, Stop.SOLVED.value)
         stopped = jnp.where(jnp.isfinite(length), stopped, Stop.NONFINITE.value)
         return make_step(
-            step, quadratic(step), length=length, boundary=boundary, stopped=stopped
+            step, quadratic(step), Report(stopped=stopped), length=length, boundary=boundary
         ), memory
 
     measure = lambda factors, memory, direction: tree.max_abs(direction)

@@ -15,16 +15,9 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    Trail,
-    is_on,
-    make_step,
-    nothing_prepared,
-    prepares,
-)
+from secondorder.solvers._base import Solver, is_on, nothing_prepared, prepares
 from secondorder.solvers._preconditioners import Inverse, Preconditioner, as_preconditioner
+from secondorder.step import Iterates, Report, Stop, make_step
 from secondorder.tree import Params
 
 
@@ -82,7 +75,7 @@ class _Carry(NamedTuple):
     iterations: jax.Array
     model: jax.Array
     negative: jax.Array
-    trail: Trail | None
+    iterates: Iterates | None
 
 
 def cg(
@@ -90,7 +83,7 @@ def cg(
     stop: StopRule | None = None,
     preconditioner: Preconditioner | Inverse | None = None,
     warm_start: float = 0.0,
-    trail: int = 0,
+    iterates: int = 0,
 ) -> Solver:
     """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
 
@@ -105,9 +98,10 @@ def cg(
         as :func:`known_inverse`; or :func:`nystrom`.
       warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
         zero. A start that does not decrease the model is dropped.
-      trail: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than the
-        last one, are kept, the latest. Where the objective is evaluated, the step goes back along
-        them as long as its value falls (Martens 2010, section 4.6). A warm start is the last one.
+      iterates: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than
+        the last one, are kept, the latest. Where the objective is evaluated, the step goes back
+        along them as long as its value falls (Martens 2010, section 4.6). A warm start is the
+        last one.
 
     Example:
       >>> import secondorder as so
@@ -139,7 +133,7 @@ def cg(
         start = None
         if is_on(warm_start):
             start = _start(scaled, product, tree.scale(warm_start / unit, memory.warm))
-        kept = _no_trail(grad, trail)
+        kept = _no_iterates(grad, iterates)
         final, stopped = _iterate(scaled.grad, product, precondition, start, stop, max_steps, kept)
         step = tree.scale(unit, final.step)
         # One more product buys the true residual and the undamped model change, free of drift.
@@ -150,11 +144,13 @@ def cg(
         outcome = make_step(
             step,
             predicted,
-            iterations=final.iterations,
-            products=final.iterations + (1 if start is None else 2),
-            residual=tree.norm(error) / unit,
-            stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
-            trail=_undamped(final.trail, unit, damping),
+            Report(
+                iterations=final.iterations,
+                products=final.iterations + (1 if start is None else 2),
+                residual=tree.norm(error) / unit,
+                stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
+            ),
+            iterates=_undamped(final.iterates, unit, damping),
         )
         return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
 
@@ -170,40 +166,42 @@ def _start(quadratic, product, start):
     return tree.where(good, start, zeros), tree.where(good, image, zeros)
 
 
-def _no_trail(like: Params, length: int) -> Trail | None:
+def _no_iterates(like: Params, length: int) -> Iterates | None:
     if length == 0:
         return None
     # One row more than are valid: it is written at every iteration, and counted where it is due.
     rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * (length + 1)), like)
     values = jnp.zeros(length + 1, tree.dtype(like))
-    return Trail(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+    return Iterates(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
 
 
-def _extended(trail: Trail | None, step: Params, model: jax.Array, done: jax.Array) -> Trail | None:
-    """The trail with an iterate, where it is due."""
-    if trail is None:
+def _extended(
+    kept: Iterates | None, step: Params, model: jax.Array, done: jax.Array
+) -> Iterates | None:
+    """The iterates with a further one, where it is due."""
+    if kept is None:
         return None
-    place = trail.count % trail.predicted.shape[0]
+    place = kept.count % kept.predicted.shape[0]
     put = lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, place, axis=0)
-    due = done == trail.due
-    return Trail(
-        jax.tree.map(put, trail.steps, step),
-        trail.predicted.at[place].set(model),
-        trail.count + due.astype(jnp.int32),
-        jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), trail.due),
+    due = done == kept.due
+    return Iterates(
+        jax.tree.map(put, kept.steps, step),
+        kept.predicted.at[place].set(model),
+        kept.count + due.astype(jnp.int32),
+        jnp.where(due, jnp.maximum(done + 1, 13 * done // 10 + 1), kept.due),
     )
 
 
-def _undamped(trail: Trail | None, unit: jax.Array, damping: jax.Array) -> Trail | None:
+def _undamped(kept: Iterates | None, unit: jax.Array, damping: jax.Array) -> Iterates | None:
     """In the units of the gradient, without the damping term."""
-    if trail is None:
+    if kept is None:
         return None
-    squares = jax.vmap(lambda d: tree.vdot(d, d))(trail.steps)
-    predicted = unit**2 * (trail.predicted - 0.5 * damping * squares)
-    return trail._replace(steps=tree.scale(unit, trail.steps), predicted=predicted)
+    squares = jax.vmap(lambda d: tree.vdot(d, d))(kept.steps)
+    predicted = unit**2 * (kept.predicted - 0.5 * damping * squares)
+    return kept._replace(steps=tree.scale(unit, kept.steps), predicted=predicted)
 
 
-def _iterate(grad, product, precondition, start, stop, max_steps, trail):
+def _iterate(grad, product, precondition, start, stop, max_steps, kept):
     zeros = tree.zeros_like(grad)
     step, image = (zeros, zeros) if start is None else start
     residual = tree.negative(tree.add(grad, image))
@@ -246,12 +244,12 @@ def _iterate(grad, product, precondition, start, stop, max_steps, trail):
         direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
         done = c.iterations + 1
         now = model_value(step, residual)
-        kept = _extended(c.trail, step, now, done)
+        further = _extended(c.iterates, step, now, done)
         model = c.model.at[done].set(now)
-        return _Carry(step, residual, direction, rz, done, model, negative, kept)
+        return _Carry(step, residual, direction, rz, done, model, negative, further)
 
     nothing = jnp.zeros((), jnp.int32)
-    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), trail)
+    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), kept)
     final = jax.lax.while_loop(going, iterate, initial)
     stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
     stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)

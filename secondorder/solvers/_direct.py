@@ -9,13 +9,8 @@ from jax.scipy.linalg import cho_solve
 from secondorder import tree
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Stop,
-    make_step,
-    no_memory,
-)
+from secondorder.solvers._base import Cost, Solver, no_memory
+from secondorder.step import Report, Stop, make_step
 
 MAX_SHIFTS = 30  # growing fourfold from 1e-3; in the scaled coordinates no eigenvalue is below −n
 
@@ -125,9 +120,8 @@ def direct() -> Solver:
         return make_step(
             direction,
             predicted,
+            Report(residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1), stopped=stopped),
             full=~jnp.any(shift > 0) & (damping == 0),
-            residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1),
-            stopped=stopped,
         ), memory
 
     return Solver(no_memory, solve, prepare)

@@ -10,13 +10,8 @@ import optax
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    make_step,
-    nothing_prepared,
-    prepares,
-)
+from secondorder.solvers._base import Solver, nothing_prepared, prepares
+from secondorder.step import Stop, make_step
 from secondorder.tree import Params
 
 
@@ -62,15 +57,11 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         new = Grafted(p, q, state.count + 1, inner, graft_state)
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
         predicted = tree.vdot(quadratic.grad, step)  # to first order: the length is not the model's
-        stopped = jnp.where(tree.all_finite(step), found.stopped, Stop.NONFINITE.value)
+        stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
         outcome = make_step(
             step,
             predicted,
-            iterations=found.iterations,
-            products=found.products,
-            jacobians=found.jacobians,
-            optimality=found.optimality,
-            stopped=stopped,
+            found.report._replace(residual=jnp.inf, dimension=0, order=1, stopped=stopped),
         )
         return outcome, new
 

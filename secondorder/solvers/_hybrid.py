@@ -11,7 +11,7 @@ from secondorder import tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._base import Operator
 from secondorder.operators._switch import Switch
-from secondorder.solvers._base import Solver, Stop
+from secondorder.solvers._base import Solver
 from secondorder.solvers._least_squares import (
     HIGHEST,
     Answer,
@@ -19,6 +19,7 @@ from secondorder.solvers._least_squares import (
     on_rows,
 )
 from secondorder.solvers._svd import in_region, singular_basis
+from secondorder.step import Stop
 
 NEARLY = 1e-2  # a cosine from which a point may be a minimum, or a saddle
 

@@ -17,13 +17,8 @@ from secondorder.linalg import _secular as secular
 from secondorder.operators import _lanczos as lanczos
 from secondorder.operators._lanczos import Basis
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Stop,
-    make_step,
-    no_memory,
-)
+from secondorder.solvers._base import Cost, Solver, no_memory
+from secondorder.step import Report, Stop, make_step
 
 
 def _basis(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
@@ -76,11 +71,13 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
         return make_step(
             step,
             predicted,
+            Report(
+                iterations=basis.size,
+                residual=residual / jnp.where(basis.norm > 0, basis.norm, 1),
+                stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
+            ),
             length=jnp.linalg.norm(coefficients),
             boundary=boundary,
-            iterations=basis.size,
-            residual=residual / jnp.where(basis.norm > 0, basis.norm, 1),
-            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         ), memory
 
     return Solver(no_memory, solve, prepare, reads=reads)

@@ -25,13 +25,9 @@ from secondorder.linalg._batched import triangular
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Stop,
-    make_step,
-)
+from secondorder.solvers._base import Cost, Solver
 from secondorder.solvers._geodesic import path
+from secondorder.step import Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
 LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
@@ -165,11 +161,13 @@ def on_rows(
         return make_step(
             terms[0],
             predicted,
+            Report(
+                optimality=jnp.where(answer.saddle, 1, point.optimality),
+                stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
+                order=reached,
+            ),
             length=length,
             boundary=answer.boundary,
-            optimality=jnp.where(answer.saddle, 1, point.optimality),
-            stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
-            order=reached,
             bends=terms[1:],
         ), memory
 

@@ -52,11 +52,9 @@ def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
         averaged = quadratic._replace(grad=memory.mean)
         step, inner = solver.solve(averaged, factors, memory.inner, scale)
         # Small is the mean, which tells nothing of the gradient here.
-        unknown = {
-            "optimality": jnp.full_like(step.optimality, jnp.inf),
-            "full": jnp.zeros_like(step.full),
-        }
-        return step._replace(**unknown), memory._replace(inner=inner)
+        unknown = jnp.full_like(step.report.optimality, jnp.inf)
+        step = step._replace(full=jnp.zeros_like(step.full)).reporting(optimality=unknown)
+        return step, memory._replace(inner=inner)
 
     return solver._replace(
         init=init,

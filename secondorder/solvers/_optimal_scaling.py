@@ -9,13 +9,8 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    make_step,
-    nothing_prepared,
-    prepares,
-)
+from secondorder.solvers._base import Solver, nothing_prepared, prepares
+from secondorder.step import Stop, make_step
 from secondorder.tree import Params
 
 
@@ -74,16 +69,20 @@ def optimal_scaling(solver: Solver) -> Solver:
             length = jnp.sum(weights * jnp.sum(square * weights[None], axis=1))
             length = jnp.sqrt(jnp.maximum(length, 0))
         predicted = part * (slope + 0.5 * part * bend)
+        sound = jnp.isfinite(predicted)
+        report = found.report._replace(
+            products=found.report.products + 1,  # two halves
+            residual=jnp.inf,
+            dimension=0,
+            order=1,
+            stopped=jnp.where(sound, found.report.stopped, Stop.NONFINITE.value),
+        )
         outcome = make_step(
             step,
             predicted,
+            report,
             length=length,
             boundary=found.boundary | (part < 1),
-            iterations=found.iterations,
-            products=found.products + 1,  # two halves
-            jacobians=found.jacobians,
-            optimality=found.optimality,
-            stopped=jnp.where(jnp.isfinite(predicted), found.stopped, Stop.NONFINITE.value),
         )
         return outcome, (step, after)
 

@@ -11,13 +11,9 @@ from secondorder import tree
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.operators._middle import LossCurvature
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Stop,
-    make_step,
-    no_memory,
-)
+from secondorder.solvers._base import Solver, no_memory
 from secondorder.solvers._cg import cg
+from secondorder.step import Report, Stop, make_step
 from secondorder.tree import Params
 
 HALVINGS = 30
@@ -126,9 +122,9 @@ def prox_linear(
                 jnp.where(falls, value, c.value),
                 jnp.where(falls, c.value - value, 0),
                 c.count + 1,
-                c.iterations + found.iterations,
-                c.products + found.products,
-                found.stopped,
+                c.iterations + found.report.iterations,
+                c.products + found.report.products,
+                found.report.stopped,
             )
 
         def going(c: _Inner) -> jax.Array:
@@ -144,9 +140,11 @@ def prox_linear(
         outcome = make_step(
             step,
             predicted,
-            iterations=final.iterations,
-            products=final.products + final.count,  # a tangent and a cotangent for each
-            stopped=jnp.where(sound, final.stopped, Stop.NONFINITE.value),
+            Report(
+                iterations=final.iterations,
+                products=final.products + final.count,  # a tangent and a cotangent for each
+                stopped=jnp.where(sound, final.stopped, Stop.NONFINITE.value),
+            ),
         )
         return outcome, memory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from secondorder.solvers._base import Solver, Stop
+from secondorder.solvers._base import Solver
 from secondorder.solvers._least_squares import (
     Answer,
     Triangle,
@@ -14,6 +14,7 @@ from secondorder.solvers._least_squares import (
     no_factors,
     on_rows,
 )
+from secondorder.step import Stop
 
 
 def qr(order: int = 1) -> Solver:

@@ -23,14 +23,9 @@ from secondorder.operators._base import Function, Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._rows import AnyRows
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Stop,
-    is_on,
-    make_step,
-)
+from secondorder.solvers._base import Cost, Solver, is_on
 from secondorder.solvers._geodesic import path
+from secondorder.step import Report, Stop, make_step
 from secondorder.tree import Params
 
 PROBES = 8  # random signs that estimate the trace of a Gram which is not formed
@@ -167,12 +162,14 @@ def sample_space(
         outcome = make_step(
             terms[0],
             predicted,
-            iterations=iterations,
-            products=products,
-            residual=_error(rows, system.damping * (step - carried) + g, change, g),
-            dimension=min(rows.shape),
-            stopped=_why(op, terms[0], change, predicted, stopped),
-            order=len(terms),
+            Report(
+                iterations=iterations,
+                products=products,
+                residual=_error(rows, system.damping * (step - carried) + g, change, g),
+                dimension=min(rows.shape),
+                stopped=_why(op, terms[0], change, predicted, stopped),
+                order=len(terms),
+            ),
             bends=terms[1:],
         )
         return outcome, Last(terms[0], damping, inner)
@@ -277,8 +274,9 @@ def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, mem
         return step.direction
 
     def report() -> tuple[Any, Any, Any, Any]:
-        total = lambda name: sum(getattr(step, name) for step in steps)
-        return steps[0].stopped, total("iterations"), total("products"), memories[0]
+        reports = [step.report for step in steps]
+        total = lambda name: sum(getattr(report, name) for report in reports)
+        return reports[0].stopped, total("iterations"), total("products"), memories[0]
 
     return System(solve, damping, report)
 

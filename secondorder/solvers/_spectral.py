@@ -21,13 +21,9 @@ from secondorder import tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    Stop,
-    make_step,
-)
+from secondorder.solvers._base import Cost, Solver
 from secondorder.solvers._direct import shift_scaling
+from secondorder.step import Report, Stop, make_step
 from secondorder.tree import Params
 
 
@@ -122,10 +118,10 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         return make_step(
             tree.cast(unravel(step, like), like),
             predicted,
+            Report(stopped=jnp.where(sound, stopped, Stop.NONFINITE.value)),
             length=jnp.linalg.norm(z),
             boundary=boundary,
             full=full,
-            stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
         ), largest
 
     def init(params: Params) -> Any:

@@ -10,12 +10,8 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Solver,
-    Step,
-    Stop,
-    make_step,
-)
+from secondorder.solvers._base import Solver
+from secondorder.step import Report, Step, Stop, make_step
 from secondorder.tree import Params
 
 
@@ -116,12 +112,14 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
         outcome = make_step(
             step,
             predicted,
+            Report(
+                iterations=final.iterations,
+                products=final.iterations,
+                residual=tree.norm(left) * (unit / _nonzero(tree.norm(quadratic.grad))),
+                stopped=stopped,
+            ),
             length=length,
             boundary=length >= 0.99 * radius,
-            iterations=final.iterations,
-            products=final.iterations,
-            residual=tree.norm(left) * (unit / _nonzero(tree.norm(quadratic.grad))),
-            stopped=stopped,
         )
         new = jax.tree.map(jnp.sqrt, final.curvature)
         across = tree.norm(jax.tree.map(jnp.multiply, step, new))

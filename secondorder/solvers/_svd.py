@@ -15,13 +15,14 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.linalg._batched import singular
-from secondorder.solvers._base import Solver, Stop
+from secondorder.solvers._base import Solver
 from secondorder.solvers._least_squares import (
     HIGHEST,
     Answer,
     Triangle,
     on_rows,
 )
+from secondorder.step import Stop
 
 MAX_ITERATIONS = 10  # two or three are usual
 CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary

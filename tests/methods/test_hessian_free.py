@@ -73,7 +73,7 @@ def test_the_warm_start_is_the_last_accepted_step():
     p, state = start(), tx.init(start())
     grad = jax.grad(OBJECTIVE)(p)
     updates, state = jax.jit(lambda s: tx.update(grad, s, p, value_fn=OBJECTIVE))(state)
-    assert state.report.fraction == 1
+    assert state.step.fraction == 1
     for kept, step in zip(jax.tree.leaves(state.solver), jax.tree.leaves(updates), strict=True):
         np.testing.assert_allclose(kept, step, rtol=1e-6)
 
@@ -146,14 +146,14 @@ def test_a_preconditioner_is_one_definite_matrix_and_leads_to_the_same_step(x64,
     matrix = so.dense(so.ggn(DEEP, p), p) + damping * np.eye(inverse.shape[0])
     expected = -np.linalg.solve(matrix, ravel(jax.grad(DEEP)(p)))
     np.testing.assert_allclose(ravel(step.direction), expected, atol=1e-4)
-    assert step.stopped == solvers.Stop.SOLVED
+    assert step.report.stopped == solvers.Stop.SOLVED
 
 
 def test_the_inverse_of_layers_takes_at_most_half_of_the_products(x64):
     p, damping = deep_start(), jnp.asarray(1e-4)
     plain, _ = solved(None, damping, p)
     layers, _ = solved(PRECONDITIONERS["K-FAC"], damping, p)
-    assert layers.products <= plain.products / 2
+    assert layers.report.products <= plain.report.products / 2
 
 
 def test_the_empirical_diagonal_is_that_of_the_empirical_fisher_in_expectation(x64):

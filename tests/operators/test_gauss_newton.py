@@ -405,7 +405,7 @@ def test_every_solver_goes_downhill_on_a_loss_that_is_not_convex(x64, name):
         assert np.linalg.eigvalsh(jax.hessian(objective)(params))[0] < 0
         found, grad = step(params)
         assert found.direction @ grad < 0 and found.predicted < 0
-        assert name not in shown or found.stopped == shown[name]
+        assert name not in shown or found.report.stopped == shown[name]
 
 
 def test_outputs_without_a_common_leading_axis_have_no_examples():

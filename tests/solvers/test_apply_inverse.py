@@ -27,7 +27,7 @@ def test_the_identity_gives_the_negative_gradient():
     }
     np.testing.assert_allclose(step.predicted, -0.5 * (1 + 4 + 0.25), rtol=1e-6)
     np.testing.assert_allclose(step.length, np.sqrt(5.25), rtol=1e-6)
-    assert step.stopped == Stop.SOLVED
+    assert step.report.stopped == Stop.SOLVED
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
@@ -69,7 +69,7 @@ def test_low_precision_entries_are_solved_in_float32():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_gradient_that_is_not_finite_is_flagged(bad):
     for curvature in (Identity(), Diagonal(jnp.ones(2))):
-        assert solve(curvature, jnp.array([1.0, bad])).stopped == Stop.NONFINITE
+        assert solve(curvature, jnp.array([1.0, bad])).report.stopped == Stop.NONFINITE
 
 
 def test_a_curvature_without_an_inverse_is_refused_in_a_sentence():

@@ -30,7 +30,7 @@ SKETCH = so.solvers.nystrom(2, refresh_every=2)
 MATRIX = {
     "cg": so.solvers.cg(),
     "cg, sketched": so.solvers.cg(preconditioner=SKETCH),
-    "cg, warm": so.solvers.cg(warm_start=0.9, trail=3),
+    "cg, warm": so.solvers.cg(warm_start=0.9, iterates=3),
     "direct": so.solvers.direct(),
     "eigen": so.solvers.eigen(),
 }
@@ -99,7 +99,7 @@ def solve(name, wrapper, steps=12):
 
     def body(loop, _):
         loop = once(problem, loop)
-        report = loop.state.report
+        report = loop.state.step.report
         seen = report.products, report.jacobians, loop.state.trust.accepted, loop.params
         return loop, seen
 

@@ -138,15 +138,15 @@ def test_a_layer_stops_by_itself():
     scales = jnp.geomspace(1, 30, 20)
     f = so.sum_of_squares(lambda p: (p["a"]["w"], scales * p["b"]["w"]))
     step = solve(solvers.block_diagonal(solvers.cg(stop=solvers.relative_residual(1e-3))), f, p)
-    assert step.iterations > 10
-    assert step.products == 1 + 1 + step.iterations + 1
+    assert step.report.iterations > 10
+    assert step.report.products == 1 + 1 + step.report.iterations + 1
 
 
 def test_a_nan_anywhere_is_flagged():
     p = start()
     p["last"]["w"] = p["last"]["w"] * jnp.nan
     step = solve(solvers.block_diagonal(solvers.cg(5)), SQUARES, p)
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.stopped == Stop.NONFINITE
 
 
 def test_what_is_not_by_layers_is_refused_in_a_sentence():
@@ -219,7 +219,7 @@ def test_of_squared_errors_it_is_gauss_newtons_in_one_inner_step():
     d = -np.linalg.solve(system, g)
     assert_close(ravel(step.direction), d, np.linalg.cond(system), c=1e4)
     more = proximal(SQUARES, p)
-    assert more.products < 3 * step.products
+    assert more.report.products < 3 * step.report.products
 
 
 def test_each_layer_has_a_linear_model_of_its_own():
@@ -252,4 +252,4 @@ def test_an_objective_without_one_linear_model_is_refused_in_a_sentence():
 
 def test_a_loss_that_is_not_finite_is_flagged():
     p = jax.tree.map(lambda x: jnp.asarray(x) * jnp.nan, start())
-    assert proximal(CLASSES, p, solver=solvers.prox_linear()).stopped == Stop.NONFINITE
+    assert proximal(CLASSES, p, solver=solvers.prox_linear()).report.stopped == Stop.NONFINITE

@@ -30,13 +30,13 @@ def test_it_solves_a_definite_system_in_as_many_steps_as_it_has_unknowns(x64, da
     step, _ = run(FINE, Dense(MATRIX, GRAD), damping)
     expected = -np.linalg.solve(MATRIX + damping * np.eye(4), GRAD)
     assert_close(step.direction, expected, np.linalg.cond(MATRIX), c=1e4)
-    assert step.iterations == 4 and step.stopped == Stop.SOLVED
-    assert step.products == 5  # one more for the true residual
+    assert step.report.iterations == 4 and step.report.stopped == Stop.SOLVED
+    assert step.report.products == 5  # one more for the true residual
 
 
 def test_it_needs_one_step_for_each_different_eigenvalue(x64):
     step, _ = run(FINE, Dense(random_matrix([1.0, 7.0, 7.0, 7.0]), GRAD))
-    assert step.iterations == 2 and step.stopped == Stop.SOLVED
+    assert step.report.iterations == 2 and step.report.stopped == Stop.SOLVED
 
 
 def test_what_it_reports_is_recomputed_from_the_step(x64):
@@ -46,7 +46,7 @@ def test_what_it_reports_is_recomputed_from_the_step(x64):
     error = (MATRIX + damping * np.eye(4)) @ step.direction + GRAD
     size = np.linalg.norm(error) / np.linalg.norm(GRAD)
     assert size > 1e-2
-    assert_close(step.residual, size, norm=1)
+    assert_close(step.report.residual, size, norm=1)
     assert_close(step.predicted, problem.model()(step.direction), np.linalg.cond(MATRIX))
     assert_close(step.length, np.linalg.norm(step.direction))
 
@@ -58,10 +58,10 @@ def test_the_size_of_the_gradient_changes_neither_steps_nor_direction(factor):
     solver = cg(stop=relative_residual(1e-3))
     step, _ = run(solver, Dense(matrix, grad))
     rescaled, _ = run(solver, Dense(matrix, np.float32(factor) * grad))
-    assert step.iterations > 5
-    assert abs(rescaled.iterations - step.iterations) <= 1
+    assert step.report.iterations > 5
+    assert abs(rescaled.report.iterations - step.report.iterations) <= 1
     np.testing.assert_allclose(rescaled.direction / np.float32(factor), step.direction, atol=3e-3)
-    assert rescaled.residual < 1.1e-3 and rescaled.stopped == Stop.SOLVED
+    assert rescaled.report.residual < 1.1e-3 and rescaled.report.stopped == Stop.SOLVED
 
 
 @pytest.mark.parametrize("factor", [2.0**-70, 2.0**70])
@@ -69,7 +69,7 @@ def test_the_size_of_the_curvature_changes_nothing_either(factor):
     problem = Dense(MATRIX.astype("float32"), GRAD.astype("float32"))
     step, _ = run(COARSE, problem)
     rescaled, _ = run(COARSE, Dense(factor * problem.matrix, problem.grad))
-    assert rescaled.iterations == step.iterations
+    assert rescaled.report.iterations == step.report.iterations
     np.testing.assert_allclose(factor * rescaled.direction, step.direction, rtol=1e-6)
 
 
@@ -82,7 +82,7 @@ def by_inverse(quadratic, damping):
 def test_a_perfect_preconditioner_leaves_one_step_to_do(x64):
     problem = Dense(np.diag([1e-4, 1.0, 1e2, 1e4]), GRAD)
     step, _ = run(cg(preconditioner=by_inverse), problem, 0.1)
-    assert step.iterations == 1
+    assert step.report.iterations == 1
     expected = -GRAD / (np.diag(problem.matrix) + 0.1)
     np.testing.assert_allclose(step.direction, expected, rtol=rounding())
 
@@ -92,7 +92,7 @@ def test_a_preconditioner_changes_the_path_but_not_the_goal(x64):
     problem = Dense(MATRIX * np.outer(scale, scale), GRAD)
     plain, _ = run(cg(stop=relative_residual(1e-8)), problem)
     better, _ = run(cg(stop=relative_residual(1e-8), preconditioner=by_inverse), problem)
-    assert better.iterations < plain.iterations
+    assert better.report.iterations < plain.report.iterations
     np.testing.assert_allclose(
         better.direction * scale, -np.linalg.solve(MATRIX, GRAD / scale), rtol=1e-6
     )
@@ -117,16 +117,16 @@ def iterates_of(matrix, grad, count):
 def test_the_trail_holds_the_latest_iterates_in_growing_distances(x64, length, numbers):
     matrix, damping = random_matrix(np.geomspace(1, 30, 60)), 0.2
     problem = Dense(matrix, 7.0 * np.sin(np.arange(60.0)))
-    step, _ = run(cg(18, stop=relative_residual(1e-12), trail=length), problem, damping)
+    step, _ = run(cg(18, stop=relative_residual(1e-12), iterates=length), problem, damping)
     expected = iterates_of(matrix + damping * np.eye(60), problem.grad, 18)
     assert_close(step.direction, expected[-1], 30**2)  # each step adds the errors of all before
-    assert step.trail.count == 8
+    assert step.iterates.count == 8
     for back, number in enumerate(reversed(numbers), start=1):
-        place = (step.trail.count - back) % (length + 1)
+        place = (step.iterates.count - back) % (length + 1)
         d = expected[number - 1]
-        assert_close(step.trail.steps[place], d, 30**2)
+        assert_close(step.iterates.steps[place], d, 30**2)
         model = problem.grad @ d + 0.5 * d @ matrix @ d
-        np.testing.assert_allclose(step.trail.predicted[place], model, rtol=1e-8)
+        np.testing.assert_allclose(step.iterates.predicted[place], model, rtol=1e-8)
 
 
 # Where the curvature is not positive
@@ -137,7 +137,7 @@ def test_negative_curvature_at_once_gives_a_gradient_step_of_its_length(x64):
     step, _ = run(COARSE, Dense(matrix, GRAD))
     length = (GRAD @ GRAD) / abs(GRAD @ matrix @ GRAD)
     assert_close(step.direction, -length * GRAD, 4)
-    assert step.iterations == 1 and step.stopped == Stop.NEGATIVE_CURVATURE
+    assert step.report.iterations == 1 and step.report.stopped == Stop.NEGATIVE_CURVATURE
 
 
 def test_negative_curvature_met_later_keeps_the_step_so_far(x64):
@@ -145,7 +145,7 @@ def test_negative_curvature_met_later_keeps_the_step_so_far(x64):
     step, _ = run(COARSE, Dense(matrix, grad))
     so_far = -(grad @ grad) / (grad @ matrix @ grad) * grad
     assert_close(step.direction, so_far)
-    assert step.iterations == 2 and step.stopped == Stop.NEGATIVE_CURVATURE
+    assert step.report.iterations == 2 and step.report.stopped == Stop.NEGATIVE_CURVATURE
     assert step.predicted < 0
 
 
@@ -153,7 +153,7 @@ def test_damping_beyond_the_lowest_eigenvalue_leaves_nothing_negative(x64):
     matrix, grad = np.diag([3.0, -1.0]), np.array([1.0, 1.0])
     step, _ = run(COARSE, Dense(matrix, grad), 1.5)
     assert_close(step.direction, [-1 / 4.5, -1 / 0.5], 9)
-    assert step.stopped == Stop.SOLVED
+    assert step.report.stopped == Stop.SOLVED
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-30])
@@ -161,7 +161,7 @@ def test_a_flat_direction_gives_the_negative_gradient(size):
     grad = np.float32(size) * GRAD.astype("float32")
     step, _ = run(COARSE, Dense(np.zeros((4, 4), "float32"), grad))
     np.testing.assert_allclose(step.direction, -grad, rtol=1e-6)
-    assert step.stopped == Stop.NEGATIVE_CURVATURE
+    assert step.report.stopped == Stop.NEGATIVE_CURVATURE
 
 
 @pytest.mark.parametrize("grad", [[1.0, 0.0], [1.0, 1e-3]])
@@ -180,7 +180,11 @@ def test_a_start_at_the_solution_takes_no_step(x64):
     cold, state = run(WARM, problem, 0.1)
     np.testing.assert_array_equal(cold.direction, state.warm)
     again, _ = run(WARM, problem, 0.1, state)
-    assert cold.iterations == 4 and again.iterations == 0 and again.stopped == Stop.SOLVED
+    assert (
+        cold.report.iterations == 4
+        and again.report.iterations == 0
+        and again.report.stopped == Stop.SOLVED
+    )
     assert_close(again.direction, cold.direction)
 
 
@@ -190,8 +194,8 @@ def test_a_start_near_the_solution_saves_steps_and_ends_at_the_same_place(x64):
     loose = cg(200, stop=relative_residual(1e-4), warm_start=1.0)
     cold, state = run(loose, Dense(matrix, grad))
     warm, _ = run(loose, Dense(matrix, 1.001 * grad), 0.0, state)
-    assert warm.iterations < cold.iterations
-    assert warm.residual <= 1.1e-4 and cold.residual <= 1.1e-4
+    assert warm.report.iterations < cold.report.iterations
+    assert warm.report.residual <= 1.1e-4 and cold.report.residual <= 1.1e-4
 
 
 def test_a_start_that_increases_the_model_is_dropped(x64):
@@ -199,7 +203,7 @@ def test_a_start_that_increases_the_model_is_dropped(x64):
     cold, _ = run(WARM, problem)
     uphill = jnp.asarray(-10 * cold.direction)
     step, _ = run(WARM, problem, 0.0, Memory(uphill, ()))
-    assert step.iterations == cold.iterations
+    assert step.report.iterations == cold.report.iterations
     np.testing.assert_array_equal(step.direction, cold.direction)
 
 
@@ -218,11 +222,11 @@ def test_it_stops_at_the_relative_residual_asked_for(x64):
     residuals = []
     for tolerance in (1e-1, 1e-3, 1e-6):
         step, _ = run(cg(stop=relative_residual(tolerance)), problem)
-        assert step.residual <= tolerance and step.stopped == Stop.SOLVED
-        residuals.append((int(step.iterations), float(step.residual)))
+        assert step.report.residual <= tolerance and step.report.stopped == Stop.SOLVED
+        residuals.append((int(step.report.iterations), float(step.report.residual)))
     assert residuals[0][0] < residuals[1][0] < residuals[2][0]
     before, _ = run(cg(residuals[1][0] - 1, stop=relative_residual(1e-3)), problem)
-    assert before.residual > 1e-3  # it did not go one step too far
+    assert before.report.residual > 1e-3  # it did not go one step too far
 
 
 def test_the_relative_progress_rule_compares_with_the_model_k_steps_ago():
@@ -243,21 +247,21 @@ def test_relative_progress_stops_long_before_the_residual_is_small(x64):
     problem = Dense(random_matrix(np.geomspace(1e-4, 1, 60)), np.ones(60))
     patient, _ = run(cg(500, stop=relative_residual(1e-10)), problem)
     early, _ = run(cg(500, stop=relative_progress(1e-3)), problem)
-    assert 10 < early.iterations < 0.7 * patient.iterations
+    assert 10 < early.report.iterations < 0.7 * patient.report.iterations
     assert early.predicted < 0.9 * patient.predicted < 0
 
 
 def test_the_iteration_limit_holds_and_is_reported(x64):
     step, _ = run(cg(3), Dense(random_matrix(np.geomspace(1, 1e4, 20)), np.ones(20)))
-    assert step.iterations == 3 and step.stopped == Stop.MAX_STEPS
-    assert step.predicted < 0 and step.residual > 1e-5
+    assert step.report.iterations == 3 and step.report.stopped == Stop.MAX_STEPS
+    assert step.predicted < 0 and step.report.residual > 1e-5
 
 
 @pytest.mark.parametrize("solver", [COARSE, WARM], ids=["cold", "warm"])
 def test_a_gradient_of_zero_takes_no_step(solver):
     step, _ = run(solver, Dense(MATRIX.astype("float32"), np.zeros(4, "float32")))
-    assert not step.direction.any() and step.iterations == 0
-    assert step.stopped == Stop.SOLVED and step.residual == 0
+    assert not step.direction.any() and step.report.iterations == 0
+    assert step.report.stopped == Stop.SOLVED and step.report.residual == 0
 
 
 @pytest.mark.parametrize("solver", [COARSE, WARM], ids=["cold", "warm"])
@@ -267,8 +271,8 @@ def test_what_is_not_finite_ends_it_at_once_and_is_flagged(where, bad, solver):
     matrix, grad = MATRIX.astype("float32"), GRAD.astype("float32")
     (matrix[1] if where == "matrix" else grad)[1] = bad
     step, _ = run(solver, Dense(matrix, grad))
-    assert step.iterations <= 1
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.iterations <= 1
+    assert step.report.stopped == Stop.NONFINITE
 
 
 def test_a_tree_with_leaves_of_low_precision_is_solved_in_float32():

@@ -24,7 +24,7 @@ def test_it_solves_what_numpy_solves(x64, eigenvalues, damping):
     step, _ = run(SOLVER, Dense(matrix, grad), damping)
     expected = -np.linalg.solve(matrix + damping * np.eye(len(grad)), grad)
     np.testing.assert_allclose(step.direction, expected, rtol=1e-8)
-    assert step.stopped == Stop.SOLVED
+    assert step.report.stopped == Stop.SOLVED
 
 
 def test_a_tree_is_solved_as_the_vector_of_its_entries(x64):
@@ -62,7 +62,7 @@ def test_a_shift_makes_any_other_matrix_give_a_descent_direction(name, dtype):
         assert np.isfinite(step.direction).all()
         assert GRAD @ step.direction < 0
         assert step.predicted < 0
-        assert step.stopped == Stop.SHIFTED
+        assert step.report.stopped == Stop.SHIFTED
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -71,7 +71,7 @@ def test_an_eigenvalue_of_rounding_size_is_never_divided_by(dtype):
         for seed in range(12):  # in about half of them rounding makes it positive
             matrix = random_matrix([0.0, 2.0, 3.0], seed).astype(dtype)
             step, _ = run(SOLVER, Dense(matrix, GRAD.astype(dtype)))
-            assert step.stopped == Stop.SHIFTED
+            assert step.report.stopped == Stop.SHIFTED
             units = np.sqrt(np.diag(matrix))  # what is left of the eigenvalue is the shift's 1e-3
             assert np.linalg.norm(units * step.direction) <= 1.01e3 * np.linalg.norm(GRAD / units)
 
@@ -126,7 +126,7 @@ def test_rescaling_the_coordinates_rescales_the_shifted_step(name, dtype, expone
         step, _ = run(SOLVER, Dense(matrix, grad))
         moved, _ = run(SOLVER, Dense(rescaled, grad * scale))
         np.testing.assert_allclose(moved.direction * scale, step.direction, rtol=1e-6)
-        assert moved.stopped == step.stopped == Stop.SHIFTED
+        assert moved.report.stopped == step.report.stopped == Stop.SHIFTED
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -151,7 +151,7 @@ def test_rescaling_the_coordinates_shifts_nothing_and_rescales_the_step():
     step, _ = run(SOLVER, Dense(matrix, grad))
     rescaled, _ = run(SOLVER, Dense(matrix * np.outer(scale, scale), grad * scale))
     np.testing.assert_allclose(rescaled.direction * scale, step.direction, rtol=1e-6)
-    assert rescaled.stopped == Stop.SOLVED
+    assert rescaled.report.stopped == Stop.SOLVED
 
 
 @pytest.mark.parametrize("name", sorted(UNSAFE.keys() - {"zero"}))
@@ -169,7 +169,7 @@ def test_what_is_not_finite_is_flagged(bad, where):
     matrix, grad = np.eye(3), GRAD.copy()
     (matrix[1] if where == "matrix" else grad)[1] = bad
     step, _ = run(SOLVER, Dense(matrix, grad))
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.stopped == Stop.NONFINITE
 
 
 def test_the_reported_residual_and_prediction_are_the_true_ones(x64):
@@ -178,16 +178,20 @@ def test_the_reported_residual_and_prediction_are_the_true_ones(x64):
     step, _ = run(SOLVER, problem, damping)
     error = np.linalg.norm(damped @ step.direction + GRAD) / np.linalg.norm(GRAD)
     tolerance = rounding(np.linalg.cond(damped))
-    assert step.residual < tolerance
-    np.testing.assert_allclose(step.residual, error, atol=tolerance)
+    assert step.report.residual < tolerance
+    np.testing.assert_allclose(step.report.residual, error, atol=tolerance)
     np.testing.assert_allclose(step.predicted, problem.model()(step.direction), rtol=tolerance)
     np.testing.assert_allclose(step.length, np.linalg.norm(step.direction), rtol=rounding())
-    assert step.products == 3
+    assert step.report.products == 3
 
 
 def test_a_gradient_of_zero_gives_a_step_of_zero():
     step, _ = run(SOLVER, Dense(np.eye(3), np.zeros(3)))
-    assert not step.direction.any() and step.stopped == Stop.SOLVED and step.residual == 0
+    assert (
+        not step.direction.any()
+        and step.report.stopped == Stop.SOLVED
+        and step.report.residual == 0
+    )
 
 
 def test_a_parameter_that_nothing_depends_on_leaves_the_others_their_step(x64):
@@ -197,4 +201,4 @@ def test_a_parameter_that_nothing_depends_on_leaves_the_others_their_step(x64):
     wide[np.ix_(kept, kept)] = matrix
     step, _ = run(SOLVER, Dense(wide, np.insert(grad, 1, 0.0)))
     assert_close(np.asarray(step.direction)[kept], -np.linalg.solve(matrix, grad), 1e3)
-    assert step.direction[1] == 0 and step.stopped == Stop.SOLVED
+    assert step.direction[1] == 0 and step.report.stopped == Stop.SOLVED

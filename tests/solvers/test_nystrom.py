@@ -124,9 +124,9 @@ def test_cg_takes_a_fraction_of_its_iterations(x64, dtype):
     stop, damping = relative_residual(1e-4), 1e-1
     plain, _ = run(cg(1000, stop), problem, damping)
     better, _ = run(cg(1000, stop, nystrom(25)), problem, damping)
-    assert better.stopped == plain.stopped == Stop.SOLVED
-    assert better.iterations < 0.3 * plain.iterations
-    assert better.products == better.iterations + 1 + 25  # one for the residual
+    assert better.report.stopped == plain.report.stopped == Stop.SOLVED
+    assert better.report.iterations < 0.3 * plain.report.iterations
+    assert better.report.products == better.report.iterations + 1 + 25  # one for the residual
     expected = -np.linalg.solve(matrix + damping * np.eye(40), GRAD)
     assert oracles.relative_error(better.direction, expected) < 2e-2
     assert better.direction.dtype == dtype
@@ -135,7 +135,7 @@ def test_cg_takes_a_fraction_of_its_iterations(x64, dtype):
 def test_a_rank_that_is_reached_leaves_one_iteration(x64):
     problem = Dense(random_matrix([1e6, 1e3, 1.0, *np.zeros(37)]), GRAD)
     step, _ = run(cg(100, FINE, nystrom(5)), problem, 1e-4)
-    assert step.iterations <= 2 and step.residual < 1e-6
+    assert step.report.iterations <= 2 and step.report.residual < 1e-6
 
 
 def test_a_tree_is_sketched_across_its_leaves(x64):
@@ -165,7 +165,7 @@ def test_a_sketch_serves_as_many_solves_as_asked(x64):
     state, paid, sketches = None, [], []
     for k in range(6):
         step, state = run(solver, Dense(matrix * (k + 1), GRAD), 0.1, state)
-        paid.append(int(step.products - step.iterations - 1))
+        paid.append(int(step.report.products - step.report.iterations - 1))
         sketches.append(np.asarray(state.preconditioner.sketch.values))
     assert paid == [8, 0, 0, 8, 0, 0]
     for a, b in ((0, 1), (1, 2), (3, 4)):
@@ -189,7 +189,7 @@ def test_a_second_trial_at_a_point_pays_no_sketch(x64):
         return cost.products, second, solver.update(model, solver.init(grad), jnp.asarray(10.0))[0]
 
     sketch, second, fresh = trials()
-    paid = [step.products - step.iterations - 1 for step in (second, fresh)]
+    paid = [step.report.products - step.report.iterations - 1 for step in (second, fresh)]
     assert (sketch, *paid) == (8, 0, 8)
     assert_close(second.direction, fresh.direction, 11)  # damped, 110 to 10
 
@@ -199,7 +199,7 @@ def test_with_a_warm_start_it_starts_at_the_solution(x64):
     solver = cg(100, relative_residual(1e-8), nystrom(10), warm_start=1.0)
     cold, state = run(solver, problem, 0.1)
     warm, _ = run(solver, problem, 0.1, state)
-    assert cold.iterations > 2 >= warm.iterations
+    assert cold.report.iterations > 2 >= warm.report.iterations
 
 
 @pytest.mark.quick(1)

@@ -94,7 +94,7 @@ def test_half_products_are_those_of_the_whole():
 
 def test_a_direction_of_nan_is_reported():
     step, _ = solved(vector(1), jax.tree.map(lambda x: x * jnp.nan, vector(2)), vector(3), 0.1)
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.stopped == Stop.NONFINITE
 
 
 def test_without_curvature_the_step_descends():

@@ -138,7 +138,7 @@ def test_a_deficient_rank_is_flagged(name, solver):
     rows, residual = problem(name, np.float32)
     step, _ = run(solver, Rows(rows, residual))
     deficient = np.linalg.matrix_rank(rows) < 4
-    assert step.stopped == (Stop.SINGULAR if deficient else Stop.SOLVED)
+    assert step.report.stopped == (Stop.SINGULAR if deficient else Stop.SOLVED)
     assert np.isfinite(step.direction).all()
 
 
@@ -186,8 +186,8 @@ def test_rescaled_parameters_or_residuals_rescale_the_step_and_nothing_else(
         np.testing.assert_allclose(step.direction / unit, expected, atol=rtol * size)
         np.testing.assert_allclose(step.length, c * first.length, rtol=rtol)
         np.testing.assert_allclose(step.predicted, c**2 * first.predicted, rtol=rtol)
-        np.testing.assert_allclose(step.optimality, first.optimality, rtol=rtol)
-        assert step.stopped == first.stopped
+        np.testing.assert_allclose(step.report.optimality, first.report.optimality, rtol=rtol)
+        assert step.report.stopped == first.report.stopped
 
 
 @both
@@ -225,17 +225,18 @@ def test_optimality_is_the_cosine_with_the_span_of_the_columns(x64, solver):
     q = np.linalg.qr(rows)[0].T @ residual
     step, _ = run(solver, Rows(rows, residual))
     cosine = np.linalg.norm(q) / np.linalg.norm(residual)
-    assert_close(step.optimality, cosine, 10 * condition_of(rows))  # it allows for ten roundings
+    # It allows for ten roundings.
+    assert_close(step.report.optimality, cosine, 10 * condition_of(rows))
     mixed = rows @ np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0], [3, 0, 0, 1.0]])
     other, _ = run(solver, Rows(mixed, residual))
-    assert_close(other.optimality, step.optimality, 10 * condition_of(mixed))
+    assert_close(other.report.optimality, step.report.optimality, 10 * condition_of(mixed))
     fitted = residual - rows @ np.linalg.lstsq(rows, residual)[0]
     step, _ = run(solver, Rows(rows, fitted))
     # What was fitted keeps κ‖r‖/‖fitted‖ roundings of `lstsq`; 1000 leave room for any LAPACK.
     rounding = np.finfo(float).eps * np.linalg.norm(residual) / np.linalg.norm(fitted)
-    assert step.optimality < 1000 * np.linalg.cond(rows) * rounding
+    assert step.report.optimality < 1000 * np.linalg.cond(rows) * rounding
     step, _ = run(solver, Rows(rows, np.zeros(6)))
-    assert step.optimality == 0 and not step.direction.any()
+    assert step.report.optimality == 0 and not step.direction.any()
 
 
 @both
@@ -244,7 +245,7 @@ def test_with_a_singular_jacobian_five_times_the_largest_cosine_is_enough(x64, s
     rows = np.array([[1.0, 1.0], [0.0, 1e-9], [0.0, 0.0]])
     residual = np.array([0.0, 1.0, 1.0])
     step, _ = run(solver, Rows(rows, residual))
-    np.testing.assert_allclose(step.optimality, 5 * 1e-9 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(step.report.optimality, 5 * 1e-9 / np.sqrt(2), rtol=1e-6)
 
 
 @both
@@ -254,7 +255,7 @@ def test_a_column_behind_columns_of_zeros_is_not_forgotten(x64, solver):
     residual = np.array([0, 0.3, 1, 0, 0, 0.0])
     step, _ = run(solver, Rows(rows, residual))
     cosine = 0.3 / np.linalg.norm(residual)
-    np.testing.assert_allclose(step.optimality, cosine, rtol=1e-6)
+    np.testing.assert_allclose(step.report.optimality, cosine, rtol=1e-6)
 
 
 @both
@@ -277,10 +278,10 @@ def test_what_is_not_finite_is_flagged(bad, solver):
     rows, residual = problem("tall", np.float32)
     broken = rows.copy()
     broken[1, 1] = bad
-    assert run(solver, Rows(broken, residual))[0].stopped == Stop.NONFINITE
+    assert run(solver, Rows(broken, residual))[0].report.stopped == Stop.NONFINITE
     broken = residual.copy()
     broken[1] = bad
-    assert run(solver, Rows(rows, broken))[0].stopped == Stop.NONFINITE
+    assert run(solver, Rows(rows, broken))[0].report.stopped == Stop.NONFINITE
 
 
 @both

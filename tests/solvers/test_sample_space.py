@@ -59,7 +59,7 @@ def test_a_step_is_the_same_in_either_space(matrix, damping):
     step, _ = solved(f, p, damping)
     reference, kappa = expected(f, p, damping)
     assert_close(step.direction, reference, kappa)
-    assert step.dimension == 5 and step.stopped == Stop.SOLVED
+    assert step.report.dimension == 5 and step.report.stopped == Stop.SOLVED
     # Rows of zeros add samples, columns of zeros parameters: the other space has to be taken.
     more = np.pad(matrix, ((0, 9), (0, 0)))
     padded, _ = solved(*linear(more, np.pad(np.arange(1.0, len(matrix) + 1), (0, 9))), damping)
@@ -93,7 +93,7 @@ def test_repeated_samples_do_no_harm(matrix, damping):
     weights = np.where(kept, s / np.where(kept, s**2 + damping, 1), 0)
     np.testing.assert_allclose(step.direction, -vt.T @ (weights * (u.T @ r)), rtol=1e-7)
     is_singular = len(matrix) < matrix.shape[1] and damping == 0
-    assert step.stopped == (Stop.SINGULAR if is_singular else Stop.SOLVED)
+    assert step.report.stopped == (Stop.SINGULAR if is_singular else Stop.SOLVED)
 
 
 def test_many_parameters_in_single_precision_do_not_cost_small_directions():
@@ -108,7 +108,7 @@ def test_many_parameters_in_single_precision_do_not_cost_small_directions():
     for damping in (1e-5, 1e-4):
         step, _ = solved(single, jnp.zeros(20_000, jnp.float32), np.float32(damping))
         exact, _ = solved(f, jnp.zeros(20_000), damping)
-        assert step.stopped == Stop.SOLVED
+        assert step.report.stopped == Stop.SOLVED
         error = jnp.linalg.norm(step.direction - exact.direction)
         assert error < 1e-2 * jnp.linalg.norm(exact.direction)
 
@@ -116,7 +116,7 @@ def test_many_parameters_in_single_precision_do_not_cost_small_directions():
 def test_one_sample_is_enough_for_a_step():
     f, p = linear(WIDE[:1])
     step, _ = solved(f, p, 1e-3)
-    assert step.dimension == 1
+    assert step.report.dimension == 1
     assert_close(step.direction, *expected(f, p, 1e-3))
 
 
@@ -137,7 +137,7 @@ def test_chunks_give_the_step_of_the_whole(count):
         oracles.flat(parts.direction), oracles.flat(whole.direction), rtol=1e-8
     )
     np.testing.assert_allclose(parts.predicted, whole.predicted, rtol=1e-8)
-    assert parts.dimension == whole.dimension == min(count, 8)
+    assert parts.report.dimension == whole.report.dimension == min(count, 8)
 
 
 def test_the_grams_of_chunks_hold_the_rows_of_two_chunks_at_most():
@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_convex_is_made_so_and_flagged():
     f = so.compose(lambda z: jnp.sum(jnp.cos(z)), lambda p: WIDE @ p)
     p = jnp.full(9, 0.1)
     step, _ = solved(f, p, 1e-1)
-    assert step.stopped == Stop.NEGATIVE_CURVATURE
+    assert step.report.stopped == Stop.NEGATIVE_CURVATURE
     assert step.direction @ jax.grad(f)(p) < 0 and step.predicted < 0
 
 
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_convex_is_made_so_and_flagged():
 def test_a_nan_is_reported(matrix):
     f, p = linear(np.where(matrix == matrix[0, 0], np.nan, matrix))
     step, _ = solved(f, p, 1e-3)
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.stopped == Stop.NONFINITE
 
 
 def test_a_curvature_without_rows_is_refused():
@@ -256,10 +256,14 @@ def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):
     damping = 1e-3 * (np.sum(rows**2) if relative else 1)
     reference, kappa = expected(f, p, damping)
     assert_close(step.direction, reference, kappa, c=1e3)  # `TIGHT` is 450 ε
-    assert step.dimension == 5 and step.stopped == Stop.SOLVED and step.jacobians == 0
-    assert step.residual < rounding(kappa)
+    assert (
+        step.report.dimension == 5
+        and step.report.stopped == Stop.SOLVED
+        and step.report.jacobians == 0
+    )
+    assert step.report.residual < rounding(kappa)
     # The sketch, the iterations, one for the residual; and half a product for each sign.
-    assert step.products == 3 + step.iterations + 1 + (4 if relative else 0)
+    assert step.report.products == 3 + step.report.iterations + 1 + (4 if relative else 0)
 
 
 @pytest.mark.quick(1)
@@ -280,8 +284,8 @@ def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
     for bend, other in zip(step.bends, reference.bends, strict=True):
         assert_close(bend, other, kappa**2, c=1e3)  # a bend is solved for with those before
     np.testing.assert_allclose(step.predicted, reference.predicted, rtol=1e-8)
-    assert step.products == 3 + step.iterations + 4  # four systems
-    assert step.residual < 1e-9
+    assert step.report.products == 3 + step.report.iterations + 4  # four systems
+    assert step.report.residual < 1e-9
     assert jax.tree.structure(after) == jax.tree.structure(sample_space(solver=TIGHT).init(p))
 
 

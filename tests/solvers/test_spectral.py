@@ -22,12 +22,12 @@ def model_value(matrix, d):
 def test_eigen_is_newton_where_definite_and_takes_magnitudes_where_not(x64):
     step, _ = run(S.eigen(), Dense(DEFINITE, GRAD))
     assert_close(step.direction, -np.linalg.solve(DEFINITE, GRAD), 40)  # 4 to 0.1
-    assert step.stopped == S.Stop.SOLVED
+    assert step.report.stopped == S.Stop.SOLVED
     w, v = np.linalg.eigh(INDEFINITE)
     step, _ = run(S.eigen(), Dense(INDEFINITE, GRAD), 0.3)
     expected = -v @ ((v.T @ GRAD) / (np.abs(w) + 0.3))
     assert_close(step.direction, expected, 40)
-    assert step.stopped == S.Stop.SHIFTED
+    assert step.report.stopped == S.Stop.SHIFTED
 
 
 def own_units(matrix):
@@ -104,16 +104,16 @@ def test_a_krylov_space_of_few_vectors_still_decreases_the_model(x64):
     matrix = random_matrix(np.logspace(-3, 3, 30))
     grad = np.random.default_rng(0).normal(size=30)
     step, _ = run(S.gltr(6), Dense(matrix, grad), np.inf)
-    assert step.predicted < 0 and step.iterations == 6
-    assert step.stopped == S.Stop.MAX_STEPS
+    assert step.predicted < 0 and step.report.iterations == 6
+    assert step.report.stopped == S.Stop.MAX_STEPS
     residual = np.linalg.norm(matrix @ step.direction + grad) / np.linalg.norm(grad)
-    np.testing.assert_allclose(step.residual, residual, rtol=1e-6)
+    np.testing.assert_allclose(step.report.residual, residual, rtol=1e-6)
 
 
 @pytest.mark.parametrize("solver", [S.eigen(), S.exact_region(), S.exact_cubic(), S.gltr()])
 def test_a_gradient_or_curvature_of_nan_is_flagged_and_ends(solver):
     step, _ = run(solver, Dense(np.eye(3, dtype=np.float32), np.full(3, np.nan, np.float32)), 1.0)
-    assert step.stopped == S.Stop.NONFINITE
+    assert step.report.stopped == S.Stop.NONFINITE
     matrix = np.full((3, 3), np.nan, np.float32)
     step, _ = run(solver, Dense(matrix, np.ones(3, np.float32)), 1.0)
-    assert step.stopped == S.Stop.NONFINITE
+    assert step.report.stopped == S.Stop.NONFINITE

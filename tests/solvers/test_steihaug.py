@@ -48,8 +48,8 @@ def test_a_minimum_inside_is_newtons_step(x64):
     for radius in (np.inf, 2 * np.linalg.norm(expected)):
         step, _ = run(FINE, Dense(DEFINITE, GRAD), radius)
         np.testing.assert_allclose(step.direction, expected, rtol=1e-8)
-        assert step.stopped == Stop.SOLVED and not step.boundary
-        assert step.iterations == step.products == 4
+        assert step.report.stopped == Stop.SOLVED and not step.boundary
+        assert step.report.iterations == step.report.products == 4
 
 
 @pytest.mark.parametrize("radius", [1e-3, 0.1, 0.5, 1.0, 1.5])
@@ -60,7 +60,7 @@ def test_a_step_to_the_boundary_ends_where_the_path_of_cg_leaves_the_ball(x64, m
     np.testing.assert_allclose(step.direction, first_crossing(corners, radius), rtol=1e-7)
     assert_close(step.length, radius, 40)
     assert step.boundary
-    assert step.stopped in (Stop.BOUNDARY, Stop.NEGATIVE_CURVATURE)
+    assert step.report.stopped in (Stop.BOUNDARY, Stop.NEGATIVE_CURVATURE)
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.5, 1.5])
@@ -80,7 +80,11 @@ def test_no_point_of_the_path_within_the_ball_has_a_lower_model(x64, matrix, rad
 def test_negative_curvature_is_followed_to_the_boundary(x64):
     matrix, grad = np.diag([3.0, -1.0]), np.array([1.0, 1.0])
     step, _ = run(FINE, Dense(matrix, grad), 5.0)
-    assert step.stopped == Stop.NEGATIVE_CURVATURE and step.boundary and step.iterations == 2
+    assert (
+        step.report.stopped == Stop.NEGATIVE_CURVATURE
+        and step.boundary
+        and step.report.iterations == 2
+    )
     np.testing.assert_allclose(step.direction, first_crossing(cg_path(matrix, grad), 5.0))
     first = -(grad @ grad) / (grad @ matrix @ grad) * grad
     assert step.predicted < grad @ first + 0.5 * first @ matrix @ first
@@ -91,7 +95,7 @@ def test_in_an_infinite_region_negative_curvature_gives_a_step_of_its_own_length
     step, _ = run(FINE, Dense(matrix, GRAD), np.inf)
     length = (GRAD @ GRAD) / abs(GRAD @ matrix @ GRAD)
     assert_close(step.direction, -length * GRAD, 4)
-    assert step.stopped == Stop.NEGATIVE_CURVATURE and not step.boundary
+    assert step.report.stopped == Stop.NEGATIVE_CURVATURE and not step.boundary
 
 
 @pytest.mark.parametrize("radius", [0.5, np.inf])
@@ -120,7 +124,10 @@ def test_rescaling_the_objective_changes_nothing(factor):
         for radius in (0.5, 1.5):
             step, _ = run(COARSE, problem, radius)
             rescaled, _ = run(COARSE, Dense(factor * problem.matrix, factor * problem.grad), radius)
-            assert (rescaled.iterations, rescaled.stopped) == (step.iterations, step.stopped)
+            assert (rescaled.report.iterations, rescaled.report.stopped) == (
+                step.report.iterations,
+                step.report.stopped,
+            )
             np.testing.assert_allclose(rescaled.direction, step.direction, rtol=1e-5)
             assert rescaled.boundary == step.boundary
 
@@ -132,7 +139,10 @@ def test_rescaling_the_parameters_rescales_the_step(factor):
     shorter = Dense(problem.matrix, factor * problem.grad)  # f in units of factor²
     rescaled, _ = run(COARSE, shorter, factor * 1.5)
     np.testing.assert_allclose(rescaled.direction / factor, step.direction, rtol=1e-5)
-    assert (rescaled.iterations, rescaled.stopped) == (step.iterations, step.stopped)
+    assert (rescaled.report.iterations, rescaled.report.stopped) == (
+        step.report.iterations,
+        step.report.stopped,
+    )
 
 
 # The residual asked for
@@ -143,39 +153,41 @@ def test_the_residual_asked_for_falls_with_the_square_of_the_gradient(x64, fall)
     matrix = random_matrix(np.geomspace(1, 1e3, 30))
     grad = np.ones(30)
     first, state = run(COARSE, Dense(matrix, grad), np.inf)
-    assert 1e-3 < first.residual <= 0.5  # the first one is a loose one
+    assert 1e-3 < first.report.residual <= 0.5  # the first one is a loose one
     asked = min(0.5, 0.9 * fall**2)
     step, _ = run(COARSE, Dense(matrix, fall * grad), np.inf, state)
-    assert step.stopped == Stop.SOLVED and step.residual <= asked
-    before, _ = run(steihaug(int(step.iterations) - 1), Dense(matrix, fall * grad), np.inf, state)
-    assert before.residual > asked
+    assert step.report.stopped == Stop.SOLVED and step.report.residual <= asked
+    before, _ = run(
+        steihaug(int(step.report.iterations) - 1), Dense(matrix, fall * grad), np.inf, state
+    )
+    assert before.report.residual > asked
 
 
 def test_the_residual_asked_for_is_never_below_the_working_precision():
     problem = Dense(DEFINITE.astype("float32"), GRAD.astype("float32"))
     _, state = run(COARSE, problem, np.inf)
     step, _ = run(COARSE, problem._replace(grad=np.float32(1e-12) * problem.grad), np.inf, state)
-    assert step.stopped == Stop.SOLVED and step.iterations <= 6
+    assert step.report.stopped == Stop.SOLVED and step.report.iterations <= 6
 
 
 def test_the_reported_residual_is_the_true_one(x64):
     for radius in (0.5, np.inf):
         step, _ = run(steihaug(3), Dense(DEFINITE, GRAD), radius)
         error = np.linalg.norm(DEFINITE @ step.direction + GRAD) / np.linalg.norm(GRAD)
-        assert_close(step.residual, error, 40, norm=1)
+        assert_close(step.report.residual, error, 40, norm=1)
 
 
 def test_the_iteration_limit_holds_and_is_reported(x64):
     step, _ = run(steihaug(2, forcing=1e-10), Dense(DEFINITE, GRAD), np.inf)
     assert_close(step.direction, cg_path(DEFINITE, GRAD, 2)[-1], 40)
-    assert step.iterations == 2 and step.stopped == Stop.MAX_STEPS
+    assert step.report.iterations == 2 and step.report.stopped == Stop.MAX_STEPS
 
 
 @pytest.mark.parametrize("radius", [0.5, np.inf])
 def test_a_gradient_of_zero_takes_no_step(radius):
     step, _ = run(COARSE, Dense(DEFINITE.astype("float32"), np.zeros(4, "float32")), radius)
-    assert not step.direction.any() and step.iterations == 0
-    assert step.stopped == Stop.SOLVED and not step.boundary
+    assert not step.direction.any() and step.report.iterations == 0
+    assert step.report.stopped == Stop.SOLVED and not step.boundary
 
 
 @pytest.mark.parametrize("radius", [0.5, np.inf])
@@ -185,8 +197,8 @@ def test_what_is_not_finite_ends_it_at_once_and_is_flagged(where, bad, radius):
     matrix, grad = DEFINITE.astype("float32"), GRAD.astype("float32")
     (matrix[1] if where == "matrix" else grad)[1] = bad
     step, _ = run(COARSE, Dense(matrix, grad), radius)
-    assert step.iterations <= 1
-    assert step.stopped == Stop.NONFINITE
+    assert step.report.iterations <= 1
+    assert step.report.stopped == Stop.NONFINITE
 
 
 # The units of the parameters
@@ -225,7 +237,7 @@ def test_in_its_own_units_a_step_is_the_best_on_the_path_of_scaled_cg(x64):
     np.testing.assert_allclose(step.direction, expected, rtol=1e-7)
     assert_close(step.length, radius, 40)
     error = np.linalg.norm(DEFINITE @ step.direction + GRAD) / np.linalg.norm(GRAD)
-    assert_close(step.residual, error, 40, norm=1)
+    assert_close(step.report.residual, error, 40, norm=1)
 
 
 def test_before_the_first_product_nothing_is_known_of_the_units():

@@ -35,7 +35,7 @@ def test_svd_solves_the_damped_problem_in_mores_scaling(rows, damping, x64):
     assert_close(step.direction * d, y, kappa**2, norm=size)
     change = rows @ step.direction
     assert_close(step.predicted, change @ (r + change / 2), kappa, norm=r @ r)
-    assert step.jacobians == 1
+    assert step.report.jacobians == 1
 
 
 def test_svd_agrees_with_qr_also_for_an_altered_gradient(x64):
@@ -66,7 +66,7 @@ def test_of_many_solutions_svd_takes_the_shortest(x64):
     r = RNG.normal(size=6)
     step, _ = run(S.svd(), Rows(rows, r))
     assert_close(step.direction, np.linalg.lstsq(rows, -r, rcond=1e-10)[0])
-    assert step.stopped == S.Stop.SINGULAR
+    assert step.report.stopped == S.Stop.SINGULAR
 
 
 @pytest.mark.quick(10)
@@ -86,10 +86,10 @@ def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x6
     assert bool(step.boundary) == (np.linalg.norm(shortest) > 1.1 * radius)
     if not step.boundary:
         assert_close(y, shortest, kappa**2)
-        assert step.stopped == (S.Stop.SINGULAR if shape == "wide" else S.Stop.SOLVED)
+        assert step.report.stopped == (S.Stop.SINGULAR if shape == "wide" else S.Stop.SOLVED)
         return
     assert 0.9 * radius <= np.linalg.norm(y) <= 1.1 * radius
-    assert step.stopped == S.Stop.BOUNDARY
+    assert step.report.stopped == S.Stop.BOUNDARY
     slope = a.T @ (a @ y + r)  # = −λ y with λ > 0
     multiplier = -slope @ y / (y @ y)
     assert multiplier > 0
@@ -103,7 +103,7 @@ def test_of_deficient_rank_the_whole_region_step_is_the_shortest_and_says_so(x64
     step, _ = run(S.svd_region(), Rows(rows, r), dtype(np.inf))
     shortest = np.linalg.lstsq(rows, -r, rcond=None)[0]
     np.testing.assert_allclose(step.direction, shortest, rtol=1e3 * np.finfo(dtype).eps)
-    assert step.stopped == S.Stop.SINGULAR
+    assert step.report.stopped == S.Stop.SINGULAR
     step, _ = run(S.svd_region(), Rows(0 * rows, r), dtype(1.0))
     np.testing.assert_array_equal(step.direction, 0)
 
@@ -138,4 +138,4 @@ def test_the_dogleg_runs_from_the_gradient_through_the_cauchy_point_to_gauss_new
 def test_nan_rows_are_flagged_and_end(solver):
     rows = np.full((4, 2), np.nan, np.float32)
     step, _ = run(solver, Rows(rows, np.ones(4, np.float32)), 1.0)
-    assert step.stopped == S.Stop.NONFINITE
+    assert step.report.stopped == S.Stop.NONFINITE

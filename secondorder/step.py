@@ -95,7 +95,8 @@ class Step(NamedTuple):
       fraction: how much of the step is taken, by a policy that searches along it.
       bends: ``a, b, ...`` where the path ``α d + ½ α² a + ⅙ α³ b + ...`` follows the model's
         outputs better than ``α d``; a step that is not searched goes to its end, α = 1.
-      iterates: those on the way to it, for the one of the lowest value to be taken; ``None`` else.
+      iterates: the :class:`Iterates` on the way to it, for the one of the lowest value to be taken;
+        ``None`` else.
       report: a :class:`Report`.
     """
 
@@ -106,7 +107,7 @@ class Step(NamedTuple):
     full: Any = False
     fraction: Any = 1.0
     bends: tuple[Params, ...] = ()
-    iterates: Iterates | None = None
+    iterates: Any = None
     report: Report = Report()
 
     def settled(self, dtype: Any) -> Step:

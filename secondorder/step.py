@@ -116,9 +116,7 @@ class Step(NamedTuple):
 
         def settle(record: Any) -> Any:
             numbers = {
-                name: jax.lax.convert_element_type(
-                    getattr(record, name), kinds.get(type(default), jnp.int32)
-                )
+                name: jnp.asarray(getattr(record, name), kinds.get(type(default), jnp.int32))
                 for name, default in record._field_defaults.items()
                 if isinstance(default, int | float)
             }

@@ -38,7 +38,7 @@ from secondorder.curvature._structures import (
     farthest,
     sound,
 )
-from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._chunked import Chunked, first_part
 from secondorder.objectives._objective import Objective, as_objective
 from secondorder.operators import _axes as ax
 from secondorder.operators import _kronecker as kr
@@ -146,9 +146,7 @@ def _reader(example: Any) -> Read:
         shown: Any = example
         if callable(example) and not isinstance(example, Objective | Chunked):
             shown = example(params)
-        if isinstance(shown, Chunked):
-            shown = shown.first()
-        return as_objective(shown, "layerwise (its example)").model(params)
+        return as_objective(first_part(shown), "layerwise (its example)").model(params)
 
     @functools.cache
     def of(structure, shapes):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from secondorder import tree
 from secondorder.layers._instrument import read
-from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._chunked import first_part
 from secondorder.objectives._objective import as_objective
 from secondorder.tree import Params
 
@@ -53,9 +53,7 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
       [("['b']", 'fallback (1, 1, 2)'), ("['w']", 'dense (1, 3, 2)')]
     """
     tree.check_real(params)
-    if isinstance(objective, Chunked):
-        objective = objective.first()
-    layout = read(as_objective(objective, "layer_table").model, params)
+    layout = read(as_objective(first_part(objective), "layer_table").model, params)
     where = {leaf: block for block in layout.blocks for leaf in block.leaves}
     rows = []
     for leaf, path in enumerate(layout.paths):

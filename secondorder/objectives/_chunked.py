@@ -61,10 +61,6 @@ class Chunked:
 
         return jax.tree.map(share, self.batch)
 
-    def first(self) -> Any:
-        """The objective of the first chunk, which uses its parameters as all of them do."""
-        return self.objective(self.chunk(0))
-
     def objective(self, chunk: Any) -> Any:
         """The objective of a chunk."""
         fn = self.part(chunk)
@@ -95,6 +91,11 @@ class Chunked:
         numbers = jnp.arange(self.count)
         shapes = jax.eval_shape(of, numbers[0])
         return jax.lax.scan(step, tree.zeros_like(shapes), numbers)[0]
+
+
+def first_part(value_fn: Any) -> Any:
+    """The objective of the first chunk, which uses its parameters as all of them do, or itself."""
+    return value_fn.objective(value_fn.chunk(0)) if isinstance(value_fn, Chunked) else value_fn
 
 
 def chunked(

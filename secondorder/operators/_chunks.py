@@ -53,6 +53,23 @@ class Chunks(Operator):
         return ChunkedRows(self, formed)
 
 
+def over_parts(
+    objective: Any,
+    params: Params,
+    of: Callable[[Any, Params, jax.Array | None], Operator],
+    key: jax.Array | None = None,
+) -> Operator:
+    """``of(objective, params, key)``, or of an objective in chunks the sum of those of its chunks.
+
+    Args:
+      key: of random draws; each chunk gets its own.
+    """
+    if not isinstance(objective, Chunked):
+        return of(objective, params, key)
+    own = lambda k: None if key is None else jax.random.fold_in(key, k)
+    return Chunks(objective, params, lambda part, k: over_parts(part, params, of, own(k)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChunkedRows:
     """``R`` of a chunked objective, ``√w Rₖ`` for chunk k: those of two chunks live at once.

@@ -21,7 +21,7 @@ from secondorder import losses, tree
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective, as_objective
 from secondorder.operators._base import Operator
-from secondorder.operators._chunks import Chunks
+from secondorder.operators._chunks import Chunks, over_parts
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.operators._middle import LossCurvature, Middle, OuterProducts, outer_products
@@ -142,8 +142,11 @@ def ggn(objective: Objective | Chunked, params: Params) -> Operator:
       >>> B.mv(jnp.ones(2)).tolist()
       [1.0, 4.0]
     """
-    if isinstance(objective, Chunked):
-        return Chunks(objective, params, lambda part, k: ggn(part, params))
+    return over_parts(objective, params, _ggn)
+
+
+def _ggn(objective: Any, params: Params, key: Any) -> GaussNewton:
+    del key
     objective = as_objective(objective, "ggn")
     at = linearize(objective.model, params)
     return GaussNewton(at, LossCurvature(losses.as_loss(objective.loss), at.outputs))
@@ -194,9 +197,10 @@ def fisher(
     """
     if samples < 1:
         raise ValueError(f"fisher got samples={samples}; pass a positive integer.")
-    if isinstance(objective, Chunked):
-        own = lambda k: None if key is None else jax.random.fold_in(key, k)
-        return Chunks(objective, params, lambda part, k: fisher(part, params, own(k), samples))
+    return over_parts(objective, params, functools.partial(_fisher, samples=samples), key)
+
+
+def _fisher(objective: Any, params: Params, key: jax.Array | None, samples: int) -> GaussNewton:
     objective = as_objective(objective, "fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
@@ -225,8 +229,11 @@ def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator
       >>> float(so.empirical_fisher(f, jnp.array(0.0)).mv(jnp.array(1.0)))
       0.5
     """
-    if isinstance(objective, Chunked):
-        return Chunks(objective, params, lambda part, k: empirical_fisher(part, params))
+    return over_parts(objective, params, _empirical_fisher)
+
+
+def _empirical_fisher(objective: Any, params: Params, key: Any) -> GaussNewton:
+    del key
     objective = as_objective(objective, "empirical_fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)

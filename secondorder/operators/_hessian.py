@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from secondorder import checks, tree
-from secondorder.objectives._chunked import Chunked
 from secondorder.operators._base import Function, Operator
-from secondorder.operators._chunks import Chunks
+from secondorder.operators._chunks import over_parts
 from secondorder.operators._modes import REFUSED, derivable, runs
 from secondorder.tree import Params
 
@@ -57,8 +57,11 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
       [6.0, 2.0]
     """
     tree.check_real(params)
-    if isinstance(value_fn, Chunked):
-        return Chunks(value_fn, params, lambda part, k: hessian(part, params))
+    return over_parts(value_fn, params, _hessian)
+
+
+def _hessian(value_fn: Callable, params: Params, key: Any) -> Operator:
+    del key
     return Function(_product(checks.number(value_fn, "hessian"), params), params)
 
 

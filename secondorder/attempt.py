@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.objectives._objective import is_stationary
+from secondorder.objectives._objective import face_of, is_stationary
 from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
@@ -24,7 +24,7 @@ def within_box(
     Args:
       measure: the length of a direction in the solver's norm.
     """
-    face = getattr(value_fn, "face", None)
+    face = face_of(value_fn)
     if face is None:
         return step
 
@@ -147,7 +147,7 @@ def searched(
 
 def landed(value_fn: Callable, point: Params) -> Params:
     """The point itself, without the rounding that would lead off the bounds."""
-    face = getattr(value_fn, "face", None)
+    face = face_of(value_fn)
     return point if face is None else face.onto(point)
 
 

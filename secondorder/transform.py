@@ -10,7 +10,7 @@ import optax
 
 from secondorder import attempt, tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import checked, is_stationary
+from secondorder.objectives._objective import checked, face_of, is_stationary
 from secondorder.objectives._with_curvature import curved
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
@@ -195,7 +195,7 @@ def _prepared(
 
 def _held(value_fn: Any) -> Params | None:
     """Which parameters a bound of the objective's holds; ``None`` where it has none."""
-    face = getattr(value_fn, "face", None)
+    face = face_of(value_fn)
     return None if face is None else jax.tree.map(jnp.logical_not, face.free)
 
 

@@ -136,6 +136,11 @@ def is_stationary(value_fn: Callable) -> bool:
     return getattr(value_fn, "stationary", False)
 
 
+def face_of(value_fn: Any) -> Face | None:
+    """Where steps from the point may lead; ``None`` without bounds."""
+    return getattr(value_fn, "face", None)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchedModel:
     """``params ↦ [model(params, example₁), …, model(params, example_N)]``, examples independent.

@@ -126,7 +126,7 @@ def test_a_region_is_not_shortened_by_the_length_that_bounds_cut_away(x64):
     # Along the first parameter a step goes far beyond its bound; the second one is what is left.
     f = lambda p: 1e-9 * (p[0] - 1e8) ** 2 + 1e4 * jnp.sqrt(1 + p[1] ** 2)
     upper = jnp.array([1.0, jnp.inf])
-    for method in (so.trust_region_newton(), so.trust_region_newton(1e3), so.newton_cg()):
+    for method in (so.trust_region_newton(), so.trust_region_newton(trust=1e3), so.newton_cg()):
         found = so.minimize(f, jnp.array([0.0, 3.0]), method, bounds=(-jnp.inf, upper))
         assert found.success and found.steps <= 10
         assert found.params[0] == 1 and abs(found.params[1]) < 1e-6

@@ -1,4 +1,4 @@
-"""Version-independent access to jaxprs."""
+"""Version-independent access to jaxprs, and runs of a function as one program."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 
 
 def as_one_program(fn: Callable, *args: Any) -> Any:
@@ -15,10 +16,10 @@ def as_one_program(fn: Callable, *args: Any) -> Any:
     Arrays that ``fn`` closes over become arguments, since large constants would be written into the
     program and folded by the compiler.
     """
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return fn(*args)
     program, outputs = jax.make_jaxpr(fn, return_shape=True)(*args)
-    run = lambda consts, leaves: jax.core.eval_jaxpr(program.jaxpr, consts, *leaves)
+    run = lambda consts, leaves: eval_jaxpr(program.jaxpr, consts, *leaves)
     leaves = jax.jit(run, inline=True)(program.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(outputs), leaves)
 

@@ -36,6 +36,7 @@ def test_any_tree_has_updates_and_a_state_of_its_own_shape(name):
 WHOLE = [name for name in REPRESENTATIVES if not METHODS[name].by_leaf]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_shape_of_the_tree_does_not_change_the_step(name):
     def updates_of(params):

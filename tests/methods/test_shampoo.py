@@ -60,6 +60,7 @@ GRAFTS = {"sgd": optax.identity(), None: None}
 SHAPES = {"matrix": (4, 6), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "settings",

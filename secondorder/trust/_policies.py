@@ -194,8 +194,8 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.line_search(1e-6))
     """
     if initial is not None:
-        _check_positive("searched", initial)
-    _check_positive("searched", halvings, "halvings")
+        _check_positive("line_search", initial)
+    _check_positive("line_search", halvings, "halvings")
 
     def update(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()

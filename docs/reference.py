@@ -61,7 +61,7 @@ def page() -> str:
     lines = [
         "# Public names",
         "",
-        "Each with the first sentence of its docstring; `help(so.kfac)` says the rest: shapes,",
+        "Each with the first sentence of its docstring; `help(so.kfac)` shows the rest: shapes,",
         "scaling, errors, an example, the source. `python docs/reference.py` writes this page.",
         "",
     ]

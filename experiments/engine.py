@@ -20,11 +20,12 @@ import optax
 from threadpoolctl import threadpool_limits
 
 import secondorder as so
-from experiments.cost import GRADIENT
+from experiments.cost import GRADIENT, gradient_only
 from experiments.optimizer import Optimizer
 from experiments.problem import Data, Problem
 
 STALLED_AFTER = 30  # steps in a row that leave value and gradient unchanged to the last bit
+LEAP = 10  # steps in one program, where a search for a hyperparameter looks no more often
 DIVERGED_ABOVE = 1e8  # times the value at the start
 
 
@@ -84,6 +85,8 @@ class Prepared:
     start: Callable[..., Any]
     step: Callable[..., tuple[Any, Any, Mapping[str, jax.Array]]]
     compile_seconds: float
+    leap: Callable[..., tuple[Any, Any]] | None = None
+    """`LEAP` steps on one batch, of an optimizer that is tuned on it."""
 
     @property
     def problem(self) -> Problem:
@@ -142,6 +145,12 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
         )
         return optax.apply_updates(params, updates), state, dict(optimizer.diagnose(state))
 
+    stepped = jax.jit(step)  # traced once for both
+
+    def leap(params, state, batch, hyperparameters):
+        one = lambda carry, _: (stepped(carry[0], carry[1], batch, hyperparameters)[:2], None)
+        return jax.lax.scan(one, (params, state), length=LEAP)[0]
+
     with numerics(problem):
         params = problem.init(jax.random.key(0), setting.data)
         hyperparameters = {name: jnp.asarray(1.0, float) for name in optimizer.search}
@@ -150,12 +159,17 @@ def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
         begin = lambda params, hyperparameters: compiled_start(params, hyperparameters, batch)
         state = begin(params, hyperparameters)
         clock = time.perf_counter()
-        lowered = jax.jit(step).lower(params, state, batch, hyperparameters)
+        lowered = stepped.lower(params, state, batch, hyperparameters)
         compiled_step = lowered.compile(COMPILER)
         compile_seconds = time.perf_counter() - clock
         # The first call pays for pages and threads: let it be none of those that are timed.
         jax.block_until_ready(compiled_step(params, state, batch, hyperparameters))
-    return Prepared(setting, optimizer, begin, compiled_step, compile_seconds)
+        several = None
+        light = optimizer.step_cost is gradient_only and problem.is_full_batch
+        if optimizer.search and light:
+            lowered = jax.jit(leap).lower(params, state, batch, hyperparameters)
+            several = lowered.compile(COMPILER)
+    return Prepared(setting, optimizer, begin, compiled_step, compile_seconds, several)
 
 
 def batches(setting: Setting, seed: int, skipped: int = 0) -> Iterator[Any]:
@@ -218,6 +232,17 @@ class Progress:
             self.spent += GRADIENT  # the gradient at hand is of another batch
         self.count += 1
 
+    def leap(self, prepared: Prepared, batch: Any, hyperparameters: Mapping[str, Any]) -> None:
+        """`LEAP` steps at once, of an optimizer without diagnostics."""
+        assert prepared.leap is not None
+        clock = time.perf_counter()
+        self.params, self.state = jax.block_until_ready(
+            prepared.leap(self.params, self.state, batch, hyperparameters)
+        )
+        self.seconds += time.perf_counter() - clock
+        self.spent += LEAP * prepared.optimizer.step_cost({})
+        self.count += LEAP
+
 
 class Keeper(Protocol):
     """Keeps a run under way outside this process; `experiments.checkpoints` has one."""
@@ -272,7 +297,10 @@ def run(
             status = progress.look(setting) if progress.count % every == 0 or over else None
             if status or over:
                 break
-            progress.step(prepared, next(stream), numbers)
+            if prepared.leap and every == LEAP and progress.count + LEAP <= steps:
+                progress.leap(prepared, next(stream), numbers)
+            else:
+                progress.step(prepared, next(stream), numbers)
             keeper.offer(progress)
             on_step(progress.count)
     return Run(

@@ -52,7 +52,7 @@ class Optimizer:
     scale: Literal["damping", "radius"] = "damping"
     """What its diagnostics' `scale` is: λ or Δ."""
     curvature_part: int = 1
-    """Its curvature is of every so-manieth example of a batch."""
+    """Its curvature is of every example with an index divisible by this."""
     baseline: bool = False
     reuses_gradient: bool = False
     """Whether the state holds value and gradient of the new point, as a line search leaves them."""

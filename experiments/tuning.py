@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.engine import Forgetful, Keeper, Prepared, Run, Status, run
+from experiments.engine import LEAP, Forgetful, Keeper, Prepared, Run, Status, run
 from experiments.optimizer import Optimizer
 
 TRIALS = 10
 TUNING_SEED = 1_000_003  # none of the seeds that are reported
-LOOK_EVERY = 10  # steps between two looks at whether a trial converged or diverged
+LOOK_EVERY = LEAP  # steps between two looks at whether a trial converged or diverged
 
 
 @dataclass(frozen=True)

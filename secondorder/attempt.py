@@ -1,4 +1,4 @@
-"""What becomes of a step before it is judged: cut at bounds, searched along, tried by its value."""
+"""Globalisation of a step: bounds, backtracking, line search, gain ratio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secondorder.tree import Params
 def within_box(
     step: Step, quadratic: Quadratic, params: Params, value_fn: Callable, measure: Callable
 ) -> Step:
-    """The step cut at the objective's bounds, where it has any, as long as it then is.
+    """The step cut at the objective's bounds, if any, with predicted change and length of the cut.
 
     Args:
       measure: the length of a direction in the solver's norm.
@@ -42,15 +42,15 @@ def within_box(
         lambda: (step.predicted, step.length),
         lambda: (quadratic(cut).astype(dtype), measure(cut).astype(dtype)),
     )
-    # A step that the bounds have shortened is no reason to let a region grow.
+    # A step shortened by the bounds must not enlarge the region.
     boundary = step.boundary & (length >= 0.9 * step.length)
     return step._replace(direction=cut, predicted=predicted, length=length, boundary=boundary)
 
 
 def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
-    """The step, or where an iterate on the way to it has a lower value, that one.
+    """The iterate of lowest value on the way to the step, or the step itself.
 
-    Goes back from the step to ever earlier iterates, for as long as the value does not rise.
+    Goes back from the step to earlier iterates as long as the value does not rise.
     """
     iterates = step.iterates
     if iterates is None:
@@ -66,7 +66,7 @@ def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
 
     value_at = lambda back: _value_at(at(back)[0], params, value_fn, dtype)
     whole, none = value_at(jnp.zeros((), jnp.int32)), jnp.zeros((), jnp.int32)
-    # Iterates of one value, as of a solved system, are no reason to go back.
+    # Iterates of equal value, as of a solved system, keep the step.
     rounding = 10 * jnp.finfo(dtype).eps * jnp.where(jnp.isfinite(whole), jnp.abs(whole), 0)
 
     def going(carry):
@@ -91,13 +91,13 @@ def backtracked(step: Step, params: Params, value_fn: Callable) -> Step:
 
 
 def _value_at(step: Params, params: Params, value_fn: Callable, dtype: Any) -> jax.Array:
-    """The value after a step, infinite where it is not finite."""
+    """The value after a step; infinity in place of NaN or −∞."""
     new = value_fn(tree.add(params, tree.cast(step, params))).astype(dtype)
     return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
 
 def along(step: Step, fraction: Any) -> Params:
-    """``α d + ½ α² a + ⅙ α³ b + ...``, the point of a step's path at a fraction α of it."""
+    """The point ``α d + ½ α² a + ⅙ α³ b + ...`` of a step's path at the fraction α."""
     factor = fraction
     path = tree.scale(factor, step.direction)
     for order, x in enumerate(step.bends, 2):
@@ -107,7 +107,7 @@ def along(step: Step, fraction: Any) -> Params:
 
 
 def bent(step: Step) -> Step:
-    """The end of the path that a solver proposes."""
+    """The step to the end of the solver's path."""
     return step._replace(direction=along(step, 1.0)) if step.bends else step
 
 
@@ -116,8 +116,8 @@ def searched(
 ) -> Step:
     """The first of the fractions 1, ½, ¼, ... of a step that descends further than the next one.
 
-    Along the step's path, and with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step that promises less
-    than the rounding of the value stays whole: values would not tell its fractions apart.
+    Along the step's path, with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step whose predicted decrease
+    is below the rounding of the value stays whole: values cannot distinguish its fractions.
     """
     dtype = step.predicted.dtype
     start_value = jnp.asarray(value, dtype)
@@ -146,7 +146,7 @@ def searched(
 
 
 def landed(value_fn: Callable, point: Params) -> Params:
-    """The point itself, without the rounding that would lead off the bounds."""
+    """The point projected onto the bounds, which removes rounding beyond them."""
     face = face_of(value_fn)
     return point if face is None else face.onto(point)
 
@@ -156,14 +156,14 @@ def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> 
 
     Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean of
     the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The
-    slope at the trial rides on its evaluation as a forward derivative, which a function that goes
-    backward alone is given. A step of nothing gains all
-    there is: where the gradient is zero, or the step rounds to it, a policy has nothing to correct.
+    slope at the trial is a forward derivative, computed with the value; a function with a reverse
+    rule alone gets one. A step of zero has gain 1: where the gradient is zero, or the step
+    rounds to zero, a policy has nothing to correct.
     """
     direction = tree.cast(updates, params)
     trial = landed(value_fn, tree.add(params, direction))
     dtype = predicted.dtype
-    seen = is_stationary(value_fn)  # by whoever opened it
+    seen = is_stationary(value_fn)  # its derivatives have both modes already
     both = lambda: jax.jvp(value_fn if seen else derivable(value_fn, trial), (trial,), (direction,))
     new_value, new_slope = (value_fn(trial), None) if lazy else both()
     noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
@@ -182,5 +182,5 @@ def gain(value_fn: Callable, params, value, grads, updates, predicted, lazy) -> 
     change = jnp.where(near, slopes, change)
     sound = jnp.isfinite(new_value) & jnp.isfinite(change)
     ratio = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
-    ratio = jnp.minimum(ratio, jnp.finfo(dtype).max)  # +∞ is a gain not asked for
+    ratio = jnp.minimum(ratio, jnp.finfo(dtype).max)  # +∞ means that no gain was computed
     return jnp.where(sound, jnp.where(nothing, 1, ratio), -jnp.inf)

@@ -1,4 +1,4 @@
-"""Checks of what a user's functions return, made as they are traced; each failure is a sentence."""
+"""Checks of the outputs of a user's functions, at trace time; each failure is a sentence."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 
 
 def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
-    """``fn``, refused where it does not return one real number.
+    """``fn`` with a check that it returns one real number.
 
-    A constant that Python or NumPy made is taken as it is: its derivative is zero.
+    A constant of Python or NumPy is accepted: its derivative is zero.
 
     Args:
       fn: a function of any arguments.
-      user: who calls it, for the message.
-      kind: what it is, for the message.
+      user: name of the caller, for the message.
+      kind: kind of function, for the message.
     """
 
     @functools.wraps(fn)
@@ -32,7 +32,7 @@ def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
 
 
 def as_number(value: Any, user: str, kind: str = "objective") -> jax.Array:
-    """``value`` as a real scalar array, or a sentence; see :func:`number`."""
+    """``value`` as a real scalar array, or an error; see :func:`number`."""
     needs = f"{user} needs {kind_of(kind)} that returns one number, but it returned"
     if isinstance(value, (tuple, list)) and len(value) == 2 and _shape(value[0]) == ():
         raise ValueError(
@@ -50,13 +50,13 @@ def as_number(value: Any, user: str, kind: str = "objective") -> jax.Array:
 
 
 def arrays(fn: Callable, user: str, kind: str = "model", *, integers: bool = False) -> Callable:
-    """``fn``, refused where it does not return floating-point arrays.
+    """``fn`` with a check that it returns floating-point arrays.
 
     Args:
       fn: a function of any arguments.
-      user: who calls it, for the message.
-      kind: what it is, for the message.
-      integers: whether arrays of integers may be among them, as labels for a loss of one's own.
+      user: name of the caller, for the message.
+      kind: kind of function, for the message.
+      integers: whether arrays of integers are allowed too, such as labels for a user's own loss.
     """
 
     @functools.wraps(fn)
@@ -68,7 +68,7 @@ def arrays(fn: Callable, user: str, kind: str = "model", *, integers: bool = Fal
 
 
 def as_arrays(outputs: Any, user: str, kind: str = "model", *, integers: bool = False) -> Any:
-    """``outputs`` as a tree of arrays, or a sentence; see :func:`arrays`."""
+    """``outputs`` as a tree of arrays, or an error; see :func:`arrays`."""
     if not jax.tree.leaves(outputs):
         raise ValueError(
             f"{user} needs {kind_of(kind)} that returns arrays, but it returned {outputs!r}. Is a "
@@ -89,7 +89,7 @@ def as_arrays(outputs: Any, user: str, kind: str = "model", *, integers: bool = 
 
 @contextlib.contextmanager
 def traced(user: str, kind: str) -> Iterator[None]:
-    """A sentence in place of JAX' error where NumPy meets an array that is being traced."""
+    """Context that replaces JAX' error about a traced array in NumPy by a sentence."""
     try:
         yield
     except jax.errors.TracerArrayConversionError as error:
@@ -100,7 +100,7 @@ def traced(user: str, kind: str) -> Iterator[None]:
 
 
 def optimizer(given: Any) -> None:
-    """Refuses what is no Optax transformation.
+    """Raise an error unless ``given`` is an Optax transformation.
 
     Raises:
       TypeError: a name, or a method that was not called.
@@ -121,7 +121,7 @@ def kind_of(kind: str) -> str:
 
 
 def described(value: Any) -> str:
-    """Types and shapes instead of numbers."""
+    """A description of a value by dtypes and shapes."""
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(described, value))})"
     if isinstance(value, dict):
@@ -132,7 +132,7 @@ def described(value: Any) -> str:
 
 
 def _shape(x: Any) -> tuple[int, ...] | None:
-    """The shape of a number or an array; ``None`` of anything else."""
+    """The shape of a number or an array; ``None`` for anything else."""
     if isinstance(x, (bool, int, float, complex)) or hasattr(x, "dtype"):
         return np.shape(x)
     return None

@@ -14,7 +14,7 @@ from secondorder.tree import Params
 class Quadratic(NamedTuple):
     """``m(d) = g·d + ½ d·Bd``, the predicted change of the objective; call it with a step.
 
-    ``held`` tells of each parameter whether it is on a bound; ``None`` without bounds.
+    ``held`` is a mask of the parameters on a bound; ``None`` without bounds.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -29,7 +29,7 @@ class Quadratic(NamedTuple):
     held: Params | None = None
 
     def __call__(self, step: Params) -> jax.Array:
-        # One sum over all parameters, not two: on a CPU a sum takes as long as the whole product
+        # One sum over all parameters instead of two: on a CPU a sum takes as long as a product
         # with a diagonal.
         grad = tree.accumulator(self.grad)
         return tree.vdot(tree.axpy(0.5, self.curvature.mv(step), grad), step)

@@ -1,7 +1,6 @@
-"""What an Optax state holds of this library's: found, reported, undone, with room for more.
+"""The state of a method, and access to it inside any Optax state.
 
-A method may lie anywhere in a state: in a chain, under a mask, among injected hyperparameters. Who
-asks after it, asks here.
+A method may lie anywhere in a state: in a chain, under a mask, among injected hyperparameters.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from secondorder.trust._base import TrustState
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a method would take from its caller.
+    """Optional inputs of a method from its caller.
 
     Attributes:
-      jacobian: a dense Jacobian, where the caller has it.
-      room: ``point``, where the caller's objective is the same at every update.
+      jacobian: whether a dense Jacobian of the caller is used.
+      room: whether ``point`` is used, for an objective that is the same at every update.
     """
 
     jacobian: bool = False
@@ -33,17 +32,17 @@ class Needs:
 
 
 class CurvatureState(NamedTuple):
-    """The state of :func:`scale_by_curvature`.
+    """State of a method by :func:`scale_by_curvature`.
 
     Attributes:
       count: updates so far.
       rejections: how many of them were rejected.
-      products: curvature products paid in all of them.
-      curvature, solver: the memories, rolled back where a step is rejected.
-      trust: the :class:`TrustState`, which moves at every update.
-      step: the last :class:`Step` that was proposed, without its vectors.
-      point: factors and memory that the solver has prepared at the last point; ``None`` where the
-        next update may not be there, as in a training loop, whose batches change.
+      products: curvature products of all updates.
+      curvature, solver: the memories; a rejected step leaves them as they were.
+      trust: the :class:`TrustState`, new at every update.
+      step: the last :class:`Step` proposed, without its vectors.
+      point: factors and memory prepared at the last point; ``None`` where the objective may change
+        before the next update, as in a training loop.
       needs: a :class:`Needs`.
     """
 
@@ -65,13 +64,13 @@ def find_states(state: Any) -> list[CurvatureState]:
 
 
 def find_linesearches(state: Any) -> list[Any]:
-    """Every state of an Optax line search (they share no class, but these two fields)."""
+    """Every state of an Optax line search, recognised by two fields (they share no class)."""
     is_search = lambda x: hasattr(x, "info") and hasattr(x, "learning_rate")
     return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_search) if is_search(leaf)]
 
 
 def diagnostics(state: Any) -> dict[str, jax.Array]:
-    """What the last update did, from any Optax state that holds a method of this library.
+    """A report of the last update, from any Optax state that contains a method of this library.
 
     Works inside ``jit``. Keys, present where they apply:
 
@@ -80,7 +79,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
       ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``trial_evaluations``,
       ``order`` (1 where a step is not accelerated): of the last solve;
-    * ``jacobians``: how many it formed: 0 of a Gram by layer statistics, and of products alone;
+    * ``jacobians``: dense Jacobians formed: 0 for products alone and for Grams by layer statistics;
     * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
 
     Raises:
@@ -123,28 +122,29 @@ def takes_jacobian(state: Any) -> bool:
 
 
 def measured(state: Any) -> jax.Array:
-    """Whether the solver measures optimality itself (infinity: it does not)."""
+    """Whether the solver measures optimality (infinity in the report: it does not)."""
     ours = find_states(state)
     return ~jnp.isinf(ours[-1].step.report.optimality) if ours else jnp.asarray(False)
 
 
 def models(state: Any) -> jax.Array:
-    """Whether the last step was of a model by second derivatives."""
+    """Whether the last step minimised a model with second derivatives."""
     ours = find_states(state)
     return ours[-1].step.report.products > 0 if ours else jnp.asarray(False)
 
 
 def tried(state: Any) -> jax.Array:
-    """Whether a trust policy has judged the last step by its value (an unasked gain is +∞)."""
+    """Whether a trust policy evaluated the last step (its gain is +∞ where it did not)."""
     ours = find_states(state)
     return ~jnp.isposinf(ours[-1].trust.gain) if ours else jnp.asarray(False)
 
 
 def stored(state: Any, params: Params) -> Any | None:
-    """The last link of a chain where it is a line search that holds value and gradient.
+    """The state of a line search with value and gradient, if it is the last link of a chain.
 
-    Only the last: a transformation after it would move the parameters on, and its gradient would be
-    that of another point. Nor where the parameters are rounded below what a search computes in.
+    ``None`` for any other link: a transformation after the search moves the parameters, and the
+    gradient would be that of another point. ``None`` also where the parameters have a lower
+    precision than the search.
     """
     if any(tree.leaf_dtype(x) != tree.accumulation_dtype(x.dtype) for x in jax.tree.leaves(params)):
         return None
@@ -158,9 +158,9 @@ def stored(state: Any, params: Params) -> Any | None:
 
 
 def undone(where: jax.Array, old: Any, new: Any) -> Any:
-    """The Optax state ``new``, or, where so, as if the update that led to it had not been made.
+    """The Optax state ``new``, or, where the condition holds, ``old``.
 
-    What it learnt of its point, the report and what is prepared, stays: that is still true.
+    Report and prepared factors stay those of ``new``: they describe the same point.
     """
 
     is_ours = lambda x: isinstance(x, CurvatureState)
@@ -175,13 +175,13 @@ def undone(where: jax.Array, old: Any, new: Any) -> Any:
 
 
 def with_room(state: Any, shapes: Any) -> Any:
-    """``state`` with zeros where it holds ``None`` and a later state, of these shapes, an array."""
+    """``state`` with zeros in place of each ``None`` that is an array in a later state."""
     fill = lambda old, later: tree.zeros_like(later) if old is None else old
     return jax.tree.map(fill, state, shapes, is_leaf=lambda x: x is None)
 
 
 def settled(x: Any) -> Any:
-    """An array whose dtype is its own, not a weak one that the loop would have to promote."""
+    """An array with a strong dtype, since a weak one would be promoted inside the loop."""
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return x

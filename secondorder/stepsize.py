@@ -1,4 +1,4 @@
-"""How long a step along a given direction: a learning rate, or Optax's zoom line search."""
+"""Step lengths along a direction: a learning rate, or Optax's zoom line search; weight decay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 from secondorder import tree
 from secondorder.objectives._objective import checked
 
-ROUNDING = 1e-6  # of a value: what Optax's search takes for no rise
+ROUNDING = 1e-6  # relative rise of a value that Optax's search ignores
 CUTS = 16  # tenths of a failed step that are tried
 
 # Which leaves decay: a tree of bools, or of prefixes of the parameters', or a function that returns
@@ -33,8 +33,8 @@ def step_along(
     Args:
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
-      weight_decay: what part of the parameters is subtracted from the direction, ``None`` for none.
-      weight_decay_mask: which of them; see :func:`decayed`.
+      weight_decay: the part of the parameters subtracted from the direction, ``None`` for none.
+      weight_decay_mask: the leaves that decay; see :func:`decayed`.
       first_guess: the line search's first trial, see :func:`zoom`.
     """
     links = [direction]
@@ -46,7 +46,7 @@ def step_along(
 
 
 def decayed(weight_decay: tree.Real, mask: Mask = None) -> optax.GradientTransformation:
-    """``d − w p``, decay apart from the curvature; a step of nothing, of a rejection, stays one.
+    """``d − w p``: weight decay apart from the curvature; a zero step (a rejection) stays zero.
 
     Args:
       weight_decay: w, a part of the parameters.
@@ -69,20 +69,20 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
 
     Optax's search carries default-precision scalars through its loop and raises on keywords it does
-    not know; low-precision parameters and other keywords are therefore kept away from it. Its
-    precision of a step size, 1e-5, is absolute, and it squares slopes: it is given values in units
-    of the start's, and steps in units of the first trial. After ``max_steps`` it may end on a step
-    that raises the value, as where a singular curvature makes the direction 1e9 too long: such a
-    step is cut to tenths until it does not. A search that ends on a non-finite step, or finds none,
-    gives zeros.
+    not expect, so it gets neither low-precision parameters nor other keywords. Its precision of a
+    step size, 1e-5, is absolute, and it squares slopes, so it gets values in units of the start's
+    and steps in units of the first trial. After ``max_steps`` it may end on a step that raises the
+    value, as where a singular curvature makes the direction 1e9 too long: such a step is divided by
+    ten until the value does not rise. A search that ends on a non-finite step, or on none, gives
+    zeros.
 
     Args:
-      first_guess: the first trial: ``"one"`` for directions of a length of their own (Newton),
-        ``"keep"`` for those without (the gradient), which is the last step size, and ``"learnt"``
-        for those that have one from the second on (quasi-Newton). The very first trial of the last
-        two is Polyak's step, ``2|f| / |g·d|``, but no longer than the parameters are: both follow
-        any change of units.
-      max_steps: of the search.
+      first_guess: the first trial: ``"one"`` for directions with a natural length (Newton);
+        ``"keep"``, the last step size, for those without (the gradient); ``"learnt"`` for those
+        with one from the second step on (quasi-Newton). The very first trial of the last two is
+        Polyak's step, ``2|f| / |g·d|``, at most as long as the parameters: both follow any change
+        of units.
+      max_steps: iterations of the search.
     """
     search = optax.scale_by_zoom_linesearch(
         max_linesearch_steps=max_steps, initial_guess_strategy="one"
@@ -91,7 +91,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
     def init(params):
         if not jax.tree.leaves(params):
             return optax.EmptyState()
-        # Optax's state starts with weakly typed counts, which would change their type once.
+        # Optax's first state has weakly typed counts, whose type would change once.
         start = search.init(tree.accumulator(tree.zeros_like(params)))
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), start)
 
@@ -127,7 +127,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             grad=tree.scale(unit, new_state.grad),
         )
         found = tree.cast(found, updates)
-        # A step of nothing, of a rejection or a batch of NaN, has taught the search nothing.
+        # After a zero step (a rejection, a batch of NaN) the search's state is left unchanged.
         sound = tree.all_finite((found, new_state.value, new_state.grad)) & (
             tree.max_abs(found) > 0
         )
@@ -140,9 +140,9 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
 
 
 def _cut_until_lower(step, state, start, value, objective):
-    """The step that a search ended on, or the first of its tenth, hundredth, … to raise no value.
+    """The step of a search, or the first of its tenth, hundredth, … that does not raise the value.
 
-    As in the search itself, a rise by :data:`ROUNDING` of the value is none.
+    As in the search, a relative rise up to :data:`ROUNDING` does not count.
     """
     limit = value + ROUNDING * jnp.abs(value)
 
@@ -169,7 +169,7 @@ def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Arra
         return one
     slope = jnp.abs(tree.vdot(grad, step)).astype(value.dtype)
     polyak = 2 * jnp.abs(value) / jnp.where(slope > 0, slope, 1)
-    # Which is far too long where f has a minimum far from zero, and the start is near it.
+    # Polyak's step is far too long where f has a minimum value far from zero near the start.
     reach, length = tree.norm(params), tree.norm(step)
     most = (reach / jnp.where(length > 0, length, 1)).astype(value.dtype)
     polyak = jnp.where(reach > 0, jnp.minimum(polyak, most), polyak)
@@ -179,6 +179,6 @@ def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Arra
 
 
 def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:
-    """The gradient with the gaps of ``params``: Optax masks parameters, but no extra argument."""
+    """The gradient with the gaps of ``params``: Optax masks parameters, but not extra arguments."""
     is_gap = lambda x: isinstance(x, optax.MaskedNode)
     return jax.tree.map(lambda p, g: p if is_gap(p) else g, params, grad, is_leaf=is_gap)

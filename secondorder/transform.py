@@ -1,4 +1,4 @@
-"""The one combinator: curvature, solver and trust become an Optax transformation."""
+"""The combinator: an Optax transformation from curvature, solver and trust."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from secondorder.trust._base import Trial, Trust
 def scale_by_curvature(
     curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:
-    """One step of ``B d = −g``: what curvature, solved how, trusted how far.
+    """A step of ``B d = −g`` from a curvature, a solver and a trust policy.
 
     Unlike Optax's ``scale_by_*``, the updates *are* the step (descent included): a trust policy has
-    tried exactly this step, so it goes to ``optax.apply_updates`` as it is. A rejected step is an
-    update of zeros with the memories rolled back.
+    tried exactly this step, so pass it to ``optax.apply_updates`` as it is. A rejected step is an
+    update of zeros, and the memories stay those of before.
 
     ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
-    spares a closed-loop policy one evaluation, ``grad`` and unknown keywords are ignored. Where the
-    curvature is of gradients alone and the policy open-loop, ``value_fn`` may be left out.
+    saves a closed-loop policy one evaluation; ``grad`` and unknown keywords are ignored. Where the
+    curvature needs gradients alone and the policy is open-loop, ``value_fn`` may be left out.
 
     Args:
       curvature: WHAT, e.g. ``exact(hessian)``.
       solver: HOW, e.g. ``solvers.cg()``.
       trust: HOW FAR, e.g. ``trust.damping()``.
-      burn_in: at the first so many updates the curvature's memory alone is gathered; parameters,
-        trust and solver stay as they are. (``minimize`` calls 20 of them a stagnation.)
+      burn_in: number of first updates that change the curvature's memory alone; parameters, trust
+        and solver stay as they are. (``minimize`` reports ``STAGNATED`` after 20.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -70,14 +70,14 @@ def scale_by_curvature(
         tree.check_real(params)
         # Each field an array of its own: a buffer that appears twice cannot be donated.
         none = lambda: jnp.zeros((), jnp.int32)
-        # Without a parameter there is nothing that the solver could measure.
+        # An empty tree of parameters has no optimality to measure.
         unmeasured = solver.measures and tree.size(params)
         known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
         unused = Report(iterations=0, optimality=known, order=0)
         step = Step(fraction=0.0, report=unused).settled(tree.dtype(params))
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
-        # Factors outlive a change of the scalar, unless the curvature itself depends on it.
+        # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
         room = prepares(solver) and trust.evaluates and not curvature.reads_scale
         needs = Needs(jacobian, room)
         counts = none(), none(), none()
@@ -97,12 +97,12 @@ def scale_by_curvature(
         shown = curved(value_fn)
         operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
         quadratic = Quadratic(g, operator, _held(value_fn))
-        # A point is the last one over where its step was rejected and the objective cannot change.
+        # The point is unchanged after a rejection, if the objective is the same at every update.
         again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
         (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
         step, solver_state = solver.solve(quadratic, factors, memory, scale)
         step = charged(step, cost)
-        if shown is not value_fn:  # whose residuals the angles are to are not these
+        if shown is not value_fn:  # the angles belong to the residuals of another objective
             step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
         if trust.evaluates:
             step = attempt.backtracked(step, params, value_fn)
@@ -112,13 +112,13 @@ def scale_by_curvature(
             step = attempt.searched(step, g, params, value, value_fn, trust.searches)
         else:
             step = attempt.bent(step)
-        if trust.evaluates:  # an open loop's step may be searched along, past a kink at a bound
+        if trust.evaluates:  # an open-loop step may be searched along, past a kink at a bound
             measure = lambda direction: solver.measure(factors, memory, direction)
             step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
         solver_state = solver.remember(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 
-        # A memory of infinity alone would pass for a step of zero, and stay one for ever.
+        # An infinite second moment gives a zero step at every later update; reject it.
         finite = tree.all_finite((g, taken, _numbers(curvature_state)))
         gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
@@ -144,7 +144,7 @@ def scale_by_curvature(
             scale = trust.scale(state.trust)
             _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
             memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
-            # No model has been asked yet, so none has promised that little is left to gain.
+            # No model was evaluated, so the precision test of the loop must not fire.
             last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
             rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
             found = tree.zeros_like(updates), rest
@@ -161,18 +161,18 @@ def scale_by_curvature(
 def _prepared(
     solver: Solver, quadratic: Quadratic, state: CurvatureState, again: jax.Array | None
 ) -> tuple[tuple[Any, Any], Cost, Any]:
-    """Factors and memory at a point, their price, and what the state keeps of them.
+    """Factors and memory at a point, their cost, and the part of them that the state keeps.
 
     Args:
-      again: whether the point is that of the last update, whose factors are then taken for nothing;
-        ``None`` where that is never known, and nothing is kept.
+      again: whether the point is that of the last update; its factors are then reused at no cost.
+        ``None`` where this cannot be determined: then nothing is kept.
     """
     old, known = state.solver, []
     is_none = lambda x: x is None
 
     def fresh():
         factors, memory, cost = solver.prepare(quadratic, old)
-        # A kernel is compiled for every array that leaves a branch: not for what is at hand anyway.
+        # A kernel is compiled for every array that leaves a branch; static counts need none.
         known.extend(count if isinstance(count, int) else None for count in cost)
         counts = [jnp.asarray(count, jnp.int32) for count in cost if not isinstance(count, int)]
         changed = jax.tree.map(lambda new, old: None if new is old else new, memory, old)
@@ -194,7 +194,7 @@ def _prepared(
 
 
 def _held(value_fn: Any) -> Params | None:
-    """Which parameters a bound of the objective's holds; ``None`` where it has none."""
+    """Mask of the parameters held at a bound of the objective; ``None`` without bounds."""
     face = face_of(value_fn)
     return None if face is None else jax.tree.map(jnp.logical_not, face.free)
 

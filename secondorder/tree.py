@@ -1,7 +1,7 @@
-"""The vector space of parameters: the few operations a method needs, leaf by leaf.
+"""Vector operations on trees of parameters, leaf by leaf.
 
-Nothing here flattens a tree, so sharded leaves stay where they are; but small ones are joined
-before they are summed. Sums run in at least float32 whatever the leaves are stored in: a dot
+Nothing here flattens a tree, so sharded leaves stay where they are; only small leaves are joined
+before they are summed. Sums run in at least float32, whatever the dtype of the leaves: a dot
 product of bfloat16 gradients keeps its digits.
 ``optax.tree.vdot`` is not used because it ravels each leaf, which explicitly sharded arrays refuse.
 """
@@ -23,18 +23,18 @@ MANY = 4096  # entries of a leaf that is worth kernels of its own
 
 
 def joined(*dtypes: Any) -> Any:
-    """The dtype that holds them all, also where ``jax_numpy_dtype_promotion`` is strict."""
+    """The common dtype, also where ``jax_numpy_dtype_promotion`` is strict."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*dtypes)
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """The dtype sums over ``dtype`` are carried in: itself, but never below float32."""
+    """The dtype of sums over ``dtype``: itself, but at least float32."""
     return joined(dtype, jnp.float32)
 
 
 def dtype(tree: Params) -> Any:
-    """The dtype that scalars about this tree (norms, damping, gain ratios) are carried in."""
+    """The dtype of scalars that belong to a tree: norms, damping, gain ratios."""
     return joined(jnp.float32, *map(leaf_dtype, jax.tree.leaves(tree)))
 
 
@@ -51,7 +51,7 @@ def size(tree: Params) -> int:
 
 
 def vdot(a: Params, b: Params) -> jax.Array:
-    """``Σ aᵢ bᵢ`` over all leaves, carried in at least float32."""
+    """``Σ aᵢ bᵢ`` over all leaves, in at least float32."""
     out = dtype(a)
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -62,10 +62,10 @@ def vdot(a: Params, b: Params) -> jax.Array:
 
 
 def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
-    """The leaves of trees alike for sums over all entries, small ones joined in the dtype ``out``.
+    """Rows of corresponding leaves, for sums; small leaves are joined in the dtype ``out``.
 
     A reduction is two or three kernels, each compiled and launched: a network of twelve layers has
-    two dozen leaves, and two thirds of them are small. Explicitly sharded ones stay where they are.
+    two dozen leaves, two thirds of them small. Explicitly sharded leaves stay where they are.
     """
     rows = [tuple(map(jnp.asarray, row)) for row in zip(*map(jax.tree.leaves, trees), strict=True)]
     apart = lambda x: x.size >= MANY or not jax.typeof(x).sharding.mesh.empty
@@ -82,7 +82,7 @@ def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
 
 
 def total(x: Params) -> jax.Array:
-    """``Σ xᵢ`` over all leaves, carried in at least float32."""
+    """``Σ xᵢ`` over all leaves, in at least float32."""
     out = dtype(x)
     return sum((jnp.sum(leaf.astype(out)) for (leaf,) in _few(out, x)), jnp.zeros((), out))
 
@@ -96,14 +96,14 @@ def norm(a: Params) -> jax.Array:
 
 
 def max_abs(a: Params) -> jax.Array:
-    """The largest entry in magnitude; 0 for an empty tree, NaN where there is one."""
+    """The largest entry in magnitude; 0 for an empty tree, NaN if an entry is NaN."""
     out = dtype(a)
     peaks = [jnp.max(jnp.abs(x)).astype(out) for (x,) in _few(out, a) if x.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
 
 
 def together(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in the dtype that holds them all."""
+    """The arrays in their common dtype."""
     wide = joined(*(x.dtype for x in arrays))
     return [x.astype(wide) for x in arrays]
 
@@ -135,7 +135,7 @@ def negative(x: Params) -> Params:
 
 
 def where(condition: Scalar, x: Params, y: Params) -> Params:
-    """``x`` where the scalar ``condition`` holds, else ``y``: also for whole states."""
+    """``x`` where the scalar ``condition`` holds, else ``y``; also for whole states."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
@@ -144,10 +144,10 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
 
     ``debias`` divides by ``1 − decayⁿ``, so that the weights of all values sum to one from the
     first on: the same as ``mean + w (new − mean)`` with ``w = (1 − decay) / (1 − decayⁿ)``. Without
-    it, the mean starts from the zeros it was given. A decay of 1 gives the sum.
+    it, the first mean (zeros) keeps its weight. A decay of 1 gives the sum.
 
     Args:
-      count: how many values went into ``mean``.
+      count: number of values in ``mean``.
     """
 
     def leaf(a: jax.Array, x: jax.Array) -> jax.Array:
@@ -163,7 +163,7 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
 
 
 def gathered(x: jax.Array) -> jax.Array:
-    """``x`` whole on every device, where it is explicitly sharded; as it is, otherwise."""
+    """``x`` replicated on every device if it is explicitly sharded, else unchanged."""
     sharding = jax.typeof(x).sharding
     if sharding.mesh.empty:
         return x
@@ -172,7 +172,7 @@ def gathered(x: jax.Array) -> jax.Array:
 
 
 def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """``x`` sharded as ``like`` is, where that is explicit; as it is, otherwise."""
+    """``x`` with the sharding of ``like`` if that is explicit, else unchanged."""
     sharding = jax.typeof(like).sharding
     return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
 
@@ -191,13 +191,13 @@ def _(size: int, batched: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
     columns = [
         x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched, strict=True)
     ]
-    # Without the barrier XLA fuses all that led to the scalars into the stack, and computes it
-    # anew for each of its entries.
+    # Without the barrier XLA fuses the computation of the scalars into the stack and repeats it
+    # for each entry.
     return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True
 
 
 def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """``pack, unpack``: from a tree like ``example`` to one whose scalars share an array, and back.
+    """``(pack, unpack)`` between a tree like ``example`` and one whose scalars share arrays.
 
     One array per dtype, booleans among the int32; keys and arrays with axes stay as they are.
     """
@@ -228,7 +228,7 @@ def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 
 def spread(bound: Any, params: Params, name: str) -> Params:
-    """``bound`` as a tree like ``params``: a number becomes every entry.
+    """``bound`` as a tree like ``params``; a number fills every entry.
 
     Raises:
       ValueError: a tree that differs from ``params`` in structure or shapes.
@@ -259,7 +259,7 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
 
     def one(i: int, leaf: jax.Array) -> jax.Array:
         drawn = draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
-        return drawn * jnp.ones_like(leaf)  # which is sharded as the leaf is
+        return drawn * jnp.ones_like(leaf)  # takes the sharding of the leaf
 
     return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
@@ -275,12 +275,12 @@ def cast(x: Params, like: Params) -> Params:
 
 
 def accumulator(x: Params) -> Params:
-    """``x`` in the dtype its sums are carried in (at least float32)."""
+    """``x`` in the dtype of its sums (at least float32)."""
     return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
 
 
 def power_of_two(x: jax.Array) -> jax.Array:
-    """A power of two near ``x > 0``, by which a division is exact; 1 where ``x`` is not usable."""
+    """A power of two near ``x > 0``, so that a division by it is exact; 1 for other ``x``."""
     limits = jnp.finfo(x.dtype)
     usable = jnp.isfinite(x) & (x >= limits.tiny)
     kept = jnp.where(usable, jnp.minimum(x, limits.max / 4), 1)
@@ -288,14 +288,14 @@ def power_of_two(x: jax.Array) -> jax.Array:
 
 
 def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
-    """``x``, NaN where not sound: with no NaN beforehand, which ``jax_debug_nans`` would refuse."""
+    """``x``, NaN where not sound; no NaN arises before, so ``jax_debug_nans`` does not raise."""
     return x + 0 * jnp.where(sound, jnp.zeros((), x.dtype), jnp.inf)
 
 
 def all_finite(x: Params) -> jax.Array:
     """Whether no leaf holds a NaN or an infinity."""
-    # Zero times what is not finite is NaN: a sum, which is quicker than a conjunction; and one for
-    # all leaves of a kind, since each is a kernel or two to compile.
+    # Zero times a non-finite number is NaN, and a sum is faster than a conjunction; one sum for all
+    # leaves of a kind, since each costs a kernel or two.
     alike: dict[Any, jax.Array] = {}
     for (leaf,) in _few(dtype(x), x):
         kind = jax.typeof(leaf)
@@ -307,7 +307,7 @@ def all_finite(x: Params) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """A complex array as two real ones, each of its shape."""
+    """A complex array as two real ones of the same shape."""
 
     real: jax.Array
     imag: jax.Array
@@ -320,7 +320,7 @@ def parts(x: Any) -> Any:
 
 
 def whole(x: Any) -> Any:
-    """``x`` with all :class:`Parts` joined: what :func:`parts` was given."""
+    """``x`` with all :class:`Parts` joined: the inverse of :func:`parts`."""
     is_parts = lambda leaf: isinstance(leaf, Parts)
     join = lambda leaf: jax.lax.complex(leaf.real, leaf.imag) if is_parts(leaf) else leaf
     return jax.tree.map(join, x, is_leaf=is_parts)
@@ -337,7 +337,7 @@ def is_complex(leaf: Any) -> bool:
 
 
 def check_real(params: Params, name: str = "params") -> None:
-    """Raise a ``TypeError`` that names the first leaf which is not a real floating-point array."""
+    """Raise a ``TypeError`` with the first leaf that is not a real floating-point array."""
     cure = (
         "Pass the floating-point arrays alone and join the rest in the objective (of an Equinox "
         "module: eqx.partition(model, eqx.is_inexact_array) and eqx.combine; of an NNX one: "
@@ -361,7 +361,7 @@ def check_real(params: Params, name: str = "params") -> None:
 
 
 def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:
-    """Raise a ``ValueError`` in a sentence where two trees differ in structure or shapes."""
+    """Raise a ``ValueError`` where two trees differ in structure or shapes."""
     found, expected = jax.tree.structure(tree), jax.tree.structure(like)
     if found != expected:
         raise ValueError(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("operators", "solvers", "curvature", "spectrum", "trust", "methods", "contract")
+ROOMS = ("linalg", "operators", "solvers", "curvature", "spectrum", "trust", "methods", "contract")
 
 # What XLA and OpenBLAS may use, by the processor's flags that it needs.
 AVX2, AVX512 = {"avx2", "fma"}, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}

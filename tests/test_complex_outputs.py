@@ -165,6 +165,7 @@ def test_a_fit_of_complex_data_is_that_of_its_parts(precise):
         assert whole.degrees_of_freedom == split.degrees_of_freedom == 2 * T.size - 3
 
 
+@pytest.mark.slow
 def test_complex_observations_take_a_covariance_and_linear_parameters(x64):
     data = wave(jnp.asarray(TRUTH)) + noise(3, jnp.complex128)
     mixing = 0.1 * np.random.default_rng(4).normal(size=(T.size, T.size)) + np.eye(T.size)

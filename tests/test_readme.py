@@ -1,4 +1,4 @@
-"""The code in README.md and docs/ runs: the blocks of a page, in order, in one namespace."""
+"""The code on the pages runs: the blocks of a page, in order, in one namespace."""
 
 import re
 import sys
@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md")))]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))),
+]
 
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 

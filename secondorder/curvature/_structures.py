@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +80,9 @@ def diagonal(
 
 
 class Grams(NamedTuple):
-    """The averages of one leaf.
+    """The averages of one leaf; those of all are a tuple, in the order of the leaves.
+
+    A tree shaped like the parameters would have tuples for leaves, which Flax NNX takes for trees.
 
     Attributes:
       grams: ``v wᵀ`` along each axis that has one, ``(N, b, b)``.
@@ -113,11 +115,15 @@ def _start(axes: Axes, squares: Callable[[Layout], bool]) -> Callable:
             layout, dtype = axes.of(x), tree.accumulation_dtype(tree.leaf_dtype(x))
             return _zeros(layout, x, dtype, squares(layout)), _eyes(layout, dtype)
 
-        both = jax.tree.map(leaf, params)
-        pick = lambda i: jax.tree.map(lambda x, pair: pair[i], params, both)
-        return pick(0), pick(1)
+        return _two(map(leaf, jax.tree.leaves(params)))
 
     return init
+
+
+def _two(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple, tuple]:
+    """Two tuples from pairs."""
+    pairs = tuple(pairs)
+    return tuple(first for first, _ in pairs), tuple(second for _, second in pairs)
 
 
 def sound(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -132,11 +138,11 @@ def farthest(drifts: Sequence[jax.Array]) -> jax.Array:
 
 
 def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> jax.Array:
-    def leaf(x, mean, old):
+    def leaf(mean, old):
         pairs = zip(mean.grams, old, strict=True)
         return farthest([ax.off_diagonal(g, q) for g, q in pairs if g is not None])
 
-    return farthest(jax.tree.leaves(jax.tree.map(leaf, like, averages, bases)))
+    return farthest([leaf(*each) for each in zip(averages, bases, strict=True)])
 
 
 def axis_basis(axes: Axes | None = None) -> Structure:
@@ -157,11 +163,11 @@ def axis_basis(axes: Axes | None = None) -> Structure:
             v, w = layout.split(v), layout.split(w)
             return Grams(ax.grams(layout, v, w), ax.along_axes(qt, v) * ax.along_axes(qt, w))
 
-        return jax.tree.map(leaf, *sample, bases)
+        return ax.over_leaves(leaf, sample, bases)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        entries = lambda x, mean: jnp.sqrt(jnp.maximum(mean.squares, 0))
-        return AxisEigen(axes, bases, jax.tree.map(entries, like, averages))
+        entries = tuple(jnp.sqrt(jnp.maximum(mean.squares, 0)) for mean in averages)
+        return AxisEigen(axes, bases, entries)
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
@@ -178,11 +184,9 @@ def axis_basis(axes: Axes | None = None) -> Structure:
                 new.append(sound(basis, q))
             return mean._replace(squares=squares), tuple(new)
 
-        def renew(way):
-            both = jax.tree.map(functools.partial(leaf, way), like, averages, bases)
-            pick = lambda i: jax.tree.map(lambda x, pair: pair[i], like, both)
-            return pick(0), pick(1)
-
+        renew = lambda way: _two(
+            ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
+        )
         return _first_or_next(now.first, renew)
 
     return Structure(
@@ -213,7 +217,7 @@ def _root_measure(axes: Axes) -> Callable:
             v, w = layout.split(v), layout.split(w)
             return Grams(ax.grams(layout, v, w), None if any(layout.factored) else v * w)
 
-        return jax.tree.map(leaf, *sample)
+        return ax.over_leaves(leaf, sample)
 
     return measure
 
@@ -252,7 +256,7 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
             factors = ax.separated(layout, mean.grams)
             return tuple(root(g, r) for g, r in zip(factors, old, strict=True))
 
-        return averages, jax.tree.map(leaf, like, averages, roots)
+        return averages, ax.over_leaves(leaf, [like], averages, roots)
 
     def drift(like: Params, averages: Any, roots: Any, damping: Scalar) -> jax.Array:
         def of_one(x, gram, root):
@@ -264,7 +268,7 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
             pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
             return farthest([of_one(x, g, r) for g, r in pairs if g is not None])
 
-        return farthest(jax.tree.leaves(jax.tree.map(leaf, like, averages, roots)))
+        return farthest(ax.over_leaves(leaf, [like], averages, roots))
 
     def operator(like: Params, averages: Any, roots: Any) -> Operator:
         def entries(x, mean):
@@ -272,7 +276,7 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
                 return jnp.ones((), tree.accumulation_dtype(x.dtype))
             return jnp.sqrt(mean.squares + jnp.asarray(eps, mean.squares.dtype))
 
-        return AxisRoots(axes, roots, jax.tree.map(entries, like, averages))
+        return AxisRoots(axes, roots, ax.over_leaves(entries, [like], averages))
 
     return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
 
@@ -291,7 +295,7 @@ def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
             pairs = zip(factors, old, strict=True)
             return tuple(None if g is None else sound(way(g, q)[0], q) for g, q in pairs)
 
-        renew = lambda way: jax.tree.map(functools.partial(leaf, way), like, averages, bases)
+        renew = lambda way: ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
         return averages, _first_or_next(now.first, renew)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
@@ -304,7 +308,7 @@ def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
             values = [None if g is None else shift(ax.rayleigh(g, b)) for g, b in pairs]
             return ax.outer(layout, values)
 
-        return AxisEigen(axes, bases, jax.tree.map(entries, like, averages, bases))
+        return AxisEigen(axes, bases, ax.over_leaves(entries, [like], averages, bases))
 
     frame = refresh, _basis_drift
     return Structure(_start(axes, _without_grams), _root_measure(axes), operator, *frame)

@@ -1,9 +1,9 @@
-"""Taps: the inputs and output sensitivities of every parametrised linear map of any JAX model.
+"""Layers of any JAX model: inputs and output gradients of every parametrised linear map.
 
     Σ_uses Σₙₜ inputs[s,n,t,:] ⊗ sensitivities[s,n,t,:] = join(gradient)[s]
 
-The only room of the library that reads jaxprs. :func:`read` finds the maps, :func:`tapped` runs the
-model with them recorded, :func:`layer_table` tells a person what was found.
+:func:`read` finds the maps in the model's program, :func:`instrumented` runs the model and records
+them, :func:`layer_table` prints them. No other room of the library reads jaxprs.
 """
 
 from secondorder.layers._blocks import Block, Layout, Part

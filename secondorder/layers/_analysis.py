@@ -1,4 +1,4 @@
-"""What is known of a program's values while it is read, and what is found in it."""
+"""State of the jaxpr analysis: facts about values, and the linear uses found."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from secondorder.layers._jaxpr import is_literal
 from secondorder.layers._strided_views import View
 from secondorder.layers._uses import Scan, Site
 
-# The same program under another name. What is inside is read as if it were written out.
+# Calls whose inner program is read as if it were inlined.
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
-# Rearrangements, which leave every entry of a leaf an entry.
+# Rearrangements: every entry of a leaf stays one entry.
 SAME = {"convert_element_type", "copy", "copy_p", "name", "reshard", "sharding_constraint"}
 MOVES = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", *SAME}
 PIECES = {"slice", "dynamic_slice", "split"}
@@ -36,13 +36,13 @@ WHY = {
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What is known of a value.
+    """Facts about one value.
 
     Attributes:
-      view: the leaf, or the output of a site, that it is.
-      constant: whether it is made of numbers in the program alone.
-      gain: the scale whose output it is, up to factors.
-      counts: the axis along which it counts 0, 1, 2, …
+      view: the leaf, or the output of a site, of which it is a view.
+      constant: whether it depends on constants of the program alone.
+      gain: path of the scale whose output it is, up to factors.
+      counts: the axis along which its entries are 0, 1, 2, …
       one_hot: the axis along which at most one entry is 1, the others 0.
     """
 
@@ -55,7 +55,7 @@ class Info:
 
 @dataclasses.dataclass
 class Scope:
-    """One (inner) program: where it is, the scans around it, and what is known of its values."""
+    """One (inner) program: its path, the scans around it, the facts about its values."""
 
     path: tuple[int, ...]
     scans: tuple[Scan, ...]
@@ -72,17 +72,17 @@ class Scope:
 
 @dataclasses.dataclass
 class Reading:
-    """What a program does with its leaves.
+    """The uses of all leaves in a program.
 
     Attributes:
       sites: every linear use, by path.
-      biases: path of a shift → path of the product it is added to, and how their factors match.
+      biases: path of a shift → path of the product it is added to, and the match of their factors.
       gains: path of a shift → path of the scale before it.
-      later: path of a look-up → the same, tapped where its output was added to something.
-      scaling: paths of the equations that scale a leaf before its use, or move a scaled one; with
-        the number of the operand that is the leaf.
-      broken: leaf → why it is not understood.
-      returned: leaf → the numbers of the outputs that it is, but for a factor.
+      later: path of a look-up → the same use, tapped where its output was added to something.
+      scaling: path of an equation that scales a leaf before its use, or moves a scaled leaf → the
+        number of the operand with the leaf.
+      broken: leaf → reason why it is a fallback.
+      returned: leaf → numbers of the outputs that equal it up to a factor.
       examples: the atoms of the examples' axis, ``None`` where the outputs have no common one.
     """
 
@@ -96,23 +96,23 @@ class Reading:
     examples: labels.Atoms | None = None
 
     def drop(self, info: Info, reason: str) -> None:
-        """A view meets something it is not followed through: its leaf is not understood."""
+        """Mark the leaf of a view as a fallback: the analysis cannot follow the view further."""
         if info.view is None or info.view.leaf is None:
             return
-        if info.view.pending is not None:  # then the multiplication before is its use
+        if info.view.pending is not None:  # the multiplication before it is the use
             self.sites[info.view.pending.path] = info.view.pending
         else:
             self.broken.setdefault(info.view.leaf, reason)
 
     def followed(self, info: Info, uses: int) -> Info:
-        """The output of a product, or a leaf scaled by data, is followed to one use only."""
+        """``info``, followed to one use only for outputs of products and leaves scaled by data."""
         view = info.view
         if view is None or uses == 1 or (view.leaf is not None and view.pending is None):
             return info
         return self.settled(info) if view.pending else dataclasses.replace(info, view=None)
 
     def settled(self, info: Info) -> Info:
-        """A view that was scaled by data, or added to it, taken as the output of just that."""
+        """``info`` of a view scaled by data, or added to it, as the output of that operation."""
         if info.view is None or info.view.pending is None:
             return info
         self.drop(info, "")
@@ -120,7 +120,7 @@ class Reading:
         return Info(gain=pending.path if pending.kind == "scale" else None)
 
     def unscaled(self, info: Info, reason: str) -> Info:
-        """A scaled view is not followed across the bounds of an inner program."""
+        """``info`` without a scaled view, which is not followed into or out of inner programs."""
         if info.view is None or not info.view.scaled:
             return info
         self.drop(info, reason)

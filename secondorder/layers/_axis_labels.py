@@ -1,8 +1,8 @@
-"""Which axes of a program's values are the same axis: found by unification, in any direction.
+"""Identification of axes across a program's values, by unification.
 
-An axis is a list of atoms, major first, whose sizes multiply to its length. Operations say which
-axes are one another (the rows of ``x`` and of ``x @ W``), reshapes split atoms. In the end the
-examples are known by the outputs' leading axis, wherever in the program it has come from.
+An axis is a list of atoms, major first, whose sizes multiply to its length. Each operation unifies
+axes (the rows of ``x`` and of ``x @ W``); reshapes split atoms. In the end the examples' axis is
+the outputs' leading axis, at every place in the program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Axes = tuple[Atoms, ...]
 
 
 class Atom:
-    """A factor of an axis; ``link`` are the atoms that it was found to be, or was split into."""
+    """A factor of an axis; ``link``: the atoms that it was unified with or split into."""
 
     __slots__ = ("link", "size")
 
@@ -26,12 +26,12 @@ class Atom:
 
 
 def fresh(shape: Sequence[int]) -> Axes:
-    """Axes of which nothing is known yet."""
+    """New axes of a shape, unified with no other."""
     return tuple([Atom(n)] if n != 1 else [] for n in shape)
 
 
 def resolve(axis: Atoms) -> Atoms:
-    """The axis in the atoms that are known by now."""
+    """The axis in its current atoms, all links followed."""
     found: Atoms = []
     stack = axis[::-1]
     while stack:
@@ -40,13 +40,13 @@ def resolve(axis: Atoms) -> Atoms:
             found.append(atom)
             continue
         if len(atom.link) == 1 and atom.link[0].link is not None:
-            atom.link = atom.link[0].link  # so that the way is shorter next time
+            atom.link = atom.link[0].link  # shortens the chain of links
         stack += atom.link[::-1]
     return found
 
 
 def unify(first: Atoms, second: Atoms) -> None:
-    """Say that two axes are one; as far as their atoms divide one another."""
+    """Unify two axes, as far as their atoms divide one another."""
     a, b = resolve(first), resolve(second)
     while a and b:
         x, y = a.pop(0), b.pop(0)
@@ -92,7 +92,7 @@ def regroup(axes: Axes, shape: Sequence[int]) -> Axes:
     return tuple(found)
 
 
-# ------------------------------------------------------- what each operation says about its axes
+# ------------------------------------------------------------- the axes of each operation's result
 
 
 def _transpose(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
@@ -151,7 +151,7 @@ def _gather(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
 
 
 def _alike(params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
-    """Elementwise operations, and those not known: axes of one place and one length are one."""
+    """Elementwise and unknown operations: axes of equal place and length are unified."""
     axes = fresh(shape)
     for operand in operands:
         same_rank = len(operand) == len(shape)
@@ -176,12 +176,12 @@ RULES: dict[str, Callable[[Any, list[Axes], Sequence[int]], Axes]] = {
 
 
 def relate(name: str, params: Any, operands: list[Axes], shape: Sequence[int]) -> Axes:
-    """The axes of the result of an operation; those of its operands may be unified on the way."""
+    """The axes of the result of an operation; unifies axes of its operands."""
     if name in RULES:
         return RULES[name](params, operands, shape)
     if "axes" in params and len(operands[0]) == len(shape) + len(params["axes"]):  # reductions
         kept = [a for i, a in enumerate(operands[0]) if i not in params["axes"]]
         return tuple(kept)
-    if name.startswith("scatter"):  # neither indices nor updates lie as the result does
+    if name.startswith("scatter"):  # indices and updates have axes of their own
         operands = operands[:1]
     return _alike(params, operands, shape)

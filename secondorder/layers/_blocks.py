@@ -1,4 +1,4 @@
-"""Blocks: leaves that share one pair of factors, and how they are laid out in it."""
+"""Blocks: leaves that share one pair of factors, and their layout in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondorder.layers._strided_views import Axis
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One leaf within a block: the order of its factors there.
+    """The order of a leaf's factors within a block.
 
     Attributes:
       shape: of the leaf.
@@ -59,11 +59,11 @@ class Block:
         ``"fallback"``.
       reason: a sentence.
       shape: ``(S, a, b)``. The last row of a layer with a bias is the bias; a scale and its shift
-        are one row ``(S, 1, 2C)``, a leaf that is not understood ``(1, 1, size)``.
-      parts: how each leaf lies in the block.
-      apart: whether its statistics tell the examples apart, and all of them; not of a fallback,
-        nor where every position counts as an example, nor of leaves that are returned.
-      returned: whether the model returns any of its leaves, as it does for a penalty.
+        are one row ``(S, 1, 2C)``, a fallback is ``(1, 1, size)``.
+      parts: the layout of each leaf in the block.
+      apart: whether its statistics separate all examples; false for a fallback, where every
+        position counts as an example, and for leaves that are returned.
+      returned: whether the model returns any of its leaves, as for a penalty.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Sums and products of a leaf with something that is none; and values that count, or look up."""
+"""Elementwise uses of a parameter; detection of iota and one-hot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondorder.layers._uses import Site
 def arithmetic(
     reading: Reading, scope: Scope, eqn, infos, place, out, path, shape
 ) -> Site | Info | str:
-    """Sums and products of a leaf with something that is none."""
+    """The use of a leaf in a sum or product with another value, or the reason there is none."""
     name = eqn.primitive.name
     view = infos[place].view
     assert view is not None
@@ -26,7 +26,7 @@ def arithmetic(
     scalar = all(eqn.invars[k].aval.size == 1 for k in others)
     aligned = strides.aligned(view, shape)
     alone = not any(strides.is_broadcast(axis) and axis for axis in aligned.dims)
-    small = sum(map(bool, view.dims)) <= 1  # which a vector of activations may be as well
+    small = sum(map(bool, view.dims)) <= 1  # may also be a vector of activations
     if name == "neg":
         return scaled(reading, aligned, "scalar", place, path)
     if name in ("add", "add_any", "sub"):
@@ -49,8 +49,8 @@ def arithmetic(
         how = "scalar" if scalar else "array"
     if not alone or view.scaled or (small and site.kind == "shift"):
         return site
-    # It may meet its use later: γ rsqrt(variance) the examples, W + W₀ a product. If it does not,
-    # this is its use: x ∘ γ of one example, say.
+    # The use may come later: γ rsqrt(variance) meets the examples, W + W₀ a product. Otherwise this
+    # multiplication is the use, as x ∘ γ for one example.
     site = dataclasses.replace(site, shape=shape, dtype=eqn.outvars[0].aval.dtype)
     info = scaled(reading, aligned, how, place, path)
     pending = sites.within(site, scope.scans)
@@ -58,7 +58,7 @@ def arithmetic(
 
 
 def scaled(reading: Reading, view: View, how: str, place: int, path) -> Info:
-    """A view after a multiplication (or none, ``how`` empty) that is remembered."""
+    """The info of a view after a multiplication, which is recorded (``how`` empty: none)."""
     if view.scaled or how:
         reading.scaling[path] = place
     how = "array" if "array" in (how, view.scaled) else how or view.scaled
@@ -66,7 +66,7 @@ def scaled(reading: Reading, view: View, how: str, place: int, path) -> Info:
 
 
 def join(reading: Reading, infos, place: int, name: str, path, shape) -> None:
-    """Remember the product that a shift is the bias of, or the scale it follows."""
+    """Record the product whose bias a shift is, or the scale before it."""
     view, other = infos[place].view, infos[1 - place]
     if other.gain:
         reading.gains[path] = other.gain
@@ -79,7 +79,7 @@ def join(reading: Reading, infos, place: int, name: str, path, shape) -> None:
 
 
 def follow_rows(reading: Reading, view: View | None, eqn: Any, out, path) -> None:
-    """Remember where rows that were looked up are added to something."""
+    """Record where rows of a look-up are added to something."""
     site = reading.sites[view.source[1]] if view is not None else None
     if view is not None and site is not None and site.kind == "embedding":
         aval = eqn.outvars[0].aval
@@ -89,7 +89,7 @@ def follow_rows(reading: Reading, view: View | None, eqn: Any, out, path) -> Non
 
 
 def one_hot(eqn: Any, infos: list[Info]) -> Info | None:
-    """Rows of a unit matrix, as ``jax.nn.one_hot`` makes them: labels compared to a count."""
+    """The info of a one-hot array as ``jax.nn.one_hot`` makes it: labels compared to an iota."""
     name = eqn.primitive.name
     if name == "iota":
         return Info(constant=True, counts=eqn.params["dimension"])

@@ -1,4 +1,4 @@
-"""From the uses of single leaves to blocks: what their uses agree on, and which go together."""
+"""Blocks from the uses of single leaves: one layout per leaf, kernels joined with biases."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Group:
     """A block with the sites of its leaves, for one program.
 
     Attributes:
-      sites: for each use, the site of each leaf; a bias that was joined has its kernel's.
+      sites: for each use, the site of each leaf; a joined bias has its kernel's.
       transposed: for each use, whether its rows are the block's columns.
-      slots: for each use, which of the ``pieces`` of a sliced leaf it sees.
+      slots: for each use, the index of its slice among the ``pieces`` of a sliced leaf.
       examples: the atoms of the examples' axis, or ``None``.
     """
 
@@ -49,13 +49,13 @@ def _fine(axis: Axis, fine: Axis) -> Axis:
 
 
 class Kernel(NamedTuple):
-    """A leaf as all its uses agree to see it.
+    """The common layout of a leaf in all its uses.
 
     Attributes:
       part: the order of its factors.
-      transposed: for each use, whether it has the rows for columns.
-      slots: for each use, the piece that it sees of a leaf that is sliced.
-      pieces: how many pieces there are, 1 of a leaf that is not.
+      transposed: for each use, whether rows and columns are exchanged.
+      slots: for each use, the index of its slice of a sliced leaf.
+      pieces: number of slices, 1 for a leaf that is not sliced.
     """
 
     part: Part
@@ -65,7 +65,7 @@ class Kernel(NamedTuple):
 
 
 def _kernel(uses: list[Site], shape, more: Axis = ()) -> Kernel | str:
-    """The leaf as its uses see it, or why they do not agree."""
+    """The common layout of a leaf, or the reason why its uses have none."""
     factors = [f for s in uses for f in (*s.stacked, *s.rows, *s.columns)]
     sliced = [f for s in uses for f, _ in s.view.fixed]
     fine = strides.refine([*factors, *sliced, *more], math.prod(shape))
@@ -83,7 +83,7 @@ def _kernel(uses: list[Site], shape, more: Axis = ()) -> Kernel | str:
         cuts.add(kept)
     if len(cuts) > 1:
         return "its uses cut it into different pieces"
-    # Rows that are looked up are rows; else those that the first use sums over.
+    # The indexed axis of a look-up gives the rows; else the axes that the first use sums over.
     first = seen[next((i for i, site in enumerate(uses) if site.kind == "embedding"), 0)]
     flips = [roles != first for roles in seen]
     if any((s, b, a) != first for (s, a, b), flip in zip(seen, flips, strict=True) if flip):
@@ -92,7 +92,7 @@ def _kernel(uses: list[Site], shape, more: Axis = ()) -> Kernel | str:
 
 
 def _by_rows(part: Part, shape: Sequence[int]) -> Part:
-    """An added leaf of several axes as a table with a row for each position."""
+    """The layout of an added leaf with several axes: a table with a row for each position."""
     last = next(n for n in reversed(shape) if n > 1)
     end = strides.refine([*part.columns, (last, 1)], math.prod(shape)) or ()
     columns = tuple(f for f in strides.cut(part.columns, end) if f[1] < last)
@@ -101,7 +101,7 @@ def _by_rows(part: Part, shape: Sequence[int]) -> Part:
 
 
 def knows_examples(site: Site, examples: labels.Atoms | None) -> bool:
-    """Whether the positions of a site hold the examples' axis exactly once."""
+    """Whether the positions of a site contain the examples' axis exactly once."""
     if examples is None:
         return False
     wanted = labels.resolve(examples)
@@ -117,7 +117,7 @@ def group(reading: Reading, shapes: Sequence[tuple[int, ...]], paths: Sequence[s
 class _Grouping:
     def __init__(self, reading: Reading, shapes, paths):
         self.reading, self.shapes, self.paths = reading, shapes, paths
-        # What is a bias of something, unless the sum turned out to be no use of its own.
+        # Biases whose sum is a recorded use.
         self.biases = {k: v for k, v in reading.biases.items() if k in reading.sites}
         self.gains = {k: v for k, v in reading.gains.items() if k in reading.sites}
         self.uses: dict[int, list[Site]] = {}
@@ -150,7 +150,7 @@ class _Grouping:
             self.kernels[leaf] = found
 
     def _matches(self, leaf: int) -> list[Match]:
-        """How the biases of a leaf's products cut its factors."""
+        """The cuts of a leaf's factors by the biases of its products."""
         products = {site.path for site in self.uses[leaf]}
         return [match for path, match in self.biases.values() if path in products]
 
@@ -167,10 +167,10 @@ class _Grouping:
                 groups.append(self._block(leaf, partners.get(leaf)))
         return groups
 
-    # -------------------------------------------------------------------- which leaves go together
+    # ----------------------------------------------------------------------------- pairs of leaves
 
     def _biases(self) -> dict[int, tuple[int, Part]]:
-        """Kernel → its bias, where every use of the one is a use of the other."""
+        """Kernel → its bias, where each use of one belongs to a use of the other."""
         found: dict[int, tuple[int, Part]] = {}
         for leaf, kernel in self.kernels.items():
             if any(kernel.transposed) or self._kind(leaf) not in ("dense", "convolution"):
@@ -218,7 +218,7 @@ class _Grouping:
         return found
 
     def _partner(self, leaf: int, follows: dict) -> int | None:
-        """The one leaf whose sites follow this leaf's sites, one for one."""
+        """The single leaf whose sites follow this leaf's sites, one to one."""
         own = [site.path for site in self.uses[leaf]]
         after = {path: after for after, path in follows.items() if path in own}
         partners = {self.reading.sites[path].leaf for path in after.values()}

@@ -1,4 +1,4 @@
-"""Runs a model with its linear maps tapped: one pass forward, one backward."""
+"""Instrumented runs of a model: one pass forward, one backward, statistics of every layer."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from secondorder.layers._uses import Site
 from secondorder.tree import Params
 
 Path = tuple[int, ...]
-OUTPUT = -1  # no equation's number: the factors of leaves that are returned are recorded there
+OUTPUT = -1  # in place of an equation's number, for the factors of returned leaves
 
 
 class Instrumented(NamedTuple):
-    """What :func:`tapped` returns.
+    """Result of :func:`instrumented`.
 
     Attributes:
-      outputs: of the model.
+      outputs: the model's outputs.
       pull: ``cotangent ↦ (gradients, statistics)``; statistics are one tuple of :class:`Use` per
         block, empty for a fallback.
-      returned: ``cotangent ↦`` for each block the mean square of the part of its gradients that
-        comes of leaves which the model returns; ``None`` where it returns none.
+      returned: ``cotangent ↦`` for each block the mean square of the part of its gradients from
+        leaves that the model returns; ``None`` where it returns none.
     """
 
     outputs: Any
@@ -54,7 +54,7 @@ class Instrumented(NamedTuple):
 
 @jax.custom_jvp
 def _tap(y: jax.Array, t: jax.Array) -> jax.Array:
-    """``y``, whose cotangent is that of ``t`` too. As ``y + t`` would be, without the addition."""
+    """``y`` with the derivatives of ``y + t``, for ``t`` zero, without the addition."""
     return y
 
 
@@ -65,7 +65,7 @@ def _tap_jvp(primals, tangents):
 
 
 def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group], Any]:
-    """The program of a model, what it does with its leaves, their groups, and its outputs' tree."""
+    """The program of a model, the uses of its leaves, their groups, and its outputs' tree."""
     leaves, structure = jax.tree.flatten(params)
     checked = checks.arrays(model, "The reading of layers", integers=True)
     flat = lambda *xs: checked(jax.tree.unflatten(structure, xs))
@@ -77,11 +77,11 @@ def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group],
 
 
 def read(model: Callable[[Params], Any], params: Params) -> Layout:
-    """Which leaves of the parameters form which linear maps, by reading the model's program.
+    """The layout of the parameters in blocks (layers), found in the model's program.
 
     Nothing is computed. Leaves are followed through ``jit``, ``checkpoint``, ``vmap``, ``scan``,
-    casts, transposes and reshapes. A leaf of which a single use is not understood is a fallback,
-    with the reason.
+    casts, transposes and reshapes. A leaf with one use that cannot be analysed is a fallback, with
+    the reason.
 
     Args:
       model: ``params ↦ outputs``, closing over its batch, such as ``objective.model``.
@@ -103,15 +103,15 @@ def read(model: Callable[[Params], Any], params: Params) -> Layout:
 def instrumented(model: Callable[[Params], Any], params: Params, layout: Layout) -> Instrumented:
     """The model's outputs, and a backward pass that also returns every layer's statistics.
 
-    One forward pass now, one backward pass at each ``pull``. For every block that is no fallback,
+    One forward pass now, one backward pass at each ``pull``. For every block except fallbacks,
 
         Σ_uses Σ_n Σ_t inputs[s,n,t,:] ⊗ sensitivities[s,n,t,:] = block.join(gradients)[s]
 
     with N the examples along the outputs' leading axis and T the positions that share the weights;
-    where the examples cannot be followed to a layer, its positions are all examples, and its reason
-    says so. Scales, shifts and lone biases are summed over T, uses included: those sensitivities
-    are gradients of single examples. What comes of leaves that the model returns, as it does for a
-    penalty, is not in these sums. Statistics are in at least float32.
+    where the examples cannot be followed to a layer, all its positions are examples, as its reason
+    states. Scales, shifts and lone biases are summed over T and uses, so their sensitivities are
+    gradients of single examples. The sums do not include leaves that the model returns, as for a
+    penalty. Statistics are in at least float32.
 
     Args:
       model: as in :func:`read`.
@@ -119,7 +119,7 @@ def instrumented(model: Callable[[Params], Any], params: Params, layout: Layout)
       layout: from :func:`read`, of the same model on any batch.
 
     Raises:
-      ValueError: the model uses its parameters in another way than the layout says.
+      ValueError: the model uses its parameters in another way than the layout's model.
 
     Example:
       >>> import jax.numpy as jnp
@@ -135,7 +135,7 @@ def instrumented(model: Callable[[Params], Any], params: Params, layout: Layout)
     _check(layout, groups)
     plan = _Plan.of(reading, groups)
     jaxpr, constants = opened(closed)
-    # Constants may be NumPy's float64 still, whatever the program takes them for.
+    # Constants may still be NumPy's float64, where the program expects float32.
     constants = [
         jnp.asarray(c, v.aval.dtype) if isinstance(c, np.ndarray) else c
         for c, v in zip(constants, jaxpr.constvars, strict=True)
@@ -165,7 +165,7 @@ def instrumented(model: Callable[[Params], Any], params: Params, layout: Layout)
 def _mean_square(
     block: Block, returned: dict[int, list[int]], part: Callable[[int], jax.Array]
 ) -> jax.Array | None:
-    """Over the entries of a block, of what ``part`` makes of the outputs that are its leaves."""
+    """The sum of ``part`` over the outputs that are leaves of a block, divided by its size."""
     numbers = [k for leaf in block.leaves for k in returned.get(leaf, ())]
     if not block.returned:
         return None
@@ -178,7 +178,7 @@ def _square(slope: jax.Array, factor: jax.Array | None) -> jax.Array:
 
 
 def _check(layout: Layout, groups: Sequence[Group]) -> None:
-    """Raise a ``ValueError`` where a model is not the one that the layout was read of."""
+    """Raise a ``ValueError`` if the layout belongs to another model."""
     by_leaf = lambda blocks: {leaf: block for block in blocks for leaf in block.leaves}
     then, now = by_leaf(layout.blocks), by_leaf(g.block for g in groups)
     if len(then) != len(now):
@@ -201,7 +201,7 @@ def _check(layout: Layout, groups: Sequence[Group]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Which equations to tap, where operands are recorded, and which equations lead to them."""
+    """The equations to tap, those with recorded operands, and those around them."""
 
     sites: dict[Path, Site]
     recorded: dict[Path, Site]
@@ -229,9 +229,9 @@ def _bind(eqn: Any, values: Sequence[Any]) -> list[Any]:
 
 
 def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> tuple[list, dict]:
-    """The outputs of a program, and what its sites record, by path."""
+    """The outputs of a program, and the records of its sites, by path."""
     env: dict[Any, Any] = {}
-    factors: dict[Any, Any] = {}  # what a leaf was multiplied by on its way, by its variable
+    factors: dict[Any, Any] = {}  # variable → the factor by which a leaf was multiplied on its way
     records: dict[Path, Any] = {}
     read = lambda atom: atom.val if is_literal(atom) else env[atom]
     env.update(zip(jaxpr.constvars, constants, strict=True))
@@ -265,7 +265,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
 
 
 def _place(eqn: Any, site: Site) -> int:
-    """Which operand of a site's equation is the leaf."""
+    """The number of the operand of a site's equation that is the leaf."""
     if site.kind == "shift":
         return site.how
     assert site.operand is not None
@@ -273,7 +273,7 @@ def _place(eqn: Any, site: Site) -> int:
 
 
 def _factor(eqn: Any, known: Any, operands: list, place: int) -> Any:
-    """What a leaf has been multiplied by after one more equation."""
+    """The factor of a leaf after one more equation."""
     name = eqn.primitive.name
     if name in MOVES or name in PIECES:
         return known if known.ndim == 0 or name in SAME else _bind(eqn, [known])[0]
@@ -288,7 +288,7 @@ def _factor(eqn: Any, known: Any, operands: list, place: int) -> Any:
 
 
 def _within(plan: _Plan, eqn: Any, operands: list, path: Path, taps: dict) -> tuple[list, dict]:
-    """An equation with sites inside, rebuilt around its tapped program."""
+    """The results of an equation with sites inside, rebuilt around its tapped program."""
     name = eqn.primitive.name
     jaxpr, constants = opened(programs(eqn)[0])
     mine = plan.inside(path, taps)

@@ -1,4 +1,4 @@
-"""The few things that are asked of a program (a jaxpr), which JAX's releases store differently."""
+"""Version-independent access to jaxprs, and runs of a function as one program."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 
 
 def as_one_program(fn: Callable, *args: Any) -> Any:
     """``fn(*args)``, compiled as one program.
 
-    Arrays that ``fn`` closes over are arguments of it, as large as they may be: constants would be
-    written into the program, and folded by the compiler.
+    Arrays that ``fn`` closes over become arguments, since large constants would be written into the
+    program and folded by the compiler.
     """
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return fn(*args)
     program, outputs = jax.make_jaxpr(fn, return_shape=True)(*args)
-    run = lambda consts, leaves: jax.core.eval_jaxpr(program.jaxpr, consts, *leaves)
+    run = lambda consts, leaves: eval_jaxpr(program.jaxpr, consts, *leaves)
     leaves = jax.jit(run, inline=True)(program.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(outputs), leaves)
 
 
 def is_literal(atom: Any) -> bool:
-    """Whether an operand of an equation is a value written into it, rather than a variable.
+    """Whether an operand of an equation is a literal, not a variable.
 
-    By its field: ``jax.extend``, where the class is public, takes a third of our import time.
+    Tested by a field: importing ``jax.extend``, with the class, takes a third of the import time.
     """
     return hasattr(atom, "val")
 
 
 def programs(eqn: Any) -> list[Any]:
-    """The inner programs of an equation, whatever their parameters are called."""
+    """The inner programs of an equation, under any parameter name."""
     found = []
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -44,12 +45,12 @@ def programs(eqn: Any) -> list[Any]:
 
 
 def opened(program: Any) -> tuple[Any, list[Any]]:
-    """A program and the values of its constants."""
+    """The jaxpr of a program and the values of its constants."""
     return getattr(program, "jaxpr", program), list(getattr(program, "consts", ()))
 
 
 def scan_counts(eqn: Any) -> tuple[int, int]:
-    """How many constants and how many carried values a scan has."""
+    """The numbers of constants and of carried values of a scan."""
     if "num_consts" in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]
     constants, carry, _ = eqn.params["ft_in"].elts  # from JAX 0.12 on
@@ -57,7 +58,7 @@ def scan_counts(eqn: Any) -> tuple[int, int]:
 
 
 def alive(jaxpr: Any, effects: bool = False) -> list[int]:
-    """The numbers of the equations that the outputs, or also side effects, depend on."""
+    """The numbers of the equations that the outputs (with ``effects``: side effects) need."""
     wanted = {v for v in jaxpr.outvars if not is_literal(v)}
     found = []
     for number in reversed(range(len(jaxpr.eqns))):
@@ -69,7 +70,7 @@ def alive(jaxpr: Any, effects: bool = False) -> list[int]:
 
 
 def beginnings(eqn: Any) -> list[tuple[int, ...]] | None:
-    """Where the slices of an equation begin; ``None`` where that is not known, or they skip."""
+    """The starts of the slices of an equation; ``None`` if unknown, or with strides."""
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
     if name == "slice":
         return [params["start_indices"]] if set(params["strides"] or ()) <= {1} else None

@@ -1,8 +1,8 @@
-"""Reads a program (a jaxpr) and finds every linear use of every leaf of its parameters.
+"""Reader of a program (a jaxpr): every linear use of every leaf of its parameters.
 
-One walk, outermost equation first. Leaves are followed as :class:`~.strides.View` through what only
-rearranges them, until an operation uses them: linearly (:mod:`~.sites`), or in a way that is not
-understood, which is remembered with its reason and takes the whole leaf out.
+One walk, outermost equation first. Leaves are followed as :class:`~._strided_views.View` through
+rearrangements until an operation uses them: linearly (:mod:`~._uses`), or in another way, which
+makes the whole leaf a fallback, with the reason.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_program(closed: Any) -> Reading:
     rest = []
     for number, (info, axis) in enumerate(zip(found, axes, strict=True)):
         leaf = strides.whole_leaf(info.view)
-        if leaf is not None:  # for a penalty, which has no axis of examples
+        if leaf is not None:  # an output for a penalty has no axis of examples
             reader.reading.returned.setdefault(leaf, []).append(number)
             continue
         reader.reading.drop(info, "the model returns it among its outputs")
@@ -89,7 +89,7 @@ class Reader:
         self.reading = Reading({}, {}, {}, {}, {}, {}, {})
 
     def walk(self, jaxpr: Any, infos, axes, path, scans) -> tuple[list[Info], list[labels.Axes]]:
-        """Read one program, given what is known of its inputs; returns the same of its outputs."""
+        """Read one program; infos and axes of its inputs give those of its outputs."""
         numbers = alive(jaxpr)
         used = [v for i in numbers for v in jaxpr.eqns[i].invars] + list(jaxpr.outvars)
         uses = collections.Counter(v for v in used if not is_literal(v))
@@ -142,7 +142,7 @@ class Reader:
     # ------------------------------------------------------------------------- inner programs
 
     def opaque(self, eqn: Any, inner: list, infos, axes, path, scans) -> tuple[list, list]:
-        """An inner program that no leaf is followed into; its axes are, where they are known."""
+        """Infos and axes after an inner program that leaves are not followed into, only axes."""
         name = eqn.primitive.name
         for info in infos:
             self.reading.drop(info, WHY.get(name, f"it enters {name!r}, which is not looked into"))
@@ -161,14 +161,14 @@ class Reader:
             for mine, theirs in zip(out, found, strict=True):
                 for a, b in zip(mine, theirs, strict=True):
                     labels.unify(a, b)
-        if name == "while":  # what is carried goes in as it comes out
+        if name == "while":  # the carry has equal axes on entry and exit
             for mine, theirs in zip(out, axes[-len(out) :], strict=True):
                 for a, b in zip(mine, theirs, strict=True):
                     labels.unify(a, b)
         return [Info()] * len(out), out
 
     def scan(self, scope: Scope, eqn: Any, infos, axes, path) -> tuple[list[Info], list]:
-        """A stacked leaf loses its first axis inside a scan; a carried one is not followed."""
+        """Infos and axes after a scan; stacked leaves are followed into it, carried ones not."""
         constants, carried = scan_counts(eqn)
         first = constants + carried
         jaxpr, _ = opened(programs(eqn)[0])
@@ -196,7 +196,7 @@ class Reader:
         return [*passed, *returned], [*out[:carried], *stacked]
 
     def sliced_off(self, info: Info, scan: Any) -> Info:
-        """What a scan makes of a value that it goes through: a leaf loses its first axis."""
+        """The info of one slice of a scanned value: a leaf loses its first axis."""
         if info.view is None:
             return Info(constant=info.constant)
         axis, *rest = info.view.dims
@@ -209,7 +209,7 @@ class Reader:
         return Info(view)
 
     def put_back(self, info: Info, scan: Scan) -> Info:
-        """A leaf that a scan returns from every step, as some libraries do with all they have."""
+        """The info of a leaf that a scan returns from every step, as some libraries do."""
         info = self.reading.unscaled(info, "it is scaled in a scan, which returns it")
         view = info.view
         if view is None or view.leaf is None:
@@ -221,12 +221,12 @@ class Reader:
     # ----------------------------------------------------------------------------- operations
 
     def use(self, scope, eqn, infos: list[Info], axes, path, shape) -> Info:
-        """What one operation makes of the views among its operands."""
+        """The info of an operation's result; records the use of a leaf among its operands."""
         name = eqn.primitive.name
         constant = all(info.constant for info in infos)
         gain = next((info.gain for info in infos if info.gain), None)
         leaves = [k for k, i in enumerate(infos) if i.view is not None and i.view.leaf is not None]
-        if len(leaves) > 1:  # a scaled one that meets another parameter has had its use
+        if len(leaves) > 1:  # for a scaled leaf that meets another parameter, the scale is the use
             infos = [self.reading.settled(info) for info in infos]
             leaves = [k for k in leaves if infos[k].view is not None]
         if name in MOVES and infos[0].view is not None:
@@ -282,7 +282,7 @@ class Reader:
         return self.found(scope, eqn, result, infos, path, shape)
 
     def found(self, scope: Scope, eqn: Any, site: Site, infos, path, shape) -> Info:
-        """Keep a site; what follows of its output is a bias to a product, a shift to a scale."""
+        """Record a site; the info of its output serves to find its bias or shift."""
         out = eqn.outvars[0].aval
         site = dataclasses.replace(site, shape=tuple(shape), dtype=out.dtype)
         site = sites.within(site, scope.scans)
@@ -294,7 +294,7 @@ class Reader:
         return Info(strides.whole(("site", path), shape))
 
     def move(self, eqn: Any, info: Info, path, gain) -> Info:
-        """A view after a rearrangement."""
+        """The info of a view after a rearrangement."""
         view, out = info.view, eqn.outvars[0].aval
         assert view is not None
         name, params = eqn.primitive.name, eqn.params
@@ -320,7 +320,7 @@ class Reader:
         return Info(moved, gain=gain)
 
     def pieces(self, eqn: Any, infos: list[Info], path) -> list[Info]:
-        """The slices of a leaf, where they are one of equal pieces each."""
+        """The infos of the slices of a leaf, if the slices are equal pieces."""
         view, shapes = infos[0].view, [v.aval.shape for v in eqn.outvars]
         assert view is not None
         starts = beginnings(eqn)

@@ -1,4 +1,4 @@
-"""What a backward pass has left at the taps, as inputs and sensitivities of each block."""
+"""Layer inputs and output gradients from the taps, in the layout (S, N, T, ·)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from secondorder.layers._uses import Site, Spec
 )
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """One use of a block: what went in, and how the objective responds to what came out.
+    """One use of a block: its inputs, and the gradient with respect to its outputs.
 
     ``Σₙₜ inputs[s,n,t,:] ⊗ sensitivities[s,n,t,:]``, summed over the uses, is the gradient.
 
@@ -35,8 +35,8 @@ class Use:
       inputs: ``(S, N, T, a)``; the last of a layer with a bias is 1. ``None`` where there are
         ``indices``.
       sensitivities: ``(S, N, T, b)``.
-      indices: ``(S, N, T)``, for a look-up: the rows that the inputs would be the unit vectors of.
-      transposed: whether the roles are exchanged: of a tied kernel that this use sees transposed,
+      indices: ``(S, N, T)``, for a look-up: the rows, in place of unit vectors as inputs.
+      transposed: whether the roles are exchanged: for a tied kernel that is transposed in this use,
         ``inputs`` are the sensitivities of its outputs, and ``sensitivities`` its inputs.
     """
 
@@ -47,7 +47,7 @@ class Use:
 
 
 def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
-    """The uses of a block, from what was recorded and the cotangents at the taps."""
+    """The uses of a block, from the records and the cotangents at the taps."""
     if g.block.kind == "fallback":
         return ()
     if g.sites[0][0].kind in ("scale", "shift"):
@@ -60,7 +60,7 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
 
 
 def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
-    """The uses of a sliced leaf, of each its slot, as uses of the whole leaf."""
+    """Uses of the whole of a sliced leaf, from the uses of its slots."""
     if g.pieces == 1:
         return tuple(use for _, use in uses)
     rounds: dict[Any, dict[int, Use]] = {}
@@ -79,7 +79,7 @@ def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """At least float32; and whole on every device, for what follows merges axes."""
+    """``x`` in at least float32, replicated on every device, since axes are merged later."""
     x = tree.gathered(x)
     return jnp.asarray(x, tree.accumulation_dtype(x.dtype))
 
@@ -100,7 +100,7 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
         indices = jnp.broadcast_to(indices, slope.shape[:3])
         return Use(None, jnp.where(valid[..., None], slope, 0), indices)
     value = _wide(value)
-    if factor is not None:  # of the kernel, and not of its bias
+    if factor is not None:  # scales the kernel, not its bias
         value = value * _fit(_wide(factor), value.shape, site.depth)
     value = _patches(site, value) if site.kind == "convolution" else value
     inputs = arrange(value, site.inputs, rows)
@@ -113,7 +113,7 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
 
 
 def _entries(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
-    """A scale, a shift or both, each summed over the positions of an example."""
+    """The uses of a scale, a shift or both, summed over the positions of an example."""
     uses: list[tuple[int, jax.Array]] = []
     for slot, row in zip(g.slots, g.sites, strict=True):
         columns = []
@@ -148,12 +148,12 @@ def _positions(table: jax.Array) -> jax.Array:
 
 
 def _fit(x: jax.Array, shape: Sequence[int], depth: int) -> jax.Array:
-    """A recorded operand shaped to meet the output: a scalar within scans is one per step."""
+    """A recorded operand, reshaped to broadcast with the output if it is a scalar in scans."""
     return x.reshape(*x.shape, *(1,) * (len(shape) - x.ndim)) if x.ndim == depth else x
 
 
 def _rows_of(site: Site, starts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rows that a look-up takes, and whether they exist; outside, by its mode."""
+    """The rows of a look-up, and whether each exists; out of range, by the mode of the gather."""
     how = site.how
     if "one hot" in how:
         return jnp.argmax(starts, how["one hot"]), jnp.any(starts != 0, how["one hot"])
@@ -198,7 +198,7 @@ Key = tuple[str, int, int]
 
 
 def _keys(spec: Spec, site: Site, part_factors: Axis) -> list[tuple[Key, int]]:
-    """The pieces that the axes of an array are split into, in order, with their lengths."""
+    """The pieces of an array's axes, in order, with their lengths."""
     found: list[tuple[Key, int]] = []
     for axis in spec:
         if isinstance(axis, int):
@@ -210,7 +210,7 @@ def _keys(spec: Spec, site: Site, part_factors: Axis) -> list[tuple[Key, int]]:
 
 
 def _arrange(x, spec: Spec, site: Site, examples, part, wanted: Axis) -> jax.Array:
-    """An array with the axes ``spec`` as ``(S, N, T, features)``."""
+    """An array with the axes ``spec``, rearranged to ``(S, N, T, features)``."""
     fine = (*part.stacked, *part.rows, *part.columns)
     keys = _keys(spec, site, fine)
     order = {key: i for i, (key, _) in enumerate(keys)}

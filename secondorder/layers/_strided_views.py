@@ -1,4 +1,4 @@
-"""A value that is a leaf seen another way: transposed, reshaped, broadcast, cast.
+"""Strided views: values that are a leaf transposed, reshaped, broadcast or cast.
 
 Each axis of a view is a tuple of factors ``(size, stride)``, major first, where strides count
 entries of the source in row-major order; stride 0 is a broadcast. So ``W.T`` of a ``(3, 4)`` leaf
@@ -19,15 +19,15 @@ Axis = tuple[Factor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A source seen through structural operations.
+    """A source after structural operations.
 
     Attributes:
       source: ``("leaf", index)``, or ``("site", path)`` for the output of a linear map.
       dims: one :data:`Axis` per axis.
-      scans: the axes that enclosing scans have sliced off, ``(identity of the scan, axis)``.
-      fixed: what slices have cut it down to: factors of the source, each with the one index kept.
-      scaled: ``""``, ``"scalar"`` or ``"array"``: what it was multiplied by on the way.
-      pending: the site that the multiplication itself is, should nothing better follow.
+      scans: the axes sliced off by enclosing scans, ``(identity of the scan, axis)``.
+      fixed: factors of the source that were sliced, each with the index kept.
+      scaled: ``""``, ``"scalar"`` or ``"array"``: kind of the factor it was multiplied by.
+      pending: the site of that multiplication, used if no other site follows.
     """
 
     source: tuple[str, Any]
@@ -46,36 +46,36 @@ class View:
 
 
 def whole(source: tuple[str, Any], shape: Sequence[int]) -> View:
-    """The source as it is."""
+    """The view of the whole source, unchanged."""
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     dims = (((n, s),) if n > 1 else () for n, s in zip(shape, strides, strict=True))
     return View(source, tuple(dims))
 
 
 def whole_leaf(view: View | None) -> int | None:
-    """The leaf that a view holds every entry of once, but for one factor of all, if any."""
+    """The leaf of a view with every entry once, up to a common factor; else ``None``."""
     if view is None or view.scaled == "array" or view.scans or view.fixed:
         return None
     return view.leaf if all(map(is_feature, view.dims)) else None
 
 
 def length(axis: Axis) -> int:
-    """How many entries an axis has."""
+    """The number of entries of an axis."""
     return math.prod(n for n, _ in axis)
 
 
 def is_broadcast(axis: Axis) -> bool:
-    """Whether the source does not vary along the axis (also of one of length one)."""
+    """Whether the source is constant along the axis (true for length one)."""
     return all(stride == 0 for _, stride in axis)
 
 
 def is_feature(axis: Axis) -> bool:
-    """Whether every factor of the axis is one of the source."""
+    """Whether every factor of the axis is a factor of the source."""
     return all(stride > 0 for _, stride in axis)
 
 
 def regroup(factors: Iterable[Factor], sizes: Sequence[int]) -> tuple[Axis, ...] | None:
-    """The factors dealt out to axes of these sizes; ``None`` where a size cuts across one."""
+    """The factors distributed to axes of these sizes; ``None`` where a size cuts a factor."""
     queue, axes = list(factors), []
     for size in sizes:
         axis: list[Factor] = []
@@ -95,7 +95,7 @@ def regroup(factors: Iterable[Factor], sizes: Sequence[int]) -> tuple[Axis, ...]
 
 
 def reshaped(view: View, shape: Sequence[int]) -> View | None:
-    """The view in another shape; ``None`` where that cuts across a factor."""
+    """The view in another shape; ``None`` where the shape cuts a factor."""
     dims = regroup(itertools.chain(*view.dims), shape)
     return None if dims is None else view.with_dims(dims)
 
@@ -120,7 +120,7 @@ def sliced(view: View, starts: Sequence[int], sizes: Sequence[int]) -> View | No
 
 
 def digits(view: View, fine: Axis) -> dict[int, int]:
-    """The index that slices have kept of each finer factor, by its stride."""
+    """The index kept by slices in each finer factor, by its stride."""
     return {
         s: (index * stride // s) % m
         for (n, stride), index in view.fixed
@@ -138,14 +138,14 @@ def broadcast(view: View, shape: Sequence[int], places: Sequence[int]) -> View:
 
 
 def aligned(view: View, shape: Sequence[int]) -> View:
-    """The view as an elementwise operation of this shape sees it (a scalar meets any shape)."""
+    """The view broadcast to the shape of an elementwise operation."""
     return broadcast(view, shape, range(len(shape)) if view.dims else ())
 
 
 def refine(factors: Iterable[Factor], size: int) -> Axis | None:
-    """All factors of a source of this size, row-major, from those that its uses have cut it into.
+    """Common refinement of the factors of a source of this size, row-major.
 
-    ``None`` where they overlap: two uses cut one axis at places that do not divide one another.
+    ``None`` where factors overlap: two uses cut one axis at places that do not divide one another.
     """
     cuts = {1, size} | {c for n, s in factors if n > 1 for c in (s, n * s)}
     ordered = sorted(cuts)
@@ -163,7 +163,7 @@ def cut(axis: Axis, fine: Axis) -> Axis:
 
 
 def pair(first: Axis, second: Axis) -> list[tuple[int, int, int]] | None:
-    """Two factorings of one axis in common pieces ``(size, first stride, second stride)``."""
+    """Common pieces ``(size, first stride, second stride)`` of two factorings of one axis."""
     a, b, pieces = list(first), list(second), []
     while a and b:
         (n, s), (m, t) = a.pop(0), b.pop(0)

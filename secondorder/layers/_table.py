@@ -1,4 +1,4 @@
-"""The report that a person reads: leaf, block, reason."""
+"""Printable table of leaves, blocks and reasons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secondorder.tree import Params
 
 
 class Row(NamedTuple):
-    """One leaf: its path, the kind and shape of its block, and why it is there."""
+    """One leaf: its path, the kind and shape of its block, the reason."""
 
     leaf: str
     block: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class LayerTable(tuple[Row, ...]):
-    """Rows of (leaf, block, reason), one per leaf; printed, a table."""
+    """Rows of (leaf, block, reason), one per leaf; ``print`` shows a table."""
 
     def __str__(self) -> str:
         rows = [Row("leaf", "block", "reason"), *self]
@@ -31,18 +31,18 @@ class LayerTable(tuple[Row, ...]):
 
 
 def layer_table(objective: Callable, params: Params, strict: bool = False) -> LayerTable:
-    """What the layer-wise methods understand of a model: a row of (leaf, block, reason) per leaf.
+    """The layers found in a model by the layer-wise methods: (leaf, block, reason) per leaf.
 
-    Nothing is computed, so ``ShapeDtypeStruct``s do.
+    Nothing is computed, so ``ShapeDtypeStruct``s suffice.
 
     Args:
       objective: by ``compose``, ``per_example`` or ``chunked``.
       params: its parameters.
-      strict: whether leaves that are not understood raise.
+      strict: whether a fallback raises an error.
 
     Raises:
       TypeError: a plain function instead of an objective, parameters that are not real arrays.
-      ValueError: with ``strict``, naming every leaf that is not understood, and why.
+      ValueError: with ``strict``, for fallbacks; the message lists each with its reason.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

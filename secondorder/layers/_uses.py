@@ -1,8 +1,8 @@
-"""How each operation uses a leaf linearly: a site, or a sentence that says why it is none.
+"""Linear uses of a parameter (sites), or the reason there is none.
 
-A site is one operation ``y = x · W`` (or ``x ∘ g``, ``x + b``) in the program. What it needs of the
-leaf is which of its factors (:mod:`strides`) run along which axis of the recorded value and of the
-output; every other axis of the output is a position, over which the gradient sums:
+A site is one operation ``y = x · W`` (or ``x ∘ g``, ``x + b``) in the program. It assigns factors
+of the leaf (:mod:`~._strided_views`) to axes of the recorded value and of the output; every other
+axis of the output is a position, over which the gradient sums:
 
 =============  =====================  ==========================  ===========================
 kind           recorded               stacked (S)                 rows (a), columns (b)
@@ -27,12 +27,12 @@ from secondorder.layers import _axis_labels as labels
 from secondorder.layers import _strided_views as strides
 from secondorder.layers._strided_views import Axis, View
 
-Spec = tuple[Axis | int, ...]  # of each axis: factors of the leaf, or the number of a position
+Spec = tuple[Axis | int, ...]  # per axis: factors of the leaf, or the number of a position
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """A scan around an operation: what its axis is."""
+    """A scan around an operation, with its axis."""
 
     identity: Any
     length: int
@@ -44,18 +44,18 @@ class Site:
     """One linear use of a leaf.
 
     Attributes:
-      path: where its equation is: numbers of equations, outermost first.
+      path: numbers of equations down to its own, outermost first.
       kind: see the table above.
-      view: the leaf as the operation sees it.
-      operand: which operand is recorded, if any.
-      inputs: what the axes of the recorded value are (for a convolution: of its patches).
-      outputs: what the axes of the output are; scans come first in both.
+      view: the view of the leaf that is the operand.
+      operand: number of the recorded operand, if any.
+      inputs: role of each axis of the recorded value (for a convolution: of its patches).
+      outputs: role of each axis of the output; scans come first in both.
       positions: the atoms of each position.
       stacked, rows, columns: the factors of the leaf in each role.
       shape, dtype: of the output, with the scans.
-      how: the operation's own parameters, where they are needed again.
+      how: parameters of the operation that are needed again.
       negated: whether the leaf is subtracted.
-      depth: how many scans there are around it.
+      depth: number of scans around it.
       recorded: the path where the operand is recorded, if it is not ``path``.
     """
 
@@ -109,7 +109,7 @@ def _chain(axes: Sequence[Axis]) -> Axis:
 
 
 def _ordered(axis: Axis) -> bool:
-    """Whether the axis counts its entries in the leaf's own order."""
+    """Whether the factors of the axis are in the leaf's own order."""
     steps = [stride for _, stride in axis]
     return steps == sorted(steps, reverse=True)
 
@@ -153,7 +153,7 @@ def dense(path, params: Any, view: View, place: int, axes: Sequence, shape) -> S
 
 
 def looked_up(site: Site, params: Any, place: int, one_hot: int) -> Site:
-    """A product with unit vectors along the axis ``one_hot``, if it sums over that: a look-up."""
+    """The site of a product with one-hot vectors, as a look-up if it sums over their axis."""
     contracted, _ = params["dimension_numbers"]
     if tuple(contracted[1 - place]) != (one_hot,) or not _ordered(site.rows):
         return site
@@ -241,10 +241,10 @@ def elementwise(path, kind: str, view: View, operand: int | None, out, shape) ->
 
 
 def after(site: Site, path, product: View, out, shape, dtype) -> Site | None:
-    """The site, tapped only after its output was added to something of more axes.
+    """The site of a look-up, tapped after its output was added to something with more axes.
 
-    Rows looked up for all examples alike (positions, by their number) meet the examples there.
-    ``None`` where the output's own axes are not whole axes of the sum.
+    The same rows for all examples (such as of positions) get the examples' axis there. ``None``
+    where the axes of the output are not whole axes of the sum.
     """
     product = strides.aligned(product, shape)
     own = strides.whole(("site", None), site.shape[site.depth :]).dims
@@ -276,10 +276,10 @@ def after(site: Site, path, product: View, out, shape, dtype) -> Site | None:
 def bias_of(
     site: Site, product: View, bias: View, shape
 ) -> tuple[tuple[int, int, int], ...] | None:
-    """Where ``product + bias`` is the site's layer with its bias, how their leaves' factors match.
+    """The match of factors of kernel and bias, if ``product + bias`` is a layer with its bias.
 
-    ``product`` views the output of the site. The bias must run along exactly the axes of the
-    output that the kernel does, along the same scans and in the same slice.
+    ``product`` is a view of the output of the site. The bias must run along exactly the axes of the
+    output that the kernel has, along the same scans and in the same slice.
 
     Returns:
       ``(size, stride in the kernel, stride in the bias)`` for every factor, or ``None``.
@@ -310,7 +310,7 @@ def bias_of(
     total = math.prod(own)
     if any(s == 0 for _, s, _ in seen) or math.prod(n for n, *_ in seen) != total:
         return None
-    runs: list[tuple[int, int, int | None]] = []  # the output's factors, and the kernel's there
+    runs: list[tuple[int, int, int | None]] = []  # factors of the output, with the kernel's strides
     for axis, spec in zip(
         strides.whole(("site", None), own).dims, site.outputs[site.depth :], strict=True
     ):
@@ -332,7 +332,7 @@ def bias_of(
 
 
 def _follow(runs: Sequence[tuple[int, int, Any]], fine: Axis) -> dict[int, Any]:
-    """Stride in one source → stride in another, for every one of the finer factors."""
+    """Stride in one source → stride in another, for every finer factor."""
     return {
         s: None if other is None else other * (s // stride)
         for n, stride, other in runs

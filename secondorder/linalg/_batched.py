@@ -1,9 +1,9 @@
-"""The two factorisations of least squares, which many small problems under ``vmap`` take together.
+"""QR and singular values for least squares, vectorised over a batch of small problems.
 
-LAPACK factorises one matrix after another. Where a batch holds many of a few columns, a column of
-all of them is one vector operation, with the batch along the last axis. For 1024 matrices of two
-columns that is eleven times as fast for singular values and three times for triangles; with each
-further column it gains less, and from five on nothing.
+LAPACK factorises one matrix after another. For a batch of matrices with few columns, one operation
+on a column serves all of them, with the batch along the last axis. For 1024 matrices of two columns
+this is eleven times as fast for singular values and three times for triangles; with each further
+column it gains less, and from five on nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jax.custom_batching import custom_vmap
 
 from secondorder.linalg._svd import thin_svd
 
-FEW = 4  # columns up to which the loops over them are written out
-MAX_SWEEPS = 20  # five or six are usual
+FEW = 4  # largest number of columns with unrolled loops
+MAX_SWEEPS = 20  # usually five or six are enough
 
 
 def _together(one: Callable, many: Callable) -> Callable:
-    """``one``, or ``many`` where a batch of few columns is mapped over; derivatives of ``one``."""
+    """``one``, or ``many`` under ``vmap`` with few columns; derivatives are those of ``one``."""
 
     @custom_vmap
     def either(*arrays):
@@ -49,8 +49,10 @@ def _qr(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gram_schmidt(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """By modified Gram-Schmidt: without the orthogonal factor, as stable as Householder's
-    reflections (Björck and Paige 1992)."""
+    """``U`` and ``q`` by modified Gram-Schmidt.
+
+    Without the orthogonal factor, as stable as Householder's reflections (Björck and Paige 1992).
+    """
     k = a.shape[2]
     rest = jnp.concatenate([a, r[..., None]], axis=2).transpose(2, 1, 0)  # columns, rows, batch
     rows = []
@@ -70,7 +72,7 @@ def _svd(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _jacobi(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """By one-sided rotations, which turn columns until they are orthogonal (Hestenes 1958)."""
+    """``s, W, V`` by one-sided rotations until columns are orthogonal (Hestenes 1958)."""
     k, eps = a.shape[1], jnp.finfo(a.dtype).eps
 
     def turned(columns, p: int, q: int, c: jax.Array, s: jax.Array):
@@ -102,7 +104,7 @@ def _jacobi(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         jnp.ones((), a.dtype),
         jnp.zeros((), jnp.int32),
     )
-    # A turn of √ε has left an angle of ε.
+    # After a rotation by √ε the remaining angle is ε.
     going = lambda carry: (carry[2] > jnp.sqrt(eps)) & (carry[3] < MAX_SWEEPS)
     columns, vectors, _, _ = jax.lax.while_loop(going, sweep, start)
     s = jnp.stack([jnp.sqrt(jnp.sum(x * x, axis=0)) for x in columns])

@@ -1,4 +1,4 @@
-"""The one-dimensional equation behind trust regions and cubic regularisation.
+"""Secular equation of trust regions and of cubic regularisation.
 
 In the eigenbasis of ``B`` (eigenvalues ``w``, gradient ``c``) the minimum of
 
@@ -21,7 +21,7 @@ MAX_ITERATIONS = 100
 
 
 class Reach(NamedTuple):
-    """How long a step may be, as a function of the multiplier λ.
+    """Largest length of a step as a function of the multiplier λ.
 
     Attributes:
       inverse: ``λ ↦ 1/reach(λ)``; 0 where unbounded.
@@ -54,7 +54,7 @@ def cubic(sigma: jax.Array) -> Reach:
 
 
 class Minimiser(NamedTuple):
-    """Where the regularised model is least.
+    """Minimiser of the regularised model.
 
     Attributes:
       z: the step in the eigenbasis.
@@ -74,10 +74,10 @@ def within_radius(
 ) -> Minimiser:
     """The minimiser over ``‖z‖ ≤ Δ``; ``w`` ascending eigenvalues, ``c`` the gradient, ``(n,)``.
 
-    Δ = ∞ around an indefinite model means the length of the step that takes each curvature in
-    magnitude: the model's own unit, where none is given. ``semidefinite`` says that no eigenvalue
-    is negative and that ``c`` is zero where one vanishes, so the shortest of the minimisers is
-    meant. ``own`` is the length of a step off a saddle without a slope, which shows none.
+    For an indefinite model, Δ = ∞ means the length of the step with each curvature in magnitude:
+    the model's own unit. ``semidefinite`` declares that no eigenvalue is negative and that ``c`` is
+    zero where one vanishes; the result is then the shortest minimiser. ``own`` is the length of a
+    step off a saddle with zero gradient, where the model has no unit.
     """
     w, c, unit, peak = _scaled(w, c, own)
     unbounded = jnp.inf if semidefinite else _own_radius(w, c)
@@ -91,7 +91,7 @@ def cubically_regularised(
 ) -> Minimiser:
     """The minimiser with ``σ/3 ‖z‖³``; ``w`` ascending eigenvalues, ``c`` the gradient, ``(n,)``.
 
-    σ = 0 is Newton's step, or, around an indefinite model, that of :func:`within_radius` for Δ = ∞.
+    σ = 0 gives Newton's step, or, for an indefinite model, :func:`within_radius` with Δ = ∞.
     """
     w, c, unit, peak = _scaled(w, c, own)
     regularised = minimise(w, c, cubic(sigma * unit / peak))
@@ -105,8 +105,8 @@ def _scaled(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """``w/p, c/‖c‖, ‖c‖/p, p``, ``p`` the largest eigenvalue in magnitude.
 
-    In these units neither a square nor a quotient of the problem leaves the range of float32.
-    Without a gradient, a step of length one in them is one of length ``own``.
+    In these units neither a square nor a quotient of the problem leaves the range of float32. With
+    zero gradient, a step of length one in them has the length ``own``.
     """
     peak = jnp.max(jnp.abs(w), initial=0)
     peak = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
@@ -115,7 +115,7 @@ def _scaled(
 
 
 def _own_radius(w: jax.Array, c: jax.Array) -> jax.Array:
-    """``∞`` for a positive definite model, else ``‖c/|w|‖``; 1 at a saddle without a slope."""
+    """``∞`` for a positive definite model, else ``‖c/|w|‖``; 1 at a saddle with zero gradient."""
     unit = w.size * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
     magnitude = jnp.linalg.norm(c / jnp.maximum(jnp.abs(w), jnp.where(unit > 0, unit, 1)))
     magnitude = jnp.where((magnitude == 0) & (w[0] < -unit), 1, magnitude)
@@ -143,7 +143,7 @@ def minimise(w: jax.Array, c: jax.Array, reach: Reach, semidefinite: bool = Fals
     spread = jnp.max(jnp.abs(w))
     unit = eps * jnp.where(spread > 0, spread, 1)
     unbounded = reach.inverse(jnp.ones_like(lowest)) == 0
-    # λ = floor + μ. Near the hard case μ is tiny beside the floor, and would drown in λ.
+    # λ = floor + μ. Near the hard case μ is tiny beside the floor, and would be rounded away in λ.
     floor = jnp.maximum(-lowest, 0)
     base = jnp.where(lowest < 0, w - lowest, w)
 
@@ -160,7 +160,7 @@ def minimise(w: jax.Array, c: jax.Array, reach: Reach, semidefinite: bool = Fals
         return 1 / norm - reach.inverse(floor + mu), slope - reach.slope(floor + mu)
 
     # The hard case: the part outside the lowest eigenspace is too short even at μ = 0. Eigenvalues
-    # that differ by rounding are one, and a coefficient at rounding level is zero.
+    # that differ by rounding count as equal, a coefficient at rounding level as zero.
     bottom = w - lowest <= w.size * unit
     rest = jnp.where(bottom, 0, -c / jnp.where(bottom, 1, base))
     absent = jnp.linalg.norm(jnp.where(bottom, c, 0)) <= w.size * eps * size

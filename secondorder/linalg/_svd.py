@@ -1,4 +1,4 @@
-"""Singular values of a dense matrix, also of one that LAPACK's first algorithm gives up on."""
+"""Singular values of a dense matrix, with a second algorithm where LAPACK's first one fails."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _failed(found: Factors) -> jax.Array:
 
 @jax.custom_jvp
 def _certain(a: jax.Array) -> Factors:
-    # No cond: under vmap that takes both branches for everyone, and this loop none that it need
-    # not. But no loop has a derivative backwards.
-    # The compiler would take a body that reads nothing of the loop's out of it, and run it always.
+    # A loop, not a cond: under vmap a cond runs both branches. The loop has no reverse derivative,
+    # hence the custom rule. The body reads the carry, since the compiler would move it out of the
+    # loop otherwise, and always run it.
     again = lambda carry: (_other(jnp.where(carry[1], 0, a)), jnp.asarray(True))
     lacking = lambda carry: _failed(carry[0]) & ~carry[1]
     return jax.lax.while_loop(lacking, again, (_first(a), jnp.asarray(False)))[0]
@@ -46,8 +46,8 @@ _certain.defjvp(lambda primals, tangents: jax.jvp(_differentiable, primals, tang
 def thin_svd(a: jax.Array) -> Factors:
     """``U, s, Vᵀ`` of a finite ``(m, k)`` matrix, each with min(m, k) singular vectors.
 
-    On CPUs divide and conquer (LAPACK's gesdd) may return NaN of a well-conditioned matrix: of one
-    in OpenBLAS 0.3.30 on one thread, 650 x 650 and of condition 19. QR iteration (gesvd), five
-    times as slow, is asked where it does.
+    On CPUs divide and conquer (LAPACK's gesdd) may return NaN for a well-conditioned matrix, as in
+    OpenBLAS 0.3.30 on one thread for one of 650 x 650 and condition 19. Then QR iteration (gesvd),
+    five times as slow, replaces it.
     """
     return jax.lax.platform_dependent(a, cpu=_certain, default=_first)

@@ -1,7 +1,7 @@
-"""Losses that know their own curvature.
+"""Losses with closed-form curvature.
 
 A loss ``ℓ(z)`` of the model's outputs ``z`` enters every Gauss-Newton matrix ``Jᵀ M J`` through its
-output curvature ``M = ∇²ℓ(z)``. The losses here know it in closed form, three ways:
+output curvature ``M = ∇²ℓ(z)``. The losses here have closed forms of three maps:
 
 ==================  ==================================================  ======================
 ``curvature``       ``v ↦ M v``                                         products
@@ -11,7 +11,7 @@ output curvature ``M = ∇²ℓ(z)``. The losses here know it in closed form, th
 
 and ``residual``, the ``r`` with ``S r = ∇ℓ(z)``, which turns any of them into a local
 least-squares problem. :func:`total` adds losses of several outputs, such as a penalty. Any other
-callable goes through :class:`AnyLoss`, by autodiff.
+callable is wrapped in :class:`AnyLoss`, which uses autodiff.
 """
 
 from secondorder.losses._base import Loss, Outputs, count_examples

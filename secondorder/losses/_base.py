@@ -1,4 +1,4 @@
-"""What a loss knows of its own curvature, and how its examples are counted."""
+"""Interface of a loss with its curvature; count of its examples."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Outputs = Any  # a pytree of arrays
 
 
 class Loss:
-    """The interface: ``loss(outputs) -> scalar`` and its curvature with respect to the outputs.
+    """Interface of a loss: ``loss(outputs) -> scalar``, and its curvature by the outputs.
 
     Examples are independent: ``M`` is block-diagonal over the ``example_axes(z)`` leading axes of
     each output array, and ``weight(outputs)`` is the factor in front of the sum over examples
-    (``1/N`` for a mean, 1 for a sum). ``least_squares`` says that ``‖residual‖²`` measures the
-    loss itself, not only its slope: for a likelihood that is surely wrong it has no bound.
-    ``averages`` says whether it is a mean over examples or a sum; ``None`` where that is not known.
+    (``1/N`` for a mean, 1 for a sum). ``least_squares`` declares that ``‖residual‖²`` measures the
+    loss itself, not only its slope: for a likelihood with a certain but wrong prediction it has no
+    bound. ``averages``: True for a mean over examples, False for a sum, ``None`` if unknown.
     """
 
     least_squares = False
@@ -30,7 +30,7 @@ class Loss:
         raise TypeError(f"{type(self).__name__} defines no value.")
 
     def curvature(self, outputs: Outputs, v: Outputs) -> Outputs:
-        """``M v``; positive semi-definite, but for an :class:`AnyLoss` that is not convex."""
+        """``M v``; positive semi-definite, except for a non-convex :class:`AnyLoss`."""
         raise TypeError(f"{type(self).__name__} defines no curvature product.")
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
@@ -48,7 +48,7 @@ class Loss:
 
     @property
     def is_likelihood(self) -> bool:
-        """Whether there are targets to sample."""
+        """Whether the loss can sample targets."""
         return type(self).sample is not Loss.sample
 
     def residual(self, outputs: Outputs) -> Outputs:
@@ -72,12 +72,12 @@ class Loss:
         )
 
     def example_axes(self, output: jax.Array) -> int:
-        """How many leading axes of an output array count examples."""
+        """The number of leading axes of an output array that count examples."""
         return min(1, output.ndim)
 
 
 def check_real_outputs(outputs: Outputs, loss: str) -> None:
-    """Raise a ``TypeError`` where outputs are complex, whole or in their parts."""
+    """Raise a ``TypeError`` for complex outputs, whole or in parts."""
     is_parts = lambda z: isinstance(z, tree.Parts)
     for z in jax.tree.leaves(outputs, is_leaf=is_parts):
         if is_parts(z) or tree.is_complex(z):

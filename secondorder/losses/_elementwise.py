@@ -1,4 +1,4 @@
-"""Sums over single outputs, each with a target of its own: ``M`` is diagonal."""
+"""Losses that are sums over single outputs with one target each: ``M`` is diagonal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def _sum(x: Outputs) -> jax.Array:
 class Elementwise(Loss):
     """``w Σᵢ φ(zᵢ; tᵢ)``: each output has its own target and its own curvature ``φ''``.
 
-    A subclass gives ``phi``, its slope and its bend as functions of one output and one target, and
-    a sampler of targets where ``φ`` is a negative log-likelihood.
+    A subclass defines ``phi`` with its first derivative ``slope`` and its second derivative
+    ``bend``, as functions of one output and one target; and ``draw``, a sampler of targets, where
+    ``φ`` is a negative log-likelihood.
     """
 
     averages = True
-    by_parts = False  # whether the parts of a complex output may be outputs of their own
+    by_parts = False  # whether complex outputs are allowed, as two outputs each
 
     targets: Outputs
 
@@ -46,7 +47,7 @@ class Elementwise(Loss):
 
     def draw(self, key: jax.Array, z: jax.Array) -> jax.Array:
         """``t − E[t]`` for a target drawn from the model with natural parameter ``z``."""
-        return super().sample(key, z)  # no likelihood: says so
+        return super().sample(key, z)  # raises: not a likelihood
 
     @property
     def is_likelihood(self) -> bool:
@@ -88,8 +89,8 @@ class Elementwise(Loss):
         return self._map(lambda z, t, x: tree.times(w * self.bend(z, t), x), outputs, v)
 
     def _sqrt(self, z, t, w):
-        # Floored so that a saturated output (φ'' underflowed to 0, φ' not) keeps S r = ∇ℓ; w stays
-        # outside the root, for w · tiny would itself be flushed to zero.
+        # Floored so that S r = ∇ℓ holds for a saturated output (φ'' underflowed to 0, φ' not); w
+        # stays outside the root, since w · tiny would be flushed to zero.
         return math.sqrt(w) * jnp.sqrt(jnp.maximum(self.bend(z, t), jnp.finfo(z.dtype).tiny))
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
@@ -192,8 +193,8 @@ def squared_error(targets: Outputs) -> Loss:
     The negative log-likelihood of a Gaussian of unit variance, up to a constant; ``M = I/N``.
 
     Args:
-      targets: array or pytree of arrays shaped like the model's outputs. A mere broadcast, such as
-        ``(N,)`` against ``(N, 1)``, raises a ``ValueError``.
+      targets: array or pytree of arrays shaped like the model's outputs. A shape that only
+        broadcasts, such as ``(N,)`` against ``(N, 1)``, raises a ``ValueError``.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""Any other function of the outputs, by automatic differentiation."""
+"""Loss from any function of the outputs, by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import jax.numpy as jnp
 from secondorder import checks, tree
 from secondorder.losses._base import Loss, Outputs
 
-GENERIC_ROOT_LIMIT = 4096  # outputs; beyond it a dense root of M is larger than most machines
-SIGNED_STEPS = 30  # products for one sample beyond it: √λ within a part 1/30 of the largest one
+GENERIC_ROOT_LIMIT = 4096  # outputs; a larger dense root of M does not fit into memory
+SIGNED_STEPS = 30  # products for one sample beyond it: √λ to 1/30 of the largest one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AnyLoss(Loss):
-    """The generic route: any scalar function of the outputs, its curvature by autodiff.
+    """Any scalar function of the outputs as a loss, its curvature by autodiff.
 
-    Products cost about two passes through the loss. ``root`` and ``residual`` take a dense
-    eigendecomposition of ``M``, so they serve small outputs.
+    Products cost about two passes through the loss. ``root`` and ``residual`` need a dense
+    eigendecomposition of ``M``, so they are for small outputs.
 
     Where ``fn`` is not convex, ``curvature`` is ``M`` itself, indefinite, and ``S Sᵀ`` its upward
     part: eigenvalues that are not above 0 become ``(v·∇ℓ)/(v·z)``, v their eigenvector, where that
     is positive, and 0 elsewhere. For a sum over residuals it is the weight ``ρ'(r)/r`` of
     iteratively reweighted least squares, so that a loss without curvature at the start, such as
-    Huber's of outliers alone, has a model that leads down; beside a slope of zero it is none.
+    Huber's for outliers alone, has a model with a descent step; where the slope is zero, the weight
+    is zero.
 
     Product and root differ on purpose: an indefinite matrix has no root, and its upward part no
-    product without a root. The solvers expect it so: those that work by products (``cg``,
-    ``direct``) recognise negative curvature and say so; those that work on rows (``qr``, ``svd``)
-    solve the convex model and the whole gradient. The robust losses replace their negative part in
-    both, since each of their terms shows its own.
+    product without a root. The solvers allow for it: those by products (``cg``, ``direct``) detect
+    negative curvature and report it; those on rows (``qr``, ``svd``) solve the convex model with
+    the whole gradient. The robust losses replace the negative part in both, term by term.
     """
 
     fn: Callable[[Outputs], jax.Array]
@@ -80,7 +80,7 @@ class AnyLoss(Loss):
         return unravel(jnp.where(values > 0, slope / jnp.sqrt(jnp.where(values > 0, values, 1)), 0))
 
     def signed(self, outputs: Outputs, signs: Outputs) -> Outputs:
-        """As of any loss; of many outputs by Lanczos' process, which takes products alone."""
+        """``S u``; for many outputs by Lanczos' process, from products alone."""
         if tree.size(outputs) <= GENERIC_ROOT_LIMIT:
             return self.root(outputs, signs)
         u, unravel = jax.flatten_util.ravel_pytree(tree.accumulator(signs))
@@ -106,7 +106,7 @@ def _root_times(product: Callable, u: jax.Array, steps: int) -> jax.Array:
 
     start = jnp.zeros((steps, u.size), u.dtype), u / jnp.where(size > 0, size, 1)
     (basis, _), columns = jax.lax.scan(step, start, jnp.arange(steps))
-    # row k holds what products with earlier vectors show of T, its lower triangle
+    # row k: the entries of T from products with earlier vectors, its lower triangle
     lower = jnp.tril(columns)
     values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
     roots = vectors * jnp.sqrt(jnp.maximum(values, 0))
@@ -118,5 +118,5 @@ def _matvec(matrix: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def as_loss(loss: Callable[[Outputs], jax.Array]) -> Loss:
-    """``loss`` itself where it knows its curvature, else the generic route around it."""
+    """``loss`` itself if it is a :class:`Loss`, else an :class:`AnyLoss` around it."""
     return loss if isinstance(loss, Loss) else AnyLoss(checks.number(loss, "compose", "loss"))

@@ -1,4 +1,4 @@
-"""Sums over residuals that let an outlier pull less."""
+"""Robust losses: sums over residuals with less weight on outliers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Robust(Sum):
     """``½ c² Σ ρ((rᵢ/c)²)``, SciPy's convention, from ``ρ`` and its first two derivatives.
 
     The curvature of one term is ``ρ' + 2 s ρ''`` with ``s = (r/c)²``. It falls beyond the scale,
-    and turns negative where a residual that far is being ignored. From where it is less than a
-    tenth of ``ρ'`` the second part is dropped, which leaves the weight ``ρ' > 0`` of iteratively
-    reweighted least squares (Triggs et al. 2000, section 4.3). In ``root``, ``residual`` and
-    ``curvature`` alike, that happens beyond ``|r| =``
+    and may turn negative for large residuals. Where it is less than a tenth of ``ρ'``, the second
+    part is dropped, which leaves the weight ``ρ' > 0`` of iteratively reweighted least squares
+    (Triggs et al. 2000, section 4.3). In ``root``, ``residual`` and ``curvature`` alike, this
+    happens beyond ``|r| =``
 
     =========  =========================================================
     huber      ``δ``, where the slope becomes constant
@@ -29,7 +29,7 @@ class Robust(Sum):
     arctan     ``0.734 c``
     =========  =========================================================
 
-    The real and the imaginary part of a complex residual are residuals of their own.
+    The real and the imaginary part of a complex residual are two residuals.
     """
 
     least_squares = True
@@ -54,7 +54,7 @@ class Robust(Sum):
     def bend(self, z, t):
         _, first, second = self._rho(z)
         full = first + 2 * second * (z / self.scale) ** 2
-        # Not `full > 0`: just above zero the step 1/full would be a leap, not a Newton step.
+        # Not `full > 0`: just above zero the step 1/full would be far too long.
         return jnp.where(full > 0.1 * first, full, first)
 
 
@@ -82,7 +82,7 @@ def soft_l1(c: float = 1.0) -> Loss:
     """``c²(√(1 + (r/c)²) − 1)``, a smooth absolute value; summed over residuals.
 
     Its curvature ``(1 + (r/c)²)^(-3/2)`` is used up to ``|r| = 3c``, where it is a tenth of the
-    weight ``(1 + (r/c)²)^(-1/2)`` that takes its place beyond: see :class:`Robust`.
+    weight ``(1 + (r/c)²)^(-1/2)``, which replaces it beyond: see :class:`Robust`.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""The softmax cross-entropy: ``M = diag(p) − p pᵀ`` for each example."""
+"""Softmax cross-entropy: ``M = diag(p) − p pᵀ`` for each example."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SoftmaxCrossEntropy(Loss):
         if labels.shape == z.shape:
             return labels.astype(z.dtype)
         if labels.shape == z.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
-            # one_hot counts the classes in the labels' own dtype, where uint8 begins again at 256
+            # one_hot numbers the classes in the labels' dtype, where uint8 overflows at 256
             return jax.nn.one_hot(labels.astype(jnp.int32), z.shape[-1], dtype=z.dtype)
         raise ValueError(
             f"softmax_cross_entropy got labels of shape {labels.shape} and dtype {labels.dtype} "
@@ -71,8 +71,8 @@ class SoftmaxCrossEntropy(Loss):
             )
         t = self._targets(z)
         log_p = jax.nn.log_softmax(z, axis=-1)
-        # A class without a label may be impossible: 0 · log 0 is 0. Other classes keep log p as the
-        # slope in their labels, even where those are 0.
+        # A class with label 0 may be impossible: 0 · log 0 is 0. Other classes keep log p as the
+        # derivative by their labels, even where those are 0.
         log_p = jnp.where((t == 0) & jnp.isneginf(log_p), 0, log_p)
         return -self.weight(outputs) * jnp.sum(t * log_p)
 
@@ -84,7 +84,7 @@ class SoftmaxCrossEntropy(Loss):
         return (self.weight(outputs) * mass * p * (x - inner)).astype(v.dtype)
 
     def _sqrt(self, p):
-        # Floored so that the label of a hopeless example (p underflowed to 0) keeps S r = ∇ℓ.
+        # Floored so that S r = ∇ℓ holds where p of the label underflowed to 0.
         return jnp.sqrt(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
 
     def root(self, outputs, u):
@@ -121,8 +121,8 @@ def softmax_cross_entropy(labels: Any) -> Loss:
 
     Args:
       labels: integers of shape ``logits.shape[:-1]``, or one-hot (or soft) labels shaped like the
-        logits. Any other shape raises a ``ValueError``; a class that does not exist makes the loss
-        NaN. A logit of −∞ is a class that cannot be; it costs nothing where its label is 0.
+        logits. Any other shape raises a ``ValueError``; a label out of range makes the loss NaN. A
+        logit of −∞ excludes a class; it adds nothing where its label is 0.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -133,8 +133,8 @@ def softmax_cross_entropy(labels: Any) -> Loss:
 
 
 def _inner(a: jax.Array, b: jax.Array) -> jax.Array:
-    # No sum of products: under vmap XLA on CPUs (JAX 0.10.2) makes errors in that of float32.
-    if not jax.typeof(a).sharding.mesh.empty:  # explicitly sharded classes refuse a contraction
+    # Not a sum of products: under vmap XLA on CPUs (JAX 0.10.2) computes it wrongly in float32.
+    if not jax.typeof(a).sharding.mesh.empty:  # a contraction fails for explicitly sharded classes
         return jnp.sum(a * b, axis=-1, keepdims=True)
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum("...k,...k->...", a, b, precision=highest)[..., None]

@@ -1,4 +1,4 @@
-"""A sum of losses, each of an output of its own: ``M`` is block-diagonal, and so is its root."""
+"""Sum of losses of separate outputs: ``M`` and its root are block-diagonal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from secondorder.losses._generic import as_loss
 class Total(Loss):
     """``Σₖ ℓₖ(zₖ)`` of the outputs ``(z₁, z₂, …)``.
 
-    Each term keeps its own examples and their weight, so the whole has neither ``weight`` nor
-    ``example_axes``. A sample draws the targets of all terms, independently.
+    Each term has its own examples and weight, so the sum has neither ``weight`` nor
+    ``example_axes``. A sample draws the targets of all terms independently.
     """
 
     terms: tuple[Loss, ...]
@@ -27,7 +27,7 @@ class Total(Loss):
         object.__setattr__(self, "least_squares", measured)
 
     def split(self, outputs: Outputs) -> list[Outputs]:
-        """The outputs, one for each term."""
+        """The outputs as a list, one for each term."""
         parts = list(outputs) if isinstance(outputs, (tuple, list)) else None
         if parts is None or len(parts) != len(self.terms):
             raise ValueError(
@@ -38,7 +38,7 @@ class Total(Loss):
         return parts
 
     def join(self, parts: Sequence[Any], outputs: Outputs) -> Outputs:
-        """``parts``, one for each term, in the tuple, list or named tuple that ``outputs`` is."""
+        """``parts``, one for each term, in the container type of ``outputs``."""
         shallow = jax.tree.structure(outputs, is_leaf=lambda x: x is not outputs)
         return jax.tree.unflatten(shallow, list(parts))
 
@@ -87,17 +87,17 @@ class Total(Loss):
 
 
 def total(*terms: Callable[[Outputs], jax.Array]) -> Loss:
-    """``ℓ(z₁, z₂, …) = Σₖ ℓₖ(zₖ)``: a sum of losses, of a model that returns a tuple of outputs.
+    """``ℓ(z₁, z₂, …) = Σₖ ℓₖ(zₖ)``: a sum of losses, for a model that returns a tuple of outputs.
 
-    It knows its curvature as its terms know theirs. An L2 penalty is a sum of squares of scaled
-    parameters, which the model hands through; so Gauss-Newton methods see it. (In an objective by
-    ``per_example`` it would be counted once for each example: write ``compose``.)
+    Its curvature is that of its terms. An L2 penalty is a sum of squares of scaled parameters that
+    the model returns as an output, so Gauss-Newton methods include it. (An objective by
+    ``per_example`` would count it once for each example: use ``compose``.)
 
     Args:
       terms: losses of the library, or any scalar functions of one output.
 
     Raises:
-      ValueError: no terms; when called, outputs that are no tuple of as many.
+      ValueError: no terms; when called, outputs that are not a tuple of as many.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""The named methods: each an answer to what, how, and how far."""
+"""Named methods: each a choice of curvature, solver and trust policy."""
 
 from secondorder.methods._adahessian import adahessian
 from secondorder.methods._bfgs import bfgs

@@ -48,8 +48,8 @@ def adahessian(
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.
       sample_every: steps from one sample of the diagonal to the next.
-      average: of the sampled diagonal, leaf by leaf; ``None`` averages over the window of a
-        convolution, where kernels are stored as in Flax and Haiku, channels last.
+      average: function of a sampled leaf; ``None`` averages over the window of a convolution, for
+        kernels stored as in Flax and Haiku, channels last.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""BFGS: the Hessian learnt from gradients, kept as its inverse."""
+"""BFGS: a quasi-Newton approximation of the inverse Hessian from gradients."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def bfgs(
 ) -> optax.GradientTransformationExtraArgs:
     """``d = −α H g``, ``H`` the BFGS inverse: one gradient a step, O(n²) arithmetic and memory.
 
-    Superlinear near a minimum, and never a second derivative. The strong-Wolfe search keeps ``H``
+    Superlinear near a minimum, without second derivatives. The strong-Wolfe search keeps ``H``
     positive definite.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first
-        from the second step on.
+      learning_rate: α or a schedule; ``None`` searches along the line, with α = 1 as the
+        first trial from the second step on.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""Newton with a cubic term in place of a trust region."""
+"""Newton's method with a cubic term in place of a trust region."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def cubic_newton(
 
     Args:
       trust: a policy that gives a cubic weight, or the σ that ``trust.cubic(σ)`` starts from, in
-        the units of the objective over ``‖D d‖³``; 0 starts with Newton's step and takes the unit
-        from the first rejection.
+        the units of the objective over ``‖D d‖³``; 0 starts with Newton's step, and the first
+        rejection gives the unit.
       solver: ``exact_cubic()`` (default: dense, O(n³)) or ``krylov_cubic()`` (products only).
 
     Raises:

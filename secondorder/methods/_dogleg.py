@@ -1,4 +1,4 @@
-"""Powell's dogleg: Gauss-Newton and steepest descent joined inside a trust region."""
+"""Powell's dogleg: a path from steepest descent to Gauss-Newton inside a trust region."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from secondorder.trust._policies import policy_of
 
 
 def dogleg(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
-    """Along Powell's path from the Cauchy point to the Gauss-Newton step, as far as Δ allows.
+    """Powell's path from the Cauchy point to the Gauss-Newton step, followed as far as Δ allows.
 
-    Lengths are measured in Moré's scaling, so units do not matter; needs an objective made by
+    Lengths are measured in Moré's scaling, so units do not matter. Needs an objective by
     ``compose``, ``per_example`` or ``sum_of_squares``.
 
     Args:

@@ -1,4 +1,4 @@
-"""EKFAC: K-FAC's eigenbases, with the second moments themselves as eigenvalues."""
+"""EKFAC: K-FAC's eigenbases, with second moments in them as eigenvalues."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def ekfac(
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ = −Q_A [(Q_Aᵀ ∇W Q_G) / (s + λ)] Q_Gᵀ`` for each layer; the step is ``αΔ + μδ``.
 
-    ``Q`` are the eigenvectors of K-FAC's A and G, exactly at first, and then nearer by one
-    orthogonal iteration at each refresh; ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` are the second moments in
-    them, averaged at every sample while the bases age: the best diagonal there is in that basis.
-    Damping is exact.
+    ``Q`` are the eigenvectors of K-FAC's A and G: exact at first, then improved by one orthogonal
+    iteration at each refresh. ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` are the second moments in this basis,
+    averaged at every sample, also between refreshes: the best diagonal in the basis. Damping is
+    exact.
 
     Args:
       learning_rate, example, trust, momentum, decay, sample_every, weight_decay,
         weight_decay_mask, estimator, reduce, burn_in: as in ``kfac``.
-      refresh_every: steps from one pair of bases to the next; or ``curvature.drift(0.1)``, for new
-        ones where they are needed.
+      refresh_every: steps from one pair of bases to the next; or ``curvature.drift(0.1)``, for
+        refreshes by drift.
 
     Raises:
-      TypeError: at ``init``, an ``example`` that is no objective.
+      TypeError: at ``init``, an ``example`` that is not an objective.
       ValueError: a trust policy that gives no damping, or, with a learning rate, one that is not
         fixed.
 

@@ -1,4 +1,4 @@
-"""Gauss-Newton: linearise the model, keep the loss."""
+"""Gauss-Newton: the linearised model under the exact loss."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """``d = α argmin ½‖J d + r‖²``, by singular values; for other losses ``−α G⁺ g``.
 
-    Needs first derivatives only, and its curvature ``Jᵀ M J`` is never indefinite. Quadratically
-    convergent where the residuals vanish at the solution, linearly where they stay; needs an
-    objective made by ``compose``, ``per_example`` or ``sum_of_squares``.
+    Needs first derivatives only, and its curvature ``Jᵀ M J`` is never indefinite. Converges
+    quadratically where the residuals vanish at the solution, else linearly. Needs an objective by
+    ``compose``, ``per_example`` or ``sum_of_squares``.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), trying α = 1
-        first.
+      learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), with α = 1 as
+        the first trial.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

@@ -1,4 +1,4 @@
-"""Gradient descent: no curvature at all."""
+"""Gradient descent: the identity in place of the curvature."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from secondorder.trust import fixed
 def gradient_descent(
     learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """``d = −α g``: against the gradient, the direction of steepest descent.
+    """``d = −α g``, a step along the negative gradient.
 
-    The identity in place of the curvature, so its rate depends on the condition number κ: the error
-    falls by about ``(κ − 1)/(κ + 1)`` a step on a quadratic with the best fixed α.
+    The rate depends on the condition number κ: on a quadratic with the best fixed α the error falls
+    by about ``(κ − 1)/(κ + 1)`` a step.
 
     Args:
-      learning_rate: α or an Optax schedule; ``None`` searches along the line (strong Wolfe), from
-        the last step size on.
+      learning_rate: α or an Optax schedule; ``None`` searches along the line (strong Wolfe), with
+        the last step size as the first trial.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -28,23 +28,23 @@ def hessian_free(
     """``(G + λ I) d = −g`` by conjugate gradients, stopped where the model stops falling.
 
     ``G`` is the Gauss-Newton matrix, so the system is never indefinite. CG starts from the decayed
-    last solution and stops by Martens' relative progress of the model. The step goes back along
-    CG's iterates while the objective falls, and then is halved while it falls; λ follows the gain
+    last solution and stops by Martens' relative progress of the model. The search goes back along
+    CG's iterates, then halves the step, each as long as the objective falls; λ follows the gain
     ratio, and rises with each halving. A step that does not decrease the objective is rejected.
-    With :func:`secondorder.with_curvature` the products are of a part of the batch.
+    With :func:`secondorder.with_curvature` the products use a part of the batch.
 
     Args:
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ, halvings=10)`` starts
         from, in the units of the curvature. ``trust.damping(λ)`` takes a step whole or not at all.
-      max_cg_steps: at most this many products a step.
-      warm_start: the factor on the last solution.
+      max_cg_steps: largest number of products a step.
+      warm_start: factor of the last solution, the start of CG.
       preconditioner: ``curvature.layerwise(example)``, K-FAC's inverse: the weaker λ, the more
         products it saves, and CG may stop sooner (``tolerance=2e-3``);
-        ``curvature.empirical_diagonal()``, Martens'; any other curvature with a damped inverse;
-        or ``solvers.nystrom(rank, refresh_every=…)``.
-      tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of what all
-        have, ``k = max(10, iterations/10)``.
-      backtrack: how many of CG's iterates are kept, each as large as the parameters; 0 for none.
+        ``curvature.empirical_diagonal()``, Martens' diagonal; any other curvature with a damped
+        inverse; or ``solvers.nystrom(rank, refresh_every=…)``.
+      tolerance: CG stops where its last k iterations gained less than ``k · tolerance`` of the
+        total gain, ``k = max(10, iterations/10)``.
+      backtrack: number of CG's iterates to keep, each as large as the parameters; 0 for none.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

@@ -1,4 +1,4 @@
-"""Gauss-Newton that becomes Newton where the residuals stay large."""
+"""Hybrid of Gauss-Newton and Newton, for least squares with large residuals."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from secondorder.trust._policies import policy_of
 def hybrid_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·B d`` over ``‖D d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
 
-    Gauss-Newton's, by singular values and with geodesic acceleration, as long as each step takes
-    away half of the objective; the Hessian otherwise, and where the point may be a saddle: for
-    least squares whose residuals do not vanish or whose start is far away, where Gauss-Newton
-    alone needs hundreds of steps. ``D`` is Moré's scaling, so rescaling parameters or residuals
-    changes nothing. Both matrices are dense, O(n³) a step, and two to compile.
+    Gauss-Newton's matrix, by singular values and with geodesic acceleration, as long as each step
+    removes half of the objective; else, and where the point may be a saddle, the Hessian. For least
+    squares with nonvanishing residuals or a far start, where Gauss-Newton alone needs hundreds of
+    steps. ``D`` is Moré's scaling, so rescaling parameters or residuals changes nothing. Both
+    matrices are dense, O(n³) a step, and both are compiled.
 
     Args:
       trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the

@@ -46,31 +46,30 @@ def kfac(
     Args:
       learning_rate: α or a schedule; then λ is fixed, Δ is of the averaged gradient, and nothing is
         evaluated or rejected. ``None`` for the quadratic model.
-      example: an objective on a batch like those to come, or a function of the parameters that
-        returns one: it shows how the model uses its leaves. ``secondorder.layer_table`` prints it.
+      example: an example objective, or a function of the parameters that returns one; only shapes
+        and the model's use of its leaves count, as ``secondorder.layer_table`` prints them.
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
-        units of the curvature. For small batches, on which a step that was fitted to the batch
-        always looks good, so that λ would fall and fall: ``trust.damping(λ, trial_every=5)`` tries
-        fewer steps, ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is
-        ``trust.fixed(λ)``.
-      momentum: Δ is of the gradient averaged with this decay; 0.9 unless given where the learning
-        rate is, else none. With the quadratic model it keeps α from following the noise of
-        a batch, whose own gradient it would otherwise be fitted to.
-      decay: of the averages A and G.
+        units of the curvature. On small batches a step fitted to the batch always looks good on it,
+        and λ would fall without end: there ``trust.damping(λ, trial_every=5)`` tries fewer steps,
+        ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is ``trust.fixed(λ)``.
+      momentum: decay of an average of gradients, from which Δ is computed. Default: 0.9 with
+        ``learning_rate``, otherwise off. With the quadratic model it keeps α from being fitted to
+        the noise of one batch.
+      decay: decay of the averages A and G.
       sample_every: steps from one sample of A and G to the next.
       refresh_every: steps from one computation of the inverses to the next; or
-        ``curvature.drift(4.0)``, for new ones where they are needed.
-      weight_decay: decoupled: the parameters shrink by (α times) it a step.
+        ``curvature.drift(4.0)``, for refreshes by drift.
+      weight_decay: decoupled: the parameters shrink by this part (times α) a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.
       estimator: the source of the samples: ``curvature.fisher_sample()`` (default for a
         likelihood), ``ggn_sample()`` (default for other losses), ``ggn_components()`` for no
         sampling, ``per_example()`` for the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
-      burn_in: updates at first that gather A and G alone and move nothing, not even λ.
+      burn_in: number of first updates that average A and G alone; parameters and λ stay.
 
     Raises:
-      TypeError: at ``init``, an ``example`` that is no objective.
+      TypeError: at ``init``, an ``example`` that is not an objective.
       ValueError: a trust policy that gives no damping, or, with a learning rate, one that is not
         fixed.
 
@@ -104,7 +103,7 @@ def layered(
     weight_decay: tuple[Real | None, Mask],
     burn_in: int | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
-    """A step by the curvature of layers: of the quadratic model, or of a given length."""
+    """The method of a layer-wise curvature: by the quadratic model, or with a learning rate."""
     rate, mask = weight_decay
     solver = solvers.apply_inverse()
     if learning_rate is not None:

@@ -1,4 +1,4 @@
-"""Layerwise Gauss-Newton: each layer's own Gauss-Newton system, solved by products."""
+"""Layerwise Gauss-Newton: the Gauss-Newton system of each layer, solved by products."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def layerwise_gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """``Δ_l = −(G_ll + λ I)⁻¹ g_l`` for each layer l; the step is ``αΔ + μδ``.
 
-    ``G_ll`` is the Gauss-Newton matrix with all other layers held: exact within a layer, with
-    neither a Kronecker model nor samples, and blind to what lies between layers. α and μ minimise
-    the exact quadratic model of the whole network over ``Δ`` and the last step ``δ``; the step is
-    halved while the objective falls, λ follows the gain ratio, and a step that does not decrease
-    the objective is rejected. Nothing of a matrix is kept.
+    ``G_ll`` is the Gauss-Newton matrix with all other layers fixed: exact within a layer, without a
+    Kronecker model or samples, and zero between layers. α and μ minimise the exact quadratic model
+    of the whole network over ``Δ`` and the last step ``δ``; the step is halved while the objective
+    falls, λ follows the gain ratio, and a step that does not decrease the objective is rejected. No
+    matrix is kept.
 
     Args:
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ, halvings=10)`` starts
         from, in the units of the curvature. ``trust.damping(λ)`` takes a step whole or not at all.
-      max_cg_steps: at most this many products of each layer a step.
-      solver: of a layer's system instead of conjugate gradients: ``solvers.prox_linear()``, which
-        keeps the loss as it is and makes the model alone linear; ``solvers.sample_space()``, exact
-        in the space of the samples; ``solvers.direct()``, exact for small layers.
+      max_cg_steps: largest number of products of each layer a step.
+      solver: solver of a layer's system instead of conjugate gradients: ``solvers.prox_linear()``,
+        with the exact loss after the linearised model; ``solvers.sample_space()``, exact in the
+        space of the samples; ``solvers.direct()``, exact for small layers.
       layer_of: a leaf's path in the tree of parameters ↦ the name of its layer. By default leaves
-        that lie beside one another, as kernel and bias do; of a flat dictionary that is all of
-        them, and ``operators.by_leaf`` makes each leaf one.
+        with the same parent, such as kernel and bias, are one layer; for a flat dictionary that is
+        all of them, and ``operators.by_leaf`` makes each leaf a layer.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

@@ -1,4 +1,4 @@
-"""L-BFGS: BFGS from the last few pairs, matrix-free."""
+"""L-BFGS: matrix-free BFGS from the last few pairs of steps and gradient changes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def lbfgs(
     """``d = −α H g``, ``H`` from the last ``memory`` pairs: O(memory · n) arithmetic and memory.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line, trying α = 1 first
-        from the second step on.
-      memory: how many pairs are kept.
+      learning_rate: α or a schedule; ``None`` searches along the line, with α = 1 as the
+        first trial from the second step on.
+      memory: number of pairs.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt: Gauss-Newton, damped by what the last step gained."""
+"""Levenberg-Marquardt: damped Gauss-Newton in a trust region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secondorder.trust._policies import policy_of
 def levenberg_marquardt(
     *, trust: Trust | Real = jnp.inf, acceleration: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-    """``d = argmin ½‖J d + r‖² + ½ λ ‖D d‖²``, with λ ≥ 0 as large as trust demands.
+    """``d = argmin ½‖J d + r‖² + ½ λ ‖D d‖²``, with λ ≥ 0 from the trust policy.
 
     ``D`` is Moré's scaling (the running column norms of the Jacobian), so the units of parameters
     and residuals do not matter and λ has none. By default λ keeps the step within a trust region,
@@ -27,15 +27,15 @@ def levenberg_marquardt(
     Args:
       trust: a policy, or the Δ that ``trust.radius(Δ)`` starts from, in the units of ``‖D d‖``;
         infinity takes ten times the scaled length of the parameters, or, where they are zero, the
-        length of the first step. ``trust.damping(λ)`` moves λ itself by the gain ratio, for half of
-        the linear algebra, but is less robust; λ is in the units of a column's squared norm: 1
-        damps a parameter as strongly as its own column. ``trust.line_search()`` damps weakly and
-        searches along the path that the step begins, to fourth order; for fits of many parameters
-        that depend on one another, such as an equation's solution by a network.
-      acceleration: whether to bend the step as the residuals bend along it, where that is safe, for
-        one second derivative of the model along the step: a few steps instead of dozens along a
-        curved valley. Least-squares and robust losses alone; others ignore it, and so do models
-        that have no second derivative (``diagnostics`` gives the ``order``).
+        length of the first step. ``trust.damping(λ)`` adapts λ by the gain ratio: half of the
+        linear algebra, but less robust; λ is in the units of a column's squared norm: 1 damps a
+        parameter as strongly as its own column. ``trust.line_search()`` damps weakly and searches
+        along a path of fourth order; for fits of many dependent parameters, such as an equation's
+        solution by a network.
+      acceleration: whether to add the geodesic acceleration, where that is safe, from one second
+        derivative of the model along the step: a few steps instead of dozens along a curved valley.
+        Only for least-squares and robust losses; others ignore it, and so do models without second
+        derivatives (``diagnostics`` gives the ``order``).
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

@@ -27,7 +27,7 @@ def natural_gradient(
 
     For a likelihood ``JᵀMJ`` is the Fisher matrix. With more parameters than outputs the system is
     that of the samples, ``SᵀJJᵀS + λ I``; ``diagnostics`` gives the order as ``dimension``.
-    Repeated samples make it singular, and do no harm. Large batches go through in chunks, by
+    Repeated samples make it singular, which is handled. For large batches use
     :func:`secondorder.chunked`. By default every step is cut to the first fraction α = 1, ½, ¼, ...
     that descends further than the next one, and λ follows α; a step that does not descend is
     rejected.
@@ -40,15 +40,15 @@ def natural_gradient(
         ``trust.damping(λ)`` lets λ follow the gain ratio of whole steps, for one trial a step, in
         the units of the curvature, as the λ of every policy that does not search. With a learning
         rate a number or a schedule is ``trust.fixed(λ)``, and ``None`` is 1e-3.
-      mu: SPRING's μ: of the steps, the one nearest to μ times the last one. For batches that
-        change, such as points drawn anew, around 0.9.
+      mu: SPRING's μ: among the solutions, the step nearest to μ times the last one. Around 0.9 for
+        batches that change, such as points drawn anew.
       acceleration: whether the search follows the path along which residuals shrink evenly, to
-        third order, for two derivatives of the model along it; least-squares losses that are not
-        chunked alone, others ignore it.
-      layers: whether the Gram of the samples is made of layer statistics, which never form J;
-        of objectives by ``per_example``. See :func:`secondorder.curvature.ntk`.
-      solver: of the system in the smaller space, for batches whose Gram is too large:
-        ``solvers.cg(200, preconditioner=solvers.nystrom(50))``; then neither is formed, nor J.
+        third order, from two more derivatives of the model along it. Only for least-squares losses
+        that are not chunked; others ignore it.
+      layers: whether the Gram of the samples is computed from layer statistics, without J; for
+        objectives by ``per_example``. See :func:`secondorder.curvature.ntk`.
+      solver: solver of the system in the smaller space, for batches whose Gram is too large:
+        ``solvers.cg(200, preconditioner=solvers.nystrom(50))``, which forms neither Gram nor J.
 
     Raises:
       TypeError: at update, a plain function as ``value_fn``: it takes an objective, as ``compose``,

@@ -18,18 +18,18 @@ def newton(
     damping: optax.ScalarOrSchedule = 0.0,
     solver: Solver | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """``d = −α (∇²f + (λ + τ) I)⁻¹ g``: jump to the minimum of the local quadratic model.
+    """``d = −α (∇²f + (λ + τ) I)⁻¹ g``, the minimum of the local quadratic model for α = 1.
 
     Converges quadratically near a minimum, whatever the conditioning. A step costs n
     Hessian-vector products and a factorisation, O(n³), so it is for problems whose n × n matrix
     fits in memory; :func:`newton_cg` is for the others. Where the Hessian is not safely positive
-    definite a shift τ makes it so, which keeps the direction one of descent.
+    definite, a shift τ makes it so and gives a descent direction.
 
     Args:
-      learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), trying α = 1
-        first, which is what makes the method globally convergent.
+      learning_rate: α or a schedule; ``None`` searches along the line (strong Wolfe), with α = 1 as
+        the first trial, which makes the method globally convergent.
       damping: λ ≥ 0, fixed, or a schedule; in the units of the curvature.
-      solver: ``direct()`` (default) or ``eigen()``, which takes curvatures in magnitude.
+      solver: ``direct()`` (default) or ``eigen()``, which uses the magnitudes of eigenvalues.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

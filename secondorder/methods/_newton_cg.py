@@ -23,16 +23,16 @@ def newton_cg(
     """``d ≈ argmin g·d + ½ d·∇²f d`` over ``‖D d‖ ≤ Δ``, by truncated conjugate gradients.
 
     Never forms the Hessian: a step costs a few products of about two gradients each, and memory
-    for a few dozen vectors, so n may be as large as a gradient allows. Negative curvature is
-    followed to the boundary; a step that does not decrease the objective is rejected and Δ shrinks.
-    ``D`` is one at first, and learns the units of the parameters from the products.
+    for a few dozen vectors, so n may be as large as for a gradient. Negative curvature is followed
+    to the boundary; a step that does not decrease the objective is rejected and Δ shrinks. ``D`` is
+    one at first, then estimated from the products.
 
     Args:
       trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
         units of ``‖D d‖``; infinity takes the length of the first step.
-      max_cg_steps: at most this many products a step.
-      solver: ``gltr()`` instead of Steihaug-Toint: it goes on along the boundary, and a rejected
-        step costs no products inside :func:`secondorder.minimize`, for more memory.
+      max_cg_steps: largest number of products a step.
+      solver: ``gltr()`` instead of Steihaug-Toint: it continues along the boundary, and a rejected
+        step costs no products inside :func:`secondorder.minimize`, but it needs more memory.
 
     Raises:
       ValueError: a trust policy that gives no radius.

@@ -1,4 +1,4 @@
-"""Learning rate and momentum from the exact quadratic model, for any direction."""
+"""Learning rate and momentum of any direction, from the exact quadratic model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def scale_by_quadratic_model(
 ) -> optax.GradientTransformationExtraArgs:
     """``αΔ + μδ``, ``Δ`` proposed by any Optax transformation, ``δ`` the last step.
 
-    α and μ minimise ``g·d + ½ d·(G + λ I) d``, with the Gauss-Newton matrix G multiplied exactly,
-    for two tangents of the model. So there is no learning rate, and a direction that points uphill
-    is turned around. Updates are the step itself.
+    α and μ minimise ``g·d + ½ d·(G + λ I) d`` with the exact Gauss-Newton matrix G, which costs two
+    tangents of the model. So there is no learning rate, and an uphill direction is reversed.
+    Updates are the step itself.
 
     Args:
       direction: such as ``optax.scale_by_adam()`` or ``optax.contrib.scale_by_muon()``; its length
-        does not matter. It sees gradients and parameters alone.
+        does not matter. It gets gradients and parameters alone.
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
         units of the curvature. ``trust.fixed(λ)`` takes every finite step.
 

@@ -1,4 +1,4 @@
-"""Shampoo: a Kronecker product of roots, one along each axis of a leaf."""
+"""Shampoo: a Kronecker product of inverse roots, one along each axis of a leaf."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α L^(-1/4) G R^(-1/4)``, ``L = εI + Σ G Gᵀ`` and ``R = εI + Σ Gᵀ G``.
 
-    A leaf of k axes takes roots of order 2k, a vector its diagonal. Needs gradients alone:
+    A leaf of k axes has roots of order 2k, a vector its diagonal. Needs gradients alone:
     ``value_fn`` may be left out.
 
     Args:
       learning_rate: α or a schedule.
-      b1: decay of the averaged steps, of the direction's and of the graft's; not corrected.
-      b2: decay of the matrices; 1, as at first published, sums.
+      b1: decay of the averages of both steps, the direction's and the graft's; not bias-corrected.
+      b2: decay of the matrices; 1, as first published, gives sums.
       eps: ε.
-      graft: what gives each leaf the length of its step: AdaGrad, any other Optax transformation,
-        or ``None`` for Shampoo's own length.
+      graft: source of the length of each leaf's step: AdaGrad, any other Optax transformation, or
+        ``None`` for Shampoo's own length.
       block_size: longer axes are cut into blocks, each with matrices of its own.
       sample_every: steps from one addition to the matrices to the next.
       refresh_every: steps from one computation of the roots to the next; or
-        ``curvature.drift(0.1)``, for new ones where they are needed.
-      eigen: instead of roots, keep eigenvectors, whose eigenvalues are up to date at every step.
+        ``curvature.drift(0.1)``, for refreshes by drift.
+      eigen: keep eigenvectors instead of roots, with eigenvalues computed at every step.
       weight_decay: decoupled: the parameters shrink by α times it a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.

@@ -27,17 +27,17 @@ def soap(
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
 
-    ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``. The second moment is counted in
-    them at every step. The first step, before there are any, is Adam's. Needs gradients alone:
-    ``value_fn`` may be left out.
+    ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``; the second moment is averaged
+    in this basis at every step. The first step, before there is a basis, is Adam's. Needs gradients
+    alone: ``value_fn`` may be left out.
 
     Args:
       learning_rate: α or a schedule.
       b1, b2: decays of the first and second moment; ``b2`` also of the matrices.
       eps: ε.
       refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
-        for a new one where it is needed.
-      max_precond_dim: longer axes are left as they are; vectors are, too.
+        for refreshes by drift.
+      max_precond_dim: longer axes keep the identity as basis; vectors do, too.
       weight_decay: decoupled: the parameters shrink by α times it a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.

@@ -1,4 +1,4 @@
-"""Sophia: momentum over a diagonal curvature that is sampled now and then, clipped."""
+"""Sophia: momentum divided by a sampled diagonal curvature, clipped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sophia(
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.
       estimator: ``curvature.fisher_sample()`` (default: Sophia-G; needs an objective),
-        ``ggn_sample()`` (default for losses that are no likelihood), or ``hutchinson()``
+        ``ggn_sample()`` (default for losses without a likelihood), or ``hutchinson()``
         (Sophia-H).
 
     Example:

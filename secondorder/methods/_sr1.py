@@ -1,4 +1,4 @@
-"""SR1: a quasi-Newton matrix that may be indefinite, in a trust region that can use it."""
+"""SR1: a quasi-Newton matrix that may be indefinite, in a trust region."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secondorder.trust._policies import policy_of
 
 
 def sr1(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
-    """``d = argmin g·d + ½ d·Bd`` over ``‖d‖ ≤ Δ``, ``B`` by symmetric rank-one updates.
+    """``d = argmin g·d + ½ d·Bd`` over ``‖d‖ ≤ Δ``, ``B`` from symmetric rank-one updates.
 
     ``B`` converges to the Hessian itself, negative curvature included, from one gradient a step;
     the dense trust region costs O(n³) arithmetic.

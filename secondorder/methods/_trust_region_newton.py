@@ -1,4 +1,4 @@
-"""Newton in a trust region, solved exactly."""
+"""Newton's method in a trust region, solved exactly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from secondorder.trust._policies import policy_of
 def trust_region_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·∇²f d`` over ``‖D d‖ ≤ Δ``, the global minimum, hard case included.
 
-    Robust, for small problems: indefinite Hessians are used, not repaired, and saddle points are
-    left. A step costs n Hessian-vector products and an eigendecomposition, O(n³); inside
+    Robust, for small problems: negative curvature is used, not removed, so saddle points are left.
+    A step costs n Hessian-vector products and an eigendecomposition, O(n³); inside
     :func:`secondorder.minimize` a rejected step costs neither. ``Dᵢ²`` is the largest curvature
     along parameter i so far, so units do not matter.
 

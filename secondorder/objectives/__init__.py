@@ -1,4 +1,4 @@
-"""Objectives: a loss after a model, in chunks, with another's curvature."""
+"""Objectives: a loss after a model, also in chunks, or with the curvature of another one."""
 
 from secondorder.objectives._chunked import Chunked, chunked
 from secondorder.objectives._objective import (

@@ -1,4 +1,4 @@
-"""An objective over a batch too large to differentiate at once: chunk after chunk, summed."""
+"""Objective over a large batch, evaluated and differentiated chunk after chunk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from secondorder.tree import Params
 class Chunked:
     """``f(params) = w Σₖ fₖ(params)`` over the chunks of a batch; ``w`` is one over their number.
 
-    Its value, derivatives and statistics are sums over the chunks, and :meth:`total` takes them.
-    It has no outputs in one piece, hence no ``loss`` and ``model`` of its own.
+    Its value, derivatives and statistics are sums over the chunks, computed by :meth:`total`. Its
+    outputs never exist in one piece, so it has no ``loss`` and ``model``.
 
     Attributes:
       part: a chunk of the batch ↦ its objective.
       batch: pytree of arrays with one common leading axis.
-      chunk_size: how many examples a chunk holds.
-      mean: else ``w = 1``.
-      stationary, face: as of an :class:`Objective`.
+      chunk_size: number of examples in a chunk.
+      mean: whether ``w`` is one over the number of chunks, else 1.
+      stationary, face: as in an :class:`Objective`.
     """
 
     part: Callable[[Any], Callable[[Params], jax.Array]]
@@ -50,9 +50,9 @@ class Chunked:
         return 1 / self.count if self.mean else 1.0
 
     def chunk(self, k: Any) -> Any:
-        """Every so-manieth example from the k-th on.
+        """Every K-th example, starting at the k-th.
 
-        So a chunk has its share of every device that a batch is spread over, and nothing is moved.
+        So each device that the batch is spread over holds its share of a chunk, and nothing moves.
         """
 
         def share(x: jax.Array) -> jax.Array:
@@ -74,13 +74,13 @@ class Chunked:
         return fn
 
     def over(self, change: Callable[[Any], Callable]) -> Chunked:
-        """The same with ``change`` made to the objective of every chunk."""
+        """A copy with ``change`` applied to the objective of every chunk."""
         return dataclasses.replace(self, part=lambda chunk: change(self.part(chunk)))
 
     def total(self, fn: Callable[[Any, jax.Array], Any]) -> Any:
         """``Σₖ fn(objective of chunk k, k)``, in at least float32.
 
-        Nothing of a chunk outlives it: a derivative of the sum computes its values again.
+        No value of a chunk is stored: a derivative of the sum computes it again.
         """
         of = lambda k: tree.accumulator(fn(self.objective(self.chunk(k)), k))
 
@@ -94,7 +94,7 @@ class Chunked:
 
 
 def first_part(value_fn: Any) -> Any:
-    """The objective of the first chunk, which uses its parameters as all of them do, or itself."""
+    """The objective of the first chunk (all use the parameters in the same way), or itself."""
     return value_fn.objective(value_fn.chunk(0)) if isinstance(value_fn, Chunked) else value_fn
 
 
@@ -107,30 +107,30 @@ def chunked(
 ) -> Chunked:
     """The objective of a batch in chunks: ``f(params) = (1/K) Σₖ objective_of(chunkₖ)(params)``.
 
-    The same numbers as ``objective_of(batch)``, where examples do not see one another, in the
-    memory of one chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer
-    statistics go through the chunks one after another. Nothing is stored between them, so a
-    gradient costs a third more, and each product begins with a forward pass. The outputs are of one
-    chunk at a time, too, which is what large vocabularies need. A chunk holds every K-th example.
-    Random draws are other ones than those of the batch in one piece, of the same distribution.
+    The same numbers as ``objective_of(batch)`` if examples are independent, in the memory of one
+    chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer statistics go
+    through the chunks one after another. Nothing is stored between chunks, so a gradient costs a
+    third more, and each product begins with a forward pass. Outputs also exist for one chunk at a
+    time, which large vocabularies need. A chunk holds every K-th example. Random draws differ from
+    those of the batch in one piece, with the same distribution.
 
-    Methods that take the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it;
-    those by products serve, and ``solvers.direct()`` for few parameters.
+    Methods on the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it; methods
+    by products accept it, and ``solvers.direct()`` for few parameters.
 
     Args:
       objective_of: a chunk ↦ its objective by :func:`secondorder.compose` (or a plain function of
         the parameters, for Hessian methods).
-      batch: pytree of arrays with one common leading axis, the examples: labels, keys and weights
-        among them.
-      chunk_size: examples in a chunk; it divides their number.
-      mean: whether losses are means over examples, or sums, such as ``sum_of_squares``: then the
-        objective is the sum of those of the chunks. A loss that divides by the sum of its weights
-        has to divide by a number that is the same in all chunks.
+      batch: pytree of arrays with one common leading axis, the examples, labels, keys and weights
+        included.
+      chunk_size: number of examples in a chunk; a divisor of all.
+      mean: whether losses are means over examples, or sums, such as ``sum_of_squares``; for sums
+        the objective is the sum over the chunks. A loss that divides by the sum of its weights has
+        to divide by a number that is the same in all chunks.
 
     Raises:
-      TypeError: an ``objective_of`` that is no function.
-      ValueError: a batch without one common leading axis, or chunks that do not divide it; when
-        called, a loss of the library that is known to be no mean (no sum).
+      TypeError: an ``objective_of`` that is not a function.
+      ValueError: a batch without one common leading axis, or a ``chunk_size`` that does not divide
+        it; when called, a loss of the library that is not a mean (not a sum) as declared.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

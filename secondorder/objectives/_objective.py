@@ -1,4 +1,4 @@
-"""An objective is a loss after a model, ``f = loss ∘ model``, and is itself the ``value_fn``."""
+"""Objectives ``f = loss ∘ model``, which are themselves the ``value_fn``; bounds and masks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Outputs = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Face:
-    """Where a step from ``params`` may lead: inside the bounds, and only along free parameters.
+    """The feasible set of a step from ``params``: inside the bounds, along free parameters.
 
     Attributes:
       lower, upper: the bounds, trees like the parameters.
       params: the point.
       grad: the gradient there, of all parameters.
-      free: which parameters may move: not those on a bound that the gradient pushes against.
+      free: mask of the parameters that may move: all but those held at a bound by the gradient.
     """
 
     lower: Params
@@ -36,7 +36,7 @@ class Face:
     free: Params
 
     def onto(self, p: Params) -> Params:
-        """``p`` projected. On a bound itself the derivative is that of the identity."""
+        """The projection of ``p``; on a bound its derivative is that of the identity."""
 
         def leaf(x, low, high, here, free):
             inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
@@ -49,17 +49,17 @@ class Face:
 class Objective:
     """``f(params) = loss(model(params))``, called like any function of the parameters.
 
-    Optax hands ``value_fn`` through to every optimizer, so the split into loss and model rides on
-    it: Hessian methods call it, Gauss-Newton methods look inside. Build it within the jitted step
+    Optax passes ``value_fn`` to every optimizer, so it carries the split into loss and model:
+    Hessian methods call it, Gauss-Newton methods use its parts. Build it within the jitted step
     (functions cannot cross a ``jit`` boundary); it is deliberately not a pytree.
 
-    ``stationary`` says that it is the same function at every update, as inside ``minimize``: then a
-    solver may keep its factors of a point for the next trial there. Never set it where batches
-    change. ``face`` is set by ``minimize`` where there are bounds.
+    ``stationary`` means that it is the same function at every update, as inside ``minimize``, so
+    that a solver may keep the factors of a point for the next trial there. Never set it where
+    batches change. ``minimize`` sets ``face`` where there are bounds.
 
-    Complex outputs of the model go on as their :class:`secondorder.tree.Parts`: two real outputs
-    each, so that ``½ Σ |r|²`` is a sum of squares like any other. A loss of one's own gets the
-    complex ones back.
+    Complex outputs of the model are split into :class:`secondorder.tree.Parts`, two real outputs
+    each, so that ``½ Σ |r|²`` is a sum of squares like any other. A plain function as the loss gets
+    the complex outputs.
     """
 
     loss: Callable[[Outputs], jax.Array]
@@ -77,14 +77,14 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Stationary:
-    """A plain function that is the same at every update, so that work at a point can be kept."""
+    """A plain function that is the same at every update, so that factors may be kept."""
 
     fn: Callable[[Params], jax.Array]
     stationary: bool = True
     face: Face | None = None
 
     def __call__(self, params: Params) -> jax.Array:
-        return jnp.asarray(self.fn(params))  # of a constant JAX returns a Python number
+        return jnp.asarray(self.fn(params))  # a constant function may return a Python number
 
 
 AnyObjective = Objective | Stationary | Chunked | WithCurvature
@@ -93,8 +93,8 @@ AnyObjective = Objective | Stationary | Chunked | WithCurvature
 def held(value_fn: AnyObjective, face: Face) -> AnyObjective:
     """``value_fn ∘ face.onto``: its values and derivatives are those of the projected point.
 
-    A search along any ray, of this library or of another one, so follows the projected path. The
-    curvatures and the trial of a step find the bounds as the ``face`` of the objective.
+    So a search along any ray, also of another library, follows the projected path. Curvatures and
+    the trial of a step read the bounds from the ``face`` of the objective.
     """
     if isinstance(value_fn, WithCurvature):
         both = value_fn.value_fn, value_fn.curvature_fn
@@ -105,7 +105,7 @@ def held(value_fn: AnyObjective, face: Face) -> AnyObjective:
 
 
 def _before(change: Callable[[Params], Params], value_fn: Any) -> Any:
-    """``value_fn ∘ change``, still split as it was."""
+    """``value_fn ∘ change``, with the same split into loss and model."""
     if isinstance(value_fn, WithCurvature):
         both = value_fn.value_fn, value_fn.curvature_fn
         return WithCurvature(*(_before(change, fn) for fn in both))
@@ -117,7 +117,7 @@ def _before(change: Callable[[Params], Params], value_fn: Any) -> Any:
 
 
 def _through(change: Callable[[Params], Params], model: Callable) -> Callable:
-    """``model ∘ change``, still knowing its examples apart."""
+    """``model ∘ change``, with independent examples if ``model`` has them."""
     if isinstance(model, BatchedModel):
         inner = model.model
         return dataclasses.replace(model, model=lambda p, x: inner(change(p), x))
@@ -125,14 +125,14 @@ def _through(change: Callable[[Params], Params], model: Callable) -> Callable:
 
 
 def checked(value_fn: Any, user: str) -> Any:
-    """A plain function with its value checked; ``None``, and what checks its own, as it is."""
+    """``value_fn`` with a check of its value; objectives and ``None`` are returned unchanged."""
     if value_fn is None or isinstance(value_fn, AnyObjective):
         return value_fn
     return checks.number(value_fn, user)
 
 
 def is_stationary(value_fn: Callable) -> bool:
-    """Whether ``value_fn`` is known to be the same function at every update."""
+    """Whether ``value_fn`` is declared to be the same function at every update."""
     return getattr(value_fn, "stationary", False)
 
 
@@ -145,8 +145,8 @@ def face_of(value_fn: Any) -> Face | None:
 class BatchedModel:
     """``params ↦ [model(params, example₁), …, model(params, example_N)]``, examples independent.
 
-    Keeping the single-example model is what makes Jacobians cheap: their rows for one example
-    depend on that example alone.
+    With the single-example model at hand Jacobians are cheap: their rows for one example depend on
+    that example alone.
     """
 
     model: Callable[[Params, Any], Outputs]
@@ -158,11 +158,11 @@ class BatchedModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """A model whose outputs and dense Jacobian are at hand at one point.
+    """A model with its outputs and dense Jacobian at one point.
 
     Attributes:
-      model: the model, called for every other point.
-      params: the point. Only these very arrays are recognised: equal ones would cost a comparison.
+      model: the model, called at every other point.
+      params: the point, recognised by identity of its arrays: comparing values would cost time.
       outputs: ``model(params)``.
       columns: the Jacobian there, the outputs' tree of arrays ``(*output.shape, n)``.
     """
@@ -182,7 +182,7 @@ class Known:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InParts:
-    """A model, its complex outputs as their parts."""
+    """A model with its complex outputs split into their parts."""
 
     model: Callable
 
@@ -240,9 +240,9 @@ def per_example(
 ) -> Objective:
     """The objective ``loss([model(params, x) for x in examples])``, batched by ``vmap``.
 
-    Same numbers as :func:`compose` with a closed-over batch, but the independence of the examples
-    is known: a dense Jacobian costs one batched backward pass per output *component* of one example
-    instead of one full pass per row.
+    The same numbers as :func:`compose` with a closed-over batch, but with independent examples: a
+    dense Jacobian costs one batched backward pass per output *component* of one example instead of
+    one full pass per row.
 
     Args:
       loss: a loss of the stacked outputs (leading axis: examples).
@@ -286,18 +286,18 @@ def sum_of_squares(residual: Callable[[Params], Outputs]) -> Objective:
 
 
 def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
-    """``value_fn`` as a function of the unmasked parameters alone, the others held at ``params``.
+    """``value_fn`` as a function of the unmasked parameters alone, the others fixed at ``params``.
 
-    ``optax.masked`` and ``optax.partition`` show their inner transformation a tree in which the
+    ``optax.masked`` and ``optax.partition`` pass their inner transformation a tree in which the
     leaves of other groups are ``optax.MaskedNode()``. The restricted function takes such a tree,
     fills every gap from ``params`` and calls ``value_fn``; it keeps the loss/model split. One
     restricted function therefore serves every group of a partition.
 
     Args:
       value_fn: a function of the full tree, or an :class:`Objective`.
-      params: the full tree, source of the held leaves.
+      params: the full tree, source of the fixed leaves.
       mask: optional tree of booleans (or a prefix, or a callable of ``params``, as in
-        ``optax.masked``); leaves where it is false are held at ``params`` even if given.
+        ``optax.masked``); leaves where it is false are fixed at ``params`` even if given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, secondorder as so
@@ -323,7 +323,7 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
 
 
 def as_objective(value_fn: Callable, user: str) -> Objective:
-    """``value_fn`` if it is an :class:`Objective`; else a ``TypeError`` that says what to pass."""
+    """``value_fn`` if it is an :class:`Objective`, else a ``TypeError``."""
     if isinstance(value_fn, Objective):
         return value_fn
     if isinstance(value_fn, Chunked):

@@ -1,4 +1,4 @@
-"""An objective that borrows the curvature of another one, such as that of a part of its batch."""
+"""Objective whose curvature comes from another objective, such as of a part of the batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from secondorder.tree import Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WithCurvature:
-    """``value_fn``, of which another objective shows the curvature.
+    """``value_fn`` with the curvature of ``curvature_fn``.
 
-    Value, gradient and the trial of a step are ``value_fn``'s; what ``scale_by_curvature`` hands to
-    a curvature, to be multiplied or sampled, is ``curvature_fn``.
+    Value, gradient and the trial of a step are ``value_fn``'s; ``scale_by_curvature`` passes
+    ``curvature_fn`` to the curvature.
     """
 
     value_fn: Callable[[Params], jax.Array]
@@ -27,12 +27,12 @@ class WithCurvature:
 
     @property
     def stationary(self) -> bool:
-        """Whether both are."""
+        """Whether both objectives are stationary."""
         return all(getattr(fn, "stationary", False) for fn in (self.value_fn, self.curvature_fn))
 
     @property
     def face(self) -> Any:
-        """Of the objective that steps are tried by."""
+        """The face of ``value_fn``."""
         return getattr(self.value_fn, "face", None)
 
 
@@ -40,16 +40,16 @@ def with_curvature(
     value_fn: Callable[[Params], jax.Array], curvature_fn: Callable[[Params], jax.Array]
 ) -> WithCurvature:
     """The objective ``value_fn`` with the curvature of ``curvature_fn``, such as of a part of the
-    batch: curvature products are many, and need fewer examples than a gradient.
+    batch.
 
-    Both have one scale: two means over examples, say. A sum over a part of the examples has a part
-    of the curvature. ``value_fn`` need not be split into loss and model, and either may be
-    chunked. Values, gradients and gain ratios are those of ``value_fn``; products, rows, samples
-    and layer statistics those of ``curvature_fn``. The operators (``ggn``, ``hessian``) take either
-    by itself.
+    Curvature products are many, and need fewer examples than a gradient. Both objectives need one
+    scale, such as two means over examples: a sum over a part of the examples has only a part of the
+    curvature. ``value_fn`` need not be split into loss and model, and either may be chunked.
+    Values, gradients and gain ratios are those of ``value_fn``; products, rows, samples and layer
+    statistics those of ``curvature_fn``. The operators (``ggn``, ``hessian``) take one of the two.
 
     Args:
-      value_fn: what is minimised.
+      value_fn: the objective to minimise.
       curvature_fn: an objective of the same parameters.
 
     Raises:
@@ -80,5 +80,5 @@ def with_curvature(
 
 
 def curved(value_fn: Callable) -> Callable:
-    """The objective that shows the curvature of ``value_fn``: itself, unless another is named."""
+    """The objective with the curvature of ``value_fn``: its ``curvature_fn``, or itself."""
     return value_fn.curvature_fn if isinstance(value_fn, WithCurvature) else value_fn

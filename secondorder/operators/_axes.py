@@ -231,7 +231,12 @@ def outer(layout: Layout, vectors: Sequence[jax.Array | None]) -> jax.Array:
     return product
 
 
-def _by_leaf(axes: Axes, fn: Callable, v: Params, *rest: Any) -> Params:
+def over_leaves(fn: Callable, trees: Sequence[Params], *kept: Sequence[Any]) -> tuple:
+    """``fn(leaf of each tree, …, one of each kept)`` for every leaf: a tuple in their order."""
+    return tuple(itertools.starmap(fn, zip(*map(jax.tree.leaves, trees), *kept, strict=True)))
+
+
+def _by_leaf(axes: Axes, fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:
     """``fn(blocks of a leaf, …)`` joined again, for every leaf, in at least float32."""
 
     def leaf(x, *parts):
@@ -240,7 +245,7 @@ def _by_leaf(axes: Axes, fn: Callable, v: Params, *rest: Any) -> Params:
         found = layout.join(fn(layout.split(wide), *parts)).astype(x.dtype)
         return tree.placed_like(found, x)
 
-    return jax.tree.map(leaf, v, *rest)
+    return jax.tree.unflatten(jax.tree.structure(v), over_leaves(leaf, [v], *rest))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -248,7 +253,7 @@ class AxisEigen(Operator):
     """``(⊗ᵢ Qᵢ) diag(entries) (⊗ᵢ Qᵢ)ᵀ`` on each leaf, ``entries ≥ 0`` in blocks.
 
     Attributes:
-      bases: for each leaf, the :data:`Factors` Q.
+      bases: for each leaf, in their order, the :data:`Factors` Q.
       entries: for each leaf, an array ``(N, b₁, …, b_r)``.
     """
 
@@ -277,7 +282,7 @@ class AxisRoots(Operator):
     """``(⊗ᵢ Rᵢ)⁻¹`` on each leaf, known by the inverse roots ``Rᵢ`` along its axes.
 
     Attributes:
-      roots: for each leaf, the :data:`Factors` R.
+      roots: for each leaf, in their order, the :data:`Factors` R.
       entries: for each leaf without any R, its diagonal in blocks; ones elsewhere.
     """
 

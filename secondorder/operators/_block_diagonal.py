@@ -22,12 +22,19 @@ Group = tuple[int, ...]  # the leaves of a layer: indices in jax.tree.leaves(par
 
 def by_module(path: Path) -> Hashable:
     """The place in the tree that a leaf hangs from: kernel and bias of a layer share it."""
-    return jax.tree_util.keystr(path[:-1])
+    return jax.tree_util.keystr(_of_array(path)[:-1])
 
 
 def by_leaf(path: Path) -> Hashable:
     """The leaf itself: each is a layer."""
-    return jax.tree_util.keystr(path)
+    return jax.tree_util.keystr(_of_array(path))
+
+
+def _of_array(path: Path) -> Path:
+    """The path without the ``.value`` of Flax NNX, whose variables hold an array each."""
+    last = path[-1:]
+    boxed = last and getattr(last[0], "name", None) == "value"
+    return path[:-1] if boxed else path
 
 
 def groups_of(params: Params, layer_of: Callable[[Path], Hashable]) -> tuple[Group, ...]:

@@ -1,4 +1,4 @@
-"""Fit a curve and say how well the data determine it."""
+"""Curve fits by least squares, with the uncertainty of their parameters."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Fit(NamedTuple):
         where equal bounds hold it.
       covariance: ``(n, n)``, in the order of ``jax.tree.leaves(params)``.
       solution: the :class:`secondorder.Solution` of the fit.
-      determined: shaped like ``params``: false where the data leave open a parameter, or a
-        combination it is part of.
-      degrees_of_freedom: observations minus determined directions, of the parameters that are not
-        held; infinite where ``sigma`` is absolute.
+      determined: shaped like ``params``: false where the data do not determine a parameter, or a
+        combination that contains it.
+      degrees_of_freedom: observations minus determined directions of the free parameters; infinite
+        where ``sigma`` is absolute.
     """
 
     params: Params
@@ -61,8 +61,8 @@ class Fit(NamedTuple):
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
-        Infinite where the curve depends on a parameter that the data leave open. Of a complex
-        curve, those of its real part and, times i, those of its imaginary one.
+        Infinite where the curve depends on an undetermined parameter. For a complex curve, the
+        errors of its real part and, times i, those of its imaginary part.
         """
         at = linearize(lambda p: model(p, x), self.params)
         rows, finite = _rows(at), jnp.isfinite(self.covariance)
@@ -74,12 +74,12 @@ class Fit(NamedTuple):
 
 
 def _check_model(model: Any, params: Params, x: Any) -> None:
-    """Refuses a model that cannot be called with ``(params, x)``, such as SciPy's."""
+    """Raise an error for a model that cannot be called with ``(params, x)``, such as SciPy's."""
     if not callable(model):
         raise TypeError(f"curve_fit needs model to be a function, but got {model!r}.")
     try:
         signature = inspect.signature(model)
-    except (TypeError, ValueError):  # of some compiled functions nothing is known
+    except (TypeError, ValueError):  # some compiled functions have no signature
         return
     try:
         signature.bind(params, x)
@@ -120,28 +120,28 @@ def curve_fit(
 
     The covariance is ``s² (JᵀJ)⁻¹`` for the weighted Jacobian at the solution, with
     ``s² = ‖r‖²/(m − n)`` unless ``absolute_sigma``. It is computed from singular values, whatever
-    the units; directions that the data leave open make the parameters in them ``inf``, and only
-    those. A parameter that equal bounds hold is known: its error is zero, and the others' are those
-    of a fit without it. One that has come to rest on a bound counts as free, as it does in SciPy.
+    the units; the errors of parameters in undetermined directions are ``inf``, and only those. A
+    parameter between equal bounds is fixed: its error is zero, and the others' are those of a fit
+    without it. A parameter that ends on a bound counts as free, as in SciPy.
 
     Args:
       model: ``(params, x) ↦`` predictions shaped like ``y``.
-      x: whatever the model takes.
+      x: the second argument of the model.
       y: observations; a complex one counts as two, its real and its imaginary part.
       params: the start, a pytree.
       optimizer: see :func:`secondorder.least_squares`.
       sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations;
         real, and of each of the two parts where ``y`` is complex.
-      absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than known up to a factor.
+      absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than up to a factor.
       tol, max_steps, bounds: see :func:`secondorder.least_squares`.
       separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
         for leaves in which the model is affine. They are solved for at every step, and only the
         others are searched: the same answer in fewer steps and from worse starts. A linear leaf
-        needs no good start; what the data leave open of it stays where it starts. ``Fit.solution``
-        tells of the search: its parameters have ``optax.MaskedNode()`` for linear leaves, and its
-        gradient is the full one, which has no part along them. With nothing left to search no step
-        is taken; with nothing linear the fit is the ordinary one. A leaf in which the model is not
-        affine is refused, or where that shows only in the fit or under ``jit``, the status is
+        needs no good start; its undetermined components keep their start values. ``Fit.solution``
+        is the result for the nonlinear parameters: it has ``optax.MaskedNode()`` for linear leaves,
+        and its gradient is the full one, which has no part along them. If all leaves are linear, no
+        step is taken; if none is, the fit is the ordinary one. A leaf in which the model is not
+        affine raises an error, or, if found only at the solution or under ``jit``, gives the status
         ``NOT_AFFINE``.
 
     Raises:
@@ -193,7 +193,7 @@ def curve_fit(
     if parts is not None:
         bounds = without_linear(bounds, parts, params)
         searched, objective = parts.searched, parts.projected
-    box_of(bounds, searched)  # refused here, where they are known
+    box_of(bounds, searched)  # checked here, while bounds are concrete
 
     def fit() -> Fit:
         solution = least_squares(
@@ -242,8 +242,8 @@ def _fit(
 
 
 def _held(bounds: Any, params: Params) -> jax.Array:
-    """Which parameters equal bounds hold, ``(n,)``."""
-    if not isinstance(bounds, tuple) or len(bounds) != 2:  # refused by minimize, or none
+    """Mask of the parameters between equal bounds, ``(n,)``."""
+    if not isinstance(bounds, tuple) or len(bounds) != 2:  # none, or minimize raises
         return jnp.zeros(tree.size(params), bool)
     ends = zip(bounds, ("the lower bound", "the upper bound"), strict=True)
     lower, upper = (tree.spread(bound, params, name) for bound, name in ends)
@@ -252,7 +252,7 @@ def _held(bounds: Any, params: Params) -> jax.Array:
 
 
 def _truthful(solution: Solution, bent: Params) -> Solution:
-    """The solution of a separable fit, a failure where the model is not affine after all."""
+    """The solution of a separable fit, with a failure status where the model is not affine."""
     is_bent = jnp.any(jnp.stack([jnp.any(flag) for flag in jax.tree.leaves(bent)]))
     status = jnp.where(is_bent, Status.NOT_AFFINE.value, solution.status)
     return dataclasses.replace(solution, status=status, success=solution.success & ~is_bent)
@@ -264,11 +264,11 @@ def _rows(at: Jacobian) -> jax.Array:
 
 
 def _open(rows: jax.Array) -> jax.Array:
-    """Which parameters the rows leave open: the null space has a part of them above rounding."""
+    """Mask of the parameters with a part in the null space of the rows, above rounding."""
     _, _, vt, _, kept = scaled_svd(rows)
     v = jnp.where(kept[:, None], vt, 0)
     off = jnp.eye(v.shape[1], dtype=v.dtype) - jnp.matmul(v.T, v, precision="highest")
-    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(jnp.finfo(v.dtype).eps))  # NaN is open
+    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(jnp.finfo(v.dtype).eps))  # also for NaN
 
 
 def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -294,7 +294,7 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
 
 
 def student_quantile(probability: float, freedom: jax.Array) -> jax.Array:
-    """The quantile of Student's t above one half; of the normal distribution for infinite freedom.
+    """The quantile of Student's t above one half; the normal one for infinite freedom.
 
     By bisection of the distribution function, ``1 − ½ I(ν/(ν + t²); ν/2, ½)``.
     """

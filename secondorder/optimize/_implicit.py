@@ -1,8 +1,8 @@
 """The derivative of a solution, by the implicit function theorem.
 
 At a minimum ``∇ₓf(x*(θ), θ) = 0`` for every θ, so ``dx* = −(∇²ₓₓf)⁻¹ (∇²ₓθ f) dθ``, whatever
-algorithm found it: nothing is differentiated through the iterations (Griewank and Walther 2008,
-section 15; Blondel et al. 2022). θ is everything that the objective closes over.
+algorithm found it: no iteration is differentiated (Griewank and Walther 2008, section 15; Blondel
+et al. 2022). θ is everything that the objective closes over.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by produ
 
 
 def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
-    """``value_fn`` opened at what it closes over: ``(build, θ)``, ``build(θ)`` the objective.
+    """``(build, θ)`` with ``build(θ)`` the objective, θ the arrays that ``value_fn`` closes over.
 
-    The user's code runs here, and never again. An objective keeps its split, its loss and its
-    examples, or its chunks. What has derivatives of one mode alone gets the other.
+    The user's code is traced here, and never again. An objective keeps its split, its loss and its
+    examples, or its chunks. A function with derivatives of one mode alone gets the other.
     """
     if isinstance(value_fn, WithCurvature):
         of_value, theta = opened(value_fn.value_fn, params)
@@ -70,13 +70,13 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
 
 
 def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
-    """``jax.closure_convert``, and derivatives in both modes."""
+    """``fn`` after ``jax.closure_convert``, with derivatives in both modes, and its arrays."""
     closed, theta = jax.closure_convert(fn, params, *rest)
     return derivable(closed, params, *rest, *theta), theta
 
 
 def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
-    """Its batch is part of θ; its chunks are opened as functions of their part of the batch."""
+    """:func:`opened` for chunks: the batch is part of θ, each chunk a function of its part."""
     part, batch = value_fn.objective, value_fn.batch
     chunk = value_fn.chunk(0)
     if isinstance(part(chunk), Objective):
@@ -98,10 +98,10 @@ def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], C
 
 
 def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable, Any]:
-    """A loss of the library is opened by its fields, so that it still knows its curvature.
+    """:func:`opened` for a loss; a loss of the library keeps its class, and so its curvature.
 
     Args:
-      loss_of: ``() -> loss``, or ``chunk -> loss``, as the chunk is given.
+      loss_of: ``() -> loss``, or ``chunk -> loss`` with a chunk.
     """
     loss = loss_of(*chunk)
     if isinstance(loss, losses.Total):
@@ -123,7 +123,7 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         return {k: v for k, v in fields.items() if not callable(v)}
 
     fields, theta = jax.closure_convert(fields_of, *chunk)
-    # Without its arrays: the rule of the derivative outlives the trace that they may belong to.
+    # Without its arrays: the derivative rule outlives the trace that they may belong to.
     bare: Any = dataclasses.replace(loss, **dict.fromkeys(jax.eval_shape(fields_of, *chunk)))
     return lambda t, *c: dataclasses.replace(bare, **fields(*c, *t)), theta
 
@@ -142,8 +142,8 @@ def attach(
     Args:
       build, theta: from :func:`opened`.
       params, value: the solution.
-      held: two trees of booleans shaped like ``params``: those on their lower and on their upper
-        bound, which move with it; the others follow.
+      held: two masks shaped like ``params``: the parameters held at their lower, and at their upper
+        bound, which move with the bound.
       box: ``None`` or the bounds.
     """
 
@@ -156,7 +156,7 @@ def attach(
     def _(primals, tangents):
         theta, box, params, value, held = primals
         free = jax.tree.map(lambda low, high: ~(low | high), *held)
-        # The rule's own point is the solution itself, so that it may be differentiated again.
+        # The rule uses the solution as its point, so that it can be differentiated again.
         params, value = solution(theta, box, params, value, held)
         moved, shift = tangents[0], tree.zeros_like(params)
         if box is not None:
@@ -185,7 +185,7 @@ def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
         matrix = jax.vmap(flat)(jnp.eye(b.size, dtype=b.dtype))
         values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
         floor = b.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
-        # Undetermined directions do not move: the shortest of the solutions that there are.
+        # Undetermined directions do not move: this is the shortest of the solutions.
         inverse = jnp.where(jnp.abs(values) > floor, 1 / values, 0)
         return vectors @ (inverse * (vectors.T @ b))
 
@@ -194,7 +194,7 @@ def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
 
     if tree.size(params) > DENSE_LIMIT:
         return jax.lax.custom_linear_solve(product, b, iterative, symmetric=True)
-    # As one vector: reverse mode over forward mode refuses trees of which a leaf is constant.
+    # As one vector: reverse over forward mode fails for trees with a constant leaf.
     x = jax.lax.custom_linear_solve(flat, ravel(b), dense, symmetric=True)
     return tree.cast(unravel(x, b), b)
 

@@ -1,4 +1,4 @@
-"""One loop around any Optax optimizer: when it ends, what it may claim, what it has paid."""
+"""Driver for any Optax optimizer: convergence tests, status, evaluation counts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from secondorder.operators._jacobian import linearize
 from secondorder.step import Reason
 from secondorder.tree import Params
 
-PATIENCE = 20  # updates in a row that change nothing before the run is called stagnated
+PATIENCE = 20  # updates in a row without a change before the status is STAGNATED
 REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
 
 
 class Status(Reason):
-    """Why a solve ended; carried as an integer through ``jit``. Only ``CONVERGED`` is a success."""
+    """Reason for the end of a solve; an integer under ``jit``. Only ``CONVERGED`` is a success."""
 
     RUNNING = 0, "The solve has not ended."
     CONVERGED = 1, "The scaled first-order test holds: this is a stationary point to tolerance."
@@ -48,7 +48,7 @@ class Status(Reason):
 
 
 class Evaluations(NamedTuple):
-    """What a solve paid.
+    """Evaluation counts of a solve.
 
     Attributes:
       values: evaluations of the objective alone (trial steps).
@@ -64,7 +64,7 @@ class Evaluations(NamedTuple):
 
 
 class History(NamedTuple):
-    """What happened at each step, for as many steps as there is room; infinity and false beyond.
+    """Record of the first steps of a solve; infinity and false beyond the last one.
 
     Attributes:
       value, grad_norm: at the point the step starts from.
@@ -79,23 +79,23 @@ class History(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """What the loop carries, all of it: a solve goes on from here bit for bit."""
+    """The complete state of the loop: a solve continues from it bit for bit."""
 
-    params: Params  # where to go on; at the end the last finite point
+    params: Params  # the current point; at the end the last finite one
     state: Any
-    last: Params  # the last point known to be finite
-    value: jax.Array  # there, as are the next two
+    last: Params  # the last finite point
+    value: jax.Array  # at `last`, as are the next two
     grad_norm: jax.Array
     grad: Params
-    model: tuple[Any, Any] | None  # its outputs and Jacobian, where the optimizer takes one
-    moved: jax.Array  # whether the parameters have, so that value and gradient are of another point
-    cut: jax.Array  # whether bounds had a part in that, so that a search's are, too
-    first_size: jax.Array  # |f| at the start, −1 before it is known
-    curvature: Params  # what the steps have shown of the Hessian's diagonal, zero where nothing
-    flat: jax.Array  # whether by that no parameter alone may gain any more
-    still: jax.Array  # updates in a row that changed nothing
+    model: tuple[Any, Any] | None  # outputs and Jacobian, if the optimizer uses one
+    moved: jax.Array  # whether value and gradient belong to an earlier point
+    cut: jax.Array  # whether bounds changed the last step, so that a search's value does, too
+    first_size: jax.Array  # |f| at the start, −1 before its evaluation
+    curvature: Params  # lower bounds of the Hessian's diagonal from past steps, zero where none
+    flat: jax.Array  # whether, by these bounds, no parameter alone can still gain
+    still: jax.Array  # updates in a row without a change
     promised: jax.Array  # the largest decrease predicted in them
-    passed: jax.Array  # whether the solver found the point before to be optimal
+    passed: jax.Array  # whether the previous point passed the solver's optimality test
     steps: jax.Array
     paid: jax.Array  # the four counts of Evaluations
     history: History | None
@@ -103,12 +103,12 @@ class Loop(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a solve is asked.
+    """Arguments of a solve.
 
     Attributes:
       fn: the objective, stationary.
       optimizer: an Optax transformation with extra arguments.
-      tol, max_steps: when to stop.
+      tol, max_steps: tolerance of the test and limit of updates.
       box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
       callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
     """
@@ -163,10 +163,10 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
 
 
 def _with_room(state: Any, problem: Problem, params: Params) -> Any:
-    """The first state, with room for what is prepared at a point.
+    """The first state with room for the factors of a point.
 
-    That follows from the objective, which ``init`` does not see; an abstract update shows it. The
-    zeros are never read, since the first update is not a second trial.
+    Their shapes depend on the objective, which ``init`` does not get, so an abstract update gives
+    them. The zeros are never read, since the first update is not a second trial.
     """
     if not any(ours.needs.room for ours in states.find_states(state)):
         return state
@@ -180,7 +180,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
 
 
 def run(problem: Problem, start: Loop) -> Loop:
-    """The loop. Its body evaluates first and tests, then updates: one gradient per step."""
+    """Run the loop to its end. Its body evaluates, tests, then updates: one gradient per step."""
     pack, unpack = tree.packing(start)
     is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
     body = _body(problem, pack, unpack)
@@ -188,13 +188,13 @@ def run(problem: Problem, start: Loop) -> Loop:
 
 
 def once(problem: Problem, loop: Loop) -> Loop:
-    """One turn of the loop, for a loop of somebody else."""
+    """One iteration, for use inside another library's loop."""
     pack, unpack = tree.packing(loop)
     return unpack(_body(problem, pack, unpack)(pack(loop)))
 
 
 def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any], Any]:
-    """Of a packed loop: a kernel is compiled and launched for every array that leaves a branch."""
+    """The body of the packed loop; packed, since every array that leaves a branch is a kernel."""
 
     def body(packed):
         loop = _evaluate(problem.fn, unpack(packed))
@@ -228,9 +228,9 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
 def active(
     params: Params, grad: Params, box: tuple[Params, Params] | None
 ) -> tuple[Params, Params]:
-    """Which parameters the gradient pushes against their lower bound, and which against the upper.
+    """Masks of the parameters held at their lower, and at their upper bound by the gradient.
 
-    One between equal bounds is on one of the two.
+    A parameter between equal bounds is in one of the two.
     """
     if box is None:
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
@@ -241,15 +241,15 @@ def active(
 
 
 def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
-    """Which parameters may move: not those on a bound that the gradient pushes against."""
+    """Mask of the parameters that may move: all but those held at a bound by the gradient."""
     return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))
 
 
 def _evaluate(fn: Callable, loop: Loop) -> Loop:
-    """Value and gradient at the loop's parameters, unless they are known.
+    """The loop with value and gradient at its parameters.
 
-    They are after a rejected step, and after a line search that ended here and kept them (unless
-    the optimizer takes a Jacobian, which then has to be evaluated anyway).
+    Reused after a rejected step, and after a line search that ended here and stored them (unless
+    the optimizer uses a Jacobian, which needs an evaluation anyway).
     """
     stored = states.stored(loop.state, loop.params) if loop.model is None else None
 
@@ -265,7 +265,7 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
     kept = lambda: (*here, loop.model)
     value, grad, model = jax.lax.cond(known, kept, fresh)
     norm = tree.norm(grad).astype(loop.grad_norm.dtype)
-    # A first point that is not finite has no earlier one to fall back on.
+    # The first point has no earlier one to fall back on.
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     sound = finite | (loop.steps == 0)
     here = tree.where(
@@ -292,9 +292,9 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
 
 
 def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
-    """``f``, its gradient, and the model's outputs and Jacobian where asked for.
+    """Value, gradient, and with ``jacobian`` the model's outputs and Jacobian (else ``None``).
 
-    Through the Jacobian the gradient is a product, and the model is differentiated once, not twice.
+    With a Jacobian the gradient is a product, so the model is differentiated once, not twice.
     """
     if not jacobian:
         return *jax.value_and_grad(fn)(params), None
@@ -306,20 +306,20 @@ def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
 
 
 def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
-    """The tests at the loop's parameters, before an update; ``grad`` of the free parameters."""
+    """The loop with its status after all tests; ``grad`` is zero for held parameters."""
     dtype = loop.grad_norm.dtype
     size = jnp.abs(loop.value).astype(dtype)
     first = jnp.where(loop.first_size < 0, size, loop.first_size)
     loop = loop._replace(first_size=first)
     loop = loop._replace(flat=_decrease(grad, loop.curvature) <= _little(loop, problem))
-    # A solver that measures optimality itself may have found a saddle; one with a second-order
-    # model is tested again after its next step.
+    # A solver that measures optimality may be at a saddle; a solver with a second-order model is
+    # tested again after its next step.
     flat = loop.flat & ~states.models(loop.state)
     converged = (flat | (tree.max_abs(grad) == 0)) & ~states.measured(loop.state)
 
     status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
-    # A trust policy refused the steps, and each refusal shortens the next trial; or an optimizer
-    # has stopped moving.
+    # Either a trust policy rejected all steps, each shorter than the last; or the optimizer no
+    # longer moves.
     tried = states.tried(loop.state)
     idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
     stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
@@ -335,10 +335,10 @@ def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
 
 
 def _little(loop: Loop, problem: Problem) -> jax.Array:
-    """A decrease of the objective that is none to ``tol``: ``tol² |f|``.
+    """The largest negligible decrease of the objective: ``tol² |f|``.
 
-    Where f falls to zero, below ``tol |f₀|``, its size is that of the start, but no more than one:
-    from a wild start all else is little.
+    Where f falls to zero, below ``tol |f₀|``, it is ``tol² max(|f|, min(|f₀|, 1))``: relative to a
+    huge value at the start every decrease would be negligible.
     """
     size, first = jnp.abs(loop.value).astype(loop.first_size.dtype), loop.first_size
     falls = size < problem.tol * first
@@ -346,7 +346,7 @@ def _little(loop: Loop, problem: Problem) -> jax.Array:
 
 
 def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:
-    """What a step ``s`` with the change ``y`` of the gradient shows of each curvature.
+    """Lower bounds of the curvatures, updated by a step ``s`` and its change ``y`` of the gradient.
 
     By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these
     bounds is kept, halved at each further step, since curvature changes.
@@ -355,7 +355,7 @@ def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params
     s = jax.tree.map(jnp.subtract, wide(params), wide(loop.last))
     y = jax.tree.map(jnp.subtract, wide(grad), wide(loop.grad))
     energy = tree.vdot(s, y)
-    # Of a step that moves the objective by less than its rounding, so much of y is rounding.
+    # If the step changes the objective by less than rounding, y is mostly rounding.
     visible = energy > jnp.finfo(value.dtype).eps * jnp.abs(value).astype(energy.dtype)
     visible = visible & (loop.steps > 0)
     unit = jnp.where(visible, energy, 1)
@@ -368,9 +368,9 @@ def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params
 
 
 def _decrease(grad: Params, curvature: Params) -> jax.Array:
-    """``Σ gᵢ²/cᵢ``, twice what a step along each parameter by itself may gain at most.
+    """``Σ gᵢ²/cᵢ``, twice the sum of the largest gains along single parameters.
 
-    In no unit of the parameters; infinite where a curvature that g needs has not shown.
+    Independent of the parameters' units; infinite where a needed curvature is unknown.
     """
 
     def leaf(g, c):
@@ -382,7 +382,7 @@ def _decrease(grad: Params, curvature: Params) -> jax.Array:
 
 
 def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
-    """The loop after an update, unless the solver found the current point to be optimal."""
+    """The loop after an update, or at the current point if the solver found it optimal."""
     ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
@@ -391,7 +391,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
     if face is not None:
         ray, params = params, face.onto(params)
-        # A search took its values here too, but no derivative across a bound.
+        # A search took values on the projected path, but no derivative across a bound.
         differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
         cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
         own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
@@ -401,8 +401,8 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
-        # Where f vanishes, the last step, paid for anyway, may double the digits. Once: where all
-        # is rounding, a tenth is gained by chance. A gain of +∞ was not asked for.
+        # The step is already computed; near f = 0 it may double the correct digits, so take it.
+        # Only once: at the level of rounding a tenth is gained by chance. Gain +∞: none computed.
         asked = ~jnp.isposinf(trust.gain)
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
@@ -415,7 +415,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         info = searches[-1].info
         gradients = info.num_linesearch_steps
         full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
-    # No unit changes the decrease that a full Newton step promises; other models need both tests.
+    # The predicted decrease of a full Newton step has no unit; other models need both tests.
     spent = full & accepted & (jnp.abs(slope) <= _little(loop, problem)) & (slope != 0)
     agreed = loop.flat & (predicted <= _little(loop, problem))
     optimal = optimal | ((spent | agreed) & ~states.measured(loop.state))
@@ -423,7 +423,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
 
     params = tree.where(optimal, loop.params, params)
     eps = jnp.finfo(tree.dtype(loop.params)).eps
-    # How far the parameters have moved: 0 nowhere, 1 within rounding, 2 farther; NaN is far.
+    # Movement of the parameters: 0 none, 1 within rounding, 2 more; NaN counts as more.
     beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
     far = jax.tree.map(
         lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, loop.params
@@ -432,7 +432,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     still, moved = distance <= 1, distance >= 1
 
     history = loop.history
-    if history is not None:  # beyond the room there is, records are dropped
+    if history is not None:  # records beyond its length are dropped
         record = (loop.value, loop.grad_norm, scale, accepted)
         rows = zip(history, record, strict=True)
         history = History(*(row.at[loop.steps].set(x, mode="drop") for row, x in rows))

@@ -1,4 +1,4 @@
-"""Solve to convergence: ``minimize`` and ``least_squares``, around any Optax optimizer."""
+"""``minimize`` and ``least_squares``: solves to convergence with any Optax optimizer."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from secondorder.optimize._loop import (
 from secondorder.state import settled
 from secondorder.tree import Params
 
-DENSE_LIMIT = 100  # parameters: up to here a dense Hessian and its eigenvalues
-ROWS_LIMIT = 1000  # parameters: up to here a dense Jacobian
+DENSE_LIMIT = 100  # largest number of parameters for a dense Hessian by default
+ROWS_LIMIT = 1000  # largest number of parameters for a dense Jacobian by default
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """Where a solve ended and what may be said of it; a pytree.
+    """Result of a solve; a pytree.
 
     Attributes:
       params: the parameters.
       value: the objective there.
-      grad_norm: ``‖∇f‖₂`` there, over the parameters that no bound holds.
-      steps: updates made, rejected ones included.
+      grad_norm: ``‖∇f‖₂`` there, over the parameters not held at a bound.
+      steps: number of updates, rejected ones included.
       evaluations: an :class:`Evaluations`.
       status: a :class:`Status`, as an integer array.
       success: whether the status is ``CONVERGED``.
       projected: whether the start lay outside the bounds and was moved onto them.
-      history: a :class:`History`, empty unless asked for.
-      loop: all that the loop carries; pass the solution as ``params`` to go on from it.
-      unit: what the loop's residuals are divided by: 1, but where squares of ``least_squares``'s
-        would overflow or underflow.
-      method: what ran: the name of the default chosen, or ``"given"``.
-      aux: what the function returned beside its value at ``params``, with ``has_aux=True``.
+      history: a :class:`History`, or ``None`` with ``history=0``.
+      loop: the state of the loop; pass the solution as ``params`` to continue from it.
+      unit: divisor of the residuals inside the loop: 1, unless squares of ``least_squares``'s
+        residuals would overflow or underflow.
+      method: name of the default that was chosen, or ``"given"``.
+      aux: auxiliary output of the function at ``params``, with ``has_aux=True``.
     """
 
     params: Params
@@ -103,35 +103,35 @@ def minimize(
     reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
     function theorem: a parameter on a bound moves with it.
 
-    Converged means that nothing is left to gain, in no unit of the parameters:
+    Converged means that the decrease still possible is negligible, in any unit of the parameters:
 
     * ``Σ gᵢ²/cᵢ ≤ tol² |f|`` (of ``min(|f₀|, 1)`` where f has fallen below ``tol |f₀|``), with
       ``cᵢ`` a lower bound of the curvature along parameter i, ``yᵢ²/sᵀy`` of the last steps ``s``
-      that changed the gradient by ``y``; and where the optimizer has a model by second
-      derivatives, its step promises no larger decrease;
-    * or the decrease ``|g·d|`` of a full Newton step is so small; or ``g = 0``.
+      that changed the gradient by ``y``; and where the optimizer has a model with second
+      derivatives, the predicted decrease of its step is as small;
+    * or the decrease ``|g·d|`` of a full Newton step is as small; or ``g = 0``.
 
-    So a start near a solution takes a step or two until it is called one. A solver that measures
-    optimality itself takes the place of this: for a least-squares (or robust) loss solved on its
-    rows, the cosine between the residual and the span of the Jacobian's columns is at most ``tol``
-    (or that with every single column ``tol/5``, where the Jacobian is singular at the solution).
-    With bounds, ``g`` is the gradient of the parameters that no bound holds back.
+    So a start near a solution still takes a step or two. Solvers on the rows of a least-squares (or
+    robust) loss have a test of their own: the cosine between the residual and the span of the
+    Jacobian's columns is at most ``tol`` (or that with every single column ``tol/5``, where the
+    Jacobian is singular at the solution). With bounds, ``g`` is the gradient of the parameters not
+    held at a bound.
 
     Args:
       value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.
       params: the start: a pytree of floating-point arrays; or a :class:`Solution` of the same
-        problem, to go on from where it stopped, bit for bit.
+        problem, to continue it bit for bit.
       optimizer: any Optax transformation; ``None`` takes
         :func:`secondorder.trust_region_newton` up to 100 parameters and
         :func:`secondorder.newton_cg` beyond.
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
-      max_steps: at most this many updates in all, rejected ones included.
+      max_steps: largest number of updates in all, rejected ones included.
       bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
         start outside is moved onto the box (``Solution.projected``).
-      history: how many steps to record (:class:`History`).
+      history: number of steps to record (:class:`History`).
       callback: called on the host with ``(steps, value, grad_norm)`` after every update.
-      has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then the second at
-        the solution, for one evaluation more.
+      has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then ``aux`` at
+        the solution, from one more evaluation.
 
     Returns:
       A :class:`Solution`. Failure is a status, never an exception or a NaN: the parameters are then
@@ -139,7 +139,7 @@ def minimize(
 
     Raises:
       TypeError: parameters that are not real floating-point arrays, ``value_fn`` not callable or
-        without a real value, an ``optimizer`` that is none.
+        without a real value, an ``optimizer`` that is not an Optax transformation.
       ValueError: an objective that is not a scalar, bounds that cross or do not fit the parameters,
         ``tol`` or ``max_steps`` not positive.
 
@@ -192,7 +192,7 @@ def _ended(
     box: tuple[Params, Params] | None,
     name: str,
 ) -> Solution:
-    """The solution where a loop has ended, differentiable in ``theta`` and ``box``."""
+    """The solution from the end of a loop, differentiable in ``theta`` and ``box``."""
     fixed = jax.lax.stop_gradient(box)
     free = free_params(end.params, end.grad, fixed)
     held = active(end.params, end.grad, fixed)
@@ -231,19 +231,19 @@ def least_squares(
     """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
 
     A residual may have derivatives of one mode alone: forward, as a loop of unknown length, or
-    backward, as an adjoint solver under ``jax.custom_vjp``. The other mode is made of it.
+    backward, as an adjoint solver under ``jax.custom_vjp``. The other mode is derived from it.
 
     Args:
       residual: ``params ↦`` vector (or pytree of arrays) of residuals, real or complex; the real
         and the imaginary part of a complex one are residuals of their own.
-      params: the start, or a :class:`Solution` to go on from; see :func:`minimize`.
+      params: the start, or a :class:`Solution` to continue; see :func:`minimize`.
       optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
       tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
       max_steps: at most this many updates in all, rejected ones included.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
-      bounds, history, callback: see :func:`minimize`; a callback sees value and gradient in squares
+      bounds, history, callback: see :func:`minimize`; a callback gets value and gradient in squares
         of ``Solution.unit``.
       has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
 
@@ -278,7 +278,7 @@ def least_squares(
     where = params.params if isinstance(params, Solution) else params
     tree.check_real(where)
     name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
-    box_of(bounds, _start(where))  # refused here, where they are known
+    box_of(bounds, _start(where))  # checked here, while bounds are concrete
 
     def solve() -> Solution:
         unit = params.unit if isinstance(params, Solution) else jnp.ones(())
@@ -303,7 +303,7 @@ def least_squares(
 
 
 def _in_units(solution: Solution, unit: jax.Array) -> Solution:
-    """The solution of a problem whose residuals were divided by ``unit``, in those of the user."""
+    """The solution in the user's units, of a problem whose residuals were divided by ``unit``."""
     squared = lambda x: unit * (unit * x)
     history = solution.history
     if history is not None:
@@ -319,7 +319,7 @@ def _in_units(solution: Solution, unit: jax.Array) -> Solution:
 
 
 def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
-    """One; or a power of two near the largest residual, where its square is out of range."""
+    """A power of two near the largest residual if its square is out of range, else 1."""
     with checks.traced("least_squares", "residual"):
         sizes = checks.as_arrays(residual(params), "least_squares", "residual")
         peak = tree.max_abs(jax.tree.map(jnp.abs, sizes))
@@ -331,7 +331,7 @@ def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
 def _chosen(
     optimizer: Any, size: int, rows: bool = False
 ) -> tuple[str, optax.GradientTransformation]:
-    """The optimizer and its name; a default by the problem's kind and size."""
+    """The name of the optimizer, and the optimizer; a default by the problem's kind and size."""
     if optimizer is not None:
         checks.optimizer(optimizer)
         return "given", optimizer
@@ -381,7 +381,7 @@ def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
         try:
             is_crossed = bool(flag)
         except jax.errors.TracerBoolConversionError:
-            continue  # bounds computed under jit are known too late to refuse
+            continue  # bounds computed under jit cannot be checked
         if is_crossed:
             raise ValueError(
                 f"bounds cross at params{jax.tree_util.keystr(path)}: a lower bound exceeds its "

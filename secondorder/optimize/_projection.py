@@ -1,17 +1,18 @@
 """Variable projection: in a least-squares fit, linear parameters follow from the others.
 
-Where residuals are ``A(α) c + b(α)``, the best ``c`` for each α is known, so only α is searched:
+Where residuals are ``A(α) c + b(α)``, the best ``c`` follows from α, so only α is searched:
 
     min over α, c of ‖A c + b‖  =  min over α of ‖P⊥ b‖,    c(α) = −A⁺ b,    P⊥ = I − A A⁺
 
-and a minimum or stationary point of the one is that of the other (Golub and Pereyra 1973, theorem
+and a minimum or stationary point of one is that of the other (Golub and Pereyra 1973, theorem
 2.1). With ``ρ = P⊥ b`` and ``e = dA c + db``, the derivatives are exact where the rank is constant:
 
     dρ = P⊥ e − A⁺ᵀ dAᵀ ρ        dc = −A⁺ (e + A⁺ᵀ dAᵀ ρ)
 
-Kaufman (1975) drops the second term of dρ and saves little here: the factors are at hand, and the
-implicit derivative of a solution needs the exact one. ``A⁺`` is applied by singular values of ``A``
-with its columns scaled to length one, so units do not matter and no condition number is squared.
+Kaufman (1975) drops the second term of dρ, which saves little here: the factors exist already, and
+the implicit derivative of a solution needs the exact one. ``A⁺`` is applied by singular values of
+``A`` with its columns scaled to length one, so units do not matter and no condition number is
+squared.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def scaled_svd(a: jax.Array) -> tuple[jax.Array, ...]:
-    """``u, s, vt, norms, kept``: the singular values of ``A``, its columns scaled to length one.
+    """``u, s, vt, norms, kept``: singular values of ``A`` with its columns scaled to length one.
 
-    ``norms`` were their lengths (one for zeros), ``kept`` are the singular values above rounding.
-    Of an ``A`` that is not finite all are NaN, and kept.
+    ``norms`` are the lengths of the columns (one for zeros), ``kept`` marks the singular values
+    above rounding. For an ``A`` that is not finite all are NaN, and kept.
     """
-    # LAPACK may not return from a matrix with NaN; NaN in the factors marks the failure instead.
+    # LAPACK may not return from a matrix with NaN, so NaN is put into the factors afterwards.
     sound = jnp.all(jnp.isfinite(a))
     a = jnp.where(sound, a, 0)
     norms = jax.vmap(tree.norm, in_axes=1)(a)
@@ -56,9 +57,9 @@ def scaled_svd(a: jax.Array) -> tuple[jax.Array, ...]:
 def frame(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``U`` and ``M`` with ``A⁺ = M Uᵀ``: orthonormal columns that span ``A``, then zeros.
 
-    ``dU = P⊥ dA M`` and ``dM = −M Uᵀ dA M``: the frame that turns as little as the range of ``A``
-    does. Singular vectors turn within the range, infinitely fast where singular values meet; no
-    product below sees that turn.
+    ``dU = P⊥ dA M`` and ``dM = −M Uᵀ dA M``: the frame turns only as far as the range of ``A``.
+    Singular vectors also turn within the range, infinitely fast where singular values meet; no
+    product below depends on that rotation.
     """
     u, s, vt, norms, kept = scaled_svd(a)
     inverse = jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
@@ -66,7 +67,7 @@ def frame(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def rank(u: jax.Array) -> jax.Array:
-    """The rank of a matrix, by the ``U`` of its :func:`frame`."""
+    """The rank of a matrix, from the ``U`` of its :func:`frame`."""
     return jnp.sum(jnp.any(u != 0, axis=0))
 
 
@@ -85,8 +86,8 @@ def project(
 ) -> tuple[jax.Array, jax.Array]:
     """``(c, ρ) = (left − A⁺ b, P⊥ b)``, for ``u, m = frame(a)`` and ``A left = 0``.
 
-    The plain derivative through the frame is the same one, but forms ``dA M`` before it meets
-    ``Uᵀ b``, and so loses as many digits as ``A`` has in its condition number.
+    The plain derivative through the frame has the same value, but forms ``dA M`` before the product
+    with ``Uᵀ b``, and so loses as many digits as the condition number of ``A`` has.
     """
     return left - _times(m, _times(u.T, b)), _off(u, b)
 
@@ -101,7 +102,7 @@ def _(primals, tangents):
 
 
 def _off(u: jax.Array, b: jax.Array) -> jax.Array:
-    """``P⊥ b``; twice, for ``A⁺`` would magnify rounding of b that is left in the range."""
+    """``P⊥ b``, applied twice, since ``A⁺`` magnifies rounding of b left in the range."""
     rest = b - _times(u, _times(u.T, b))
     return rest - _times(u, _times(u.T, rest))
 
@@ -112,13 +113,13 @@ def _times(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Separated:
-    """A residual of all parameters, as a function of those that it is not affine in.
+    """A residual as a function of its nonlinear parameters alone.
 
     Attributes:
       residual: ``params ↦`` array.
       searched, linear: the parameters in two trees, each with ``optax.MaskedNode()`` where the
-        other has leaves; ``linear`` matters only in directions that the data leave open, where the
-        solution stays nearest to it.
+        other has leaves; ``linear`` matters only in undetermined directions, where the solution
+        stays nearest to it.
     """
 
     residual: Callable[[Params], jax.Array]
@@ -135,9 +136,9 @@ class Separated:
         return _joined(searched, tree.cast(unravel(c, self.linear), self.linear))
 
     def bent(self, params: Params) -> Params:
-        """For each linear leaf, whether the residual is not affine in it, its slope not constant.
+        """For each linear leaf, whether the residual's slope in it is not constant.
 
-        The slope at ``params`` (at one where a parameter is zero) is held against that at zero,
+        Compares the slope at ``params`` (at one where a parameter is zero) with that at zero,
         column by column.
         """
         searched, linear = _split(params, jax.tree.map(_is_gap, self.searched, is_leaf=_is_gap))
@@ -157,7 +158,7 @@ class Separated:
         at = self._at(searched, tree.zeros_like(self.linear))
         a, b = at.dense(), at.outputs
         u, m = frame(a)
-        # What A leaves open of the start: where two exponents meet, it is what parts them again.
+        # The start's component in the null space of A keeps coincident exponents separable.
         start = ravel(self.linear)
         left = start - _times(m, _times(u.T, _times(a, start)))
         left = jax.lax.stop_gradient(jnp.where(rank(u) == start.size, 0, left))
@@ -167,11 +168,11 @@ class Separated:
 def separate(
     residual: Callable[[Params], jax.Array], params: Params, mask: Any
 ) -> Separated | None:
-    """``residual`` with the leaves that ``mask`` calls linear set apart; ``None`` if there is none.
+    """``residual`` separated by ``mask`` into linear and other leaves; ``None`` if none is linear.
 
     Raises:
       ValueError: a mask that is not a prefix of ``params`` or not of booleans; a leaf that the
-        residual is not affine in, where that can be seen before the fit (not under ``jit``).
+        residual is not affine in, if found before the fit (not under ``jit``).
     """
     mask = _spread(mask(params) if callable(mask) else mask, params)
     if not any(jax.tree.leaves(mask)):
@@ -196,10 +197,10 @@ def without_linear(bounds: Any, parts: Separated, params: Params) -> Any:
     """``bounds`` of the searched parameters alone.
 
     Raises:
-      ValueError: a bound on a linear parameter; one that is infinite is none.
+      ValueError: a finite bound on a linear parameter.
     """
     if not isinstance(bounds, tuple) or len(bounds) != 2:
-        return bounds  # refused by minimize, in its own sentence
+        return bounds  # minimize raises the error
     mask = jax.tree.map(_is_gap, parts.searched, is_leaf=_is_gap)
 
     def searched(bound: Any, name: str, none: float) -> Any:
@@ -208,7 +209,7 @@ def without_linear(bounds: Any, parts: Separated, params: Params) -> Any:
             try:
                 is_bound = bool(jnp.any(leaf != none))
             except jax.errors.TracerBoolConversionError:
-                is_bound = True  # known too late to tell
+                is_bound = True  # not concrete under jit
             if is_bound:
                 raise ValueError(
                     f"the {name} bound of params{jax.tree_util.keystr(path)} must be {none}, for "

@@ -1,8 +1,8 @@
-"""Instruments: what a person wants to know of a matrix that is never formed.
+"""Instruments: stochastic estimators of spectral quantities, for matrix-free operators.
 
 Each takes ``(op, like, key, …)``: an operator on trees shaped like ``like``, and the key of its
-random probes; each answers with a value, its standard error and the products it used. Probes are
-drawn one by one, so memory does not grow with their number.
+random probes; each returns a value, its standard error and the number of products. Probes are drawn
+one by one, so memory does not grow with their number.
 """
 
 from secondorder.spectrum._density import Density, logdet, spectral_density

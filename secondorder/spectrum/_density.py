@@ -1,4 +1,4 @@
-"""The spectrum as a whole, by stochastic Lanczos quadrature.
+"""Spectral density and log-determinant, by stochastic Lanczos quadrature.
 
 ``tr f(B) = n E[Σⱼ τⱼ² f(θⱼ)]`` over random unit vectors, with ``θ`` the eigenvalues of their ``T``
 and ``τ`` the first entries of its eigenvectors: Gauss' quadrature for the spectral measure of the
@@ -19,17 +19,17 @@ from secondorder.spectrum._krylov import quadrature, quadrature_basis, rounding
 from secondorder.spectrum._probes import Reading, check_count, over_probes
 from secondorder.tree import Params
 
-FEW = 6  # steps from which on the rest of a quadrature can be told
+FEW = 6  # smallest number of steps for an estimate of the quadrature's remainder
 
 
 class Density(NamedTuple):
     """A smoothed density of eigenvalues, of integral one.
 
     Attributes:
-      grid: ``(points,)``, where it is known.
-      value: ``(points,)``, the density there.
+      grid: ``(points,)``.
+      value: ``(points,)``, the density on the grid.
       standard_error: ``(points,)``.
-      products: how many products it took.
+      products: number of products with the operator.
       nodes, weights: ``(samples, steps)``, the quadrature itself: ``Σ weights = 1`` per sample.
       width: the standard deviation of the Gaussian in place of each node.
     """
@@ -53,15 +53,15 @@ def spectral_density(
     points: int = 256,
     width: float | None = None,
 ) -> Density:
-    """The density of the eigenvalues of B, each smeared by a Gaussian, on a grid over all of them.
+    """The density of the eigenvalues of B, smoothed by Gaussians, on a grid over all of them.
 
     Args:
       op: B, of any sign.
       like: a tree shaped like the parameters.
       key: of the probes.
-      samples: probes.
-      steps: products and vectors of memory for each; never more than the dimension.
-      points: of the grid, which spans the nodes and three widths on either side.
+      samples: number of probes.
+      steps: products and vectors of memory for each; at most the dimension.
+      points: points of the grid, which spans the nodes and three widths on either side.
       width: standard deviation of the Gaussians; ``None`` takes a hundredth of the nodes' range.
 
     Raises:
@@ -83,7 +83,7 @@ def spectral_density(
         raise ValueError(f"spectral_density got width={width!r}; pass a positive number.")
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(samples))
     nodes, weights = jax.lax.map(lambda k: quadrature(*quadrature_basis(op, like, k, steps)), keys)
-    # A node without weight shows nothing, so the grid need not hold it.
+    # A node of zero weight adds nothing, so the grid need not contain it.
     counts = weights > jnp.finfo(weights.dtype).eps
     low = jnp.min(nodes, initial=jnp.inf, where=counts)
     high = jnp.max(nodes, initial=-jnp.inf, where=counts)
@@ -96,7 +96,7 @@ def spectral_density(
         bells = jnp.exp(-0.5 * ((grid[:, None] - node[None]) / size) ** 2)
         return bells @ weight
 
-    # Heights in units of one bell: the squares of others may under- or overflow.
+    # Heights in units of one Gaussian: other squares may under- or overflow.
     curves = jax.vmap(smeared)(nodes, weights)
     bell = 1 / (size * (2 * jnp.pi) ** 0.5)
     error = jnp.full_like(grid, jnp.inf)
@@ -117,16 +117,16 @@ def logdet(
 ) -> Reading:
     """``log det(B + λI)`` of a positive definite ``B + λI``; NaN where a node is not positive.
 
-    Not positive is what is below rounding of the largest. The standard error holds an estimate of
-    what more steps would change; it is infinite where fewer than six leave that open.
+    A node below the rounding of the largest counts as not positive. The standard error includes an
+    estimate of the change by more steps; it is infinite where fewer than six steps allow none.
 
     Args:
       op: B.
       like: a tree shaped like the parameters.
       key: of the probes.
       damping: λ.
-      samples: probes.
-      steps: products and vectors of memory for each; never more than the dimension.
+      samples: number of probes.
+      steps: products and vectors of memory for each; at most the dimension.
 
     Raises:
       ValueError: ``samples`` or ``steps`` below 1.
@@ -150,7 +150,7 @@ def logdet(
         def sums(most: int):
             nodes, weights = quadrature(basis, jnp.minimum(used, most))
             shifted, doubt = nodes + damping, rounding(nodes, like)
-            # A node without weight says nothing, not even where it is not positive.
+            # A node of zero weight is ignored, even where it is not positive.
             positive = shifted > doubt
             known = jnp.where(positive, shifted, 1)
             log = tree.nan_unless(positive | ~(weights > 0), jnp.log(known))
@@ -171,8 +171,8 @@ def logdet(
     means, errors = over_probes(one, key, samples)
     value, error = means[0], errors[0]
     if steps < tree.size(like):
-        # Gauss' sums fall to the value: a geometric series tells how far yet, and three times that
-        # covers the slower fall of the first steps.
+        # Gauss' sums fall to the value: a geometric series estimates the remaining distance, and
+        # three times that covers the slower fall of the first steps.
         before, last = jnp.abs(means[1] - means[2]), jnp.abs(means[2] - value)
         falls = last < before
         rest = 3 * last**2 / jnp.where(falls, before - last, 1)

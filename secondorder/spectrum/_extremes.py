@@ -1,4 +1,4 @@
-"""The ends of a spectrum, by Lanczos' process."""
+"""Largest eigenvalues and condition number, by Lanczos' process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from secondorder.tree import Params
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenvalues and vectors.
+    """Eigenvalues and eigenvectors.
 
     Attributes:
       value: ``(count,)``, the largest first.
       standard_error: ``(count,)``, the residual norms ``‖Bv − wv‖``, rounding of the products
-        included: an eigenvalue lies within.
-      products: how many products it took.
+        included: an eigenvalue lies within this distance.
+      products: number of products with the operator.
       vectors: a tree of ``(count, *shape)``, orthonormal rows.
     """
 
@@ -35,15 +35,15 @@ class Eigenpairs(NamedTuple):
 def top_eigenpairs(
     op: Operator, like: Params, key: jax.Array, count: int = 1, *, steps: int | None = None
 ) -> Eigenpairs:
-    """The algebraically largest eigenvalues and their vectors; of ``-1.0 * op``, the smallest.
+    """The algebraically largest eigenvalues and their vectors; with ``-1.0 * op``, the smallest.
 
     Args:
       op: B, of any sign.
       like: a tree shaped like the parameters.
       key: of the random start.
-      count: how many pairs.
-      steps: products, and vectors of memory; ``None`` takes ``max(2 count + 20, 40)``. Never more
-        than the dimension, at which the pairs are exact.
+      count: number of pairs.
+      steps: products, and vectors of memory; ``None`` takes ``max(2 count + 20, 40)``. At most the
+        dimension, where the pairs are exact.
 
     Raises:
       ValueError: ``count`` below 1, or above the dimension or ``steps``.
@@ -74,15 +74,15 @@ def top_eigenpairs(
 def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int = 100) -> Reading:
     """``κ = w_max / w_min`` of a positive definite B; infinite where an eigenvalue is not positive.
 
-    Not positive is what is below rounding of the largest. Ritz values lie within the spectrum, so
-    fewer steps than dimensions give a lower bound; with probability 0.98 κ is at most
-    ``value + standard_error``, which is infinite until the steps bound the lowest eigenvalue.
+    An eigenvalue below the rounding of the largest counts as not positive. Ritz values lie within
+    the spectrum, so fewer steps than dimensions give a lower bound; with probability 0.98 κ is at
+    most ``value + standard_error``, which is infinite until the steps bound the lowest eigenvalue.
 
     Args:
       op: B.
       like: a tree shaped like the parameters.
       key: of the random start.
-      steps: products, and vectors of memory; never more than the dimension.
+      steps: products, and vectors of memory; at most the dimension.
 
     Raises:
       ValueError: ``steps`` below 1.
@@ -110,7 +110,7 @@ def condition_number(op: Operator, like: Params, key: jax.Array, *, steps: int =
 
 
 def checked_steps(user: str, steps: int, like: Params) -> int:
-    """Steps within the dimension; refuses none, and a space without dimensions."""
+    """``steps``, at most the dimension; an error for no steps, or a tree without entries."""
     check_count(user, "steps", steps)
     tree.check_real(like, "like")
     size = tree.size(like)

@@ -1,4 +1,4 @@
-"""Krylov bases for instruments, which go on where the space is exhausted."""
+"""Krylov bases for instruments, continued where the space is exhausted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MISSED = 0.01  # the probability that an eigenvalue lies beyond the bounds of `b
 
 
 def krylov_basis(op: Operator, vector: Params, key: jax.Array, steps: int) -> Basis:
-    """``steps`` products from ``vector`` on, with ``steps`` at most the dimension.
+    """The Krylov basis of ``vector`` from ``steps`` products, at most the dimension.
 
-    Where the space is invariant before that, it is continued by a random direction orthogonal to
-    it, with a zero in ``T``: so every eigenvalue is found as often as it occurs, given the steps.
+    If the space becomes invariant earlier, a random direction orthogonal to it continues the basis,
+    with a zero in ``T``: so every eigenvalue is found as often as it occurs, given the steps.
     """
 
     def extend(basis: Basis, i: jax.Array):
         grown, image, rest = lanczos.expand(op.mv, basis)
 
         def anew():
-            # Of normal numbers: signs lie in the space too often where it is small, and what is
-            # left of them then is rounding.
+            # Normal numbers: random signs lie in the space too often where it is small, and only
+            # rounding is left of them then.
             draw = tree.random_normal(jax.random.fold_in(key, i), vector)
             fresh = lanczos.orthogonal(draw, basis.vectors)
             return fresh, tree.norm(fresh)
@@ -40,9 +40,9 @@ def krylov_basis(op: Operator, vector: Params, key: jax.Array, steps: int) -> Ba
 
 
 def ritz(op: Operator, like: Params, key: jax.Array, steps: int):
-    """Ritz values in ascending order, their residuals, their vectors in the basis, the basis.
+    """Ritz values in ascending order, residuals, vectors in the basis, and the basis.
 
-    The start is normal, so that it has a part in every eigenvector, whatever its direction.
+    The start is normal, so that it has a part in every eigenvector.
     """
     first, rest = jax.random.split(key)
     basis = krylov_basis(op, tree.random_normal(first, like), rest, steps)
@@ -52,7 +52,7 @@ def ritz(op: Operator, like: Params, key: jax.Array, steps: int):
 
 
 def quadrature_basis(op: Operator, like: Params, key: jax.Array, steps: int):
-    """A basis that ends where the space of a vector of random signs does, and its size."""
+    """The Krylov basis of a vector of random signs, and its size before it is exhausted."""
 
     def extend(basis: Basis, _):
         grown, image, rest = lanczos.expand(op.mv, basis)
@@ -64,9 +64,9 @@ def quadrature_basis(op: Operator, like: Params, key: jax.Array, steps: int):
 
 
 def quadrature(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gauss' nodes and weights for the spectral measure of the vector the basis began with.
+    """Gauss' nodes and weights for the spectral measure of the basis' first vector.
 
-    Nodes beyond the ``used`` ones have weight zero and the place of the first.
+    Nodes beyond the ``used`` ones have weight zero and the value of the first.
     """
     w, v = lanczos.eigen(basis, used)
     within = jnp.arange(w.size) < used
@@ -74,17 +74,17 @@ def quadrature(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def rounding(w: jax.Array, like: Params) -> jax.Array:
-    """How far eigenvalues are in doubt: by the basis' rounding, and by that of the products."""
+    """The rounding error of eigenvalues, from the basis and from the products."""
     return max(8 * float(jnp.finfo(w.dtype).eps), precision(like)) * jnp.max(jnp.abs(w))
 
 
 def beyond(w: jax.Array, basis: Basis, size: int) -> tuple[jax.Array, jax.Array]:
-    """How far below ``w[0]`` and above ``w[-1]`` the spectrum may go on, but for bad luck.
+    """Bounds of the spectrum below ``w[0]`` and above ``w[-1]``, with high probability.
 
     The Lanczos polynomial ``p(x) = Π (x − wⱼ) / Π offⱼ`` is orthonormal in the start's spectral
-    measure, so ``|p(λ)| ≤ 1/|τ|`` at an eigenvalue of whose vector the start has the part ``τ``;
-    normal starts have ``|τ| √size < δ`` with probability ``0.8 δ`` (van Dorsselaer, Hochstenbach
-    and van der Vorst 2000).
+    measure, so ``|p(λ)| ≤ 1/|τ|`` at an eigenvalue λ, with ``τ`` the start's component along its
+    vector; normal starts have ``|τ| √size < δ`` with probability ``0.8 δ`` (van Dorsselaer,
+    Hochstenbach and van der Vorst 2000).
     """
     dtype = w.dtype
     logs = jnp.log(basis.off).astype(dtype)

@@ -14,13 +14,13 @@ from secondorder.tree import Params
 
 
 class Reading(NamedTuple):
-    """What an instrument reads.
+    """The reading of an instrument.
 
     Attributes:
       value: the estimate.
       standard_error: of the mean over the probes, rounding of the products included; infinity for
-        a single one.
-      products: how many products with the operator it took.
+        a single probe.
+      products: number of products with the operator.
     """
 
     value: Any
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 
 def check_count(user: str, name: str, count: int, least: int = 1) -> None:
-    """Refuses a number of probes, steps or pairs that is too small."""
+    """Raise an error for a number of probes, steps or pairs that is too small."""
     if isinstance(count, bool) or not isinstance(count, int) or count < least:
         raise ValueError(f"{user} got {name}={count!r}; pass an integer of at least {least}.")
 
@@ -39,9 +39,9 @@ def over_probes(
 ) -> tuple[Any, Any]:
     """Mean and standard error over ``samples`` keys, one after the other.
 
-    ``one(key)`` gives a value and how much of it may be rounding; the mean of the second is part of
-    the error. By Welford's recurrence: a difference of sums of squares would cancel. The root of
-    the sum of squares is carried, which neither under- nor overflows.
+    ``one(key)`` gives a value and its rounding error, whose mean is part of the standard error. By
+    Welford's recurrence, since a difference of sums of squares would cancel. The loop carries the
+    root of the sum of squares, which neither under- nor overflows.
     """
 
     def step(i, carry):
@@ -63,20 +63,20 @@ def over_probes(
 
 
 def precision(like: Params) -> float:
-    """The coarsest ε among the leaves, to which products of an operator on them are rounded."""
+    """The largest ε among the leaves: the rounding of an operator's products."""
     return max(float(jnp.finfo(tree.leaf_dtype(x)).eps) for x in jax.tree.leaves(like))
 
 
 def trace(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -> Reading:
     """``tr B ≈ mean z·Bz`` over random signs ``z``.
 
-    One probe has variance ``2 (‖B‖_F² − Σ Bᵢᵢ²)``: none where B is diagonal.
+    One probe has variance ``2 (‖B‖_F² − Σ Bᵢᵢ²)``: zero where B is diagonal.
 
     Args:
       op: B, of any sign.
       like: a tree shaped like the parameters.
       key: of the probes.
-      samples: how many.
+      samples: number of probes.
 
     Raises:
       ValueError: ``samples`` below 1.
@@ -109,7 +109,7 @@ def diagonal(op: Operator, like: Params, key: jax.Array, *, samples: int = 32) -
       op: B, of any sign.
       like: a tree shaped like the parameters.
       key: of the probes.
-      samples: how many.
+      samples: number of probes.
 
     Raises:
       ValueError: ``samples`` below 1.

@@ -11,7 +11,7 @@ from secondorder.tree import Params
 
 
 class Trial(NamedTuple):
-    """A proposed step, as a trust policy gets it.
+    """A proposed step, the argument of a trust policy.
 
     The gain is a function, so that a policy which does not call it costs no evaluation.
 
@@ -21,8 +21,8 @@ class Trial(NamedTuple):
       predicted: the model's change, negative.
       length: the step's length in the solver's norm.
       boundary: whether the step was cut at the radius.
-      finite: whether gradient and step hold neither NaN nor infinity.
-      fraction: how far along the solver's step it goes, where the policy searches.
+      finite: whether gradient and step contain neither NaN nor infinity.
+      fraction: fraction of the solver's step that is taken, where the policy searches.
     """
 
     gain: Callable[[], jax.Array]
@@ -37,9 +37,9 @@ class TrustState(NamedTuple):
     """The state of every trust policy.
 
     Attributes:
-      scale: the scalar the solver gets next: a damping λ, a radius Δ or a cubic weight σ.
-      factor: by how much a further rejection changes it.
-      count: updates so far.
+      scale: the scalar for the next solve: a damping λ, a radius Δ or a cubic weight σ.
+      factor: factor of its change at a further rejection.
+      count: number of updates.
       gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
     """
@@ -52,19 +52,19 @@ class TrustState(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """A trust policy.
+    """A trust policy: from trials of steps to the scalar of the solver.
 
     Attributes:
-      init: ``params -> TrustState``; ``params`` settles the dtype of the scalars.
+      init: ``params -> TrustState``; ``params`` determines the dtype of the scalars.
       update: ``(trial, TrustState) -> TrustState``.
-      gives: what its scalar means: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
-      scale: ``TrustState -> scalar``, what the solver gets now. An open-loop policy evaluates its
-        schedule or (injected) hyperparameter anew, for the state has an older value.
-      evaluates: whether it computes the gain, which takes the objective.
-      searches: how many of the fractions 1, ½, ¼, ... of the step it tries, up to the first after
-        which the objective rises again; 0 for none.
-      lazy: whether the slope at the trial is taken only where the difference of two values is
-        rounding; a tangent is spared then, at the price of a branch.
+      gives: kind of its scalar: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
+      scale: ``TrustState -> scalar``, for the current solve. An open-loop policy evaluates its
+        schedule or (injected) hyperparameter anew, since the state has an older value.
+      evaluates: whether it computes the gain, which evaluates the objective.
+      searches: largest number of halvings of the step, as long as the objective keeps falling; 0
+        for none.
+      lazy: whether the slope at the trial is computed only where the difference of two values is
+        rounding; this saves a tangent and costs a branch.
     """
 
     init: Callable[[Params], TrustState]

@@ -1,4 +1,4 @@
-"""The policies: open-loop, damping by gain ratio, trust region by gain ratio."""
+"""Trust policies: open loop, damping, line search, trust region, cubic weight."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import optax
 from secondorder import tree
 from secondorder.trust._base import Trial, Trust, TrustState
 
-# A step is taken when it brings at least this part of the predicted decrease: nearly any decrease,
-# since a solver that has to be this exact loses more by refusing (Nocedal and Wright 2006, 4.1).
+# A step is taken when the decrease is at least this part of the predicted one: nearly any decrease,
+# since rejecting more would cost more steps (Nocedal and Wright 2006, 4.1).
 ACCEPT = 1e-4
 
-# What a method's ``trust`` may be, by the kind of scalar that its solver reads.
+# Policies that fit a method, by the kind of scalar that its solver reads.
 POLICIES = {
     "damping": ("trust.damping()", "trust.line_search()"),
     "radius": ("trust.radius()",),
@@ -27,13 +27,13 @@ POLICIES = {
 def policy_of(
     given: Trust | optax.ScalarOrSchedule | None, own: Callable[[Any], Trust], user: str, *fit: str
 ) -> Trust:
-    """The policy that a method's ``trust`` stands for: itself, or the method's own from a number.
+    """The policy of a method's ``trust``: the given one, or the method's own from a number.
 
     Args:
-      given: a :class:`Trust`, or where the method's own policy starts.
+      given: a :class:`Trust`, or the start of the method's own policy.
       own: the method's own policy, such as :func:`radius`.
       user: the method, for messages.
-      fit: the kinds of scalar that the method has a solver for; fixed ones always fit.
+      fit: the kinds of scalar that the method has a solver for; ``trust.fixed`` always fits.
 
     Raises:
       TypeError: a name, or a policy that was not called.
@@ -76,7 +76,7 @@ def _next(state: TrustState, scale, factor, gain, accepted) -> TrustState:
 
 
 def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
-    """Open loop: the same scalar at every step, no evaluation, every finite step taken.
+    """An open-loop policy: a given scalar at every step, no evaluation, every finite step taken.
 
     Args:
       scale: λ for a solver that reads damping (Δ for one that reads a radius), or a schedule
@@ -99,7 +99,7 @@ def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
 
 
 def nielsen(damping, factor, gain, accepted):
-    """λ falls smoothly, to a third at best, and rises ever faster while steps are rejected.
+    """Nielsen's rule: λ falls smoothly, at most to a third, and rises faster at each rejection.
 
     Accepted: ``λ max(1/3, 1 − (2ρ − 1)³)``, ν = 2. Rejected: ``ν λ``, ``ν → 2ν`` (Nielsen 1999).
     """
@@ -108,7 +108,7 @@ def nielsen(damping, factor, gain, accepted):
 
 
 def martens(damping, factor, gain, accepted):
-    """λ × 2/3 where ρ > ¾, λ × 3/2 where ρ < ¼ (Martens 2010, section 4.1); × 4 on rejection."""
+    """Martens' rule: λ × 2/3 for ρ > ¾, × 3/2 for ρ < ¼, × 4 on rejection (2010, section 4.1)."""
     del factor
     moved = jnp.where(gain > 0.75, damping * 2 / 3, jnp.where(gain < 0.25, damping * 1.5, damping))
     return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)
@@ -134,16 +134,16 @@ def damping(
       initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
         ``direct``).
       adapt: ``(λ, factor, ρ, accepted) -> (λ, factor)``: :func:`nielsen` or :func:`martens`.
-      lazy: whether a trial costs a value alone, and a tangent only where values are rounding: for
-        large models, where a tangent is dear.
+      lazy: whether a trial costs a value alone, and a tangent only where the change of values is
+        rounding: for large models, where a tangent is expensive.
       trial_every: steps from one trial to the next. Between them λ stays, and every finite step is
         taken; after a rejection each step is tried until one is taken.
-      halvings: how often a step is halved at most, for as long as that descends further. A step
-        taken in part has a good gain, and was too long: each halving raises λ by half.
+      halvings: largest number of halvings of a step, as long as each descends further. A step taken
+        in part has a good gain, but was too long: each halving raises λ by half.
 
     Raises:
       TypeError: a schedule as ``initial``.
-      ValueError: ``initial`` not positive: a product of factors could never raise it.
+      ValueError: ``initial`` not positive, since no factor could raise it.
 
     Example:
       >>> import secondorder as so
@@ -175,17 +175,16 @@ def damping(
 
 
 def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trust:
-    """A search along the step, over the fractions 1, ½, ¼, ...; λ follows what it takes.
+    """A search along the step, over the fractions 1, ½, ¼, ...; λ follows the fraction taken.
 
-    After k halvings: ``3^(k−1) λ``, at most ``9λ``, which also follows a rejection: no fraction
-    descends. So λ stays as small as steps of use allow, smaller than the gain ratio would leave it:
-    a weakly damped step that is too long still begins the path that the curvature sees, which a
-    shorter one follows.
+    After k halvings: ``3^(k−1) λ``, at most ``9λ``, which also follows a rejection (no fraction
+    descends). So λ stays smaller than the gain ratio would keep it: a weakly damped step that is
+    too long still starts along a useful path, and the search shortens it.
 
     Args:
       initial: the first λ > 0, relative to the curvature (it is kept above rounding); ``None`` for
         the precision to the power ¾.
-      halvings: how often the step is halved at most.
+      halvings: largest number of halvings of a step.
 
     Raises:
       ValueError: ``initial`` not positive, or ``halvings`` below 1.
@@ -195,8 +194,8 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.line_search(1e-6))
     """
     if initial is not None:
-        _check_positive("searched", initial)
-    _check_positive("searched", halvings, "halvings")
+        _check_positive("line_search", initial)
+    _check_positive("line_search", halvings, "halvings")
 
     def update(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
@@ -221,10 +220,10 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
     where ρ > 1e-4 (Nocedal and Wright 2006, algorithm 4.1).
 
     Args:
-      initial: the first Δ > 0. The default, infinity, lets the first step show the problem's own
-        length, so no unit is guessed. Solvers on rows take ten times the scaled length of the
-        parameters for it, for the whole first step may end on a flat tail.
-      maximum: Δ never exceeds it.
+      initial: the first Δ > 0. With the default, infinity, the first step gives the problem's own
+        length, so no unit is guessed. Solvers on rows replace infinity by ten times the scaled
+        length of the parameters, since a whole first step may end on a flat tail.
+      maximum: upper limit of Δ.
 
     Raises:
       ValueError: ``initial`` or ``maximum`` not positive.
@@ -245,7 +244,7 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
         shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
         shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
-        # A solver that has a region of its own for an infinite one shows it by a step to its edge.
+        # A solver that replaces an infinite region by its own reports a step on the boundary.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
         new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
@@ -263,8 +262,8 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
     Gould and Toint 2011, section 2).
 
     Args:
-      initial: the first σ ≥ 0. The default, 0, is Newton's step; the first rejection then shows the
-        problem's own unit.
+      initial: the first σ ≥ 0. The default, 0, gives Newton's step; the first rejection then gives
+        the problem's own unit.
 
     Raises:
       ValueError: ``initial`` negative.

@@ -15,7 +15,7 @@ import secondorder as so
 
 MAX_STEPS = 300
 #: One of a kind, whose programs are compiled by each run of the tests; the others are slow.
-QUICK = ("bfgs", "gauss_newton", "levenberg_marquardt", "newton", "trust_region_newton")
+QUICK = ("bfgs", "levenberg_marquardt", "trust_region_newton")
 #: Methods with a rate or a schedule of their own, made for training: they end at their step limit.
 TRAINING = {"sophia", "sophia_of_the_hessian", "adahessian", "soap", "shampoo", "shampoo_of_bases"}
 SOLVING = [name for name in METHODS if name not in TRAINING]

@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
+from cases import with_slow
 from contract.problems import affine, batch, join, modules
 from contract.steps import assert_close, signature, trainer, training_step
 from contract.table import METHODS, REPRESENTATIVES, representatives, rows, rows_of_kinds
+from flax import nnx
 
 import secondorder as so
 
@@ -36,6 +39,7 @@ def test_any_tree_has_updates_and_a_state_of_its_own_shape(name):
 WHOLE = [name for name in REPRESENTATIVES if not METHODS[name].by_leaf]
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_shape_of_the_tree_does_not_change_the_step(name):
     def updates_of(params):
@@ -52,6 +56,53 @@ def test_an_empty_tree_passes_through(name):
     updates, state = tx.update(nothing, tx.init(nothing), nothing, value_fn=objective)
     assert updates == nothing
     assert signature(state) == signature(tx.init(nothing))
+
+
+class Net(nnx.Module):
+    """Two layers with biases."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first, self.second = nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(jnp.tanh(self.first(x)))
+
+
+NNX = with_slow(METHODS, lambda name: name in ("soap", "shampoo", "layerwise_gauss_newton"))
+
+
+@pytest.mark.parametrize(("name",), NNX)
+def test_in_an_optimizer_of_nnx_it_takes_the_same_steps(name):
+    graph, start = nnx.split(Net(), nnx.Param)
+    data = batch()
+    loss = so.sigmoid_cross_entropy(data["y"][:, None])
+    f = so.compose(loss, lambda p: nnx.merge(graph, p, copy=True)(data["x"]))
+    tx = METHODS[name].make(**({"example": f} if "example" in METHODS[name].options else {}))
+
+    def known(params):
+        value, grads = jax.value_and_grad(f)(params)
+        return grads, {"value": value, "grad": grads, "value_fn": f}
+
+    @jax.jit
+    def step(params, state):
+        grads, options = known(params)
+        updates, state = tx.update(grads, state, params, **options)
+        return optax.apply_updates(params, updates), state
+
+    @nnx.jit
+    def theirs(net, optimizer):
+        grads, options = known(nnx.state(net, nnx.Param))
+        optimizer.update(net, grads, **options)
+
+    params, state, net = start, tx.init(start), Net()
+    optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
+    for _ in range(5):
+        params, state = step(params, state)
+        theirs(net, optimizer)
+    found = nnx.to_pure_dict(nnx.state(net, nnx.Param))
+    # Rounding between two programs grows along the path.
+    assert_close(found, nnx.to_pure_dict(params), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.quick(4)

@@ -580,7 +580,7 @@ def test_a_loss_of_ones_own_beyond_its_bend_has_the_weights_of_the_library(x64, 
     assert_close(slope, jax.grad(own)(r))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("precise", [True, False])
 @pytest.mark.parametrize("method", [so.levenberg_marquardt, so.natural_gradient])
 def test_a_fit_with_a_loss_of_ones_own_leaves_a_start_without_curvature(precise, method):

@@ -35,6 +35,7 @@ def reference(theta, grads, products, *, lr, b1, b2, eps, k, weight_decay):
         yield theta
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("k", "weight_decay"), [(1.0, 0.0), (0.5, 0.1)])
 def test_it_takes_the_steps_of_the_published_algorithm(k, weight_decay):

@@ -54,7 +54,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_it_descends_to_a_fit_that_gradient_descent_does_not_find(name):
     values, _, _ = run(so.layerwise_gauss_newton(trust=1e-2, solver=SOLVERS[name]), 40)

@@ -228,6 +228,7 @@ def test_a_training_step_by_chunks_compiles_once_and_descends(name):
     assert values[-1] < values[0] and not so.diagnostics(state)["rejections"] == 6
 
 
+@pytest.mark.slow
 def test_parameters_may_be_held_and_bounded(x64):
     whole, chunks = pair()
     held = {"b1": True, "b2": True, "w1": False, "w2": True}

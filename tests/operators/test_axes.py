@@ -37,6 +37,11 @@ def block_diagonal(blocks) -> np.ndarray:
     return np.asarray(jax.scipy.linalg.block_diag(*map(jnp.asarray, blocks)))
 
 
+def in_order(by_name: dict) -> tuple:
+    """As the leaves of a dictionary are."""
+    return tuple(by_name[name] for name in sorted(by_name))
+
+
 @pytest.mark.parametrize(("size", "limit"), [(None, None), (None, 3)])
 def test_an_operator_of_bases_equals_its_kronecker_products(size, limit):
     axes, bases, entries, blocks = Axes(size, limit), {}, {}, []
@@ -50,7 +55,7 @@ def test_an_operator_of_bases_equals_its_kronecker_products(size, limit):
         full = [np.eye(d) if x is None else x for x, d in zip(q, layout.sizes, strict=True)]
         basis = kronecker(full)
         blocks.append(basis @ np.diag(entries[name].ravel()) @ basis.T)
-    op, dense = AxisEigen(axes, bases, entries), block_diagonal(blocks)
+    op, dense = AxisEigen(axes, in_order(bases), in_order(entries)), block_diagonal(blocks)
     eye = np.eye(len(dense))
     values, vectors = np.linalg.eigh(dense + 0.3 * eye)
     root = vectors @ np.diag(values**-0.25) @ vectors.T
@@ -70,7 +75,7 @@ def test_an_operator_of_roots_inverts_its_product():
         definite = lambda n, b: jnp.eye(b)[None] + 0.1 * jnp.ones((n, b, b))
         roots[name] = layout.square(definite)
         entries[name] = jnp.full((1, *LEAVES[name]), 2.0) if not any(layout.factored) else 1.0
-    op = AxisRoots(axes, roots, entries)
+    op = AxisRoots(axes, in_order(roots), in_order(entries))
     there = oracles.matrix(op.mv, POINT)
     back = oracles.matrix(lambda v: op.solve(v, 0.0), POINT)
     kappa = np.linalg.cond(there)

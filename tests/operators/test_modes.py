@@ -206,7 +206,7 @@ def test_every_method_of_residuals_takes_the_modes_there_are(eps, name, method):
     np.testing.assert_allclose(solution.params, truth, rtol=10 * eps**0.5)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adjoint", "inner solve"])
 def test_the_default_of_minimize_and_its_implicit_derivative(x64, name):
     model, plain, start, truth = MODELS[name]

@@ -45,6 +45,7 @@ def test_second_derivatives_of_a_solution_agree_with_finite_differences(x64):
     np.testing.assert_allclose(jax.grad(first)(1.0), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_of_vmap_of_grad_gives_the_derivative_of_each_fit(x64):
     t = T.astype(jnp.float64)
     y = 3.0 * jnp.exp(-1.5 * t) + 0.02 * jnp.cos(30 * t)

@@ -130,7 +130,7 @@ UNIT_FREE = (
 )  # fmt: skip
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", UNIT_FREE)
 def test_neither_steps_nor_status_change_with_the_units(name, x64):
     method = getattr(so, name)
@@ -155,7 +155,7 @@ OPEN_LOOP = {
 }
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", [*UNIT_FREE, *OPEN_LOOP])
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_parameters_of_a_large_natural_size_are_no_success_at_the_start(name, start):

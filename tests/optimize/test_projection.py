@@ -124,6 +124,7 @@ def test_osborne_1_is_the_full_fit_in_fewer_steps(x64):
     assert int(fit.solution.evaluations.jacobians) < int(full.solution.evaluations.jacobians)
 
 
+@pytest.mark.slow
 @pytest.mark.programs(400)
 def test_from_a_poor_start_it_takes_half_of_the_full_fits_steps(x64):
     poor = {"heights": [1.0, 1.0], "floor": 1.0}
@@ -185,17 +186,20 @@ def test_the_search_goes_over_the_other_parameters_alone(x64):
     assert fit.solution.params == {"a": gap, "b": fit.params["b"], "c": gap}
 
 
+@pytest.mark.slow
 def test_single_precision_finds_it_too():
     fit = fit_osborne([0.01, 0.03])
     assert bool(fit.solution.success) and fit.params["heights"].dtype == jnp.float32
     np.testing.assert_allclose(2 * fit.solution.value, OSBORNE_VALUE, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_another_method_may_search(x64):
     fit = so.curve_fit(model, X, Y, start(), so.dogleg(), separable=MASK)
     assert_same_fit(fit, so.curve_fit(model, X, Y, start(), so.dogleg()))
 
 
+@pytest.mark.slow
 def test_an_offset_that_depends_on_the_searched_parameters_is_kept(x64):
     offset = lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"] + jnp.sin(p["b"] * x) + 2.0
     y = Y + np.sin(1.5 * X) + 2.0
@@ -203,6 +207,7 @@ def test_an_offset_that_depends_on_the_searched_parameters_is_kept(x64):
     assert_same_fit(fit, so.curve_fit(offset, X, y, start(), tol=1e-10), rtol=1e-6)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("mask", [(True, False), lambda p: (True, {"b": False, "none": ()})])
 def test_a_mask_may_be_a_prefix_or_a_function_and_parameters_any_tree(mask, x64):
     curve = lambda p, x: p[0]["a"][0] * jnp.exp(-p[1]["b"] * x) + p[0]["a"][1]
@@ -233,12 +238,14 @@ def test_with_nothing_linear_it_is_the_ordinary_fit(x64):
 # ------------------------------------------------------------------ rank
 
 
+@pytest.mark.slow
 def test_rates_that_coincide_at_the_start_stay_finite_and_part_again(x64):
     fit = fit_osborne([0.01, 0.01], heights=[1.5, -1.0])
     assert bool(fit.solution.success)
     np.testing.assert_allclose(2 * fit.solution.value, OSBORNE_VALUE, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_data_leave_open_of_a_linear_leaf_stays_at_its_start(x64):
     open_model = lambda p, x: (p["a"] + p["d"]) * jnp.exp(-p["b"] * x) + p["c"]
     begin = start() | {"a": jnp.array(5.0), "d": jnp.array(4.0)}
@@ -260,6 +267,7 @@ def test_a_model_without_a_number_is_a_failure_and_not_a_hang(x64):
 # ------------------------------------------------------------------ derivatives, jit and vmap
 
 
+@pytest.mark.slow
 def test_the_fit_is_differentiable_in_the_data_as_the_full_fit_is(x64):
     def fitted(data, separable):
         x, y = data

@@ -130,6 +130,7 @@ SOME = [(name, w) for name in PLAIN for w in WRAPPERS] + [(name, "two") for name
 ALL = [(name, wrapper) for name in SOLVERS for wrapper in WRAPPERS]
 
 
+@pytest.mark.quick(40)
 @pytest.mark.parametrize(("name", "wrapper"), SOME)
 def test_a_memory_keeps_its_shape(x64, name, wrapper):
     solver, curvature = wrapped(name, wrapper), curvature_of(name)
@@ -227,6 +228,7 @@ def test_a_second_trial_runs_no_product(x64):
     assert products == {True: {2}, False: {0}}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["sample_space", "gltr", "qr"])
 def test_an_average_of_one_gradient_is_the_gradient(x64, monkeypatch, name):
     monkeypatch.setitem(WRAPPERS, "last", lambda solver: so.solvers.momentum(solver, 0.0))
@@ -235,6 +237,7 @@ def test_an_average_of_one_gradient_is_the_gradient(x64, monkeypatch, name):
     jax.tree.map(near, wrapped, bare)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "wrapper"), [("gltr", "optimal_scaling"), ("qr", "optimal_scaling"), ("direct", "two")]
 )

@@ -142,6 +142,7 @@ def test_a_deficient_rank_is_flagged(name, solver):
     assert np.isfinite(step.direction).all()
 
 
+@pytest.mark.quick(4)
 @both
 @pytest.mark.parametrize("name", ["tall", "square", "wide", "a single row", "badly scaled"])
 def test_an_altered_gradient_is_solved_for_instead(x64, name, solver):

@@ -269,7 +269,7 @@ def test_a_search_begins_by_the_precision_and_stays_above_rounding():
 
 @pytest.mark.parametrize("setting", [{"initial": 0.0}, {"halvings": 0}])
 def test_a_search_of_nothing_is_refused(setting):
-    with pytest.raises(ValueError, match=r"trust\.searched got .* positive"):
+    with pytest.raises(ValueError, match=r"trust\.line_search got .* positive"):
         trust.line_search(**setting)
 
 

@@ -111,6 +111,7 @@ def test_jacobians_of_complex_outputs_are_complex_in_every_mode(x64):
             np.testing.assert_allclose(found["x"], [p[1], p[0], 0])
 
 
+@pytest.mark.slow
 def test_single_examples_and_samples_of_complex_outputs(x64):
     p = jnp.asarray(START)
     data = wave(jnp.asarray(TRUTH)) + noise(1, jnp.complex128)
@@ -133,7 +134,7 @@ def test_single_examples_and_samples_of_complex_outputs(x64):
     assert_close(empirical, slopes.T @ slopes / T.size)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [True, False])
 def test_a_fit_of_complex_data_is_that_of_its_parts(precise):
     with jax.enable_x64(precise):

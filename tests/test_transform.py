@@ -392,6 +392,7 @@ def test_diagnostics_of_a_foreign_state_are_refused_in_a_sentence():
         so.diagnostics(optax.adam(1e-3).init(jnp.ones(2)))
 
 
+@pytest.mark.slow
 def test_every_state_of_a_partition_is_found():
     tx = optax.partition(
         {"a": so.newton_cg(), "b": so.levenberg_marquardt(trust=so.trust.damping(0.1))},
@@ -409,6 +410,7 @@ def test_every_state_of_a_partition_is_found():
 # A stationary point and a changing objective
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "tx",
     [
@@ -430,6 +432,7 @@ def test_at_a_minimum_nothing_moves_and_nothing_is_nan(tx):
         assert report["predicted"] == report["length"] == 0 and not np.isnan(report["scale"])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "tx",
     [so.levenberg_marquardt(), so.hessian_free(), so.newton_cg(trust=1.0), so.dogleg(trust=1.0)],

@@ -19,6 +19,7 @@ def updated(curvature, state=None, params=PROBLEM.params):
     return curvature.update(jax.grad(PROBLEM.objective)(params), state, params, PROBLEM.objective)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", [so.hessian, so.ggn, so.fisher, so.empirical_fisher])
 def test_exact_is_the_operator_at_the_parameters_of_the_step(kind):
     v = jax.tree.map(np.cos, PROBLEM.params)

@@ -185,6 +185,7 @@ def test_a_step_is_that_of_the_rows_and_none_of_them_is_formed(x64):
     assert found["residual"] < rounding(kappa) and np.isinf(other["residual"])
 
 
+@pytest.mark.slow
 def test_minimize_forms_no_jacobian_for_it(x64):
     f, params = per_example(so.squared_error(np.ones((5, 2)))), bare_params()
     solve = lambda layers: so.minimize(f, params, so.natural_gradient(layers=layers), max_steps=4)
@@ -194,6 +195,7 @@ def test_minimize_forms_no_jacobian_for_it(x64):
     np.testing.assert_allclose(found.value, reference.value, rtol=1e-6, atol=rounding(1e4) ** 2)
 
 
+@pytest.mark.slow
 def test_chunks_give_the_step_of_the_whole(x64):
     batch = {"x": np.random.default_rng(2).normal(size=(6, 3)), "y": np.arange(6) % 2}
     of = lambda b: so.per_example(so.softmax_cross_entropy(b["y"]), bare, b["x"])

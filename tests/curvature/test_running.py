@@ -167,6 +167,7 @@ def test_each_update_draws_anew_and_a_saved_state_draws_the_same():
     assert first != second == again
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("structure", [DIAGONAL, axis_basis(), axis_roots(), axis_eigen()])
 def test_what_is_too_large_for_the_memory_is_refused_and_not_remembered(structure):
     curvature = running(gradient(), structure, decay=0.9)

@@ -68,6 +68,7 @@ def test_a_rejected_step_is_no_end():
     assert abs(fooled.value) > 1
 
 
+@pytest.mark.slow
 def test_the_solution_is_differentiable_by_the_adjoint_of_optimistix():
     quadratic = lambda y, args: jnp.sum((y - args**2) ** 2 * jnp.array([1.0, 3.0]))
     solve = lambda a: optx.minimise(quadratic, Minimiser(so.newton()), jnp.zeros(2), args=a).value
@@ -97,6 +98,7 @@ def test_an_objective_that_becomes_nan_ends_at_the_last_finite_point():
     assert float(found.value) == pytest.approx(0.6)
 
 
+@pytest.mark.slow
 def test_the_step_limit_is_that_of_optimistix():
     solver = Minimiser(so.gradient_descent())
     found = optx.minimise(rosenbrock, solver, START, max_steps=5, throw=False)
@@ -136,6 +138,7 @@ def test_the_best_point_so_far_is_found_by_the_wrapper_of_optimistix():
     assert float(found.value["x"]) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_root_is_found_and_one_that_does_not_exist_is_not():
     solver = LeastSquaresSolver(so.levenberg_marquardt())
     found = optx.root_find(lambda y, args: y**3 - args, solver, np.array(1.0), args=8.0)
@@ -158,6 +161,7 @@ def test_the_last_point_within_the_step_limit_is_looked_at(max_steps, value, sta
     assert float(found.stats["grad_norm"]) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_rejected_step_costs_no_second_factorisation():
     cliff = lambda p, args=None: jnp.sqrt(1 + 100 * p**2)
     theirs = optx.minimise(cliff, Minimiser(so.trust_region_newton(trust=1e6)), np.array(3.0))

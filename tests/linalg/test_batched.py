@@ -21,6 +21,7 @@ def graded(*shape):
     return RNG.normal(size=shape) * GRADES[: shape[-1]]
 
 
+@pytest.mark.quick(3)
 @SIZES
 @pytest.mark.parametrize("rows", [0, 7], ids=["square", "tall"])
 def test_triangles_of_a_batch_fit_as_the_matrices_do(x64, k, rows):

@@ -42,6 +42,7 @@ def rebuilt(a):
     return (u * s) @ vt
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_factors_are_those_of_the_matrix(lapack, jit, x64):
     for a in with_a_large_entry():

@@ -127,6 +127,7 @@ def outputs_of(name, dtype=jnp.float64):
     return jax.tree.map(lambda z: jnp.asarray(np.asarray(z, dtype)), CASES[name][1])
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[2] is not None])
 def test_the_value_is_the_formula(name, x64):
     loss, _, formula = CASES[name]
@@ -135,6 +136,7 @@ def test_the_value_is_the_formula(name, x64):
     assert_close(value, formula() if callable(formula) else formula)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", CASES)
 def test_slope_and_curvature_agree_with_finite_differences(name, x64):
     loss, _, _ = CASES[name]
@@ -149,6 +151,7 @@ def test_slope_and_curvature_agree_with_finite_differences(name, x64):
     assert oracles.relative_error(found, m) < 1e-8
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", CASES)
 def test_the_root_and_the_residual_split_the_curvature_and_the_slope(name, x64):
     loss, _, _ = CASES[name]
@@ -166,6 +169,7 @@ def test_the_root_and_the_residual_split_the_curvature_and_the_slope(name, x64):
     assert_close(oracles.flat(through_root), oracles.flat(slope), condition_of(m))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_samples_have_the_curvature_for_their_second_moment(name):
     loss, _, _ = CASES[name]
@@ -283,6 +287,7 @@ def test_robust_curvature_is_exact_near_zero_and_positive_far_out(name, x64):
 REACH = {"huber": 1.0, "soft_l1": 3.0, "cauchy": (0.9 / 1.1) ** 0.5, "arctan": (0.9 / 3.1) ** 0.25}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", RHO)
 def test_the_second_order_weight_is_dropped_where_the_docstring_says(name, x64):
     loss, scale = RHO[name](2.0), 2.0
@@ -580,7 +585,7 @@ def test_a_loss_of_ones_own_beyond_its_bend_has_the_weights_of_the_library(x64, 
     assert_close(slope, jax.grad(own)(r))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [True, False])
 @pytest.mark.parametrize("method", [so.levenberg_marquardt, so.natural_gradient])
 def test_a_fit_with_a_loss_of_ones_own_leaves_a_start_without_curvature(precise, method):

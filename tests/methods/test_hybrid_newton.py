@@ -33,6 +33,7 @@ def rosenbrock(p):
     return jnp.stack([10 * (p[1] - p[0] ** 2), 1 - p[0]])
 
 
+@pytest.mark.slow
 def test_residuals_that_stay_large_are_met_with_the_hessian(x64):
     hybrid, _ = solved_in()
     assert bool(hybrid.success)

@@ -192,7 +192,7 @@ def test_parameters_of_bfloat16_are_remembered_in_float32(name):
     assert values[-1] < values[0]
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @of_drift
 def test_training_many_networks_under_vmap_equals_training_each(name):
     tx, f = method(name), objective(X, Y)
@@ -241,6 +241,7 @@ def test_a_burn_in_gathers_statistics_and_moves_nothing(name):
     assert values[-1] < values[0] and np.any(moved["in"] != params["in"])
 
 
+@pytest.mark.slow
 def test_minimize_goes_on_after_a_burn_in():
     f = objective(X, Y)
     tx = so.kfac(example=f, burn_in=5)
@@ -248,7 +249,7 @@ def test_minimize_goes_on_after_a_burn_in():
     assert int(solution.steps) == 12 and solution.value < f(start())
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["kfac", "kfac of a given rate"])
 def test_an_affine_change_of_a_layers_inputs_and_outputs_changes_no_function(name):

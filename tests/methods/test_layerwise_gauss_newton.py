@@ -76,6 +76,7 @@ def test_the_momentum_is_of_the_step_that_was_taken():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), kept, updates)
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_flat_tree_are_one_unless_told_apart(x64):
     """One layer is the whole: then the step is Gauss-Newton's."""
     p = jax.tree.map(lambda x: x.astype("float64"), start())
@@ -97,6 +98,7 @@ def test_the_layers_of_a_flat_tree_are_one_unless_told_apart(x64):
     assert max(np.max(np.abs(leaves[k] - whole[k])) for k in flat) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_batch_of_nan_leaves_everything_as_it_was():
     tx = so.layerwise_gauss_newton()
     broken = so.compose(so.squared_error(TARGET * np.nan), network)

@@ -173,6 +173,7 @@ def test_a_wide_problem_is_solved_by_a_short_step(x64):
     assert_close(points[-1], shortest, 12 * kappa**2)  # of twelve steps
 
 
+@pytest.mark.quick(2)
 @each
 def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
     # Where residuals vanish the damping must vanish with them, or convergence is linear.
@@ -235,6 +236,7 @@ def test_a_search_takes_the_first_fraction_that_descends_further_than_the_next(x
     np.testing.assert_allclose(points[1], 4 + newton * 0.5**best, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_losses_other_than_least_squares_ignore_the_acceleration(x64):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)))
     objective = so.compose(so.poisson(jnp.arange(20.0) % 4), lambda p: jnp.sin(x @ p))

@@ -72,6 +72,7 @@ def test_the_space_is_said_in_the_diagnostics():
     assert so.diagnostics(state)["dimension"] == 9
 
 
+@pytest.mark.slow
 def test_a_step_by_products_is_the_step_of_the_factorised_gram():
     model = lambda p, x: jnp.tanh(x * p["a"] + p["b"]) @ p["c"]
     f = so.per_example(so.sigmoid_cross_entropy(X / 2), model, X)

@@ -50,6 +50,7 @@ def test_the_step_is_the_minimum_over_adams_direction_and_the_last_step():
         last = step
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "direction",
     [

@@ -52,6 +52,7 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
                 q[i] = np.linalg.qr(gram[i] @ q[i][:, order])[0]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("f", "max_dim", "weight_decay"), [(1, 100, 0.0), (3, 100, 0.1), (2, 5, 0.0), (2, 1, 0.0)]

@@ -153,7 +153,7 @@ def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, esti
     assert np.all(np.abs(np.mean(squares, axis=0) - expected) <= 5.5 * error + noise)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
 @pytest.mark.parametrize("eigen", [False, True])
 def test_layer_statistics_are_those_of_the_batch_in_one_piece(name, eigen, x64):
@@ -196,7 +196,7 @@ def test_deterministic_methods_take_the_same_steps(x64):
         assert int(one.status) == int(other.status)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [so.kfac, so.ekfac])
 def test_layerwise_methods_converge_by_chunks(make, x64):
     chunks = pair("integer labels")[1]
@@ -244,6 +244,7 @@ def test_parameters_may_be_held_and_bounded(x64):
     assert max(np.max(np.abs(x)) for x in jax.tree.leaves(ends[0].params)) == 1
 
 
+@pytest.mark.slow
 def test_a_solution_is_differentiable_in_the_batch_and_in_what_chunks_close_over(x64):
     def solution(y, strength, chunk_size):
         def objective_of(b):

@@ -13,6 +13,7 @@ import secondorder as so
 from secondorder.objectives._objective import BatchedModel, as_objective
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", problems.SPLIT)
 def test_an_objective_is_the_loss_after_the_model(name, x64):
     problem = problems.SPLIT[name](jnp.float64)
@@ -113,6 +114,7 @@ GIVEN = {  # a tree with gaps, and where its numbers stand in the order of leave
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("given", "index"), GIVEN.values(), ids=GIVEN)
 def test_gaps_are_filled_and_derivatives_are_those_of_what_is_left(form, given, index):

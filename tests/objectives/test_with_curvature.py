@@ -109,7 +109,7 @@ def assert_memory_is_of_the_second(remembered):
     jax.tree.map(assert_close, found, expected)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [so.hessian_free(trust=1e-2), so.levenberg_marquardt()])
 def test_the_solution_is_the_one_of_the_value(method):
     """Of a consistent fit, so that a part of the curvature leads there, too; and of a box."""

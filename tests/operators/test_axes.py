@@ -99,6 +99,7 @@ def test_a_diagonal_divides_by_itself_and_leaves_alone_what_it_knows_nothing_of(
     np.testing.assert_allclose(op.mv(v)["a"], [8.0, 0.0])
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("shape", [(7, 4), (5, 3, 8), (1, 9), (6, 6), (26, 2)])
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_blocks_join_again_and_none_is_padding_alone(shape, size):

@@ -73,6 +73,7 @@ def test_every_matrix_is_the_one_by_brute_force(name, dtype):
             assert error < rounding(10, dtype=dtype), (key, error)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["logistic", "sequences", "two_heads", "soft_l1_fit"])
 def test_both_forms_of_an_objective_give_the_same_numbers(name, x64):
     problem = problems.SPLIT[name](jnp.float64)
@@ -127,6 +128,7 @@ def test_the_sampled_fisher_of_a_total_is_that_of_its_terms():
         so.empirical_fisher(objective, params)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["logistic", "poisson", "sequences", "two_heads"])
 def test_the_sampled_fisher_is_right_in_expectation(name):
     problem, seeds = problems.SPLIT[name](), 1000
@@ -389,6 +391,7 @@ def test_a_plain_loss_that_is_not_convex_has_its_own_products_and_rows_of_its_up
     assert_close(rows.T @ residual, reached, np.linalg.cond(m))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["direct", "cg", "qr", "svd"])
 def test_every_solver_goes_downhill_on_a_loss_that_is_not_convex(x64, name):
     objective = so.compose(bending_down, lambda p: {"a": p[:3], "b": p[3]})

@@ -62,6 +62,7 @@ def test_the_jacobian_agrees_with_finite_differences(x64):
     assert oracles.relative_error(rows, differences) < rounding(1e5)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["sequences", "two_heads"])
 def test_a_per_example_model_has_the_jacobian_of_its_batch(name, mode):
@@ -83,6 +84,7 @@ def test_bfloat16_jacobians_keep_the_dtype_of_jacrev():
         same_tree(found, expected, 0.02)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 2), (2, 2), (2, 3), (1, 5), (5, 1)])
 def test_auto_goes_forward_exactly_where_inputs_are_no_more_than_outputs(inputs, outputs):
     forward = inputs <= outputs

@@ -145,6 +145,7 @@ def eps(name):
         yield float(jnp.finfo(jnp.zeros(()).dtype).eps)
 
 
+@pytest.mark.quick(2)
 @every_model
 def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(eps, name):
     model, plain, start, _ = MODELS[name]
@@ -230,6 +231,7 @@ def test_the_default_of_minimize_and_its_implicit_derivative(x64, name):
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-8 * (data @ data))
 
 
+@pytest.mark.slow
 def test_a_model_that_bends_but_once_is_not_accelerated():
     def bends(name):
         found = linearize(MODELS[name][0], jnp.array(MODELS[name][2]))

@@ -61,7 +61,7 @@ def test_a_parameter_the_data_leave_open_is_flagged_and_the_others_are_not(x64):
         np.testing.assert_allclose(fit.standard_errors[k], known.standard_errors[k], rtol=1e-5)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.programs(400)
 def test_errors_beside_a_parameter_that_equal_bounds_hold_are_those_of_a_fit_without_it(
@@ -123,6 +123,7 @@ def test_units_of_the_data_leave_the_range_of_squares_and_change_no_step(dtype, 
         np.testing.assert_allclose(scaled[1], errors, rtol=1e4 * np.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 def test_units_of_the_parameters_do_not_change_what_is_determined(x64):
     scaled = lambda p, x: 1e-9 * p["a"] * jnp.exp(-1e6 * p["b"] * x) + p["c"]
     begin = {"a": jnp.array(1e9), "b": jnp.array(1e-6), "c": jnp.array(0.0)}

@@ -37,6 +37,7 @@ def test_the_value_of_the_solution_is_differentiable_too(x64):
     assert_close(jax.grad(lambda t: ridge(t).value)(theta), expected, 4)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_a_solution_agree_with_finite_differences(x64):
     solve = lambda a: so.minimize(lambda p: (p - a) ** 2 + p**4 / 4, jnp.array(0.0)).params
     first = jax.grad(solve)
@@ -107,6 +108,7 @@ def test_where_it_started_does_not_matter(x64):
     np.testing.assert_array_equal(jax.jacrev(solve)(jnp.array([3.0, 4.0])), np.zeros((2, 2)))
 
 
+@pytest.mark.slow
 def test_the_strength_of_a_penalty_and_the_targets_of_a_total_are_differentiated(x64):
     x, y = jnp.array([[1.0, 0.5], [0.3, -1.0], [0.7, 2.0]]), jnp.array([1.0, -0.5, 2.0])
 

@@ -83,6 +83,7 @@ def test_boxed_least_squares_end_where_lsq_linear_does(name, x64):
         np.testing.assert_allclose(solution.value, peer.cost, rtol=1e-6, atol=noise)
 
 
+@pytest.mark.slow
 def test_a_bound_that_was_reached_is_left_again(x64):
     """The gradient at the bound changes its sign on the way; a search must not hide it."""
     f = lambda p: 0.5 * (p[0] - p[1]) ** 2 + 0.5 * (p[1] - 3.0) ** 2

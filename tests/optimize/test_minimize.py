@@ -254,6 +254,7 @@ def test_least_squares_is_the_same_after_rescaling_parameters_and_residuals(
         )
 
 
+@pytest.mark.slow
 def test_a_rank_deficient_least_squares_problem_ends_finite_and_converged(x64):
     # The region answers a singular Jacobian with a little damping; singular values need none.
     for optimizer, rtol in ((so.levenberg_marquardt(), 1e-3), (so.gauss_newton(), 1e-6)):
@@ -273,6 +274,7 @@ def test_more_parameters_than_residuals_are_solved_to_zero_residual(x64):
     np.testing.assert_allclose(float(solution.value), 0, atol=rounding())
 
 
+@pytest.mark.slow
 def test_a_robust_loss_ignores_an_outlier_that_plain_least_squares_follows(x64):
     x = jnp.linspace(0.0, 1.0, 12)
     y = (2 * x + 1).at[5].set(40.0)

@@ -90,6 +90,7 @@ def test_the_projection_is_numpys_least_squares(deficient, x64):
     assert_close(rho, b + a @ c, kappa, norm=np.linalg.norm(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deficient", [False, True])
 def test_its_derivatives_are_those_of_finite_differences(deficient, x64):
     k, eps = jnp.array([0.5, 1.5]), 1e-5
@@ -166,6 +167,7 @@ def test_every_weighting_gives_the_full_fits_answer_and_covariance(sigma, absolu
     assert_same_fit(fit, so.curve_fit(model, X, Y, start(), **options), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_success_is_a_stationary_point_of_the_full_problem(x64):
     fit = fit_osborne([0.1, 0.001])
     assert bool(fit.solution.success)
@@ -207,7 +209,7 @@ def test_an_offset_that_depends_on_the_searched_parameters_is_kept(x64):
     assert_same_fit(fit, so.curve_fit(offset, X, y, start(), tol=1e-10), rtol=1e-6)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [(True, False), lambda p: (True, {"b": False, "none": ()})])
 def test_a_mask_may_be_a_prefix_or_a_function_and_parameters_any_tree(mask, x64):
     curve = lambda p, x: p[0]["a"][0] * jnp.exp(-p[1]["b"] * x) + p[0]["a"][1]
@@ -324,6 +326,7 @@ def test_a_claim_that_is_not_true_is_refused(height, x64):
         so.curve_fit(product, X, Y, begin, separable=MASK)
 
 
+@pytest.mark.slow
 def test_a_claim_that_fails_under_jit_or_in_the_fit_is_no_success(x64):
     fit = jax.jit(lambda y: so.curve_fit(bent, X, y, start(), separable=MASK))(jnp.asarray(Y))
     assert int(fit.solution.status) == so.Status.NOT_AFFINE and not bool(fit.solution.success)

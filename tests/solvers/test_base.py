@@ -163,6 +163,7 @@ def test_every_wrapper_takes_every_solver(x64, name, wrapper):
     jax.eval_shape(solve(name, wrapper), params)  # a scan, which refuses a state that changes
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("name", "wrapper"),
     [
@@ -249,6 +250,7 @@ def test_a_wrapped_solver_ends_at_the_minimum_or_claims_nothing(x64, name, wrapp
         np.testing.assert_allclose(found.value, known.value, rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name", ["clipped", "dogleg", "exact_cubic", "exact_region", "gltr", "steihaug", "svd_region"]
 )

@@ -38,6 +38,7 @@ def at(step, t):
     return jax.tree.map(lambda p, *xs: p + sum(map(np.multiply, weights, xs)), START, *terms)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("make", [qr, lambda order: sample_space(order=order)], ids=["qr", "dual"])
 @pytest.mark.parametrize("order", [1, 3, 4])
 def test_residuals_shrink_evenly_to_the_order_of_the_path(make, order):

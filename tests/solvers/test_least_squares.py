@@ -110,6 +110,7 @@ def test_a_parameter_that_ran_off_to_where_nothing_depends_on_it_is_no_optimum(x
     assert optimality(fresh._replace(solver=seen)) == 1
 
 
+@pytest.mark.slow
 def test_a_parameter_of_1e15_excuses_no_gradient(x64):
     residual = lambda p: jnp.stack([jnp.cos(p[0]) + p[1], p[1] - 1, jnp.sin(p[0]) + 2 * p[1]])
     objective, method = so.sum_of_squares(residual), so.levenberg_marquardt()

@@ -51,6 +51,7 @@ def problem(name, dtype=float) -> tuple[np.ndarray, np.ndarray]:
     return rows, RESIDUAL[: len(rows)].astype(dtype)
 
 
+@pytest.mark.quick(16)
 @both
 @pytest.mark.parametrize("damping", [1e-5, 1e-2, 1e3])
 @pytest.mark.parametrize("name", ROWS)
@@ -64,6 +65,7 @@ def test_it_solves_the_stacked_problem(x64, name, damping, solver):
     np.testing.assert_allclose(d, expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.quick(2)
 @both
 @pytest.mark.parametrize("name", ["tall", "wide"])
 def test_in_float32_it_agrees_to_1e_4(name, solver):
@@ -159,6 +161,7 @@ def test_an_altered_gradient_is_solved_for_instead(x64, name, solver):
         assert_close(step.predicted, predicted, kappa)
 
 
+@pytest.mark.quick(6)
 @both
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(

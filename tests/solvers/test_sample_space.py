@@ -52,6 +52,7 @@ def expected(f, p, damping):
     return -np.linalg.solve(system, j.T @ slope), np.linalg.cond(system)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
 @pytest.mark.parametrize("damping", [1e-3, 1.0])
 def test_a_step_is_the_same_in_either_space(matrix, damping):
@@ -243,6 +244,7 @@ def test_a_curvature_without_rows_is_refused():
 TIGHT = cg(100, relative_residual(1e-13), nystrom(3))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):
@@ -289,7 +291,7 @@ def test_one_sketch_serves_the_step_its_momentum_and_its_bends(matrix):
     assert jax.tree.structure(after) == jax.tree.structure(sample_space(solver=TIGHT).init(p))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
 def test_an_inner_solver_takes_chunks_and_any_convex_loss(count):
     x = np.random.default_rng(1).normal(size=(count, 3))

@@ -39,6 +39,7 @@ def no_units(matrix):
     return np.ones(len(matrix))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "solver, units",
     [(S.exact_region(), own_units), (S.gltr(4, 1e-14), no_units)],
@@ -63,6 +64,7 @@ def test_no_point_of_the_region_is_better(solver, units, matrix, radius, x64):
     assert min(model_value(matrix, d / scale) for d in nearby) >= best - 1e-9 * abs(best)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "solver, units",
     [(S.exact_cubic(), own_units), (S.krylov_cubic(4, 1e-14), no_units)],

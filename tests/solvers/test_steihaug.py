@@ -148,6 +148,7 @@ def test_rescaling_the_parameters_rescales_the_step(factor):
 # The residual asked for
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fall", [0.9, 0.5, 1e-2, 1e-5])
 def test_the_residual_asked_for_falls_with_the_square_of_the_gradient(x64, fall):
     matrix = random_matrix(np.geomspace(1, 1e3, 30))

@@ -22,6 +22,7 @@ def scaled(rows):
     return rows / np.linalg.norm(rows, axis=0), np.linalg.norm(rows, axis=0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("rows", [TALL, WIDE], ids=["tall", "wide"])
 @pytest.mark.parametrize("damping", [0.0, 1e-3, 10.0])
 def test_svd_solves_the_damped_problem_in_mores_scaling(rows, damping, x64):

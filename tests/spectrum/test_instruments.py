@@ -59,6 +59,7 @@ def test_a_single_probe_reports_no_standard_error():
     assert np.isfinite(reading.value) and np.isinf(reading.standard_error)
 
 
+@pytest.mark.slow
 def test_more_samples_extend_the_draw(x64):
     op = operator(matrix_with(SPREAD))
     one = so.trace(op, LIKE, jax.random.key(0), samples=1).value
@@ -148,6 +149,7 @@ def test_the_spectral_density_counts_eigenvalues(x64):
     assert abs(found.value[peak] - exact) < 4 * found.standard_error[peak]
 
 
+@pytest.mark.slow
 def test_float32_sees_no_eigenvalue_twice():
     matrix = matrix_with(np.concatenate([np.linspace(0, 1e-3, N - 1), [1.0]]))
     pairs = so.top_eigenpairs(operator(matrix), LIKE, KEY, 2)

@@ -11,13 +11,14 @@ from experiments.bar import Bar
 from experiments.checkpoints import SECONDS
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
-from experiments.engine import Progress
+from experiments.engine import LEAP, Progress
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
 from experiments.records import Store
 from experiments.tuning import TRIALS
 
-STEPS, TAKEN = 10, 25  # the third trial is killed half-way
+LEAPS = 3  # of a trial
+STEPS, TAKEN = LEAPS * LEAP, 2 * LEAPS + 1  # the third trial is killed on its way
 
 
 class Killed(Exception):
@@ -25,21 +26,25 @@ class Killed(Exception):
 
 
 def compare(folder: Path, monkeypatch, most: float = math.inf):
-    """Results, the parts found finished, and the steps taken, at most so many."""
-    real, taken = Progress.step, []
+    """Results, the parts found finished, and the steps and leaps taken, at most so many."""
+    taken = []
 
-    def step(self, *rest):
-        if len(taken) == most:
-            raise Killed
-        taken.append(self.count)
-        real(self, *rest)
+    def counted(real):
+        def move(self, *rest):
+            if len(taken) == most:
+                raise Killed
+            taken.append(self.count)
+            real(self, *rest)
+
+        return move
 
     plan = Plan([PROBLEMS["rosenbrock"]], [OPTIMIZERS["adam"]], steps=STEPS)
     bar = Bar(disable=True)
     store = Store(folder, checkpoint_seconds=0.0 if most < math.inf else SECONDS)
     comparison = Comparison(plan, store, bar)
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "step", step)
+        for name in ("step", "leap"):
+            patch.setattr(Progress, name, counted(getattr(Progress, name)))
         with pytest.raises(Killed) if most < math.inf else contextlib.nullcontext():
             comparison.run()
     return comparison.results[0], bar.skipped, taken
@@ -52,7 +57,7 @@ def test_a_tuning_that_is_killed_repeats_no_step(tmp_path, monkeypatch):
     whole, none, taken = compare(tmp_path / "whole", monkeypatch)
     assert (skipped, none) == (2, 0)
     assert before + after == taken
-    assert len(taken) == STEPS * (TRIALS + 1)
+    assert len(taken) == LEAPS * TRIALS + STEPS
     assert resumed.tunings == whole.tunings
     for column in whole.runs[0].columns.keys() - {"seconds"}:
         assert (whole.runs[0].columns[column] == resumed.runs[0].columns[column]).all()

@@ -37,8 +37,9 @@ def _scale(meaning: str) -> Series:
 
 
 def _gain(run: Run) -> np.ndarray | None:
+    """Infinite where the policy asked for none, and so nothing to draw."""
     found = _column(run, "gain")
-    return None if found is None else np.clip(found, *GAINS)
+    return None if found is None else np.where(found == np.inf, np.nan, np.clip(found, *GAINS))
 
 
 def _iterations(run: Run) -> np.ndarray | None:

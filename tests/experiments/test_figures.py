@@ -61,7 +61,7 @@ def test_a_radius_is_not_drawn_as_damping_nor_a_direct_solver_as_iterations():
 
 
 def test_there_is_no_curvature_figure_of_baselines_nor_of_methods_that_report_nothing():
-    quiet = made("newton", [2, 1], gain=[NOTHING, NOTHING], scale=[NOTHING, 0.0])
+    quiet = made("newton", [2, 1], gain=[NOTHING, math.inf], scale=[NOTHING, 0.0])
     assert curvature_figure(PROBLEM, [made("adam", [2, 1]), quiet]) is None
     assert curvature_figure(PROBLEM, [made("newton", [1.0])]) is None
 

@@ -307,8 +307,9 @@ def _semidefinite(
     finite = jnp.all(jnp.isfinite(gram))
 
     def by_eigenvalues() -> tuple[jax.Array, jax.Array]:
-        # LAPACK may not return from a matrix with NaN.
-        values, vectors = jnp.linalg.eigh(jnp.where(finite, gram, 0))
+        # LAPACK may not return from a matrix with NaN; nor, under vmap, where a branch is taken by
+        # all, from two batches at once: reading `safe` puts this one after the other.
+        values, vectors = jnp.linalg.eigh(jnp.where(finite & ~safe, gram, 0))
         kept = values > floor * jnp.max(values, initial=0)
         weights = jnp.where(kept, 1 / jnp.where(kept, values + damping, 1), 0)
         return vectors, tree.nan_unless(finite, weights)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.core import eval_jaxpr
+from jax.core import Tracer, eval_jaxpr
 
 
 def as_one_program(fn: Callable, *args: Any) -> Any:
@@ -16,7 +16,9 @@ def as_one_program(fn: Callable, *args: Any) -> Any:
     Arrays that ``fn`` closes over become arguments, since large constants would be written into the
     program and folded by the compiler.
     """
-    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+    disabled = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    # Part of a program already, as least_squares is of curve_fit: tracing it twice gains nothing.
+    if disabled or isinstance(jax.lax.full((), 0), Tracer):
         return fn(*args)
     program, outputs = jax.make_jaxpr(fn, return_shape=True)(*args)
     run = lambda consts, leaves: eval_jaxpr(program.jaxpr, consts, *leaves)

@@ -66,7 +66,7 @@ class Rows:
       matrix: ``(m, n)``.
       residual: the ``r`` with ``Rᵀ r`` the gradient (but for what the rows do not see): ``(m,)``,
         zero where the curvature knows none.
-      passes: what forming ``R`` costs, in Jacobian passes: once, whatever is asked of it.
+      passes: price of forming ``R``, in Jacobian passes, counted once.
     """
 
     matrix: jax.Array

@@ -407,7 +407,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        full = step.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
+        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import attempt, tree
+from secondorder import attempt, settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._objective import checked, face_of, is_stationary
 from secondorder.objectives._with_curvature import curved
@@ -25,6 +25,7 @@ from secondorder.tree import Params
 from secondorder.trust._base import Trial, Trust
 
 
+@settings.checked(trust=settings.POLICY)
 def scale_by_curvature(
     curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import jax
 
+from secondorder import settings
 from secondorder.curvature._base import Curvature
 from secondorder.operators._base import Identity, Operator
 
 
+@settings.checked()
 def exact(operator: Callable[..., Operator], *, seed: int | None = None, **options) -> Curvature:
     """The curvature that ``operator(value_fn, params, **options)`` gives, afresh at every step.
 

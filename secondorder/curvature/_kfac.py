@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import layers, losses, tree
+from secondorder import layers, losses, settings, tree
 from secondorder.curvature import _moments as moments
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._moments import Moments
@@ -82,6 +82,7 @@ Read = Callable[[Params], layers.Layout]
 Example = Objective | Chunked | Callable[[Params], Objective | Chunked]
 
 
+@settings.checked()
 def layerwise(
     example: Example,
     estimator: Estimator | None = None,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
 from secondorder.curvature._structures import Now, Structure
@@ -23,6 +23,7 @@ class Drift(NamedTuple):
     measure_every: Steps = 1
 
 
+@settings.checked(tolerance=settings.POSITIVE)
 def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Refresh what is derived from the averages once they have drifted from it, and not before.
 
@@ -50,8 +51,6 @@ def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
 
     Source: Eschenhagen et al. (2025), section 4, for eigenbases.
     """
-    if isinstance(tolerance, (int, float)) and not tolerance > 0:
-        raise ValueError(f"drift got tolerance={tolerance}; pass a positive number, such as 0.1.")
     return Drift(tolerance, measure_every)
 
 
@@ -72,6 +71,7 @@ class Running(NamedTuple):
     key: jax.Array
 
 
+@settings.checked()
 def running(
     estimator: Estimator,
     structure: Structure,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import optax
 
+from secondorder import settings
 from secondorder.curvature import Estimator, layerwise
 from secondorder.curvature._kfac import Example
 from secondorder.curvature._running import Drift, Steps
@@ -14,6 +15,7 @@ from secondorder.tree import Real
 from secondorder.trust import Trust
 
 
+@settings.checked()
 def ekfac(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._base import Operator
 from secondorder.operators._diagonal import damped_power
 from secondorder.tree import Params, Scalar
@@ -40,6 +40,10 @@ class Axes:
 
     block_size: int | None = None
     max_size: int | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            settings.KINDS[name].or_none().of("operators.Axes", name, value)
 
     def of(self, leaf: Any) -> Layout:
         shape = jnp.shape(leaf)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver, is_on, nothing_prepared, prepares
 from secondorder.solvers._preconditioners import Inverse, Preconditioner, as_preconditioner
@@ -39,11 +39,13 @@ class Progress(NamedTuple):
 StopRule = Callable[[Progress], jax.Array]
 
 
+@settings.checked()
 def relative_residual(tolerance: float = 1e-5) -> StopRule:
     """Stop where ``‖r‖ ≤ tolerance · ‖g‖``."""
     return lambda progress: progress.residual <= tolerance
 
 
+@settings.checked()
 def relative_progress(tolerance: float = 5e-4) -> StopRule:
     """Stop where the last k iterations gained less than ``k · tolerance`` of the model's decrease.
 
@@ -78,6 +80,7 @@ class _Carry(NamedTuple):
     iterates: Iterates | None
 
 
+@settings.checked()
 def cg(
     max_steps: int = 100,
     stop: StopRule | None = None,

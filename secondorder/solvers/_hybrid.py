@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._base import Operator
 from secondorder.operators._switch import Switch
@@ -40,6 +40,7 @@ class Eigen(NamedTuple):
     c: jax.Array
 
 
+@settings.checked()
 def hybrid_region(order: int = 1) -> Solver:
     """:func:`secondorder.solvers.svd_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings
 from secondorder.operators import _nystrom as ny
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, no_memory, nothing_prepared
@@ -68,6 +69,7 @@ class Memory(NamedTuple):
     sketch: ny.Sketch | None
 
 
+@settings.checked(refresh_every=settings.SIZE)
 def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Preconditioner:
     """``M⁻¹ = (λ_l + λ) U (Λ + λ)⁻¹ Uᵀ + (I − U Uᵀ)`` of the randomised Nyström ``B ≈ U Λ Uᵀ``.
 
@@ -104,9 +106,6 @@ def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Precondition
 
     Source: Frangella, Tropp and Udell (2021), algorithms 2.1 and 5.1, theorem 5.1.
     """
-    for name, number in (("rank", rank), ("refresh_every", refresh_every)):
-        if number < 1:
-            raise ValueError(f"nystrom got {name}={number}; pass a positive integer.")
 
     def init(params: Params) -> Memory:
         kept = None if refresh_every == 1 else ny.empty(params, rank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings
 from secondorder.solvers._base import Solver
 from secondorder.solvers._least_squares import (
     Answer,
@@ -17,6 +18,7 @@ from secondorder.solvers._least_squares import (
 from secondorder.step import Stop
 
 
+@settings.checked()
 def qr(order: int = 1) -> Solver:
     """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.linalg._batched import singular
 from secondorder.solvers._base import Solver
 from secondorder.solvers._least_squares import (
@@ -94,6 +94,7 @@ def svd() -> Solver:
     )
 
 
+@settings.checked()
 def svd_region(order: int = 1) -> Solver:
     """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
 

@@ -31,17 +31,10 @@ def first_update(tx) -> Outcome:
 
 @functools.cache
 def injected(name):
-    """The method with its options as hyperparameters, static those that give shapes; its step."""
+    """The method with its options as hyperparameters, and its step."""
     factory = METHODS[name].factory
-    static = {
-        "max_cg_steps",
-        "backtrack",
-        "halvings",
-        "block_size",
-        "max_precond_dim",
-        "example",
-        "layer_of",
-    } & set(inspect.signature(factory).parameters)
+    # A function, which Optax would take for a schedule; what gives shapes by default is no hazard.
+    static = {"example"} & set(inspect.signature(factory).parameters)
     tx = optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
     return tx, jax.jit(training_step(tx))
 

@@ -107,9 +107,9 @@ def scale_by_curvature(
             step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
         if trust.evaluates:
             step = attempt.backtracked(step, params, value_fn)
+        if trust.evaluates and value is None:
+            value = value_fn(params)
         if trust.searches:
-            if value is None:
-                value = value_fn(params)
             step = attempt.searched(step, g, params, value, value_fn, trust.searches)
         else:
             step = attempt.bent(step)
@@ -119,11 +119,14 @@ def scale_by_curvature(
         solver_state = solver.remember(solver_state, step.direction)
         taken = tree.cast(step.direction, grads)
 
+        here = tree.all_finite((g, jnp.asarray(value) if trust.evaluates else ()))
         # An infinite second moment gives a zero step at every later update; reject it.
-        finite = tree.all_finite((g, taken, _numbers(curvature_state)))
+        finite = here & tree.all_finite((taken, _numbers(curvature_state)))
         gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
-        trust_state = trust.update(trial, state.trust)
+        # A batch that is not finite says nothing about the length of steps.
+        told = trust.update(trial, state.trust)
+        trust_state = tree.where(here, told, state.trust._replace(gain=told.gain, accepted=here))
 
         accepted = trust_state.accepted
         memories = curvature_state, solver_state

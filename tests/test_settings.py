@@ -196,7 +196,7 @@ def test_a_keyword_that_is_unknown_is_reported_by_python():
         (lambda: so.newton_cg(trust=-1.0), r"newton_cg got trust=-1.0, .*trust.radius got initial"),
         (lambda: so.newton_cg(trust="wide"), r"trust=wide; pass a policy, such as secondorder.tr"),
         (lambda: so.kfac(example=F, estimator=3), "kfac got estimator=3; pass an estimator"),
-        (
+        (lambda: so.operators.Axes(-3), "operators.Axes got block_size=-3; pass a positive "),
             lambda: so.operators.Axes(-3),
             "operators.Axes got block_size=-3; pass a positive integer",
         ),

@@ -61,14 +61,15 @@ class Running(NamedTuple):
       averages, frame: of the :class:`Structure`.
       count: updates so far.
       samples: how many of them took a sample.
-      key: of the random draws, one folded from it per update.
+      key: data of the key of the random draws, one folded from it per update; ``None`` without
+        draws.
     """
 
     averages: Any
     frame: Any
     count: jax.Array
     samples: jax.Array
-    key: jax.Array
+    key: jax.Array | None
 
 
 @settings.checked()
@@ -115,11 +116,12 @@ def running(
 
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
-        return Running(*structure.init(params), none(), none(), jax.random.key(seed))
+        key = jax.random.key_data(jax.random.key(seed)) if estimator.draws else None
+        return Running(*structure.init(params), none(), none(), key)
 
     def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
-            key = jax.random.fold_in(state.key, state.count)
+            key = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
             new = structure.measure(sample, frame)
             return tree.running_mean(state.averages, new, decay, state.samples, debias)

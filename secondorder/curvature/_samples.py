@@ -47,11 +47,13 @@ class Estimator(NamedTuple):
       cotangents: where a draw is a backward pass from the outputs, what it starts from:
         ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
         whose outer products are to be summed.
+      draws: whether it uses its key; if not, no key is kept, and it gets ``None``.
     """
 
     draw: Callable[[Params, Params, Any, jax.Array], Any]
     needs_value_fn: bool = True
     cotangents: Callable[[losses.Loss, Any, jax.Array], Any] | None = None
+    draws: bool = True
 
 
 def _twice(v: Params) -> Sample:
@@ -66,7 +68,8 @@ def gradient() -> Estimator:
       >>> import secondorder as so
       >>> adam_like = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.999)
     """
-    return Estimator(lambda grads, params, value_fn, key: _twice(grads), needs_value_fn=False)
+    draw = lambda grads, params, value_fn, key: _twice(grads)
+    return Estimator(draw, needs_value_fn=False, draws=False)
 
 
 def _pulled_back(user: str, cotangent: Callable) -> Estimator:

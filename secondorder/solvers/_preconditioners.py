@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import settings
+from secondorder import settings, tree
 from secondorder.operators import _nystrom as ny
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, no_memory, nothing_prepared
@@ -62,7 +62,7 @@ def known_inverse() -> Inverse:
 
 
 class Memory(NamedTuple):
-    """What :func:`nystrom` keeps: a key, how many solves there were, and the sketch, if kept."""
+    """What :func:`nystrom` keeps: data of a key, the number of solves, and the sketch, if kept."""
 
     key: jax.Array
     count: jax.Array
@@ -109,10 +109,10 @@ def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Precondition
 
     def init(params: Params) -> Memory:
         kept = None if refresh_every == 1 else ny.empty(params, rank)
-        return Memory(jax.random.key(seed), jnp.zeros((), jnp.int32), kept)
+        return Memory(jax.random.key_data(jax.random.key(seed)), jnp.zeros((), jnp.int32), kept)
 
     def prepare(quadratic: Quadratic, memory: Memory) -> tuple[ny.Sketch, Memory, Cost]:
-        key = jax.random.fold_in(memory.key, memory.count)
+        key = tree.folded(memory.key, memory.count)
         mv, like = quadratic.curvature.mv, quadratic.grad
         draw, due = lambda: ny.sketched(mv, like, key, rank), memory.count % refresh_every == 0
         old = memory.sketch

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import attempt, settings, tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._objective import checked, face_of, is_stationary
 from secondorder.objectives._with_curvature import curved
@@ -22,7 +22,8 @@ from secondorder.solvers._base import (
 from secondorder.state import CurvatureState, Needs, with_room
 from secondorder.step import Report, Step
 from secondorder.tree import Params
-from secondorder.trust._base import Trial, Trust
+from secondorder.trust._attempt import Attempt
+from secondorder.trust._base import Trust
 
 
 @settings.checked(trust=settings.POLICY)
@@ -74,13 +75,13 @@ def scale_by_curvature(
         # An empty tree of parameters has no optimality to measure.
         unmeasured = solver.measures and tree.size(params)
         known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
-        unused = Report(iterations=0, optimality=known, order=0)
-        step = Step(fraction=0.0, report=unused).settled(tree.dtype(params))
+        unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
+        step = Step(report=unused).settled(tree.dtype(params))
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
         # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
         room = prepares(solver) and trust.evaluates and not curvature.reads_scale
-        needs = Needs(jacobian, room)
+        needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
         counts = none(), none(), none()
         return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
 
@@ -88,48 +89,32 @@ def scale_by_curvature(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
         del grad, unused
-        grads = updates
-        _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
+        _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
-            return grads, state
-        value_fn = checked(value_fn, "update")
-        g = tree.accumulator(grads)
-        scale = trust.scale(state.trust)
-        shown = curved(value_fn)
-        operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
-        quadratic = Quadratic(g, operator, _held(value_fn))
-        # The point is unchanged after a rejection, if the objective is the same at every update.
-        again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
-        (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
-        step, solver_state = solver.solve(quadratic, factors, memory, scale)
-        step = charged(step, cost)
-        if shown is not value_fn:  # the angles belong to the residuals of another objective
-            step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
-        if trust.evaluates:
-            step = attempt.backtracked(step, params, value_fn)
-        if trust.evaluates and value is None:
-            value = value_fn(params)
-        if trust.searches:
-            step = attempt.searched(step, g, params, value, value_fn, trust.searches)
-        else:
-            step = attempt.bent(step)
-        if trust.evaluates:  # an open-loop step may be searched along, past a kink at a bound
-            measure = lambda direction: solver.measure(factors, memory, direction)
-            step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
-        solver_state = solver.remember(solver_state, step.direction)
-        taken = tree.cast(step.direction, grads)
-
-        here = tree.all_finite((g, jnp.asarray(value) if trust.evaluates else ()))
-        # An infinite second moment gives a zero step at every later update; reject it.
-        finite = here & tree.all_finite((taken, _numbers(curvature_state)))
-        gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
-        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
-        # A batch that is not finite says nothing about the length of steps.
-        told = trust.update(trial, state.trust)
-        trust_state = tree.where(here, told, state.trust._replace(gain=told.gain, accepted=here))
-
-        accepted = trust_state.accepted
-        memories = curvature_state, solver_state
+            return updates, state
+        value_fn, grads = checked(value_fn, "update"), tree.accumulator(updates)
+        shown, scale = curved(value_fn), trust.scale(state.trust)
+        operator, averages = curvature.at(updates, state.curvature, params, shown, scale)
+        quadratic = Quadratic(grads, operator, _held(value_fn), shown is value_fn)
+        factors, memory, cost, point = _prepared(solver, quadratic, state, value_fn)
+        step, after = solver.solve(quadratic, factors, memory, scale)
+        attempt = Attempt(
+            charged(step, cost),
+            quadratic,
+            params,
+            value_fn,
+            value,
+            measure=lambda direction: solver.measure(factors, memory, direction),
+            radius=lambda: solver.radius(factors, memory, scale),
+            watched=_numbers(averages),
+            lazy=trust.lazy,
+        )
+        # A batch whose value or gradient is not finite says nothing about the length of steps.
+        tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
+        step, told = trust.update(attempt, state.trust)
+        trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
+        accepted, taken = trusted.accepted, tree.cast(step.direction, updates)
+        memories = averages, solver.remember(after, step.direction)
         memories = tree.where(accepted, memories, (state.curvature, state.solver))
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
@@ -137,7 +122,7 @@ def scale_by_curvature(
             products=state.products + step.report.products,
             curvature=memories[0],
             solver=memories[1],
-            trust=trust_state,
+            trust=trusted,
             step=step.without_vectors(),
             point=point,
             needs=state.needs,
@@ -152,7 +137,7 @@ def scale_by_curvature(
             last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
             rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
             found = tree.zeros_like(updates), rest
-            kept = state.needs.room and is_stationary(value_fn)
+            kept = state.needs.room is not None and is_stationary(value_fn)
             return with_room(found, jax.eval_shape(step)) if kept else found
 
         step = lambda: update(updates, state, params, value_fn=value_fn, **known)
@@ -163,14 +148,15 @@ def scale_by_curvature(
 
 
 def _prepared(
-    solver: Solver, quadratic: Quadratic, state: CurvatureState, again: jax.Array | None
-) -> tuple[tuple[Any, Any], Cost, Any]:
+    solver: Solver, quadratic: Quadratic, state: CurvatureState, value_fn: Any
+) -> tuple[Any, Any, Cost, Any]:
     """Factors and memory at a point, their cost, and the part of them that the state keeps.
 
-    Args:
-      again: whether the point is that of the last update; its factors are then reused at no cost.
-        ``None`` where this cannot be determined: then nothing is kept.
+    The point is unchanged after a rejection, if the objective is the same at every update; its
+    factors are then reused at no cost. Of any other objective nothing is kept.
     """
+    keeps = state.needs.room is not None and is_stationary(value_fn)
+    again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
     is_none = lambda x: x is None
 
@@ -193,8 +179,7 @@ def _prepared(
     cost = Cost(*(next(left) if k is None else jnp.where(free, 0, k) for k in known))
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
-    keeps = again is not None and jax.tree.leaves(factors)
-    return (factors, memory), cost, point if keeps else None
+    return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
 
 
 def _held(value_fn: Any) -> Params | None:

@@ -31,6 +31,7 @@ REQUIRED = {
         "trust": so.trust.damping(),
     },
     "exact": {"operator": so.ggn},
+    "solvers.geodesic": {"solver": so.solvers.qr()},
     "solvers.momentum": {"solver": so.solvers.cg()},
     "solvers.block_diagonal": {"solver": so.solvers.cg()},
     "solvers.grafted": {"solver": so.solvers.cg(), "onto": None},

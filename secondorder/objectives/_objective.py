@@ -44,6 +44,16 @@ class Face:
 
         return jax.tree.map(leaf, p, self.lower, self.upper, self.params, self.free)
 
+    def cut(self, params: Params, direction: Params) -> Params:
+        """A step from ``params`` cut at the bounds, zero along parameters that are held."""
+
+        def leaf(d, x, low, high, free):
+            x, low, high = (y.astype(d.dtype) for y in (x, low, high))
+            inside = jnp.where(x + d < low, low - x, jnp.where(x + d > high, high - x, d))
+            return jnp.where(free, inside, 0)
+
+        return jax.tree.map(leaf, direction, params, self.lower, self.upper, self.free)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that it may be jitted
 class Objective:

@@ -168,7 +168,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
     Their shapes depend on the objective, which ``init`` does not get, so an abstract update gives
     them. The zeros are never read, since the first update is not a second trial.
     """
-    if not any(ours.needs.room for ours in states.find_states(state)):
+    if not any(ours.needs.room is not None for ours in states.find_states(state)):
         return state
 
     def one_update(state, params):
@@ -407,7 +407,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        full = step.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
+        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)

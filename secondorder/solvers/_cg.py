@@ -153,7 +153,7 @@ def cg(
                 residual=tree.norm(error) / unit,
                 stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
             ),
-            iterates=_undamped(final.iterates, unit, damping),
+            candidates=_undamped(final.iterates, unit, damping),
         )
         return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
 

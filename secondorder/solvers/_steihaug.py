@@ -120,7 +120,6 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
                 stopped=stopped,
             ),
             length=length,
-            boundary=length >= 0.99 * radius,
         )
         new = jax.tree.map(jnp.sqrt, final.curvature)
         across = tree.norm(jax.tree.map(jnp.multiply, step, new))

@@ -217,17 +217,20 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         return tuple(averages), tuple(frame)
 
     def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
-        """The first factor of a layer is a mean over all that was added, else it is a sum."""
+        """The first factor of a layer is a mean over all that is added, else it is a sum."""
         mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
         pairs = zip(blocks, total, strict=True)
         return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
 
     def measure(sample: Layers | InChunks, frame: Sequence[Factors]) -> tuple[Moments, ...]:
         if isinstance(sample, InChunks):
-            whole = sample.objective
-            total = whole.total(lambda part, k: measure(sample.draw(part, k), frame))
-            total = tree.scale(whole.weight, total)
-            return rescaled(blocks_of(sample.params), total, 1 / (whole.count * whole.weight))
+            whole, blocks = sample.objective, blocks_of(sample.params)
+
+            def of_chunk(part, k):
+                own = measure(sample.draw(part, k), frame)
+                return rescaled(blocks, own, whole.share(k) / whole.weight(k))
+
+            return whole.total(of_chunk)
 
         def one(u):
             v, statistics = sample.tapped.pull(u)

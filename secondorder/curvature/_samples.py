@@ -78,7 +78,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     def draw(grads, params, value_fn, key):
         if isinstance(value_fn, Chunked):  # whose samples are independent: their sum is one
             one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
-            return _twice(tree.scale(math.sqrt(value_fn.weight), value_fn.total(one)))
+            return _twice(value_fn.total(one, root=True))
         objective = as_objective(value_fn, user)
         outputs, pull = jax.vjp(checks.arrays(objective.model, user), params)
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)

@@ -6,12 +6,13 @@ With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the out
     expand:  A = (1/NT) Σₙₜ a aᵀ,   G = Σₙₜ g gᵀ               positions t count as examples
     reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
 
-which is the same where T = 1, and exact there for one example, or for a linear network whose
-loss has the same curvature at all of them. Factors longer than a limit are kept as diagonals, and
-so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the Grams of the
-sample along its axes; a vector, its squares. A leaf that the model also returns, as for an L2
-penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G + cI:
-exact where the penalty is one number times the squares of all leaves of the layer.
+which is the same where T = 1, and exact there for one example, or for a linear network whose loss
+has the same curvature at all of them. EKFAC's second moments are over the same pairs ``a, g``:
+those of the examples where T = 1, else of single positions. Factors longer than a limit are kept as
+diagonals, and so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the
+Grams of the sample along its axes; a vector, its squares. A leaf that the model also returns, as
+for an L2 penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G
++ cI: exact where the penalty is one number times the squares of all leaves of the layer.
 
 Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
 (2023) for expand and reduce; George et al. (2018) for EKFAC.

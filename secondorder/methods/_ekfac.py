@@ -35,8 +35,9 @@ def ekfac(
 
     ``Q`` are the eigenvectors of K-FAC's A and G: exact at first, then improved by one orthogonal
     iteration at each refresh. ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` are the second moments in this basis,
-    averaged at every sample, also between refreshes: the best diagonal in the basis. Damping is
-    exact.
+    averaged at every sample, also between refreshes: the best diagonal in the basis. Where a layer
+    sees several positions of an example (sequences, convolutions), each counts as an example there,
+    as in K-FAC's factors, so s is not of the sum over them. Damping is exact.
 
     Args:
       learning_rate, example, trust, momentum, decay, sample_every, weight_decay,

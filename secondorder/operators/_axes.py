@@ -99,7 +99,7 @@ class Layout:
         n, b = self.counts[axis], self.sizes[axis]
         beyond = np.arange(n * b).reshape(n, b) >= self.shape[axis]
         wide = beyond.reshape([n if i == axis else 1 for i in range(len(self.counts))] + [b])
-        return np.broadcast_to(wide, (*self.counts, b)).reshape(-1, b)
+        return np.broadcast_to(wide, (*self.counts, b)).reshape(self.blocks, b)
 
     def square(self, fill: Callable[[int, int], jax.Array]) -> Factors:
         """``fill(N, b)`` for each axis that has a Gram, ``None`` for the others."""

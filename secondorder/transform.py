@@ -10,8 +10,7 @@ import optax
 
 from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import checked, face_of, is_stationary
-from secondorder.objectives._with_curvature import curved
+from secondorder.objectives._at_point import at_point
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
@@ -92,17 +91,19 @@ def scale_by_curvature(
         _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
             return updates, state
-        value_fn, grads = checked(value_fn, "update"), tree.accumulator(updates)
-        shown, scale = curved(value_fn), trust.scale(state.trust)
+        objective, scale = at_point(value_fn, "update"), trust.scale(state.trust)
+        shown = objective.curved
         operator, averages = curvature.at(updates, state.curvature, params, shown, scale)
-        quadratic = Quadratic(grads, operator, _held(value_fn), shown is value_fn)
-        factors, memory, cost, point = _prepared(solver, quadratic, state, value_fn)
+        grads, own = tree.accumulator(updates), shown is objective
+        quadratic = Quadratic(grads, operator, objective.held, own)
+        keeps = state.needs.room is not None and objective.stationary
+        factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
         step, after = solver.solve(quadratic, factors, memory, scale)
         attempt = Attempt(
             charged(step, cost),
             quadratic,
             params,
-            value_fn,
+            objective,
             value,
             measure=lambda direction: solver.measure(factors, memory, direction),
             radius=lambda: solver.radius(factors, memory, scale),
@@ -128,34 +129,44 @@ def scale_by_curvature(
             needs=state.needs,
         )
 
-    def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    never = isinstance(burn_in, int) and burn_in == 0
+    return whole if never else _after_burn_in(whole, curvature, trust, burn_in)
+
+
+def _after_burn_in(
+    method: optax.GradientTransformationExtraArgs, curvature: Curvature, trust: Trust, burn_in: Any
+) -> optax.GradientTransformationExtraArgs:
+    """``method``, whose first updates change the curvature's memory alone."""
+
+    def update(updates, state, params=None, *, value_fn: Any = None, **known):
+        objective = at_point(value_fn, "update")
+
         def gather():
-            scale = trust.scale(state.trust)
-            _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
+            scale, shown = trust.scale(state.trust), objective.curved
+            _, memory = curvature.at(updates, state.curvature, params, shown, scale)
             memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
             # No model was evaluated, so the precision test of the loop must not fire.
             last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
             rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
             found = tree.zeros_like(updates), rest
-            kept = state.needs.room is not None and is_stationary(value_fn)
+            kept = state.needs.room is not None and objective.stationary
             return with_room(found, jax.eval_shape(step)) if kept else found
 
-        step = lambda: update(updates, state, params, value_fn=value_fn, **known)
+        step = lambda: method.update(updates, state, params, value_fn=value_fn, **known)
         return jax.lax.cond(state.count >= burn_in, step, gather)
 
-    never = isinstance(burn_in, int) and burn_in == 0
-    return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+    return optax.GradientTransformationExtraArgs(method.init, update)
 
 
 def _prepared(
-    solver: Solver, quadratic: Quadratic, state: CurvatureState, value_fn: Any
+    solver: Solver, quadratic: Quadratic, state: CurvatureState, keeps: bool
 ) -> tuple[Any, Any, Cost, Any]:
     """Factors and memory at a point, their cost, and the part of them that the state keeps.
 
     The point is unchanged after a rejection, if the objective is the same at every update; its
     factors are then reused at no cost. Of any other objective nothing is kept.
     """
-    keeps = state.needs.room is not None and is_stationary(value_fn)
     again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
     is_none = lambda x: x is None
@@ -180,12 +191,6 @@ def _prepared(
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
     return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
-
-
-def _held(value_fn: Any) -> Params | None:
-    """Mask of the parameters held at a bound of the objective; ``None`` without bounds."""
-    face = face_of(value_fn)
-    return None if face is None else jax.tree.map(jnp.logical_not, face.free)
 
 
 def _numbers(state: Any) -> list[jax.Array]:

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import settings, tree
+from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.tree import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chunked:
+class Chunked(AnyObjective):
     """``f(params) = Σₖ wₖ fₖ(params)`` over the chunks of a batch.
 
     ``wₖ`` is a chunk's share of the examples, or 1 where losses are sums. Value, derivatives and
@@ -27,15 +28,12 @@ class Chunked:
       batch: pytree of arrays with one common leading axis.
       chunk_size: number of examples in a chunk; the last one has the rest.
       mean: whether losses are means over examples, else sums.
-      stationary, face: as in an :class:`Objective`.
     """
 
     part: Callable[[Any], Callable[[Params], jax.Array]]
     batch: Any
     chunk_size: int
     mean: bool = True
-    stationary: bool = False
-    face: Any = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.total(lambda fn, k: fn(params))
@@ -100,9 +98,23 @@ class Chunked:
             )
         return fn
 
-    def over(self, change: Callable[[Any], Callable]) -> Chunked:
-        """A copy with ``change`` applied to the objective of every chunk."""
-        return dataclasses.replace(self, part=lambda chunk: change(self.part(chunk)))
+    def before(self, change: Callable[[Params], Params]) -> Chunked:
+        part = lambda chunk: objective_of(self.part(chunk)).before(change)
+        return dataclasses.replace(self, part=part)
+
+    def split(self, user: str) -> Any:
+        raise TypeError(
+            f"{user} needs all outputs at once, but value_fn is chunked. Pass the objective of the "
+            "whole batch, or take a method that works by products, such as secondorder.newton_cg "
+            "or secondorder.hessian_free."
+        )
+
+    def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
+        del one
+        return many(self)
+
+    def first_part(self) -> Any:
+        return objective_of(self.objective(self.chunk(0))).first_part()
 
     def total(self, fn: Callable[[Any, Any], Any], root: bool = False) -> Any:
         """``Σₖ wₖ fn(objective of chunk k, k)``, in at least float32.
@@ -113,11 +125,9 @@ class Chunked:
           root: ``√wₖ`` in place of ``wₖ``, for vectors whose outer products are summed.
         """
 
-        @functools.partial(jax.checkpoint, prevent_cse=False)  # a scan's body needs no barrier
-        def of(chunk, k):
-            return tree.accumulator(fn(self.objective(chunk), k))
-
-        step = lambda total, k: (tree.add(total, of(self.chunk(k), k)), None)
+        of = lambda chunk, k: tree.accumulator(fn(self.objective(chunk), k))
+        kept = functools.partial(jax.checkpoint, prevent_cse=False)  # a scan needs no barrier
+        step = kept(lambda total, k: (tree.add(total, of(self.chunk(k), k)), None))
         factor = lambda k: self.weight(k) ** 0.5 if root else self.weight(k)
         numbers = jnp.arange(self.whole)
         shapes = jax.eval_shape(lambda k: of(self.chunk(k), k), numbers[0])
@@ -125,13 +135,8 @@ class Chunked:
         total = tree.scale(factor(0), total)
         if not self.left:
             return total
-        rest = of(self.rest(), jnp.asarray(self.whole))
+        rest = kept(lambda k: of(self.rest(), k))(jnp.asarray(self.whole))
         return tree.add(total, tree.scale(factor(self.whole), rest))
-
-
-def first_part(value_fn: Any) -> Any:
-    """The objective of the first chunk (all use the parameters in the same way), or itself."""
-    return value_fn.objective(value_fn.chunk(0)) if isinstance(value_fn, Chunked) else value_fn
 
 
 def chunked(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.objectives._objective import face_of, is_stationary
+from secondorder.objectives._at_point import AtPoint
 from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
@@ -29,7 +29,7 @@ class Attempt:
       step: the solver's step.
       quadratic: the model that the step minimises.
       params: the point.
-      value_fn: the objective.
+      objective: the objective, with its bounds.
       value: its value at the point; ``None`` where it is not at hand.
       measure: a direction ↦ its length in the solver's norm.
       radius: ``() ->`` the radius of the region that the solver kept to.
@@ -40,7 +40,7 @@ class Attempt:
     step: Step
     quadratic: Quadratic
     params: Params
-    value_fn: Any
+    objective: AtPoint
     value: Any
     measure: Callable[[Params], jax.Array]
     radius: Callable[[], jax.Array]
@@ -81,7 +81,7 @@ class Attempt:
     def _value_after(self, step: Step) -> jax.Array:
         """The value after a step; infinity in place of NaN or −∞."""
         end = tree.add(self.params, tree.cast(step.direction, self.params))
-        new = self.value_fn(end).astype(step.predicted.dtype)
+        new = self.objective(end).astype(step.predicted.dtype)
         return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
     def _best_iterate(self, step: Step) -> Step:
@@ -119,14 +119,13 @@ class Attempt:
 
     @functools.cached_property
     def _value_here(self) -> Any:
-        return self.value_fn(self.params) if self.value is None else self.value
+        return self.objective(self.params) if self.value is None else self.value
 
     def _within_bounds(self, step: Step) -> Step:
         """The step cut at the objective's bounds, with predicted change and length of the cut."""
-        face = face_of(self.value_fn)
-        if face is None:
+        if self.objective.face is None:
             return step
-        cut = face.cut(self.params, step.direction)
+        cut = self.objective.face.cut(step.direction)
         same = jax.tree.map(lambda a, b: jnp.all(a == b), cut, step.direction)
         whole = jnp.all(jnp.stack(jax.tree.leaves(same))) if jax.tree.leaves(same) else True
         dtype = step.predicted.dtype
@@ -146,11 +145,11 @@ class Attempt:
         with a reverse rule alone gets one. A step of zero has gain 1: where the gradient is zero,
         or the step rounds to zero, a policy has nothing to correct.
         """
-        fn, face = self.value_fn, face_of(self.value_fn)
+        fn, face = self.objective, self.objective.face
         trial = tree.add(self.params, taken)
         trial = trial if face is None else face.onto(trial)  # without rounding beyond the bounds
         dtype = predicted.dtype
-        seen = is_stationary(fn)  # its derivatives have both modes already
+        seen = fn.stationary  # then derivatives have both modes
         both = lambda: jax.jvp(fn if seen else derivable(fn, trial), (trial,), (taken,))
         new_value, new_slope = (fn(trial), None) if self.lazy else both()
         noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)

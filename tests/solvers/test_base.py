@@ -130,7 +130,7 @@ SOME = [(name, w) for name in PLAIN for w in WRAPPERS] + [(name, "two") for name
 ALL = [(name, wrapper) for name in SOLVERS for wrapper in WRAPPERS]
 
 
-@pytest.mark.quick(40)
+@pytest.mark.quick(16)
 @pytest.mark.parametrize(("name", "wrapper"), SOME)
 def test_a_memory_keeps_its_shape(x64, name, wrapper):
     solver, curvature = wrapped(name, wrapper), curvature_of(name)

@@ -70,7 +70,7 @@ def test_of_many_solutions_svd_takes_the_shortest(x64):
     assert step.report.stopped == S.Stop.SINGULAR
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("radius", [1e-6, 1e-3, 0.3, 1e3, np.inf])
 def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x64, shape, radius):

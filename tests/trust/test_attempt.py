@@ -7,7 +7,8 @@ import pytest
 
 import secondorder as so
 from secondorder import tree
-from secondorder.objectives._objective import Face, Stationary
+from secondorder.objectives._at_point import AtPoint, Face, at_point
+from secondorder.objectives._base import Plain
 from secondorder.step import Iterates, Path, make_step
 from secondorder.trust import Attempt
 
@@ -16,7 +17,8 @@ PARAMS = jnp.array([10.0])
 
 def attempt(step, value_fn, params, quadratic=None, value=None, radius=jnp.inf):
     model = quadratic or so.Quadratic(jnp.ones_like(params), so.operators.Identity())
-    return Attempt(step, model, params, value_fn, value, tree.norm, lambda: jnp.asarray(radius))
+    here, edge = at_point(value_fn, "update"), jnp.asarray(radius)
+    return Attempt(step, model, params, here, value, tree.norm, lambda: edge)
 
 
 def tried(values, final, length=4, count=None):
@@ -152,7 +154,7 @@ def test_a_step_that_bounds_cut_has_its_own_length_and_prediction():
     quadratic = so.Quadratic(grad, so.operators.Diagonal(b))
     free = jnp.array([True, True, False])
     face = Face(jnp.full(3, -1.0), jnp.full(3, 1.0), jnp.zeros(3), grad, free)
-    f = Stationary(lambda p: p @ grad, face=face)
+    f = AtPoint(Plain(lambda p: p @ grad), True, face)
     step = make_step(jnp.array([3.0, 0.5, 0.25]), -1.0)
     trial = attempt(step, f, jnp.zeros(3), quadratic, radius=3.05)
     assert trial.trial(step).boundary
@@ -168,7 +170,7 @@ def test_a_step_inside_the_bounds_stays_what_the_solver_gave():
     quadratic = so.Quadratic(jnp.ones(2), so.operators.Diagonal(jnp.ones(2)))
     whole, far = jnp.array([True, True]), jnp.full(2, 9.0)
     face = Face(-far, far, PARAMS[:1].repeat(2) / 2, jnp.ones(2), whole)
-    f = Stationary(jnp.sum, face=face)
+    f = AtPoint(Plain(jnp.sum), True, face)
     step = make_step(jnp.array([-1e-7, 2e-7]), -3.0, length=7.0)
     trial = attempt(step, f, face.params, quadratic, radius=7.0)
     cut = trial.choose()

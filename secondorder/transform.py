@@ -205,7 +205,8 @@ def _check_call(grads, params, value_fn, needs_value_fn: bool) -> None:
     if value_fn is None and needs_value_fn:
         raise ValueError(
             f"update needs value_fn, the objective as a function of params, to take its curvature. "
-            f"Write {call}; secondorder.compose(loss, model) makes one."
+            f"Write {call}; secondorder.compose(loss, model) makes one. (Flax's "
+            "TrainState.apply_gradients hands no keyword on: call state.tx.update, state.replace.)"
         )
     if value_fn is not None and not callable(value_fn):
         raise TypeError(

@@ -178,21 +178,25 @@ def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
     return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
 
 
-@jax.custom_batching.custom_vmap
 def _stacked(*scalars: jax.Array) -> jax.Array:
-    # Masks of NumPy are constants; those computed here would be kernels outside the loop.
-    slot = np.arange(len(scalars))
+    # Masks of NumPy are constants; those computed here would be kernels outside the loop. They are
+    # an operand, since a rule of vmap inside a loop takes no constants.
+    return _placed(np.eye(len(scalars), dtype=bool), *scalars)
+
+
+@jax.custom_batching.custom_vmap
+def _placed(masks: Any, *scalars: jax.Array) -> jax.Array:
     stack = jnp.zeros(len(scalars), scalars[0].dtype)
     for k, x in enumerate(scalars):
-        stack = jnp.where(slot == k, x, stack)
+        stack = jnp.where(masks[k], x, stack)
     return stack
 
 
-@_stacked.def_vmap
-def _(size: int, batched: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
-    columns = [
-        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched, strict=True)
-    ]
+@_placed.def_vmap
+def _(size: int, batched: Any, masks: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
+    del masks
+    pairs = zip(scalars, batched[1:], strict=True)
+    columns = [x if b else jnp.broadcast_to(x, (size,)) for x, b in pairs]
     # Without the barrier XLA fuses the computation of the scalars into the stack and repeats it
     # for each entry.
     return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from secondorder import checks, losses, tree
@@ -80,8 +82,11 @@ class Solution:
 
     @property
     def message(self) -> str:
-        """The status in a sentence (not under ``jit``; the first one of a batch)."""
-        return Status(int(jnp.ravel(self.status)[0])).sentence
+        """The status in a sentence (not under ``jit``); of a batch, how often each."""
+        found = collections.Counter(np.ravel(self.status).tolist()).most_common()
+        if len(found) == 1:
+            return Status(found[0][0]).sentence
+        return " ".join(f"{count} times: {Status(status).sentence}" for status, count in found)
 
 
 def minimize(

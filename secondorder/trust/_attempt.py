@@ -154,7 +154,7 @@ class Attempt:
         new_value, new_slope = (fn(trial), None) if self.lazy else both()
         noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
         value = jnp.asarray(self._value_here).astype(dtype)
-        new_value = new_value.astype(dtype)
+        new_value = jnp.asarray(new_value, dtype)
         change = new_value - value
         near = jnp.abs(change) <= noise * jnp.abs(value)
 

@@ -205,3 +205,43 @@ def test_a_keyword_that_is_unknown_is_reported_by_python():
 def test_a_sentence_names_the_argument_its_value_and_what_to_pass(make, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         make()
+
+
+HESSIAN, KEY = so.hessian(lambda p: jnp.sum(p**4), START), jax.random.key(0)
+CALLS = {
+    "minimize": (
+        lambda **given: so.minimize(lambda p: jnp.sum(p**2), START, **given),
+        ("tol", "max_steps", "history", "callback", "has_aux"),
+    ),
+    "least_squares": (lambda **given: so.least_squares(lambda p: p, START, **given), ("loss",)),
+    "curve_fit": (
+        lambda **given: so.curve_fit(lambda p, x: p * x, START, START, START, **given),
+        ("absolute_sigma",),
+    ),
+    "fisher": (lambda **given: so.fisher(F, START, KEY, **given), ("samples",)),
+    "jacobian": (lambda **given: so.jacobian(lambda p: p, START, **given), ("chunk_size",)),
+    "trace": (lambda **given: so.trace(HESSIAN, START, KEY, **given), ("samples",)),
+    "logdet": (
+        lambda **given: so.logdet(HESSIAN, START, KEY, **given),
+        ("damping", "samples", "steps"),
+    ),
+    "spectral_density": (
+        lambda **given: so.spectral_density(HESSIAN, START, KEY, **given),
+        ("samples", "steps", "points", "width"),
+    ),
+}
+WITH_NONE = {"tol", "callback", "loss", "chunk_size", "width"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_bad_setting_of_a_solve_or_an_instrument_gets_a_sentence(name):
+    call, names = CALLS[name]
+    number = {"tol", "damping", "width"}
+    for setting in names:
+        for label, value in BAD.items():
+            flag = setting in ("has_aux", "absolute_sigma") and label == "a bool"
+            whole = setting in number and label == "a part of one"
+            if flag or whole or (label == "None" and setting in WITH_NONE):
+                continue
+            with pytest.raises((TypeError, ValueError), match=f"got {setting}=.*pass "):
+                call(**{setting: value})

@@ -121,7 +121,7 @@ def running(
 
     def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
-            key = None if state.key is None else tree.folded(state.key, state.count)
+            key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
             new = structure.measure(sample, frame)
             return tree.running_mean(state.averages, new, decay, state.samples, debias)

@@ -14,7 +14,7 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
-from secondorder import checks, tree
+from secondorder import checks, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.operators._dense import unravel
 from secondorder.operators._jacobian import Jacobian, linearize
@@ -183,6 +183,7 @@ def curve_fit(
     """
     tree.check_real(params)
     _check_model(model, params, x)
+    settings.FLAG.of("curve_fit", "absolute_sigma", absolute_sigma)
     params = jax.tree.map(jnp.asarray, params)
     y = _observations(y)
     whiten = _whitening(sigma, y)

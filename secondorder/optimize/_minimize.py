@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from secondorder import checks, losses, tree
+from secondorder import checks, losses, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
@@ -155,7 +155,8 @@ def minimize(
       >>> solution.params.tolist(), so.Status(int(solution.status)).name
       ([3.0, 3.0], 'CONVERGED')
     """
-    _check_arguments(value_fn, tol, max_steps)
+    counts = {"max_steps": max_steps, "history": history}
+    _check_arguments(value_fn, tol=tol, callback=callback, has_aux=has_aux, **counts)
     both = value_fn
     if has_aux:
         value_fn = _first_of(value_fn, "minimize")
@@ -264,7 +265,7 @@ def least_squares(
     """
     if not callable(residual):
         raise TypeError(f"least_squares needs residual to be a function, but got {residual!r}.")
-
+    settings.FUNCTION.or_none().of("least_squares", "loss", loss)
     both = residual
     if has_aux:
         residual = _first_of(residual, "least_squares")
@@ -396,10 +397,15 @@ def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
     return lower, upper
 
 
-def _check_arguments(value_fn: Any, tol: Any, max_steps: Any) -> None:
+def _check_arguments(value_fn: Any, **given: Any) -> None:
     if not callable(value_fn):
         raise TypeError(f"minimize needs value_fn to be a function, but got {value_fn!r}.")
-    if isinstance(tol, (int, float)) and not tol > 0:
-        raise ValueError(f"minimize got tol={tol}; pass a positive number, or None for √ε.")
-    if isinstance(max_steps, int) and max_steps < 1:
-        raise ValueError(f"minimize got max_steps={max_steps}; pass a positive integer.")
+    kinds = {
+        "tol": settings.POSITIVE.or_none(),
+        "max_steps": settings.COUNT,
+        "history": settings.SIZE_OR_ZERO,
+        "callback": settings.FUNCTION.or_none(),
+        "has_aux": settings.FLAG,
+    }
+    for name, value in given.items():
+        kinds[name].of("minimize", name, value)

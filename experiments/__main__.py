@@ -16,7 +16,7 @@ from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.publish import images_of
 from experiments.compare.run import Comparison
 from experiments.compare.summaries import console
-from experiments.compare.write import write
+from experiments.compare.write import Drawn, write
 from experiments.errors import UserError, pick, whole_number
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
@@ -92,14 +92,15 @@ def compare(options: Compare) -> int:
     print(plan.tuning_budget())
     interrupted = False
     with Bar(plan.count_parts()) as bar:
-        comparison = Comparison(plan, store, bar, jobs)
+        drawn = Drawn(store, bar)
+        comparison = Comparison(plan, store, bar, jobs, drawn)
         try:
             comparison.run()
         except KeyboardInterrupt:
             if not any(results.runs for results in comparison.results):
                 raise
             interrupted = True
-        finished, report, published = write(comparison, interrupted, options.publish)
+        finished, report, published = write(comparison, interrupted, drawn, options.publish)
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
     if bar.skipped:

@@ -12,7 +12,7 @@ from experiments.compare.machine import machine
 from experiments.compare.plan import Plan, command_line
 from experiments.compare.report import Circumstances
 from experiments.compare.run import Results
-from experiments.compare.write import write, write_numbers
+from experiments.compare.write import Drawn, write, write_numbers
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
@@ -70,7 +70,7 @@ def written(folder: Path, *all_results: Results, interrupted: bool = False) -> N
         results=list(all_results),
         notes=lambda: [],
     )
-    write(comparison, interrupted)
+    write(comparison, interrupted, Drawn(comparison.store, comparison.bar))
 
 
 def tabulated(folder: Path, *all_results: Results) -> None:

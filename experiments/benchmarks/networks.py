@@ -112,7 +112,8 @@ def contest(request: Request, field: Field) -> Report:
         show = bar.write if request.lines else lambda line: None
         for problem in problems:
             racing = [unit for unit in units if unit.problem is problem]
-            tables.append(_table(problem, _contest(racing, store, Programs(problem, bar), show)))
+            with Programs(problem, bar) as programs:
+                tables.append(_table(problem, _contest(racing, store, programs, show)))
     if bar.skipped:
         print(bar.used_again(request.folder))
     return Report(tables, [_words(problems, units, length)])

@@ -171,6 +171,8 @@ def _serve(pipe: Connection, terms: Terms) -> None:
             problem, optimizer = PROBLEMS[names[0]], OPTIMIZERS[names[1]]
             (unit,) = Plan([problem], [optimizer], terms.seeds, terms.steps).units
             if programs is None or programs.problem is not problem:
+                if programs is not None:
+                    programs.__exit__()
                 programs = Programs(problem, bar)  # one problem's data at a time
             try:
                 work(unit, store, programs)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from experiments import tuning
+from experiments.bar import Bar
 from experiments.compare.document import Illustration, to_html, to_markdown
 from experiments.compare.machine import machine
 from experiments.compare.plan import Plan, command_line
@@ -40,7 +41,25 @@ class Written(NamedTuple):
     published: Path | None
 
 
-def write(comparison: Comparison, interrupted: bool, documents: Path | None = None) -> Written:
+class Drawn:
+    """The figures of the problems, each drawn once, when its runs are known."""
+
+    def __init__(self, store: Store, bar: Bar):
+        self.store, self.bar = store, bar
+        self._of: dict[str, list[Illustration]] = {}
+
+    def __call__(self, results: Results) -> list[Illustration]:
+        """Draws them, unless that was done."""
+        name = results.problem.name
+        if results.runs and name not in self._of:
+            results.finish()
+            self._of[name] = _figures(self.store, self.bar, results)
+        return self._of.get(name, [])
+
+
+def write(
+    comparison: Comparison, interrupted: bool, drawn: Drawn, documents: Path | None = None
+) -> Written:
     """Everything but the runs themselves, which are on disk already."""
     store, plan = comparison.store, comparison.plan
     finished = [results for results in comparison.results if results.runs]
@@ -49,7 +68,7 @@ def write(comparison: Comparison, interrupted: bool, documents: Path | None = No
     notes = [INTERRUPTED] * interrupted + comparison.notes()
     made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
     write_numbers(store, plan, finished, made)
-    illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
+    illustrations = {results.problem.name: drawn(results) for results in finished}
     across = _drawn(store, PROFILES, CAPTION, "performance profiles", profiles(finished))
     parts = report(finished, illustrations, across, made)
     store.write("report.md", to_markdown(TITLE, parts))
@@ -95,14 +114,14 @@ def _pictures(results: Results) -> Iterator[Picture]:
         yield Picture(own.name, own.caption, lambda own=own: own.draw(problem, first_seed))
 
 
-def _figures(comparison: Comparison, results: Results) -> list[Illustration]:
+def _figures(store: Store, bar: Bar, results: Results) -> list[Illustration]:
     problem, illustrations = results.problem, []
     for picture in _pictures(results):
-        comparison.bar.set_description_str(f"{problem.name} · drawing {picture.name}")
+        bar.set_description_str(f"{problem.name} · drawing {picture.name}")
         name, alternative = f"{problem.name}-{picture.name}", f"{problem.title}: {picture.name}"
-        drawn = _drawn(comparison.store, name, picture.caption, alternative, picture.draw())
+        drawn = _drawn(store, name, picture.caption, alternative, picture.draw())
         illustrations += [drawn] if drawn else []
-        comparison.bar.update()
+        bar.update()
     return illustrations
 
 

@@ -106,8 +106,12 @@ def render(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
+@styled
 def render_both(figure: Figure) -> tuple[bytes, bytes]:
-    """PNG and SVG. The second has the layout of the first, for finding one takes half the time."""
-    png = render(figure, "png")
-    figure.set_layout_engine("none")
-    return png, render(figure, "svg")
+    """PNG and SVG of one layout; Matplotlib would draw once more to find it, and for each."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)  # as the picture has: sizes of words in pixels are rounded
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    return render(figure, "png"), render(figure, "svg")

@@ -20,7 +20,7 @@ from experiments.compare.write import Drawn, write
 from experiments.errors import UserError, pick, whole_number
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
-from experiments.pictures import LESSONS, make
+from experiments.gallery import LESSONS, make
 from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
 from experiments.records import Store

@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import BLACK, BLUE, GREY, ORANGE, RED, Claim, Lesson, Numbers
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREY, ORANGE, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
 CHAPTER = "The Jacobian and the Hessian"
 POINT = (0.6, 0.4)

@@ -8,21 +8,10 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
 CHAPTER = "The derivative"
 POINT = 0.5  # where the tangent of the secants' picture is taken

@@ -8,18 +8,9 @@ from matplotlib.figure import Figure
 import secondorder as so
 from experiments.benchmarks.timing import race
 from experiments.figures.style import styled
-from experiments.pictures.chain_rule import CHAPTER
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
+from experiments.gallery.chain_rule import CHAPTER
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
 
 FIXED = 64  # inputs or outputs that stay while the others grow
 SIZES = (8, 16, 32, 64, 128, 256, 512)

@@ -18,11 +18,12 @@ from sklearn.datasets import load_iris
 import secondorder as so
 from experiments.figures.style import styled
 from experiments.figures.valley import GROUND
-from experiments.pictures import networks
-from experiments.pictures.descent import CHAPTER
-from experiments.pictures.lesson import BLACK, BLUE, ORANGE, Claim, Lesson, Numbers
-from experiments.pictures.surfaces import SURFACES, draw_ground
-from experiments.pictures.walk import until, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, ORANGE
+from experiments.gallery.descent import CHAPTER
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import SURFACES, draw_ground
+from experiments.gallery.walk import until, walk
 
 SOLVED = 1e-6  # the value of the function at which a path counts as arrived
 STEPS = 20_000

@@ -12,22 +12,11 @@ from matplotlib.figure import Figure
 import secondorder as so
 from experiments.benchmarks.timing import interleaved, race
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.newton import CHAPTER
-from experiments.pictures.walk import fitted_power
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.newton import CHAPTER
+from experiments.gallery.walk import fitted_power
 
 EXAMPLES = 64
 WIDTHS = (16, 48, 128, 256)

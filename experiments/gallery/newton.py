@@ -7,17 +7,9 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery.colours import BLACK, BLUE, GREY, ORANGE, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
 CHAPTER = "Newton"
 

@@ -15,11 +15,12 @@ from sklearn.datasets import load_iris
 import secondorder as so
 from experiments.figures.style import styled
 from experiments.figures.valley import GROUND
-from experiments.pictures import networks
-from experiments.pictures.jacobian import CHAPTER
-from experiments.pictures.lesson import BLACK, BLUE, ORANGE, RED, Claim, Lesson, Numbers
-from experiments.pictures.surfaces import himmelblau
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, ORANGE, RED
+from experiments.gallery.jacobian import CHAPTER
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import himmelblau
+from experiments.gallery.walk import fitted_power, walk
 
 
 def crest(p):

@@ -10,20 +10,11 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PINK,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.newton import CHAPTER
-from experiments.pictures.surfaces import draw_ground, himmelblau
-from experiments.pictures.walk import walk
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, PINK, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.newton import CHAPTER
+from experiments.gallery.surfaces import draw_ground, himmelblau
+from experiments.gallery.walk import walk
 
 
 def saddle(p):

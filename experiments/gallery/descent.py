@@ -9,19 +9,10 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.surfaces import SURFACES, draw_ground
-from experiments.pictures.walk import walk
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import SURFACES, draw_ground
+from experiments.gallery.walk import walk
 
 CHAPTER = "Gradient descent"
 

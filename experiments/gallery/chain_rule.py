@@ -13,16 +13,9 @@ from matplotlib.patches import Circle
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREY,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREY, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
 
 CHAPTER = "The chain rule"
 INPUT, TARGET = (1.0, -0.5), 1.0

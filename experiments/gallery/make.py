@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from experiments.bar import Bar
 from experiments.errors import UserError
-from experiments.pictures.lesson import Lesson
-from experiments.pictures.page import Shown, gallery
+from experiments.gallery.lesson import Lesson
+from experiments.gallery.page import Shown, gallery
 
 
 class Made(NamedTuple):

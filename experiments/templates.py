@@ -1,0 +1,17 @@
+"""Pages from Jinja's templates: text goes in as it is, and what may hold markup is escaped there."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+
+def fill(template: Path, **content: Any) -> str:
+    """The template with this content."""
+    # Not escaped by the ending of a name: Markdown and HTML are made of the same parts.
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment.from_string(template.read_text()).render(content)

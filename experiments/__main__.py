@@ -10,20 +10,19 @@ import tyro
 from experiments.bar import Bar
 from experiments.benchmarks import BENCHMARKS
 from experiments.benchmarks.tables import Request, page, save
-from experiments.compare.diff import compare_folders
-from experiments.compare.folders import two_folders
+from experiments.compare.diff import compare_folders, two_folders
+from experiments.compare.page import console
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.publish import images_of
 from experiments.compare.run import Comparison
-from experiments.compare.summaries import console
 from experiments.compare.write import Drawn, write
 from experiments.errors import UserError, pick, whole_number
+from experiments.gallery import LESSONS, make
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
-from experiments.gallery import LESSONS, make
 from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import Store
 from experiments.studies import FOLDERS, Limits, play, publish, title
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C

@@ -124,7 +124,9 @@ def set_up(problem: Problem) -> Setting:
 
     def measured(params: Any) -> dict[str, float]:
         # One array, since each that leaves the device takes as long as a small gradient.
-        return dict(zip(names, np.asarray(compiled(params, everything, data)).tolist(), strict=True))
+        return dict(
+            zip(names, np.asarray(compiled(params, everything, data)).tolist(), strict=True)
+        )
 
     return Setting(problem, data, everything, measured)
 

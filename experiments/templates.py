@@ -11,7 +11,7 @@ def fill(template: Path, **content: Any) -> str:
     """The template with this content."""
     # Not escaped by the ending of a name: Markdown and HTML are made of the same parts.
     environment = Environment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.from_string(template.read_text()).render(content)

@@ -16,7 +16,7 @@ from experiments.engine import Prepared, Run, Setting
 from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.provenance import versions
-from experiments.records import Store
+from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 
 COMPILED_AT_ONCE = 2
@@ -87,11 +87,11 @@ class Finished(NamedTuple):
 
 def collect(unit: Unit, store: Store) -> Finished:
     """What had finished of a unit under its settings."""
-    trials = store.load_trials(*unit.names, unit.settings) if unit.optimizer.search else []
+    trials = store.load_trials(unit.names, unit.settings) if unit.optimizer.search else []
     found = None
     if unit.optimizer.search and len(trials) == unit.trials:
         found = tuning.gathered(unit.optimizer, trials, unit.tuning_steps)
-    runs = [store.load_run(*unit.names, seed, unit.settings) for seed in unit.seeds]
+    runs = [store.load_run(unit.names, seed, unit.settings) for seed in unit.seeds]
     return Finished(found, [run for run in runs if run is not None])
 
 
@@ -151,8 +151,8 @@ def work(unit: Unit, store: Store, programs: Programs) -> None:
 def train(unit: Unit, chosen: Mapping[str, float], store: Store, programs: Programs) -> None:
     """The runs of all seeds."""
     for seed in unit.seeds:
-        checkpoint = store.checkpoint(*unit.names, f"seed-{seed}", unit.settings)
-        if store.load_run(*unit.names, seed, unit.settings) is None:
+        checkpoint = store.checkpoint(unit.names, f"seed-{seed}", unit.settings)
+        if store.load_run(unit.names, seed, unit.settings) is None:
             prepared = programs.of(unit.optimizer)
             with _part(f"{unit.title} · seed {seed}", programs.bar) as on_step:
                 finished = engine.run(
@@ -174,7 +174,7 @@ def search(unit: Unit, store: Store, programs: Programs) -> dict[str, float]:
     """The hyperparameter that the trials choose, where there is one."""
     if not unit.optimizer.search:
         return {}
-    ended = store.load_trials(*unit.names, unit.settings)
+    ended = store.load_trials(unit.names, unit.settings)
     programs.bar.skip(len(ended))
     if len(ended) < unit.trials:
         ended = _tune(unit, ended, store, programs)
@@ -182,17 +182,15 @@ def search(unit: Unit, store: Store, programs: Programs) -> dict[str, float]:
     return {found.hyperparameter: found.best.setting}
 
 
-def _tune(
-    unit: Unit, kept: Sequence[Trial], store: Store, programs: Programs
-) -> tuple[Trial, ...]:
+def _tune(unit: Unit, kept: Sequence[Trial], store: Store, programs: Programs) -> tuple[Trial, ...]:
     ended = list(kept)
     prepared = programs.of(unit.optimizer)
     programs.bar.set_description_str(f"{unit.title} · tuning")
-    checkpoint = store.checkpoint(*unit.names, "trial", unit.settings)
+    checkpoint = store.checkpoint(unit.names, "trial", unit.settings)
 
     def keep(trial: Trial) -> None:
         ended.append(trial)
-        store.save_trials(*unit.names, ended, unit.settings)
+        store.save_trials(unit.names, ended, unit.settings)
         checkpoint.discard()
         programs.bar.update()
 

@@ -9,15 +9,15 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.compare.machine import machine
+from experiments.compare.page import Circumstances
 from experiments.compare.plan import Plan, command_line
-from experiments.compare.report import Circumstances
 from experiments.compare.run import Results
 from experiments.compare.write import Drawn, write, write_numbers
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
 from experiments.provenance import versions
-from experiments.records import Store
+from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 
 PROBLEM = dataclasses.replace(

@@ -21,7 +21,7 @@ from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
 from experiments.provenance import source_fingerprint
-from experiments.records import Store
+from experiments.store import Store
 from experiments.unit import Programs, Unit, collect, work
 
 NETWORKS: dict[str, Problem] = {

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from experiments.bar import Bar
@@ -11,8 +12,8 @@ from experiments.compare.plan import Plan
 from experiments.compare.side_by_side import side_by_side
 from experiments.engine import Run, Status
 from experiments.problem import Problem
-from experiments.records import Store
-from experiments.summary import Row, add_measure, best_value, summarise
+from experiments.results import add_measure, best_value, judged_target, summarise
+from experiments.store import Store
 from experiments.tuning import Tuning
 from experiments.unit import Programs, Unit, collect, search, train, work
 
@@ -26,7 +27,7 @@ class Results:
     tunings: dict[str, Tuning] = field(default_factory=dict)
     reference: float | None = None
     optimum: float = math.nan
-    rows: list[Row] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: list[str] = field(default_factory=list)
     """Sentences on the optimizers that do not apply."""
 
@@ -35,7 +36,12 @@ class Results:
         known = [self.reference] if self.reference is not None else []
         self.optimum = min([best_value(self.problem, self.runs), *known])
         add_measure(self.problem, self.runs, self.optimum)
-        self.rows = summarise(self.problem, self.runs)
+        self.table = summarise(self.problem, self.runs)
+
+    @property
+    def target(self) -> float:
+        """The tightest that anybody reached."""
+        return judged_target(self.problem, self.table)
 
 
 class Comparison:
@@ -92,8 +98,7 @@ class Comparison:
                     if drawn is not None:  # while this one's programs compile
                         self.draw(self._gather(drawn))
                     chosen = {
-                        unit.optimizer.name: search(unit, self.store, programs)
-                        for unit in searched
+                        unit.optimizer.name: search(unit, self.store, programs) for unit in searched
                     }
                     programs.wait()
                     for unit in units:

@@ -21,7 +21,7 @@ from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import Store
 from experiments.unit import Programs, Unit, work
 
 REFRESH = 1.0  # seconds after which the bar's clock goes on, whatever is heard

@@ -2,22 +2,22 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import tuning
 from experiments.bar import Bar
-from experiments.compare.document import Illustration, to_html, to_markdown
 from experiments.compare.machine import machine
+from experiments.compare.page import TITLE, Circumstances, latex, report
 from experiments.compare.plan import Plan, command_line
 from experiments.compare.profiles import CAPTION, profiles
 from experiments.compare.publish import publish
-from experiments.compare.report import TITLE, Circumstances, report
 from experiments.compare.run import Comparison, Results
-from experiments.compare.summaries import summary_latex, summary_markdown
 from experiments.figures import (
     convergence_figure,
     curvature_figure,
@@ -26,8 +26,9 @@ from experiments.figures import (
 )
 from experiments.problems import PROBLEMS
 from experiments.provenance import source_fingerprint, versions
-from experiments.records import Store, records_csv
-from experiments.summary import summary_csv
+from experiments.report import Illustration, to_html, to_markdown
+from experiments.results import long, records
+from experiments.store import Store
 
 INTERRUPTED = "This comparison was interrupted; here is what had finished."
 PROFILES = "profiles"
@@ -79,11 +80,13 @@ def write(
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:
-    """Every record, the costs of reaching the targets, and how all this came about."""
-    store.write("records.csv", records_csv(run for results in finished for run in results.runs))
-    store.write("summary.csv", summary_csv(row for results in finished for row in results.rows))
-    store.write("summary.md", summary_markdown(finished, made.notes))
-    store.write("summary.tex", summary_latex(finished))
+    """Every record, the results table, and how all this came about."""
+    table = pd.concat([results.table for results in finished]).replace(math.inf, math.nan)
+    store.save_table("results", long(table))
+    store.write("summary.csv", table.to_csv(index=False))
+    runs = [run for results in finished for run in results.runs]
+    store.write("records.csv", records(runs).to_csv(index=False))
+    store.write("summary.tex", latex(finished))
     store.write("config.json", json.dumps(_config(plan, finished, made), indent=2) + "\n")
 
 
@@ -136,7 +139,6 @@ def _drawn(
     if figure is None:
         return None
     png, svg = render_both(figure)
-    (store.folder / "figures").mkdir(exist_ok=True)
     store.write(f"figures/{name}.png", png)
     store.write(f"figures/{name}.svg", svg)
     return Illustration(name, alternative, caption, png)
@@ -178,7 +180,7 @@ def _problem_config(plan: Plan, results: Results) -> dict[str, Any]:
         "grad_norm_target": problem.grad_norm_target,
         "measure": problem.measure,
         "targets": problem.targets,
-        "optimum": results.optimum,
+        **({"optimum": results.optimum} if problem.measure == "suboptimality" else {}),
         "steps": {
             optimizer.name: plan.steps_of(problem, optimizer)
             for optimizer in plan.optimizers_of(problem)

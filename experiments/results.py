@@ -1,7 +1,7 @@
 """The results table: what the runs show, and how its numbers are written.
 
-One row for each optimizer on each problem and each of its targets, medians over seeds. A store keeps
-it in long form, one number a row (`long`), whatever was measured; pages show parts of it.
+One row for each optimizer on each problem and each of its targets, medians over seeds. A store
+keeps it in long form, one number a row (`long`); pages show parts of it.
 """
 
 import math
@@ -14,7 +14,7 @@ from experiments.engine import Run, Status
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 
-#: What a target costs, in words; the table has a column for each, infinite where most seeds miss it.
+#: What a target costs, in words; the table has a column for each, infinite where it is missed.
 COSTS = {"steps": "steps", "gradient_equivalents": "gradient-equivalents", "seconds": "seconds"}
 KEYS = ["problem", "optimizer", "target"]
 LAST = ("step", "value", "measure", "grad_norm", "held_out_accuracy")
@@ -60,7 +60,7 @@ def records(runs: Iterable[Run]) -> pd.DataFrame:
 def summarise(problem: Problem, runs: Sequence[Run]) -> pd.DataFrame:
     """The results table of one problem, optimizers in the order in which their runs come."""
     rows = [_of_run(run, target) for run in runs for target in problem.targets]
-    seeds = pd.DataFrame(rows).groupby(KEYS, sort=False)
+    seeds = pd.DataFrame(rows).assign(problem=problem.name).groupby(KEYS, sort=False)
     found = seeds.median(numeric_only=True)
     found["reached"] = seeds["steps"].agg(lambda steps: int(np.isfinite(steps).sum()))
     found["seeds"], found["failures"] = seeds.size(), seeds["failed"].sum()
@@ -75,7 +75,6 @@ def _of_run(run: Run, target: float) -> dict:
     steps = columns["step"][-1]
     per_step = lambda name: columns[name][-1] / steps if steps else math.nan
     return {
-        "problem": run.problem,
         "optimizer": run.optimizer,
         "target": target,
         **{cost: float(at[column]) for cost, column in _COLUMNS.items()},

@@ -101,6 +101,11 @@ class Store:
             return None
         return Kept(json.loads(row[4]), row[5]) if row[3] == json.dumps(head) else None
 
+    def parts(self) -> list[tuple[str, str, str]]:
+        """What there is, of whatever settings: problem, optimizer, part."""
+        order = "select problem, optimizer, part from kept order by rowid"
+        return self._database.execute(order).fetchall()
+
     def drop(self, names: Names, part: str) -> None:
         with self._database as database:
             where = "delete from kept where problem = ? and optimizer = ? and part = ?"
@@ -140,7 +145,7 @@ class Store:
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
     """A table that a store in this folder holds."""
-    database = sqlite3.connect(f"file:{folder / NAME}?mode=ro", uri=True)
+    database = sqlite3.connect(f"{(folder / NAME).resolve().as_uri()}?mode=ro", uri=True)
     try:
         return pd.read_sql(f"select * from {name}", database)
     finally:

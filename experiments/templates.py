@@ -1,4 +1,4 @@
-"""Pages from Jinja's templates: text goes in as it is, and what may hold markup is escaped there."""
+"""Pages from Jinja's templates, which escape what they show as HTML."""
 
 import base64
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ TITLE = "Two comparisons, side by side"
 CONFIG, TABLE = "config.json", "results"
 QUANTITIES = COSTS | {"last_value": "value at the end"}
 SAME = "Nothing else: code, versions, machine, settings and runs are the same."
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(sqlite3.Error, pd.errors.DatabaseError),
+)
 UNCOMPARED = ("command", "notes", "title", "tuning", "left_out", "optimizers")
 
 
@@ -58,7 +63,7 @@ def read(path: Path) -> Folder:
         dict(config["problems"])
         table = read_table(path, TABLE)
         numbers = table[table.quantity.isin(list(QUANTITIES))].astype({"value": float})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pd.errors.DatabaseError) as e:
+    except UNREADABLE as e:
         why = f"{type(e).__name__}: {e}"
         raise UserError(f"The results in '{path}' cannot be read: {why}.") from e
     return Folder(str(path), config, numbers)

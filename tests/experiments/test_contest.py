@@ -10,6 +10,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 import pytest
+from experiments.checkpoints import SECONDS
+from experiments.records import Store
 from lines import LINE, plain
 
 from experiments.__main__ import main
@@ -17,11 +19,9 @@ from experiments.benchmarks import BENCHMARKS, networks
 from experiments.benchmarks.networks import QUICK, Field, contest
 from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Request
-from experiments.checkpoints import SECONDS
 from experiments.engine import Progress
 from experiments.optimizer import Search
 from experiments.provenance import source_fingerprint
-from experiments.records import Store
 
 STEPS, TRIAL_STEPS = 6, 4
 TINY = dataclasses.replace(

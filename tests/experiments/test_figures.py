@@ -106,7 +106,7 @@ def many(count: int):
 
 
 def test_profiles_count_the_problems_within_a_factor_of_the_best():
-    found = costs(list(many(3)), "step")
+    found = costs(list(many(3)), "steps")
     np.testing.assert_array_equal(found["newton"], [1, 3, 3])
     np.testing.assert_array_equal(found["adam"], [3, 1, 1])
     np.testing.assert_array_equal(found["lbfgs"], [math.inf] * 3)

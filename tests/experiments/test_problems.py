@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.compare.tables import target_name
+from experiments.summary import add_measure
 from jax.flatten_util import ravel_pytree
 from tolerances import assert_close, rounding
 
 from experiments.benchmarks.physics import PHYSICS
 from experiments.compare.plan import Plan
-from experiments.compare.tables import target_name
 from experiments.engine import Run, numerics
 from experiments.figures import render
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
@@ -32,7 +33,6 @@ from experiments.problems import (
     quadratic,
     ridge,
 )
-from experiments.summary import add_measure
 
 #: Small problems and equations; a new one is checked without a new test.
 EVERY = PROBLEMS | PHYSICS

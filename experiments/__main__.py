@@ -9,7 +9,8 @@ import tyro
 
 from experiments.bar import Bar
 from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import Request, page, save
+from experiments.benchmarks.tables import Request
+from experiments.benchmarks.tables import publish as publish_page
 from experiments.compare.diff import compare_folders, two_folders
 from experiments.compare.page import console
 from experiments.compare.plan import SEEDS, Plan
@@ -182,9 +183,8 @@ def bench(options: Bench) -> int:
     named = ((" --problems ", options.problems), (" --solvers ", options.solvers))
     chosen = "".join(flag + " ".join(given) for flag, given in named if given)
     command = f"python -m experiments bench {file}{chosen}{' --quick' * options.quick}"
-    text = page(command, file, report)
-    print(text)
-    print(f"Page: {save(text, options.out, file, report)}")
+    text, written = publish_page(report, command, file, request, options.out)
+    print(f"{text}\nPage: {written}")
     return 0
 
 

@@ -8,9 +8,6 @@ from typing import Annotated
 import tyro
 
 from experiments.bar import Bar
-from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import Request
-from experiments.benchmarks.tables import publish as publish_page
 from experiments.compare.diff import compare_folders, two_folders
 from experiments.compare.page import console
 from experiments.compare.plan import SEEDS, Plan
@@ -18,7 +15,6 @@ from experiments.compare.publish import images_of
 from experiments.compare.run import Comparison
 from experiments.compare.write import Drawn, write
 from experiments.errors import UserError, pick, whole_number
-from experiments.gallery import LESSONS, make
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import MAIN as MAIN_PROBLEMS
@@ -116,6 +112,10 @@ def compare(options: Compare) -> int:
 
 
 def show_list(options: List) -> int:
+    # Here and below: the comparison, which is run most, starts a second sooner without these.
+    from experiments.benchmarks import BENCHMARKS
+    from experiments.gallery import LESSONS
+
     del options
     print("Problems (compare runs those with a star where none is named, with --all every one)")
     for name, problem in PROBLEMS.items():
@@ -162,6 +162,10 @@ class Bench:
 
 
 def bench(options: Bench) -> int:
+    from experiments.benchmarks import BENCHMARKS
+    from experiments.benchmarks.tables import Request
+    from experiments.benchmarks.tables import publish as publish_page
+
     (name,) = pick([options.name], BENCHMARKS, "benchmark")
     file = name.replace("-", "_")
     request = Request(
@@ -202,6 +206,8 @@ class Pictures:
 
 
 def pictures(options: Pictures) -> int:
+    from experiments.gallery import LESSONS, make
+
     chosen = [LESSONS[name] for name in pick(options.names, LESSONS, "picture")]
     page, failed = make(chosen, options.out)
     for sentence in failed:

@@ -39,11 +39,11 @@ class Status(StrEnum):
     ELSEWHERE = "other stationary point"  # the gradient vanished, yet far above the optimum
 
 
-# Two thirds of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has
-# the choice.
-COMPILER: dict[str, str | bool] = (
-    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-)
+# Half of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has the
+# second choice.
+COMPILER: dict[str, str | bool | int] = {"xla_backend_optimization_level": 1}
+if jax.__version_info__ < (0, 11):
+    COMPILER["xla_cpu_use_fusion_emitters"] = False
 
 
 @dataclass

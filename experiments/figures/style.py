@@ -1,12 +1,15 @@
 """One look for every figure."""
 
 import io
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from experiments.optimizers import OPTIMIZERS
 
@@ -58,6 +61,30 @@ def spread(grid: np.ndarray) -> list[int]:
     """Indices of points about evenly spread on a logarithmic axis, the last among them."""
     wanted = np.geomspace(grid[0], grid[-1], MARKERS) if grid[-1] > grid[0] else grid[:1]
     return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})
+
+
+def decades(*axes: Axis) -> None:
+    """Logarithmic, with powers of ten as text: formulas and minor ticks take a third longer."""
+    for axis in axes:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(_Decades())
+        axis.set_major_formatter(FuncFormatter(_power))
+        axis.minorticks_off()
+
+
+class _Decades(LogLocator):
+    """Powers of ten, and between them where the axis holds one at most."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        found = np.asarray(super().tick_values(vmin, vmax))
+        several = np.sum((vmin <= found) & (found <= vmax)) > 1
+        return found if several else LogLocator(subs=(1, 2, 5)).tick_values(vmin, vmax)
+
+
+def _power(x: float, place: int) -> str:
+    exponent = round(math.log10(x)) if x > 0 else 0
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{power}" if math.isclose(x, 10.0**exponent, rel_tol=1e-6) else f"{x:g}"
 
 
 def rows_of(optimizers: Iterable[str]) -> list[list[str]]:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import attempt, tree
+from secondorder import tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import checked, face_of, is_stationary
-from secondorder.objectives._with_curvature import curved
+from secondorder.objectives._at_point import at_point
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
@@ -22,7 +21,8 @@ from secondorder.solvers._base import (
 from secondorder.state import CurvatureState, Needs, with_room
 from secondorder.step import Report, Step
 from secondorder.tree import Params
-from secondorder.trust._base import Trial, Trust
+from secondorder.trust._attempt import Attempt
+from secondorder.trust._base import Trust
 
 
 def scale_by_curvature(
@@ -73,8 +73,8 @@ def scale_by_curvature(
         # An empty tree of parameters has no optimality to measure.
         unmeasured = solver.measures and tree.size(params)
         known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
-        unused = Report(iterations=0, optimality=known, order=0)
-        step = Step(fraction=0.0, report=unused).settled(tree.dtype(params))
+        unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
+        step = Step(report=unused).settled(tree.dtype(params))
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
         # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
@@ -87,45 +87,31 @@ def scale_by_curvature(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
         del grad, unused
-        grads = updates
-        _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
+        _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
-            return grads, state
-        value_fn = checked(value_fn, "update")
-        g = tree.accumulator(grads)
-        scale = trust.scale(state.trust)
-        shown = curved(value_fn)
-        operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
-        quadratic = Quadratic(g, operator, _held(value_fn))
-        # The point is unchanged after a rejection, if the objective is the same at every update.
-        again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
-        (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
-        step, solver_state = solver.solve(quadratic, factors, memory, scale)
-        step = charged(step, cost)
-        if shown is not value_fn:  # the angles belong to the residuals of another objective
-            step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
-        if trust.evaluates:
-            step = attempt.backtracked(step, params, value_fn)
-        if trust.searches:
-            if value is None:
-                value = value_fn(params)
-            step = attempt.searched(step, g, params, value, value_fn, trust.searches)
-        else:
-            step = attempt.bent(step)
-        if trust.evaluates:  # an open-loop step may be searched along, past a kink at a bound
-            measure = lambda direction: solver.measure(factors, memory, direction)
-            step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
-        solver_state = solver.remember(solver_state, step.direction)
-        taken = tree.cast(step.direction, grads)
-
-        # An infinite second moment gives a zero step at every later update; reject it.
-        finite = tree.all_finite((g, taken, _numbers(curvature_state)))
-        gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
-        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
-        trust_state = trust.update(trial, state.trust)
-
-        accepted = trust_state.accepted
-        memories = curvature_state, solver_state
+            return updates, state
+        objective, scale = at_point(value_fn, "update"), trust.scale(state.trust)
+        shown = objective.curved
+        operator, averages = curvature.at(updates, state.curvature, params, shown, scale)
+        grads, own = tree.accumulator(updates), shown is objective
+        quadratic = Quadratic(grads, operator, objective.held, own)
+        keeps = state.needs.room and objective.stationary
+        factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
+        step, after = solver.solve(quadratic, factors, memory, scale)
+        attempt = Attempt(
+            charged(step, cost),
+            quadratic,
+            params,
+            objective,
+            value,
+            measure=lambda direction: solver.measure(factors, memory, direction),
+            radius=lambda: solver.radius(factors, memory, scale),
+            watched=_numbers(averages),
+            lazy=trust.lazy,
+        )
+        step, trusted = trust.update(attempt, state.trust)
+        accepted, taken = trusted.accepted, tree.cast(step.direction, updates)
+        memories = averages, solver.remember(after, step.direction)
         memories = tree.where(accepted, memories, (state.curvature, state.solver))
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
@@ -133,40 +119,51 @@ def scale_by_curvature(
             products=state.products + step.report.products,
             curvature=memories[0],
             solver=memories[1],
-            trust=trust_state,
+            trust=trusted,
             step=step.without_vectors(),
             point=point,
             needs=state.needs,
         )
 
-    def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    never = isinstance(burn_in, int) and burn_in == 0
+    return whole if never else _after_burn_in(whole, curvature, trust, burn_in)
+
+
+def _after_burn_in(
+    method: optax.GradientTransformationExtraArgs, curvature: Curvature, trust: Trust, burn_in: Any
+) -> optax.GradientTransformationExtraArgs:
+    """``method``, whose first updates change the curvature's memory alone."""
+
+    def update(updates, state, params=None, *, value_fn: Any = None, **known):
+        objective = at_point(value_fn, "update")
+
         def gather():
-            scale = trust.scale(state.trust)
-            _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
+            scale, shown = trust.scale(state.trust), objective.curved
+            _, memory = curvature.at(updates, state.curvature, params, shown, scale)
             memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
             # No model was evaluated, so the precision test of the loop must not fire.
             last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
             rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
             found = tree.zeros_like(updates), rest
-            kept = state.needs.room and is_stationary(value_fn)
+            kept = state.needs.room and objective.stationary
             return with_room(found, jax.eval_shape(step)) if kept else found
 
-        step = lambda: update(updates, state, params, value_fn=value_fn, **known)
+        step = lambda: method.update(updates, state, params, value_fn=value_fn, **known)
         return jax.lax.cond(state.count >= burn_in, step, gather)
 
-    never = isinstance(burn_in, int) and burn_in == 0
-    return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+    return optax.GradientTransformationExtraArgs(method.init, update)
 
 
 def _prepared(
-    solver: Solver, quadratic: Quadratic, state: CurvatureState, again: jax.Array | None
-) -> tuple[tuple[Any, Any], Cost, Any]:
+    solver: Solver, quadratic: Quadratic, state: CurvatureState, keeps: bool
+) -> tuple[Any, Any, Cost, Any]:
     """Factors and memory at a point, their cost, and the part of them that the state keeps.
 
-    Args:
-      again: whether the point is that of the last update; its factors are then reused at no cost.
-        ``None`` where this cannot be determined: then nothing is kept.
+    The point is unchanged after a rejection, if the objective is the same at every update; its
+    factors are then reused at no cost. Of any other objective nothing is kept.
     """
+    again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
     is_none = lambda x: x is None
 
@@ -189,14 +186,7 @@ def _prepared(
     cost = Cost(*(next(left) if k is None else jnp.where(free, 0, k) for k in known))
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
-    keeps = again is not None and jax.tree.leaves(factors)
-    return (factors, memory), cost, point if keeps else None
-
-
-def _held(value_fn: Any) -> Params | None:
-    """Mask of the parameters held at a bound of the objective; ``None`` without bounds."""
-    face = face_of(value_fn)
-    return None if face is None else jax.tree.map(jnp.logical_not, face.free)
+    return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
 
 
 def _numbers(state: Any) -> list[jax.Array]:

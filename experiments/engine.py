@@ -252,7 +252,7 @@ class Progress:
 
 
 class Keeper(Protocol):
-    """Keeps a run under way outside this process; `experiments.checkpoints` has one."""
+    """Keeps a run under way outside this process; `experiments.store` has one."""
 
     def resume(self, start: Progress, arguments: Mapping[str, Any]) -> Progress:
         """Where a run of these arguments had got to, or `start`."""

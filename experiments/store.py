@@ -138,9 +138,11 @@ class Store:
         self.keep(names, "tuning", settings, [asdict(trial) for trial in trials])
 
     def save_table(self, name: str, frame: pd.DataFrame) -> None:
-        """A table of its own in the file, in place of an earlier one."""
+        """A table in long form, in place of an earlier one; a value is a number or a word."""
         with self._database as database:
-            frame.to_sql(name, database, index=False, if_exists="replace")
+            # A column of that type takes each as it is; a text would round the numbers.
+            kinds: Any = {"value": "blob"}
+            frame.to_sql(name, database, index=False, if_exists="replace", dtype=kinds)
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:

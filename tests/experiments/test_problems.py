@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.compare.tables import target_name
-from experiments.summary import add_measure
 from jax.flatten_util import ravel_pytree
 from tolerances import assert_close, rounding
 
@@ -33,6 +31,7 @@ from experiments.problems import (
     quadratic,
     ridge,
 )
+from experiments.results import add_measure, target_name
 
 #: Small problems and equations; a new one is checked without a new test.
 EVERY = PROBLEMS | PHYSICS

@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.bar import Bar
@@ -13,7 +14,7 @@ from experiments.compare.run import Comparison
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.store import NAME, Store
+from experiments.store import NAME, Store, read_table
 from experiments.tuning import Trial
 
 SETTINGS = {"steps": 3, "versions": {"jax": "any"}, "pair": (1, 2)}
@@ -114,6 +115,15 @@ def test_a_file_that_is_no_database_any_more_is_set_aside(content, tmp_path, cap
     store.save_run(made(), SETTINGS)
     assert Store(tmp_path).load_run(NAMES, 0, SETTINGS) is not None
     assert not capsys.readouterr().err
+
+
+def test_a_table_keeps_its_numbers_to_the_last_bit_and_its_words(tmp_path):
+    values = [0.1 + 0.2, math.nan, 7, "step limit", True]
+    Store(tmp_path).save_table("results", pd.DataFrame({"quantity": "q", "value": values}))
+    found = read_table(tmp_path, "results").value.tolist()
+    assert found[0] == 0.1 + 0.2
+    assert pd.isna(found[1])
+    assert found[2:] == values[2:]
 
 
 def test_two_stores_of_one_folder_see_what_the_other_wrote(tmp_path):

@@ -41,7 +41,7 @@ class Status(StrEnum):
 
 # Half of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has the
 # second choice.
-COMPILER: dict[str, str | bool | int] = {"xla_backend_optimization_level": 1}
+COMPILER: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
 if jax.__version_info__ < (0, 11):
     COMPILER["xla_cpu_use_fusion_emitters"] = False
 

@@ -6,6 +6,7 @@ keeps it in long form, one number a row (`long`); pages show parts of it.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def records(runs: Iterable[Run]) -> pd.DataFrame:
     ]
     whole = pd.concat(frames, ignore_index=True)
     named = ["problem", "optimizer", "seed"]
-    return whole[[*named, *whole.columns.drop(named)]].astype({"step": int})
+    return whole.reindex(columns=[*named, *whole.columns.drop(named)]).astype({"step": int})
 
 
 def summarise(problem: Problem, runs: Sequence[Run]) -> pd.DataFrame:
@@ -96,8 +97,14 @@ _COLUMNS = {cost: "step" if cost == "steps" else cost for cost in COSTS}
 def _statuses(found: pd.Series) -> str:
     counts = found.value_counts(sort=False)
     return ", ".join(
-        status if len(counts) == 1 else f"{count} {status}" for status, count in counts.items()
+        f"{status}" if len(counts) == 1 else f"{count} {status}" for status, count in counts.items()
     )
+
+
+def where(table: pd.DataFrame, rows: Any) -> pd.DataFrame:
+    """These rows alone; it tells the type checker that they are a table again."""
+    found: Any = table[rows]
+    return found
 
 
 def long(table: pd.DataFrame, keys: Sequence[str] = KEYS) -> pd.DataFrame:
@@ -113,7 +120,7 @@ def judged_target(problem: Problem, table: pd.DataFrame) -> float:
 
 def cheapest(table: pd.DataFrame, target: float, cost: str) -> pd.DataFrame:
     """Who reached a target, cheapest first."""
-    there = table[(table.target == target) & np.isfinite(table[cost])]
+    there = where(table, (table.target == target) & np.isfinite(table[cost]))
     return there.sort_values([cost, *COSTS], kind="stable")
 
 
@@ -138,7 +145,7 @@ def number(x: float) -> str:
 
 def shown(table: pd.DataFrame, target: float) -> pd.DataFrame:
     """What a reader sees of one target."""
-    rows = table[table.target == target]
+    rows = where(table, table.target == target)
     columns = {"optimizer": rows.optimizer.map(label)}
     columns |= {
         {"gradient_equivalents": "grad.-equiv."}.get(c, c): rows[c].map(number) for c in COSTS

@@ -90,7 +90,7 @@ class Store:
         try:
             found = self._database.execute(where, (*names, part)).fetchone()
         except sqlite3.DatabaseError:  # such as a text that is none any more
-            found = ("",) * 7
+            found = ("",) * 5 + (b"", "")
         if found is None:
             return None
         *row, digest = found

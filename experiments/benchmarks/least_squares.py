@@ -15,7 +15,7 @@ from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
-from experiments.results import long
+from experiments.results import long, where
 from experiments.testset import MGH, TestProblem, starts
 
 FACTORS = (1, 10, 100)
@@ -99,8 +99,8 @@ def report(
 ) -> Report:
     """The page of all runs."""
     table = summary.tabulated(runs)
-    double = table[table.precision == judge.FLOAT64.name]
-    given = double[double.variant == GIVEN]
+    double = where(table, table.precision == judge.FLOAT64.name)
+    given = where(double, double.variant == GIVEN)
     titled = {
         "float64": given,
         "float64, rescaled both ways": double[double.variant != GIVEN],

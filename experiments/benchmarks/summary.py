@@ -8,6 +8,7 @@ import pandas as pd
 from experiments.benchmarks.arena import GIVEN, Run
 from experiments.benchmarks.solvers import Solver
 from experiments.benchmarks.tables import times
+from experiments.results import where
 
 TASK = ["problem", "variant", "start"]
 KEYS = [*TASK, "precision", "solver"]
@@ -57,7 +58,7 @@ def timed(runs: pd.DataFrame, solvers: Mapping[str, Solver]) -> pd.DataFrame:
     found = pd.DataFrame(
         {
             "median ms of a solve": (1e3 * warm.median()).map("{:.3g}".format),
-            f"solved by it and {label}": warm[warm[first].notna()].count().astype(str),
+            f"solved by it and {label}": where(warm, warm[first].notna()).count().astype(str),
             f"time / {label}": ratios(warm),
             "median s to compile": compiled.median().map("{:.2f}".format),
             f"compile / {label}": ratios(compiled),

@@ -13,7 +13,7 @@ import pandas as pd
 from experiments.compare.verdict import listed
 from experiments.errors import UserError
 from experiments.report import Heading, Part, Table, Verdict, Words, text_table, to_markdown
-from experiments.results import COSTS, KEYS, label, number
+from experiments.results import COSTS, KEYS, label, number, where
 from experiments.store import make_writable, read_table
 
 TITLE = "Two comparisons, side by side"
@@ -62,7 +62,7 @@ def read(path: Path) -> Folder:
         config = json.loads((path / CONFIG).read_text())
         dict(config["problems"])
         table = read_table(path, TABLE)
-        numbers = table[table.quantity.isin(list(QUANTITIES))].astype({"value": float})
+        numbers = where(table, table.quantity.isin(list(QUANTITIES))).astype({"value": float})
     except UNREADABLE as e:
         why = f"{type(e).__name__}: {e}"
         raise UserError(f"The results in '{path}' cannot be read: {why}.") from e
@@ -107,7 +107,8 @@ def _cell(row: Any) -> str:
 def _tables(found: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
     """For each problem and target, a line for each optimizer."""
     cells = found.assign(cell=[_cell(row) for row in found.itertuples()])
-    for (problem, target), here in cells.groupby(["problem", "target"], sort=False):
+    groups: Any = cells.groupby(["problem", "target"], sort=False)
+    for (problem, target), here in groups:
         order = list(dict.fromkeys(here.optimizer))
         wide = here.pivot(index="optimizer", columns="quantity", values="cell").loc[order]
         wide = wide[list(QUANTITIES)].rename(index=label, columns=QUANTITIES)
@@ -177,9 +178,8 @@ def page(a: Folder, b: Folder, found: pd.DataFrame) -> list[Part]:
 def console(a: Folder, b: Folder, found: pd.DataFrame) -> str:
     """What the command prints: each problem to the tightest target that anybody reached."""
     shown = {}
-    costs = found[found.quantity.isin(list(COSTS))]
-    arrived = costs[np.isfinite(costs.a) | np.isfinite(costs.b)]
-    reached = set(arrived[["problem", "target"]].itertuples(index=False, name=None))
+    arrived = found.quantity.isin(list(COSTS)) & (np.isfinite(found.a) | np.isfinite(found.b))
+    reached = set(zip(found.problem[arrived], found.target[arrived], strict=True))
     for problem, target, table in _tables(found):
         if (problem, target) in reached or problem not in shown:
             title = f"{problem}, to {target:g}: A → B (B / A)"

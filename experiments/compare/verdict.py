@@ -1,14 +1,14 @@
 """What the numbers say, in sentences."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
-from experiments.results import COSTS, cheapest, judged_target, label, number
+from experiments.results import COSTS, cheapest, judged_target, label, number, where
 
 
 class Summarised(Protocol):
@@ -51,7 +51,7 @@ def baselines(all_results: Sequence[Summarised]) -> list[str]:
 def remarks(results: Summarised) -> list[str]:
     """Who is not there, what fewer steps cost, and who was left out."""
     target = judged_target(results.problem, results.table)
-    at = results.table[results.table.target == target]
+    at = where(results.table, results.table.target == target)
     lost = [spoken(name) for name in at.optimizer[np.isinf(at.steps)]]
     said = [f"Not there within its steps: {'; '.join(lost)}."] * (0 < len(lost) < len(at))
     return [*said, *_trade(cheapest(results.table, target, "steps")), *results.left_out]
@@ -82,7 +82,7 @@ def spoken(optimizer: str) -> str:
 def _first(results: Summarised, cost: str) -> pd.DataFrame:
     """The cheapest at the tightest target that anybody reached, and all who tie."""
     best = cheapest(results.table, judged_target(results.problem, results.table), cost)
-    return best[best[cost] == best[cost].min()]
+    return where(best, best[cost] == best[cost].min())
 
 
 def _baseline(optimizer: str) -> bool:
@@ -98,7 +98,7 @@ def _subject(tied: Sequence[str], contested: bool) -> str:
 
 def _trade(by_steps: pd.DataFrame) -> list[str]:
     """Fewer steps, dearer steps: the winner in steps against the best first-order method."""
-    rows = list(by_steps.itertuples())
+    rows: list[Any] = list(by_steps.itertuples())
     firsts = [row for row in rows if OPTIMIZERS[row.optimizer].step_class == "first-order"]
     if not firsts or rows[0] is firsts[0]:
         return []

@@ -41,7 +41,7 @@ def _draw_row(
         for optimizer in optimizers:
             _draw(axes, [run for run in runs if run.optimizer == optimizer], column, start)
         axes.set(xlabel=label, title=title)
-        decades(axes.xaxis, axes.yaxis)
+        decades(axes, "xy")
         end = max(float(run.columns[column][-1]) for run in runs)
         axes.set_xlim(start * 0.85, max(end, start) * 1.25)
         axes.label_outer()

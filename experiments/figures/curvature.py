@@ -64,7 +64,7 @@ def _accepted(run: Run) -> np.ndarray | None:
 
 
 def _logarithmic(axes: Axes) -> None:
-    decades(axes.yaxis)
+    decades(axes, "y")
 
 
 def _around_one(axes: Axes) -> None:
@@ -119,7 +119,7 @@ def curvature_figure(problem: Problem, runs: Sequence[Run]) -> Figure | None:
             label, style = OPTIMIZERS[run.optimizer].label, line(run.optimizer)
             axes.plot(steps, numbers, label=label, markevery=spread(steps), **style)
         axes.set(title=panel.title, xlabel="Iterations", ylabel=panel.label)
-        decades(axes.xaxis)
+        decades(axes, "x")
         axes.tick_params(labelbottom=True)  # which a shared axis has in its last row alone
         panel.finish(axes)
     for axes in places[len(recorded) :]:

@@ -35,7 +35,7 @@ def sensitivity_figure(
     known = problem.measure == "suboptimality"
     label = r"Suboptimality  $f - f^\star$" if known else "Training loss"
     panels[0].set(title="Where each trial of the search ended", ylabel=label)
-    decades(panels[0].yaxis)
+    decades(panels[0], "y")
     if converged:
         _draw(panels[1], tunings, lambda trial: trial.steps if trial.converged else math.nan)
         panels[1].set_ylim(0, 1.15 * max(trial.steps for trial in trials if trial.converged))
@@ -43,7 +43,7 @@ def sensitivity_figure(
     names = " or ".join(dict.fromkeys(found.hyperparameter for found in tunings.values()))
     for axes in panels:
         axes.set(xlabel=names.replace("_", " ").capitalize())
-        decades(axes.xaxis)
+        decades(axes, "x")
         axes.set_xlim(0.5 * min(t.setting for t in trials), 2.0 * max(t.setting for t in trials))
     _mark_failures(panels[0], tunings)
     panels[0].plot([], [], linestyle="none", color="#555555", label="Chosen", **CHOSEN)

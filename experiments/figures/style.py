@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -63,10 +64,15 @@ def spread(grid: np.ndarray) -> list[int]:
     return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})
 
 
-def decades(*axes: Axis) -> None:
-    """Logarithmic, with powers of ten as text: formulas and minor ticks take a third longer."""
-    for axis in axes:
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+def decades(axes: Axes, names: str) -> None:
+    """Logarithmic axes, with powers of ten as text: formulas and minor ticks take a third longer.
+
+    Args:
+      names: ``"x"``, ``"y"`` or ``"xy"``.
+    """
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis: Axis = getattr(axes, f"{name}axis")
         axis.set_major_locator(_Decades())
         axis.set_major_formatter(FuncFormatter(_power))
         axis.minorticks_off()

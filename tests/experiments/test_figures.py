@@ -132,7 +132,7 @@ def test_a_logarithmic_axis_has_labels_also_within_a_decade():
         (0.15, 0.7, ["0.2", "0.5"]),
     ):
         axes = Figure().subplots()
-        decades(axes.yaxis)
+        decades(axes, "y")
         axes.set_ylim(low, high)
         ticks = [(at, axes.yaxis.get_major_formatter()(at)) for at in axes.get_yticks()]
         assert [text for at, text in ticks if low <= at <= high] == labels

@@ -94,7 +94,8 @@ class Comparison:
                     units = [unit for unit in lacking if unit.problem is problem]
                     searched = [unit for unit in units if unit.optimizer.search]
                     others = [unit for unit in units if unit not in searched]
-                    programs.begin(unit.optimizer for unit in [*searched, *others])
+                    # What compiles longest, listed last, begins first: or one thread waits for it.
+                    programs.begin(unit.optimizer for unit in [*searched, *reversed(others)])
                     if drawn is not None:  # while this one's programs compile
                         self.draw(self._gather(drawn))
                     chosen = {

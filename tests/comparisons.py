@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from experiments.compare.machine import machine
 from experiments.compare.page import Circumstances
 from experiments.compare.plan import Plan, command_line
 from experiments.compare.run import Results
@@ -16,7 +15,7 @@ from experiments.compare.write import Drawn, write, write_numbers
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.provenance import versions
+from experiments.provenance import machine, versions
 from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 

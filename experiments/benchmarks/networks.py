@@ -21,7 +21,7 @@ from experiments.engine import Prepared, Run
 from experiments.errors import pick
 from experiments.optimizer import Optimizer
 from experiments.problem import Problem
-from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
+from experiments.problems import byte_transformer, curves, digits
 from experiments.provenance import source_fingerprint
 from experiments.results import long, summarise
 from experiments.store import Store
@@ -30,8 +30,8 @@ from experiments.unit import Programs, Unit, collect, work
 NETWORKS: dict[str, Problem] = {
     problem.name: problem
     for problem in (
-        digits_autoencoder.PROBLEM,
-        digits_classifier.PROBLEM,
+        digits.AUTOENCODER,
+        digits.CLASSIFIER,
         curves.PROBLEM,
         curves.MINIBATCHES,
         byte_transformer.PROBLEM,

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from experiments import tuning
 from experiments.bar import Bar
-from experiments.compare.machine import machine
 from experiments.compare.page import TITLE, Circumstances, latex, report
 from experiments.compare.plan import Plan, command_line
 from experiments.compare.profiles import CAPTION, profiles
@@ -25,7 +24,7 @@ from experiments.figures import (
     sensitivity_figure,
 )
 from experiments.problems import PROBLEMS
-from experiments.provenance import source_fingerprint, versions
+from experiments.provenance import machine, source_fingerprint, versions
 from experiments.report import Illustration, to_html, to_markdown
 from experiments.results import long, records
 from experiments.store import Store
@@ -129,11 +128,7 @@ def _figures(store: Store, bar: Bar, results: Results) -> list[Illustration]:
 
 
 def _drawn(
-    store: Store,
-    name: str,
-    caption: str,
-    alternative: str,
-    figure: Figure | None,
+    store: Store, name: str, caption: str, alternative: str, figure: Figure | None
 ) -> Illustration | None:
     """The figure as two files, and as a part of the report."""
     if figure is None:

@@ -10,14 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from experiments.engine import Run
-from experiments.figures.style import (
-    decades,
-    legend_below,
-    legend_entries,
-    line,
-    spread,
-    styled,
-)
+from experiments.figures.style import decades, legend_below, legend_entries, line, spread, styled
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 

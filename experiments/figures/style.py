@@ -119,11 +119,7 @@ def legend_below(figure: Figure | SubFigure, columns: int) -> None:
     entries = legend_entries(figure)
     for count in range(columns, 0, -1):
         legend = figure.legend(
-            *entries,
-            loc="outside lower center",
-            ncols=count,
-            handlelength=3.6,
-            columnspacing=1.8,
+            *entries, loc="outside lower center", ncols=count, handlelength=3.6, columnspacing=1.8
         )
         if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return

@@ -13,7 +13,7 @@ from experiments.gallery import (
     products,
 )
 from experiments.gallery.lesson import Claim, Lesson
-from experiments.gallery.make import make
+from experiments.gallery.page import make
 
 CHAPTERS = (
     derivative,

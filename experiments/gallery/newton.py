@@ -106,11 +106,7 @@ def speed_numbers() -> Numbers:
     }
 
 
-SPEED_LOOKS = {
-    "gradient descent": (BLACK, "v"),
-    "BFGS": (ORANGE, "s"),
-    "Newton": (BLUE, "o"),
-}
+SPEED_LOOKS = {"gradient descent": (BLACK, "v"), "BFGS": (ORANGE, "s"), "Newton": (BLUE, "o")}
 
 
 @styled

@@ -26,7 +26,7 @@ from experiments.compare.run import Comparison
 from experiments.engine import Progress, Status, prepare, run, set_up
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import minibatches
-from experiments.problems import PROBLEMS, digits_classifier
+from experiments.problems import PROBLEMS, digits
 from experiments.store import NAME, Checkpoint, Store
 
 SETTINGS = {"source": "this"}
@@ -129,7 +129,7 @@ def test_a_run_that_is_looked_at_now_and_then_is_resumed_between_two_looks(tmp_p
 
 @pytest.mark.slow
 def test_kfac_on_a_network_is_resumed_to_the_last_bit(tmp_path):
-    problem = digits_classifier.PROBLEM
+    problem = digits.CLASSIFIER
     prepared = prepare(set_up(problem), contestants(problem)["kfac"])
     damping = {"damping": 0.1}
     resumed, _ = survive(

@@ -14,7 +14,7 @@ import pytest
 from comparisons import PROBLEM, finished, made, searched, written
 from PIL import Image, ImageColor
 
-from experiments.compare import machine as machines
+from experiments import provenance as machines
 from experiments.compare.publish import light, publish
 from experiments.optimizers import OPTIMIZERS
 from experiments.report import (

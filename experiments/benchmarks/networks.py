@@ -122,7 +122,7 @@ def contest(request: Request, field: Field) -> Report:
     if bar.skipped:
         print(bar.used_again(request.folder))
     results = long(pd.concat(found).replace(math.inf, math.nan))
-    return Report(tables, [_words(problems, units, length)], results=results)
+    return Report(tables, [_words(problems, units, length)], measured=results)
 
 
 def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:

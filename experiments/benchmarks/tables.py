@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ import pandas as pd
 
 import secondorder as so
 from experiments.report import Heading, Illustration, Part, Table, Words, to_markdown
+from experiments.results import long
 from experiments.store import Store, make_writable
 
 
@@ -40,16 +41,26 @@ class Report:
     words: Sequence[str] = ()
     """Paragraphs before the tables: what was measured, and how."""
     figures: Sequence[Illustration] = ()
-    results: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """What the tables are made of, in long form."""
+    measured: pd.DataFrame | None = None
+    """What the tables are made of, in long form, where that is more than they show."""
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One number or word a row."""
+        if self.measured is not None:
+            return self.measured
+        shown = [
+            table.rename(columns={table.columns[0]: "case"}).assign(table=title)
+            for title, table in self.tables.items()
+        ]
+        return pd.concat([long(table, ["table", "case"]) for table in shown])
 
 
 def publish(
     report: Report, command: str, name: str, request: Request, out: Path
 ) -> tuple[str, Path]:
     """Writes the results and the page, its figures in ``../images``; the page's text and place."""
-    if not report.results.empty:
-        Store(request.folder).save_table("results", report.results)
+    Store(request.folder).save_table("results", report.results)
     images = out.parent / "images"
     make_writable(out, *[images] * bool(report.figures))
     for figure in report.figures:

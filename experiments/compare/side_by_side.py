@@ -135,13 +135,13 @@ def _begin(pipe: Connection, terms: Terms) -> None:
 
 def _serve(pipe: Connection, terms: Terms) -> None:
     """A worker: runs the units that it is told, until told None or nobody is there to tell."""
-    folder, seconds, jobs, *limits = terms
+    folder, seconds, jobs, seeds, steps = terms
     store = Store(folder, checkpoint_seconds=seconds, side_by_side=jobs)
     programs: Programs | None = None
     with contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as stack:
         while names := pipe.recv():
             problem, optimizer = PROBLEMS[names[0]], OPTIMIZERS[names[1]]
-            (unit,) = Plan([problem], [optimizer], *limits).units
+            (unit,) = Plan([problem], [optimizer], seeds, steps).units
             if programs is None or programs.problem is not problem:
                 stack.close()  # one problem's data at a time
                 programs = stack.enter_context(Programs(problem, _Pipe(pipe)))

@@ -180,7 +180,11 @@ def test_a_missing_peer_is_named_with_the_extra_that_holds_it(monkeypatch, capsy
 
 def test_newtons_steps_by_products_end_logistic_regression_in_ten():
     request = Request(("logistic",), ("newton-cg", "lbfgs"), quick=True)
-    (table,) = logistic.run(request).tables.values()
+    report = logistic.run(request)
+    (table,) = report.tables.values()
     ours, theirs = table.iterations.astype(int)
     assert ours <= 10 < theirs
     assert (table["‖g‖"].astype(float) <= 1e-8).all()
+    found = report.results
+    assert list(found.columns) == ["table", "case", "quantity", "value"]
+    assert list(found.value[found.quantity == "iterations"]) == list(table.iterations)

@@ -19,7 +19,8 @@ from secondorder.layers._jaxpr import as_one_program
 from secondorder.operators._dense import unravel
 from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.optimize._loop import Status
-from secondorder.optimize._minimize import Solution, box_of, least_squares
+from secondorder.optimize._minimize import Solution, check_bounds, least_squares
+from secondorder.optimize._programs import kept
 from secondorder.optimize._projection import (
     frame,
     rank,
@@ -168,8 +169,76 @@ def curve_fit(
     """
     tree.check_real(params)
     _check_model(model, params, x)
-    params = jax.tree.map(jnp.asarray, params)
-    y = _observations(y)
+    check_bounds(bounds, params)
+    params, y = jax.tree.map(jnp.asarray, params), _observations(y)
+    if separable is not None:
+        return _separated(
+            model, optimizer, absolute_sigma, tol, max_steps, separable, x, y, params, sigma, bounds
+        )
+    fixed = model, optimizer, absolute_sigma, tol, max_steps
+    return kept(_fitted, fixed, (x, y, params, sigma, bounds), "curve_fit")
+
+
+def _fitted(
+    model: Callable,
+    optimizer: Any,
+    absolute_sigma: bool,
+    tol: Any,
+    max_steps: Any,
+    x: Any,
+    y: jax.Array,
+    params: Params,
+    sigma: Any,
+    bounds: Any,
+) -> Fit:
+    """:func:`curve_fit` without ``separable``."""
+    residual, held = _residual(model, x, y, sigma), _held(bounds, params)
+
+    def fit() -> Fit:
+        solution = least_squares(
+            residual, params, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
+        )
+        at = linearize(residual, solution.params)
+        return _fit(solution, at, solution.params, held, absolute_sigma)
+
+    return as_one_program(fit)
+
+
+def _separated(
+    model: Callable,
+    optimizer: Any,
+    absolute_sigma: bool,
+    tol: Any,
+    max_steps: Any,
+    separable: Any,
+    x: Any,
+    y: jax.Array,
+    params: Params,
+    sigma: Any,
+    bounds: Any,
+) -> Fit:
+    """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
+    residual, held = _residual(model, x, y, sigma), _held(bounds, params)
+    parts = separate(residual, params, separable)
+    if parts is None:  # no leaf is linear
+        return _fitted(
+            model, optimizer, absolute_sigma, tol, max_steps, x, y, params, sigma, bounds
+        )
+    bounds = without_linear(bounds, parts, params)
+
+    def fit() -> Fit:
+        solution = least_squares(
+            parts.projected, parts.searched, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
+        )
+        like = parts.whole(solution.params)
+        solution = _truthful(solution, parts.bent(like))
+        return _fit(solution, linearize(residual, like), like, held, absolute_sigma)
+
+    return as_one_program(fit)
+
+
+def _residual(model: Callable, x: Any, y: jax.Array, sigma: Any) -> Callable[[Params], jax.Array]:
+    """``params ↦`` the weighted residuals."""
     whiten = _whitening(sigma, y)
 
     def residual(p: Params) -> jax.Array:
@@ -187,25 +256,7 @@ def curve_fit(
             )
         return whiten(predicted - y)
 
-    parts = None if separable is None else separate(residual, params, separable)
-    held = _held(bounds, params)
-    searched, objective = params, residual
-    if parts is not None:
-        bounds = without_linear(bounds, parts, params)
-        searched, objective = parts.searched, parts.projected
-    box_of(bounds, searched)  # checked here, while bounds are concrete
-
-    def fit() -> Fit:
-        solution = least_squares(
-            objective, searched, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
-        )
-        like = solution.params
-        if parts is not None:
-            like = parts.whole(solution.params)
-            solution = _truthful(solution, parts.bent(like))
-        return _fit(solution, linearize(residual, like), like, held, absolute_sigma)
-
-    return as_one_program(fit)
+    return residual
 
 
 def _fit(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, losses, tree
+from secondorder.layers._jaxpr import converted
 from secondorder.objectives._base import AnyObjective, Plain, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._models import BatchedModel, Opened
@@ -91,8 +92,8 @@ def _(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], AnyObjective],
 
 
 def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
-    """``fn`` after ``jax.closure_convert``, with derivatives in both modes, and its arrays."""
-    closed, theta = jax.closure_convert(fn, params, *rest)
+    """``fn`` as a function of the arrays it closes over, with derivatives in both modes."""
+    closed, theta = converted(fn, params, *rest)
     return derivable(closed, params, *rest, *theta), theta
 
 
@@ -113,7 +114,7 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
     if isinstance(loss, losses.AnyLoss):
         whole = jax.eval_shape(tree.whole, outputs)
         own = checks.number(lambda z, *c: loss_of(*c).fn(z), "compose", "loss")
-        fn, theta = jax.closure_convert(own, whole, *chunk)
+        fn, theta = converted(own, whole, *chunk)
         return lambda t, *c: losses.AnyLoss(lambda z: fn(z, *c, *t)), theta
 
     def fields_of(*c):
@@ -121,7 +122,7 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         fields = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
         return {k: v for k, v in fields.items() if not callable(v)}
 
-    fields, theta = jax.closure_convert(fields_of, *chunk)
+    fields, theta = converted(fields_of, *chunk)
     # Without its arrays: the derivative rule outlives the trace that they may belong to.
     bare: Any = dataclasses.replace(loss, **dict.fromkeys(jax.eval_shape(fields_of, *chunk)))
     return lambda t, *c: dataclasses.replace(bare, **fields(*c, *t)), theta

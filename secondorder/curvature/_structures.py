@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._samples import Sample
 from secondorder.operators import _axes as ax
 from secondorder.operators._axes import (
@@ -57,6 +57,7 @@ class Structure(NamedTuple):
     recount: bool = False
 
 
+@settings.checked()
 def diagonal(
     entries: Callable[[jax.Array], jax.Array] = jnp.abs,
     statistic: Callable[[jax.Array], jax.Array] = lambda x: x,
@@ -145,6 +146,7 @@ def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> ja
     return farthest([leaf(*each) for each in zip(averages, bases, strict=True)])
 
 
+@settings.checked()
 def axis_basis(axes: Axes | None = None) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
@@ -231,6 +233,7 @@ def _power(layout: Layout) -> float:
     return 0.5 / max(sum(layout.factored), 1)
 
 
+@settings.checked()
 def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     """``⊗ᵢ (Gᵢ + ε I)^(1/2k)`` over the k axes with a Gram, kept as its inverse roots.
 
@@ -281,6 +284,7 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
 
 
+@settings.checked()
 def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     """The same ``⊗ᵢ (Gᵢ + ε I)^(1/2k)``, kept as eigenbases with eigenvalues taken anew each step.
 

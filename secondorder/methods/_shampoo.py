@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import (
     axis_eigen,
     axis_roots,
@@ -21,6 +22,7 @@ from secondorder.trust import fixed
 ADAGRAD = optax.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)
 
 
+@settings.checked()
 def shampoo(
     learning_rate: optax.ScalarOrSchedule = 0.1,
     *,

@@ -14,7 +14,7 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
-from secondorder import checks, tree
+from secondorder import checks, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.operators._dense import unravel
 from secondorder.operators._jacobian import Jacobian, linearize
@@ -54,24 +54,39 @@ class Fit(NamedTuple):
     degrees_of_freedom: jax.Array
 
     def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
-        """``params ± t · standard_errors``, lower and upper, by Student's t."""
-        t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
-        lower = jax.tree.map(lambda p, s: p - t * s, self.params, self.standard_errors)
-        return lower, jax.tree.map(lambda p, s: p + t * s, self.params, self.standard_errors)
+        """``params ± t · standard_errors``, lower and upper, by Student's t; of each of a batch."""
+
+        def one(fit: Fit) -> tuple[Params, Params]:
+            t = student_quantile(0.5 + 0.5 * level, fit.degrees_of_freedom)
+            lower = jax.tree.map(lambda p, s: p - t * s, fit.params, fit.standard_errors)
+            return lower, jax.tree.map(lambda p, s: p + t * s, fit.params, fit.standard_errors)
+
+        return self._of_each(one)
 
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
         Infinite where the curve depends on an undetermined parameter. For a complex curve, the
-        errors of its real part and, times i, those of its imaginary part.
+        errors of its real part and, times i, those of its imaginary part. Of a batch of fits, as
+        ``jax.vmap`` makes it, those of each at the same x.
         """
-        at = linearize(lambda p: model(p, x), self.params)
-        rows, finite = _rows(at), jnp.isfinite(self.covariance)
-        covariance = jnp.where(finite, self.covariance, 0)
-        variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
-        unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
-        errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
-        return tree.whole(unravel(errors, at.outputs))
+
+        def one(fit: Fit) -> jax.Array:
+            at = linearize(lambda p: model(p, x), fit.params)
+            rows, finite = _rows(at), jnp.isfinite(fit.covariance)
+            covariance = jnp.where(finite, fit.covariance, 0)
+            variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
+            unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
+            errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
+            return tree.whole(unravel(errors, at.outputs))
+
+        return self._of_each(one)
+
+    def _of_each(self, one: Callable[[Fit], Any]) -> Any:
+        """``one(fit)`` of the fit, or of each fit along the leading axes of a batch."""
+        for _ in range(self.degrees_of_freedom.ndim):
+            one = jax.vmap(one)
+        return one(self)
 
 
 def _check_model(model: Any, params: Params, x: Any) -> None:
@@ -169,6 +184,7 @@ def curve_fit(
     """
     tree.check_real(params)
     _check_model(model, params, x)
+    settings.FLAG.of("curve_fit", "absolute_sigma", absolute_sigma)
     check_bounds(bounds, params)
     params, y = jax.tree.map(jnp.asarray, params), _observations(y)
     if separable is not None:

@@ -164,7 +164,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
     Their shapes depend on the objective, which ``init`` does not get, so an abstract update gives
     them. The zeros are never read, since the first update is not a second trial.
     """
-    if not any(ours.needs.room for ours in states.find_states(state)):
+    if not any(ours.needs.room is not None for ours in states.find_states(state)):
         return state
 
     def one_update(state, params):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from secondorder import checks, losses, tree
+from secondorder import checks, losses, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
@@ -83,8 +84,11 @@ class Solution:
 
     @property
     def message(self) -> str:
-        """The status in a sentence (not under ``jit``; the first one of a batch)."""
-        return Status(int(jnp.ravel(self.status)[0])).sentence
+        """The status in a sentence (not under ``jit``); of a batch, how often each."""
+        found = collections.Counter(np.ravel(self.status).tolist()).most_common()
+        if len(found) == 1:
+            return Status(found[0][0]).sentence
+        return " ".join(f"{count} times: {Status(status).sentence}" for status, count in found)
 
 
 def minimize(
@@ -159,7 +163,9 @@ def minimize(
       >>> solution.params.tolist(), so.Status(int(solution.status)).name
       ([3.0, 3.0], 'CONVERGED')
     """
-    _check_arguments(value_fn, tol, max_steps, args)
+    counts = {"max_steps": max_steps, "history": history}
+    _check_arguments("minimize", value_fn, args, tol=tol, callback=callback, **counts)
+    settings.FLAG.of("minimize", "has_aux", has_aux)
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
     check_bounds(bounds, start)
@@ -310,10 +316,10 @@ def least_squares(
       >>> bool(so.least_squares(rosenbrock, jnp.array([-1.2, 1.0])).success)
       True
     """
-    if not callable(residual):
-        raise TypeError(f"least_squares needs residual to be a function, but got {residual!r}.")
-
-    _check_arguments(residual, tol, max_steps, args, "least_squares")
+    counts = {"max_steps": max_steps, "history": history}
+    _check_arguments("least_squares", residual, args, tol=tol, callback=callback, **counts)
+    settings.FLAG.of("least_squares", "has_aux", has_aux)
+    settings.FUNCTION.or_none().of("least_squares", "loss", loss)
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
     check_bounds(bounds, start)
@@ -474,21 +480,23 @@ def _ends(bound: Any, count: int) -> list[Any]:
     return [bound] * count if single else jax.tree.leaves(bound)
 
 
-def _check_arguments(
-    value_fn: Any, tol: Any, max_steps: Any, args: Any, user: str = "minimize"
-) -> None:
-    name = "residual" if user == "least_squares" else "value_fn"
-    if not callable(value_fn):
-        raise TypeError(f"{user} needs {name} to be a function, but got {value_fn!r}.")
+def _check_arguments(user: str, fn: Any, args: Any, **given: Any) -> None:
+    if not callable(fn):
+        name = "residual" if user == "least_squares" else "value_fn"
+        raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")
     if not isinstance(args, tuple):
         raise TypeError(f"{user} needs args to be a tuple, but got {args!r}. Pass args=(x,).")
-    if args and is_objective(value_fn):
+    if args and is_objective(fn):
         raise TypeError(
             f"{user} got args beside an objective of the library, which is a function of the "
             "parameters alone. Pass a plain function of (params, *args), or build the objective "
             "inside a jitted function of the data."
         )
-    if isinstance(tol, (int, float)) and not tol > 0:
-        raise ValueError(f"{user} got tol={tol}; pass a positive number, or None for √ε.")
-    if isinstance(max_steps, int) and max_steps < 1:
-        raise ValueError(f"{user} got max_steps={max_steps}; pass a positive integer.")
+    kinds = {
+        "tol": settings.POSITIVE.or_none(),
+        "max_steps": settings.COUNT,
+        "history": settings.SIZE_OR_ZERO,
+        "callback": settings.FUNCTION.or_none(),
+    }
+    for name, value in given.items():
+        kinds[name].of(user, name, value)

@@ -535,3 +535,12 @@ def test_a_saddle_that_the_gradient_cannot_see_is_left(name, x64):
     solution = so.minimize(f, jnp.array([0.0, 1.0]), getattr(so, name)())
     assert int(solution.status) == so.Status.CONVERGED
     np.testing.assert_allclose(float(solution.value), -0.25, rtol=1e-8)
+
+
+def test_the_message_of_a_batch_counts_its_statuses():
+    solve = lambda start: so.minimize(lambda p: jnp.sum(jnp.cosh(p)), start, max_steps=4)
+    starts = jnp.array([[0.1], [9.0], [0.2]])
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert batch.message.startswith("2 times: The scaled first-order test holds")
+    assert "1 times: The step limit" in batch.message
+    assert jax.tree.map(lambda x: x[0], batch).message.startswith("The scaled first-order")

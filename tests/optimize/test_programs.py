@@ -1,4 +1,4 @@
-"""Programs that are kept: one compilation for all calls that compute the same, and no array more."""
+"""Kept programs: one compilation for all calls that compute the same, and no array kept alive."""
 
 import gc
 import threading

@@ -9,21 +9,10 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.surfaces import SURFACES, draw_ground
-from experiments.pictures.walk import walk
-
-CHAPTER = "Gradient descent"
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import SURFACES, draw_ground
+from experiments.gallery.walk import walk
 
 
 def contour_numbers() -> Numbers:
@@ -202,42 +191,7 @@ def mode_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "contours",
-        CHAPTER,
-        "The gradient stands on the contours",
-        "∇f · t = 0   for every direction t along a contour",
-        "Along a contour the function does not change, so its slope in that direction is zero: the "
-        "gradient has no part along it and stands at right angles. Against it f falls fastest. "
-        "That is a statement about this point only; a few steps on, downhill is elsewhere.",
-        contour_numbers,
-        draw_contours,
-        contour_claims,
-    ),
-    Lesson(
-        "step-size",
-        CHAPTER,
-        "Too small, right, too large, and with momentum",
-        "p ← p − α ∇f(p),     error × max |1 − αλ| a step,     diverges where α > 2 / λmax",
-        "The learning rate α has to serve every direction at once. The steepest one forbids more "
-        "than 2/λmax; the flattest one then hardly moves. The best compromise multiplies the error "
-        "by (κ − 1)/(κ + 1) a step, where κ is the ratio of the two curvatures. Momentum keeps a "
-        "part of the last step, which turns κ into √κ. A step of 1.06 times the limit diverges.",
-        step_numbers,
-        draw_steps,
-        step_claims,
-    ),
-    Lesson(
-        "modes",
-        CHAPTER,
-        "Every direction has its own rate",
-        "eᵢ ← (1 − αλᵢ) eᵢ     (gradient descent),        e ← e − H⁻¹ H e = 0     (Newton)",
-        "In the eigenvectors of the Hessian a quadratic falls apart into independent parabolas. "
-        "Gradient descent shrinks the error along each by its own factor |1 − αλ|: the steepest "
-        "sets α, the flattest sets the time. Newton divides each direction by its own curvature, "
-        "so that every factor is zero: one step.",
-        mode_numbers,
-        draw_modes,
-        mode_claims,
-    ),
+    Lesson("contours", contour_numbers, draw_contours, contour_claims),
+    Lesson("step-size", step_numbers, draw_steps, step_claims),
+    Lesson("modes", mode_numbers, draw_modes, mode_claims),
 )

@@ -18,11 +18,11 @@ from sklearn.datasets import load_iris
 import secondorder as so
 from experiments.figures.style import styled
 from experiments.figures.valley import GROUND
-from experiments.pictures import networks
-from experiments.pictures.descent import CHAPTER
-from experiments.pictures.lesson import BLACK, BLUE, ORANGE, Claim, Lesson, Numbers
-from experiments.pictures.surfaces import SURFACES, draw_ground
-from experiments.pictures.walk import until, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, ORANGE
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import SURFACES, draw_ground
+from experiments.gallery.walk import until, walk
 
 SOLVED = 1e-6  # the value of the function at which a path counts as arrived
 STEPS = 20_000
@@ -218,32 +218,6 @@ def training_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "surfaces",
-        CHAPTER,
-        "Four surfaces, three ways down",
-        "p ← p − α ∇f      v ← 0.9 v − α ∇f, p ← p + v      p ← p − α H⁻¹ ∇f",
-        "Rosenbrock's valley is easy to enter and slow to follow: the walls are a thousand times "
-        "steeper than the floor. Gradient descent needs thousands of steps there, momentum "
-        "a third of them, Newton a few dozen at most, for it knows how each direction bends. On a "
-        "quadratic Newton needs one step. Where there are several minima, the start and the method "
-        "decide which one is found. Each path ends where f is below 10⁻⁶.",
-        surface_numbers,
-        draw_surfaces,
-        surface_claims,
-        animate=animate_surfaces,
-    ),
-    Lesson(
-        "training",
-        CHAPTER,
-        "Training a network, seen on a plane",
-        "L(w* + a u₁ + b u₂),   u₁, u₂ the two main directions of the path w₀, w₁, … , w*",
-        "A network's loss lives in as many dimensions as it has weights, here 43, and cannot be "
-        "drawn. But most of the way that training takes lies in a plane, found by principal "
-        "components. On that plane the loss of this network, which tells three kinds of iris "
-        "apart, is a landscape: a fast descent into a valley, then a long walk along its floor.",
-        training_numbers,
-        draw_training,
-        training_claims,
-    ),
+    Lesson("surfaces", surface_numbers, draw_surfaces, surface_claims, animate=animate_surfaces),
+    Lesson("training", training_numbers, draw_training, training_claims),
 )

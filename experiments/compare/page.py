@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from experiments import cost
-from experiments.compare.document import (
+from experiments.compare.run import Results
+from experiments.compare.verdict import baselines, remarks, verdict, winners
+from experiments.report import (
     Heading,
     Illustration,
     Part,
@@ -12,18 +16,10 @@ from experiments.compare.document import (
     Verbatim,
     Verdict,
     Words,
+    latex_table,
+    text_table,
 )
-from experiments.compare.tables import (
-    UNITS,
-    Summarised,
-    judged_target,
-    label,
-    number,
-    table,
-    target_name,
-)
-from experiments.compare.verdict import baselines, remarks, verdict
-from experiments.summary import COSTS, winners
+from experiments.results import COSTS, label, number, shown, target_name
 
 TITLE = "Who converges how fast, and what each step costs"
 
@@ -31,11 +27,12 @@ READING = """
 Every curve is drawn three times, from step 0 at the left edge. **Iterations** show what the
 method is worth where a step costs nothing. **Gradient-equivalents** charge a step for its
 arithmetic: one is a value and gradient over the training data. **Seconds** are measured here,
-with compilation apart and the clock stopped during evaluation; on problems this small, calling a
+with nothing else at work and the clock stopped during evaluation; on problems this small, calling a
 step from Python takes a good part of them. Second-order methods take fewer and dearer steps, and
 only the last two panels tell whether that was a bargain. With several seeds a curve is their
 median, and its band goes from the least to the greatest. A cross marks a run that failed. In the
-tables a dash is a target that half of the seeds or more did not reach.
+tables a dash is a target that half of the seeds or more did not reach; programs are compiled two
+at a time.
 """.strip()
 
 
@@ -51,7 +48,7 @@ class Circumstances(NamedTuple):
 
 
 def report(
-    all_results: Sequence[Summarised],
+    all_results: Sequence[Results],
     illustrations: Mapping[str, Sequence[Illustration]],
     profiles: Illustration | None,
     made: Circumstances,
@@ -69,62 +66,74 @@ def report(
     return parts
 
 
-def _overview(all_results: Sequence[Summarised]) -> Iterator[Part]:
+def console(all_results: Sequence[Results]) -> str:
+    """What the command prints: one table per problem, to its tightest reached target."""
+    parts = []
+    for results in all_results:
+        title = f"{results.problem.title}: cost to {_judged(results)}"
+        table = text_table(shown(results.table, results.target))
+        parts.append("\n".join([title, table, verdict(results), *remarks(results)]))
+    return "\n\n".join(parts)
+
+
+def latex(all_results: Sequence[Results]) -> str:
+    """The tables for a paper: each is one float."""
+    tables = [
+        latex_table(
+            shown(results.table, target),
+            f"{results.problem.title}: cost to {target_name(results.problem, target)}.",
+        )
+        for results in all_results
+        for target in results.problem.targets
+    ]
+    return "\n".join(tables)
+
+
+def _judged(results: Results) -> str:
+    return target_name(results.problem, results.target)
+
+
+def _overview(all_results: Sequence[Results]) -> Iterator[Part]:
     """A sentence for each problem, and its winners by each measure."""
     yield Verdict(
         "At the tightest target that anybody reached",
         [f"**{results.problem.title}**: {verdict(results)}" for results in all_results],
     )
     yield Verdict("Problems on which a baseline is the cheapest there", baselines(all_results))
-    lines = [[results.problem.title, *_winners(results)] for results in all_results]
-    yield Table(["problem", *(f"fewest {UNITS[name]}" for name in COSTS), "target"], lines)
+    rows = [[each.problem.title, *winners(each), _judged(each)] for each in all_results]
+    header = ["problem", *(f"fewest {words}" for words in COSTS.values()), "target"]
+    yield Table(pd.DataFrame(rows, columns=header))
 
 
-def _winners(results: Summarised) -> list[str]:
-    """By each measure, and the target."""
-    index = judged_target(results)
-    best = winners(results.rows, index)
-    cells = []
-    for name in COSTS:
-        row = best[name][0] if best[name] else None
-        least = f" ({number(getattr(row.reached[index], name))})" if row else ""
-        cells.append(f"{label(row.optimizer) if row else 'none'}{least}")
-    return [*cells, target_name(results.problem, results.problem.targets[index])]
-
-
-def _problem(results: Summarised, illustrations: Sequence[Illustration]) -> Iterator[Part]:
-    problem, judged = results.problem, judged_target(results)
+def _problem(results: Results, illustrations: Sequence[Illustration]) -> Iterator[Part]:
+    problem = results.problem
     yield Heading(problem.title)
     yield Words(problem.description)
-    target = target_name(problem, problem.targets[judged])
-    yield Verdict(f"To {target}", [verdict(results), *remarks(results)])
+    yield Verdict(f"To {_judged(results)}", [verdict(results), *remarks(results)])
     yield from illustrations
-    for index, target in enumerate(problem.targets):
-        title = f"Cost to {target_name(problem, target)}"
-        yield Table(*table(results, index), title=title, folded=index != judged)
+    for target in problem.targets:
+        title, folded = f"Cost to {target_name(problem, target)}", target != results.target
+        yield Table(shown(results.table, target), title, folded)
 
 
-def _tuning(all_results: Sequence[Summarised]) -> Iterator[Part]:
-    lines = [
-        [
-            f"{results.problem.name}: {label(name)}",
-            str(len(tuning.trials)),
-            number(tuning.steps_per_trial),
-            number(tuning.gradient_equivalents),
-            f"{tuning.hyperparameter} = {tuning.best.setting:.3g}",
-        ]
+def _tuning(all_results: Sequence[Results]) -> Iterator[Part]:
+    rows = [
+        {
+            "tuned": f"{results.problem.name}: {label(name)}",
+            "trials": str(len(tuning.trials)),
+            "steps each, at most": number(tuning.steps_per_trial),
+            "gradient-equivalents in all": number(tuning.gradient_equivalents),
+            "chosen": f"{tuning.hyperparameter} = {tuning.best.setting:.3g}",
+        }
         for results in all_results
         for name, tuning in results.tunings.items()
     ]
-    if lines:
+    if rows:
         yield Words(
             "Everything else runs at its defaults. What the search cost is not part of any curve."
         )
-        yield Table(
-            ["tuned", "trials", "steps each, at most", "gradient-equivalents in all", "chosen"],
-            lines,
-        )
+        yield Table(pd.DataFrame(rows))
 
 
 def _named(entries: Mapping[str, str]) -> Table:
-    return Table(["", ""], list(entries.items()))
+    return Table(pd.DataFrame(list(entries.items()), columns=["", ""]))

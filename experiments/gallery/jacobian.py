@@ -12,11 +12,11 @@ from sklearn.datasets import load_digits
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import BLACK, BLUE, GREY, ORANGE, RED, Claim, Lesson, Numbers
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREY, ORANGE, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
-CHAPTER = "The Jacobian and the Hessian"
 POINT = (0.6, 0.4)
 RADIUS = 0.25
 
@@ -180,30 +180,6 @@ def digits_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "map",
-        CHAPTER,
-        "A map, a circle, an ellipse",
-        "F(p + d) ≈ F(p) + J d        J = U diag(σ₁, σ₂) Vᵀ",
-        "A map from the plane to the plane bends a grid. Look closely enough and it is linear: its "
-        "Jacobian. A small circle goes to an ellipse whose half axes are the singular values: the "
-        "most and the least that J stretches. Their product, |det J|, is the change of area. The "
-        "larger the circle, the more the true image leaves the ellipse, with the radius squared.",
-        map_numbers,
-        draw_map,
-        map_claims,
-    ),
-    Lesson(
-        "outputs",
-        CHAPTER,
-        "What a network's outputs listen to",
-        "Jᵢⱼ = ∂ scoreᵢ / ∂ pixelⱼ",
-        "A small network reads handwritten digits of 64 pixels and gives ten scores. Its Jacobian "
-        "at one image has a row per score, drawn here as an image again. More ink on a red pixel "
-        "raises that score, on a blue one lowers it. The rows for two digits that differ by a "
-        "stroke disagree most along that stroke. The grey outline is the digit itself.",
-        digits_numbers,
-        draw_digits,
-        digits_claims,
-    ),
+    Lesson("map", map_numbers, draw_map, map_claims),
+    Lesson("outputs", digits_numbers, draw_digits, digits_claims),
 )

@@ -13,18 +13,10 @@ from matplotlib.patches import Circle
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREY,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREY, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
 
-CHAPTER = "The chain rule"
 INPUT, TARGET = (1.0, -0.5), 1.0
 
 
@@ -206,30 +198,6 @@ def product_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "graph",
-        CHAPTER,
-        "A network as a graph",
-        "∂L/∂x = Σ over paths from x to L of the product of slopes along the path",
-        "Read the blue numbers from left to right: each node's value. Then the red ones from right "
-        "to left: how much the loss changes per unit of change at that node. A node's red number "
-        "is that of each node it feeds, times the slope of the edge between them, added up. So one "
-        "sweep backwards gives the derivative for every node, and no path is walked twice.",
-        graph_numbers,
-        draw_graph,
-        graph_claims,
-    ),
-    Lesson(
-        "product",
-        CHAPTER,
-        "The gradient is a product of matrices",
-        "∂y/∂x = J₄ J₃ J₂ J₁        Jₖ = ∂hₖ/∂hₖ₋₁",
-        "Each layer has a Jacobian: how its outputs change with its inputs. Layers in a row "
-        "multiply. The result does not depend on where one starts, the work does: with one output "
-        "on the left, multiplying from the left only ever handles a single row. That is "
-        "backpropagation, or reverse mode.",
-        product_numbers,
-        draw_product,
-        product_claims,
-    ),
+    Lesson("graph", graph_numbers, draw_graph, graph_claims),
+    Lesson("product", product_numbers, draw_product, product_claims),
 )

@@ -1,4 +1,4 @@
-"""Draws the chosen lessons into a folder: every picture as PNG and SVG, and one page of all."""
+"""Draws lessons into a folder, and one HTML file of all that opens without a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,28 @@ from typing import NamedTuple
 
 from experiments.bar import Bar
 from experiments.errors import UserError
-from experiments.pictures.lesson import Lesson
-from experiments.pictures.page import Shown, gallery
+from experiments.gallery.lesson import Claim, Lesson
+from experiments.templates import fill
+
+HERE = Path(__file__).parent
+
+
+class Shown(NamedTuple):
+    """A lesson with its picture drawn and its numbers checked."""
+
+    lesson: Lesson
+    png: bytes
+    gif: bytes | None
+    claims: Sequence[Claim]
+
+
+def gallery(shown: Sequence[Shown]) -> str:
+    """The whole page: a tab for each chapter."""
+    chapters: dict[str, list[Shown]] = {}
+    for one in shown:
+        chapters.setdefault(one.lesson.chapter, []).append(one)
+    style, script = ((HERE / f"gallery.{end}").read_text() for end in ("css", "js"))
+    return fill(HERE / "gallery.html.j2", chapters=chapters, style=style, script=script)
 
 
 class Made(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.figures.valley import GROUND
+from experiments.testset.classical import beale, himmelblau, rosenbrock
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,6 @@ class Surface:
         x, y = jnp.meshgrid(jnp.linspace(*self.x, points), jnp.linspace(*self.y, points))
         value = jax.vmap(jax.vmap(self.value))(jnp.stack([x, y], axis=-1))
         return {"x": x, "y": y, "f": value}
-
-
-def rosenbrock(p):
-    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
-
-
-def beale(p):
-    x, y = p
-    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
-
-
-def himmelblau(p):
-    x, y = p
-    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
 
 
 def bowl(p):

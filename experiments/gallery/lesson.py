@@ -1,7 +1,9 @@
 """A lesson: one idea in plain words, its numbers, its picture, and what of it is checked."""
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +15,10 @@ from experiments.figures.style import render, styled
 
 Numbers = dict[str, Any]
 
-# Okabe and Ito's colours, which stay apart for every common colour vision.
-BLUE, SKY, GREEN, RED = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
-ORANGE, PINK, GREY, BLACK = "#E69F00", "#CC79A7", "#8C8C8C", "#000000"
+#: What is said of each lesson, by its name: chapter, title, formula and words.
+WORDS: dict[str, dict[str, str]] = tomllib.loads(
+    (Path(__file__).parent / "lessons.toml").read_text(encoding="utf-8")
+)
 
 SOURCE_HEIGHT = 0.2  # inches that the line under a picture takes
 
@@ -43,10 +46,6 @@ class Lesson:
     """One idea. All its numbers come from `compute`, by JAX and by this library."""
 
     name: str
-    chapter: str
-    title: str
-    formula: str
-    words: str
     compute: Callable[[], Numbers]
     draw: Callable[[Numbers], Figure]
     claims: Callable[[Numbers], Sequence[Claim]]
@@ -54,6 +53,11 @@ class Lesson:
     """A GIF of it, where it moves."""
     clocked: bool = False
     """Whether seconds are among its numbers, so that a busy machine changes them."""
+
+    chapter = property(lambda self: WORDS[self.name]["chapter"])
+    title = property(lambda self: WORDS[self.name]["title"])
+    formula = property(lambda self: WORDS[self.name]["formula"])
+    words = property(lambda self: " ".join(WORDS[self.name]["words"].split()))
 
     def numbers(self) -> Numbers:
         """All that is drawn, in float64."""

@@ -8,18 +8,8 @@ from matplotlib.figure import Figure
 import secondorder as so
 from experiments.benchmarks.timing import race
 from experiments.figures.style import styled
-from experiments.pictures.chain_rule import CHAPTER
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
 
 FIXED = 64  # inputs or outputs that stay while the others grow
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -146,32 +136,6 @@ def depth_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "forward-or-reverse",
-        CHAPTER,
-        "Forward or reverse: who is fewer?",
-        "cost ≈ inputs × one forward pass    or    outputs × one backward pass",
-        "Forward mode pushes one input direction through the network and fills a column of the "
-        "Jacobian; reverse mode pulls one output back and fills a row. With few inputs forward is "
-        "cheaper, with few outputs reverse, and they meet where both are as many. A loss has one "
-        "output and millions of inputs, so training is done in reverse. Measured here, on two "
-        "layers.",
-        mode_numbers,
-        draw_modes,
-        mode_claims,
-        clocked=True,
-    ),
-    Lesson(
-        "depth",
-        CHAPTER,
-        "Vanishing and exploding",
-        "‖J₆₀ ⋯ J₂ J₁ v‖ ≈ σ⁶⁰ ‖v‖",
-        "A product of many similar factors goes to zero or to infinity: 0.8 sixty times is one in "
-        "a million, 1.25 sixty times is almost a million. So a deep network's first layers get no "
-        "gradient, or far too much, unless the weights start at the one right size σ = 1. A "
-        "residual connection h + f(h) puts the factor near one whatever the weights are.",
-        depth_numbers,
-        draw_depth,
-        depth_claims,
-    ),
+    Lesson("forward-or-reverse", mode_numbers, draw_modes, mode_claims, clocked=True),
+    Lesson("depth", depth_numbers, draw_depth, depth_claims),
 )

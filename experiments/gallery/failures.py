@@ -10,20 +10,10 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PINK,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.newton import CHAPTER
-from experiments.pictures.surfaces import draw_ground, himmelblau
-from experiments.pictures.walk import walk
+from experiments.gallery.colours import BLACK, BLUE, GREEN, ORANGE, PINK, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import draw_ground, himmelblau
+from experiments.gallery.walk import walk
 
 
 def saddle(p):
@@ -232,30 +222,6 @@ def basin_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "failures",
-        CHAPTER,
-        "Where pure Newton fails, and what helps",
-        "(H + λI) d = −g   (damping)      p + αd   (line search)      min m(d), ‖d‖ ≤ Δ   (region)",
-        "Newton goes to where the model is flat. If the Hessian is indefinite that may be a "
-        "saddle, and pure Newton settles there. From afar the model may be so wrong that each step "
-        "goes further out; here x becomes −x³. Damping adds λ to every curvature, a line search "
-        "shortens the step, a trust region limits it before it is chosen. All three go down.",
-        failure_numbers,
-        draw_failures,
-        failure_claims,
-    ),
-    Lesson(
-        "basins",
-        CHAPTER,
-        "Who ends where",
-        "p ← p − H⁻¹ ∇f   from every point of a square",
-        "Himmelblau's function has four minima, four saddles and a maximum. Gradient descent rolls "
-        "into the nearest valley. Pure Newton is drawn to whatever is stationary: the grey starts "
-        "end on a saddle or the maximum, and neighbours part company. A trust region makes Newton "
-        "go down again. Last, the classical fractal: Newton for the three roots of z³ = 1.",
-        basin_numbers,
-        draw_basins,
-        basin_claims,
-    ),
+    Lesson("failures", failure_numbers, draw_failures, failure_claims),
+    Lesson("basins", basin_numbers, draw_basins, basin_claims),
 )

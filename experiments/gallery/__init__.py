@@ -1,6 +1,6 @@
 """The gallery: calculus as optimizers use it, a picture and a few checked numbers per idea."""
 
-from experiments.pictures import (
+from experiments.gallery import (
     chain_rule,
     cost,
     derivative,
@@ -12,8 +12,8 @@ from experiments.pictures import (
     paths,
     products,
 )
-from experiments.pictures.lesson import Claim, Lesson
-from experiments.pictures.make import make
+from experiments.gallery.lesson import Claim, Lesson
+from experiments.gallery.page import make
 
 CHAPTERS = (
     derivative,

@@ -7,19 +7,9 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    RED,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.walk import fitted_power, walk
-
-CHAPTER = "Newton"
+from experiments.gallery.colours import BLACK, BLUE, GREY, ORANGE, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
 
 def cubic(x):
@@ -116,11 +106,7 @@ def speed_numbers() -> Numbers:
     }
 
 
-SPEED_LOOKS = {
-    "gradient descent": (BLACK, "v"),
-    "BFGS": (ORANGE, "s"),
-    "Newton": (BLUE, "o"),
-}
+SPEED_LOOKS = {"gradient descent": (BLACK, "v"), "BFGS": (ORANGE, "s"), "Newton": (BLUE, "o")}
 
 
 @styled
@@ -164,30 +150,6 @@ def speed_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "one-dimension",
-        CHAPTER,
-        "A root, and a minimum",
-        "x ← x − f(x) / f′(x)   (root)        x ← x − f′(x) / f″(x)   (minimum)",
-        "For a root, replace the curve by its tangent and go to where that is zero. For a minimum, "
-        "replace it by the parabola with the same value, slope and curvature, and go to the lowest "
-        "point of that: it is the same method, applied to the slope. A triangle marks where each "
-        "parabola points; the next one stands there.",
-        one_dimension_numbers,
-        draw_one_dimension,
-        one_dimension_claims,
-    ),
-    Lesson(
-        "speed",
-        CHAPTER,
-        "The number of correct digits doubles",
-        "|xₖ₊₁ − x*| ≈ |f‴ / 2f″| · |xₖ − x*|²",
-        "Gradient descent wins the same number of digits with each step: a straight line when the "
-        "error is drawn on a log axis. Newton squares the error, so its digits double: a straight "
-        "line only when the digits themselves are on a log axis. BFGS learns the curvature from "
-        "gradients; in one dimension that is the secant method, whose order is the golden ratio.",
-        speed_numbers,
-        draw_speed,
-        speed_claims,
-    ),
+    Lesson("one-dimension", one_dimension_numbers, draw_one_dimension, one_dimension_claims),
+    Lesson("speed", speed_numbers, draw_speed, speed_claims),
 )

@@ -12,22 +12,10 @@ from matplotlib.figure import Figure
 import secondorder as so
 from experiments.benchmarks.timing import interleaved, race
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.newton import CHAPTER
-from experiments.pictures.walk import fitted_power
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power
 
 EXAMPLES = 64
 WIDTHS = (16, 48, 128, 256)
@@ -198,34 +186,6 @@ def solution_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "cost-of-a-step",
-        CHAPTER,
-        "What one step costs",
-        "n (gradient)    n² products + n³ (dense Newton)    m² n + m³ (m samples)    n^1.5 (K-FAC)",
-        "A second-order step buys more, and what it costs depends on what is formed. "
-        "A dense Hessian needs n products and a factorisation. With fewer samples than weights, "
-        "the same Gauss-Newton step can be solved in the space of the samples, at a cost linear in "
-        "n. Newton-CG never forms a matrix. K-FAC inverts small matrices per layer. Where n is "
-        "small every line is flat: there the time is overhead.",
-        step_numbers,
-        draw_step,
-        step_claims,
-        clocked=True,
-    ),
-    Lesson(
-        "time-to-solution",
-        CHAPTER,
-        "Where fewer steps win, and where not",
-        "time = steps × time of a step        steps ∝ κ (gradient descent),   ∝ 1 (Newton)",
-        "A convex function of 300 parameters whose curvatures span a factor κ. Where it is round, "
-        "gradient descent needs a few cheap steps and Newton's factorisations are wasted: in the "
-        "shaded part it loses the race. As κ grows, gradient descent's steps grow along and "
-        "Newton's do not. Methods that learn the curvature from gradients, or use it by products "
-        "alone, are hard to beat throughout. A cross would be a run that did not get there.",
-        solution_numbers,
-        draw_solution,
-        solution_claims,
-        clocked=True,
-    ),
+    Lesson("cost-of-a-step", step_numbers, draw_step, step_claims, clocked=True),
+    Lesson("time-to-solution", solution_numbers, draw_solution, solution_claims, clocked=True),
 )

@@ -8,23 +8,11 @@ from matplotlib.figure import Figure
 
 import secondorder as so
 from experiments.figures.style import styled
-from experiments.pictures import networks
-from experiments.pictures.lesson import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Claim,
-    Lesson,
-    Numbers,
-)
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.walk import fitted_power, walk
 
-CHAPTER = "The derivative"
 POINT = 0.5  # where the tangent of the secants' picture is taken
 NUDGE = 0.02  # how far a weight is moved to see what the loss does
 
@@ -226,44 +214,7 @@ def sensitivity_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "secant",
-        CHAPTER,
-        "From the secant to the tangent",
-        "f′(x) = lim  (f(x + h) − f(x)) / h   as h → 0",
-        "Draw a straight line through two points of a curve: its slope says how much f changes per "
-        "unit of x between them. Let the second point slide towards the first. The line turns, and "
-        "settles on the tangent, whose slope is the derivative. At distance h the slope is still "
-        "wrong by about ½ f″ h: ten times closer is ten times better.",
-        secant_numbers,
-        draw_secants,
-        secant_claims,
-    ),
-    Lesson(
-        "finite-differences",
-        CHAPTER,
-        "Why nobody trains with finite differences",
-        "error ≈ ½ |f″| h + ε |f| / h   (forward),    |f‴| h² / 6 + ε |f| / h   (central)",
-        "On a computer h cannot go to zero: the two values agree in ever more digits, and their "
-        "difference keeps only the rounding. So the error is a V. Its bottom is near h = √ε for "
-        "the forward difference, which keeps half of the digits, and near ε^⅓ for the central one, "
-        "which keeps two thirds. Automatic differentiation applies the rules of calculus to the "
-        "program itself: it has no h and loses nothing.",
-        difference_numbers,
-        draw_differences,
-        difference_claims,
-    ),
-    Lesson(
-        "sensitivity",
-        CHAPTER,
-        "What one weight does to the loss",
-        "L(w + h eᵢ) ≈ L(w) + h ∂L/∂wᵢ",
-        "Each weight of a network has a derivative of its own: how fast the loss changes when that "
-        "weight moves and the others stay. Here a network of thirteen weights learns a sine. Move "
-        "each weight by 0.02 and measure (diamonds): the derivatives, all from one backward pass, "
-        "had foretold it (bars). Further away the curve leaves its tangent; that is curvature.",
-        sensitivity_numbers,
-        draw_sensitivity,
-        sensitivity_claims,
-    ),
+    Lesson("secant", secant_numbers, draw_secants, secant_claims),
+    Lesson("finite-differences", difference_numbers, draw_differences, difference_claims),
+    Lesson("sensitivity", sensitivity_numbers, draw_sensitivity, sensitivity_claims),
 )

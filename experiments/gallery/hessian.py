@@ -15,11 +15,11 @@ from sklearn.datasets import load_iris
 import secondorder as so
 from experiments.figures.style import styled
 from experiments.figures.valley import GROUND
-from experiments.pictures import networks
-from experiments.pictures.jacobian import CHAPTER
-from experiments.pictures.lesson import BLACK, BLUE, ORANGE, RED, Claim, Lesson, Numbers
-from experiments.pictures.surfaces import himmelblau
-from experiments.pictures.walk import fitted_power, walk
+from experiments.gallery import networks
+from experiments.gallery.colours import BLACK, BLUE, ORANGE, RED
+from experiments.gallery.lesson import Claim, Lesson, Numbers
+from experiments.gallery.surfaces import himmelblau
+from experiments.gallery.walk import fitted_power, walk
 
 
 def crest(p):
@@ -224,31 +224,6 @@ def matrix_claims(n: Numbers) -> list[Claim]:
 
 
 LESSONS = (
-    Lesson(
-        "models",
-        CHAPTER,
-        "A minimum, a saddle, a ridge",
-        "f(p + d) ≈ f(p) + ∇f · d + ½ d · H d        H vₖ = λₖ vₖ",
-        "The Hessian says how the slope changes. With it, any smooth function is a quadratic near "
-        "a point, with an error of the third order. Its eigenvectors are the directions that bend "
-        "by themselves, its eigenvalues say how much: both up at a minimum, one up and one down at "
-        "a saddle, one down and one flat on a ridge, where the model knows nothing of the bend.",
-        model_numbers,
-        draw_models,
-        model_claims,
-    ),
-    Lesson(
-        "matrices",
-        CHAPTER,
-        "Five matrices called curvature",
-        "H = Jᵀ M J + Σ rᵢ ∇²fᵢ      G = Jᵀ M J = F      F̂ = mean gᵢ gᵢᵀ      K = A ⊗ G per layer",
-        "One network of 27 weights, early in its training, seen by five matrices on one colour "
-        "scale. The Hessian has negative eigenvalues. Gauss-Newton drops the term that causes "
-        "them, and for this loss is the Fisher matrix, which sampling estimates. The empirical "
-        "Fisher uses the true labels instead of samples: another matrix, not an estimate. K-FAC "
-        "keeps the blocks of the layers only, each as a product of two small matrices.",
-        matrix_numbers,
-        draw_matrices,
-        matrix_claims,
-    ),
+    Lesson("models", model_numbers, draw_models, model_claims),
+    Lesson("matrices", matrix_numbers, draw_matrices, matrix_claims),
 )

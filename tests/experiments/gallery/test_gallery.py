@@ -13,10 +13,10 @@ import optax
 import pytest
 
 from experiments.__main__ import main
-from experiments.pictures import LESSONS, Claim, derivative
-from experiments.pictures import page as pages
-from experiments.pictures.page import Shown, gallery
-from experiments.pictures.walk import walk
+from experiments.gallery import LESSONS, Claim, derivative
+from experiments.gallery import page as pages
+from experiments.gallery.page import Shown, gallery
+from experiments.gallery.walk import walk
 
 UNCLOCKED = [name for name, lesson in LESSONS.items() if not lesson.clocked]
 CLOCKED = [name for name, lesson in LESSONS.items() if lesson.clocked]

@@ -163,19 +163,25 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
     return jax.tree.map(leaf, mean, new)
 
 
+def explicit_sharding(x: Any) -> jax.sharding.NamedSharding | None:
+    """The sharding in the type of an array, which a mesh with explicit axes gives, else ``None``."""
+    sharding = jax.typeof(x).sharding
+    return sharding if sharding.mesh.explicit_axes else None
+
+
 def gathered(x: jax.Array) -> jax.Array:
     """``x`` replicated on every device if it is explicitly sharded, else unchanged."""
-    sharding = jax.typeof(x).sharding
-    if sharding.mesh.empty:
+    sharding = explicit_sharding(x)
+    if sharding is None:
         return x
     whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
     return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, whole))
 
 
-def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
+def placed_like(x: jax.Array, like: Any) -> jax.Array:
     """``x`` with the sharding of ``like`` if that is explicit, else unchanged."""
-    sharding = jax.typeof(like).sharding
-    return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
+    sharding = explicit_sharding(like)
+    return x if sharding is None else jax.sharding.reshard(x, sharding)
 
 
 @jax.custom_batching.custom_vmap
@@ -267,15 +273,21 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
     leaves, structure = jax.tree.flatten(accumulator(like))
 
     def one(i: int, leaf: jax.Array) -> jax.Array:
-        drawn = draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
-        return drawn * jnp.ones_like(leaf)  # takes the sharding of the leaf
+        return placed_like(draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype), leaf)
 
     return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def zeros_like(x: Params) -> Params:
-    """Zeros of the same shapes and dtypes; accepts ``ShapeDtypeStruct`` leaves."""
-    return jax.tree.map(jnp.zeros_like, x)
+    """Zeros of the same shapes, dtypes and shardings; accepts ``ShapeDtypeStruct`` leaves."""
+    # JAX takes the sharding of a traced array, but not that of a constant.
+    return jax.tree.map(lambda leaf: placed_like(jnp.zeros_like(leaf), leaf), x)
+
+
+def rows_like(x: Params, rows: int) -> Params:
+    """Zeros of shapes ``(rows, *shape)`` and of the same dtypes and shardings."""
+    wide = lambda leaf: jnp.broadcast_to(leaf[None], (rows, *leaf.shape))
+    return jax.tree.map(wide, zeros_like(x))
 
 
 def cast(x: Params, like: Params) -> Params:

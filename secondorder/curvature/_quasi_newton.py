@@ -190,9 +190,7 @@ def lbfgs(memory: int = 10) -> Curvature:
     """
 
     def start(params):
-        rows = lambda: jax.tree.map(
-            lambda x: jnp.zeros((memory, *x.shape), tree.accumulation_dtype(x.dtype)), params
-        )
+        rows = lambda: tree.rows_like(tree.accumulator(params), memory)
         dtype = tree.dtype(params)
         return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
 

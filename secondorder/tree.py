@@ -184,6 +184,31 @@ def placed_like(x: jax.Array, like: Any) -> jax.Array:
     return x if sharding is None else jax.sharding.reshard(x, sharding)
 
 
+def rows_gathered(x: Any, length: int = 1) -> Any:
+    """The leaves, the first axis replicated where its devices do not share ``length`` evenly.
+
+    JAX does not cut an explicitly sharded axis into pieces of another length.
+    """
+
+    def leaf(x: Any) -> Any:
+        sharding = explicit_sharding(x)
+        if sharding is None or not x.ndim:
+            return x
+        mesh, (first, *others) = sharding.mesh, sharding.spec
+        names = first if isinstance(first, tuple) else () if first is None else (first,)
+        if length % math.prod(mesh.shape[name] for name in names) == 0:
+            return x
+        whole = jax.sharding.PartitionSpec(None, *others)
+        return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
+
+    return jax.tree.map(leaf, x)
+
+
+def first_row(x: Any) -> Any:
+    """``x[0]`` of every leaf."""
+    return jax.tree.map(lambda x: x[0], rows_gathered(x))
+
+
 @jax.custom_batching.custom_vmap
 def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
     stack = jnp.zeros(len(scalars), scalars[0].dtype)
@@ -243,7 +268,7 @@ def spread(bound: Any, params: Params, name: str) -> Params:
       ValueError: a tree that differs from ``params`` in structure or shapes.
     """
     if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
-        return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), params)
+        return jax.tree.map(lambda x: placed_like(jnp.full(x.shape, bound, x.dtype), x), params)
     check_match(bound, params, name, "params")
     return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)
 

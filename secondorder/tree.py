@@ -174,8 +174,19 @@ def gathered(x: jax.Array) -> jax.Array:
     sharding = explicit_sharding(x)
     if sharding is None:
         return x
+    return _on_all_of(sharding.mesh, x)
+
+
+def _on_all_of(mesh: Any, x: jax.Array) -> jax.Array:
     whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
-    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, whole))
+    return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
+
+
+def gathered_leaves(x: Any) -> list[jax.Array]:
+    """The leaves replicated on the explicit mesh of any of them, those made elsewhere too."""
+    leaves = jax.tree.leaves(x)
+    meshes = [s.mesh for s in map(explicit_sharding, leaves) if s is not None]
+    return [_on_all_of(meshes[0], leaf) for leaf in leaves] if meshes else leaves
 
 
 def placed_like(x: jax.Array, like: Any) -> jax.Array:

@@ -28,7 +28,7 @@ def join(x: Any, leading: int) -> jax.Array:
       leading: how many axes to keep.
     """
     out = tree.dtype(x)
-    leaves = [tree.gathered(jnp.asarray(leaf, out)) for leaf in jax.tree.leaves(x)]
+    leaves = tree.gathered_leaves([jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)])
     if not leaves:
         return jnp.zeros((0,) * (leading + 1), out)
     flat = [leaf.reshape(*leaf.shape[:leading], -1) for leaf in leaves]

@@ -114,7 +114,7 @@ class KnownGram(GaussNewton):
 
 def _rows(columns: Any) -> jax.Array:
     """Outputs-tree of ``(*shape, n)`` as a matrix ``(m, n)``, gathered."""
-    leaves = map(tree.gathered, jax.tree.leaves(columns))
+    leaves = tree.gathered_leaves(columns)
     return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in leaves])
 
 

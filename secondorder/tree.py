@@ -220,6 +220,19 @@ def first_row(x: Any) -> Any:
     return jax.tree.map(lambda x: x[0], rows_gathered(x))
 
 
+def held_whole(x: Any, params: Params) -> Any:
+    """A memory, replicated on the mesh of the parameters where its axes are automatic.
+
+    It starts so, and a step that gave it back in another sharding would be compiled again.
+    """
+    mesh = next((jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(params)), None)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, params)))
+    if mesh is None or mesh.empty or not traced or not mesh.are_all_axes_auto:
+        return x
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, everywhere), x)
+
+
 @jax.custom_batching.custom_vmap
 def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
     stack = jnp.zeros(len(scalars), scalars[0].dtype)

@@ -164,7 +164,7 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
 
 
 def explicit_sharding(x: Any) -> jax.sharding.NamedSharding | None:
-    """The sharding in the type of an array, which a mesh with explicit axes gives, else ``None``."""
+    """The sharding in the type of an array on a mesh with explicit axes, else ``None``."""
     sharding = jax.typeof(x).sharding
     return sharding if sharding.mesh.explicit_axes else None
 

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 import oracles
 import problems
 import pytest
@@ -133,7 +134,10 @@ PARAMETERS = {
     "jacobian by chunks": lambda p: so.jacobian(residuals, p, chunk_size=8),
 }
 CALLS = {
-    **{f"batch: {name}": (fn, (TIMES, 3 * curve([1, 1.5], TIMES)), ROWS) for name, fn in BATCH.items()},
+    **{
+        f"batch: {name}": (fn, (TIMES, 3 * curve([1, 1.5], TIMES)), ROWS)
+        for name, fn in BATCH.items()
+    },
     **{f"batch: {name}": (fn, (INPUTS, TARGETS), ROWS) for name, fn in EXAMPLES.items()},
     **{f"parameters: {name}": (fn, (SPREAD,), SPECS) for name, fn in PARAMETERS.items()},
 }
@@ -158,3 +162,46 @@ def test_a_call_on_eight_devices_finds_what_it_finds_on_one(axis_type, name, x64
     with jax.set_mesh(mesh):
         for found in (call(*spread), jitted(*spread)):
             assert oracles.relative_error(oracles.flat(found), alone) < 1e-9
+
+
+WHOLE, HALVES = P(None, None), P("devices", None)
+PLACES = {
+    "one device": None,
+    "batch, automatic": (AxisType.Auto, WHOLE),
+    "batch, explicit": (AxisType.Explicit, WHOLE),
+    "parameters, automatic": (AxisType.Auto, HALVES),
+}
+
+
+@pytest.mark.quick(3)
+@pytest.mark.parametrize("name", ["kfac", "ekfac", "soap", "shampoo", "sophia", "adahessian"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_jitted_step_is_compiled_once(place, name):
+    params = {"a": 0.3 * problems.draw(6, 8, 16), "b": 0.3 * problems.draw(7, 16, 8)}
+    data = problems.draw(8, 16, 8), problems.draw(9, 16, 8)
+
+    def objective(x, y):
+        return so.compose(so.squared_error(y), lambda p: jnp.tanh(x @ p["a"]) @ p["b"])
+
+    known = {"example": objective(*data)} if name in ("kfac", "ekfac") else {"learning_rate": 0.03}
+    optimizer = getattr(so, name)(**known)
+
+    @jax.jit
+    def step(params, state, data):
+        fn = objective(*data)
+        value, grad = jax.value_and_grad(fn)(params)
+        updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=fn)
+        return optax.apply_updates(params, updates), state
+
+    def steps(params, data):
+        state = optimizer.init(params)
+        for _ in range(4):
+            params, state = step(params, state, data)
+        assert step._cache_size() == 1
+
+    if PLACES[place] is None:
+        return steps(params, data)
+    axis_type, spec = PLACES[place]
+    mesh, (params,) = on_mesh(axis_type, (params,), {"a": spec, "b": spec})
+    with jax.set_mesh(mesh):
+        steps(params, jax.device_put(data, NamedSharding(mesh, HALVES)))

@@ -1,4 +1,4 @@
-"""Learning rate and momentum from the exact quadratic model: its minimum over two directions."""
+"""Optimal learning rate and momentum: the minimum of the quadratic model over two directions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from secondorder.tree import Params
 
 @settings.checked()
 def optimal_scaling(solver: Solver) -> Solver:
-    """``d = αΔ + μδ``: ``Δ`` the solver's step, ``δ`` the last one taken, α and μ at the minimum of
+    """``d = αΔ + μδ``, ``Δ`` the solver's step, ``δ`` the last step; α and μ minimise
     ``m(d) + ½ λ ‖d‖²``.
 
         [Δ·CΔ  Δ·Cδ] [α]     [g·Δ]
         [Δ·Cδ  δ·Cδ] [μ] = − [g·δ],        C = B + λ I
 
-    ``B`` is multiplied exactly, so the length of a step that an approximate inverse has proposed
-    comes from the curvature itself: there is no learning rate, and a momentum that would not help
-    is not used. Two products with half of B (``B = JᵀMJ``: two tangents) are paid.
+    Products with ``B`` are exact, so the length of a step from an approximate inverse comes from
+    the curvature itself: there is no learning rate, and momentum is used only where it helps. The
+    cost is two products with half of B (``B = JᵀMJ``: two tangents).
 
-    Of a solver that reads a radius, λ is 0, and a step beyond the radius is cut there.
+    For a solver with a radius, λ is 0, and a longer step is cut at the radius.
 
     Args:
-      solver: whose steps are proposed, such as ``apply_inverse()``.
+      solver: source of ``Δ``, such as ``apply_inverse()``.
 
     Example:
       >>> import secondorder as so
@@ -51,7 +51,7 @@ def optimal_scaling(solver: Solver) -> Solver:
         last, inner = memory
         damping = jnp.zeros_like(scale) if within_radius else scale
         found, after = solver.solve(quadratic, factors, inner, scale)
-        # Of entries up to one, so that no product of a short step with itself underflows.
+        # Scaled to a largest entry of one: the square of a short step would underflow.
         new, old = _unit(found.direction), _unit(last)
         curved = quadratic.curvature.gram(new, old)
         aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
@@ -106,13 +106,13 @@ def _unit(v: Params) -> Params:
 
 
 def _minimum(matrix: jax.Array, ga: jax.Array, gb: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``−C⁻¹ g`` in two dimensions; along the first alone where the two are nearly parallel."""
+    """``−C⁻¹ g`` in two dimensions; along the first only, where both are nearly parallel."""
     (aa, ab), (_, bb) = matrix
     eps = jnp.finfo(aa.dtype).eps
     det = aa * bb - ab * ab
     apart = (aa > 0) & (bb > 0) & (det > 100 * eps * aa * bb)
     det = jnp.where(apart, det, 1)
-    # Without curvature along it there is no length to suggest: the solver's own direction is kept.
+    # Zero curvature gives no length: divide by one, which keeps the solver's direction.
     alone = -ga / jnp.where(aa != 0, jnp.abs(aa), 1)
     alpha = jnp.where(apart, (ab * gb - bb * ga) / det, alone)
     return alpha, jnp.where(apart, (ab * ga - aa * gb) / det, 0)

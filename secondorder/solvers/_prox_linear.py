@@ -1,4 +1,4 @@
-"""The prox-linear step: the loss itself, of a linear model, instead of its quadratic."""
+"""The prox-linear step: the full loss of the linearised model, instead of its quadratic."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ HALVINGS = 30
 
 class _Inner(NamedTuple):
     step: Params
-    change: Any  # J step, of the outputs
+    change: Any  # J step, shaped like the outputs
     value: jax.Array  # φ(step)
-    gained: jax.Array  # by the last inner step
+    gained: jax.Array  # decrease of φ by the last inner step
     count: jax.Array
     iterations: jax.Array
     products: jax.Array
@@ -34,23 +34,23 @@ class _Inner(NamedTuple):
 def prox_linear(
     solver: Solver | None = None, max_steps: int = 5, tolerance: float = 1e-2
 ) -> Solver:
-    """``d = argmin ℓ(z + J d) + ½ λ ‖d‖²``: the model made linear, the loss kept as it is.
+    """``d = argmin φ(d)``, ``φ(d) = ℓ(z + J d) + ½ λ ‖d‖²``: linearised model, full loss.
 
-    Convex where the loss is convex in its outputs, and not trusted where the loss bends: a
-    quadratic of a cross-entropy does not know that a margin is enough. Solved by Newton's method,
-    each step by ``solver`` on ``Jᵀ ∇²ℓ(z + J d) J + λ I`` and halved until φ falls, for which the
-    loss of outputs at hand is evaluated and not the model. The first inner step is Gauss-Newton's;
-    for squared error it is all. What has altered the gradient (a clipping, another batch) stays a
-    linear term.
+    Convex if the loss is convex in its outputs. The step follows the loss where its quadratic
+    fails: the quadratic of a cross-entropy keeps pushing logits that already saturate the loss.
+    Solved by Newton's method: ``solver`` takes each inner step with ``Jᵀ ∇²ℓ(z + J d) J + λ I``,
+    halved until φ falls. The halvings evaluate the loss only, not the model. The first inner step
+    is the Gauss-Newton step; for squared error it is the solution. A change of the gradient
+    (clipping, another batch) is kept as a linear term.
 
     Args:
-      solver: of the inner systems, one that reads a damping; ``cg(50)`` by default.
-      max_steps: inner steps at most.
-      tolerance: they end where one gains less than so much of what all have.
+      solver: solver of the inner systems, with a damping; ``cg(50)`` by default.
+      max_steps: maximum number of inner steps.
+      tolerance: stop after an inner step that gains less than this fraction of the total gain.
 
     Raises:
-      TypeError: at update, a curvature that is no Gauss-Newton matrix in one piece.
-      ValueError: a solver that does not read a damping.
+      TypeError: at update, a curvature that is not a Gauss-Newton matrix in one piece.
+      ValueError: a solver without a damping.
 
     Example:
       >>> import secondorder as so
@@ -78,7 +78,7 @@ def prox_linear(
         outputs = tree.accumulator(middle.outputs)
         tangent = lambda v: tree.accumulator(jacobian.mv(tree.cast(v, jacobian.params)))
         moved = lambda change: tree.cast(tree.add(outputs, change), middle.outputs)
-        # In at least float32, so that small changes of the loss are seen.
+        # In at least float32: low precision would round small changes of the loss to zero.
         of_loss = lambda change: loss(tree.add(outputs, change)).astype(damping.dtype)
         slope = lambda change: jax.grad(of_loss)(change)
         pulled = lambda u: tree.cast(jacobian.mvt(tree.cast(u, middle.outputs)), grad)
@@ -143,7 +143,7 @@ def prox_linear(
             predicted,
             Report(
                 iterations=final.iterations,
-                products=final.products + final.count,  # a tangent and a cotangent for each
+                products=final.products + final.count,  # a tangent and a cotangent each
                 stopped=jnp.where(sound, final.stopped, Stop.NONFINITE.value),
             ),
         )

@@ -1,18 +1,19 @@
-"""Layer statistics: what K-FAC and EKFAC keep of the inputs and sensitivities of each layer.
+"""Layer statistics: the Kronecker factors of K-FAC and EKFAC for each layer.
 
-With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the outputs of a layer,
-``vₙ = Σₜ aₙₜ ⊗ gₙₜ`` is example n's part of a sample ``v``, ``E[v vᵀ] = B``. The block is taken as
+With inputs ``a`` (extended by a one for the bias) and sensitivities ``g`` of the outputs of a
+layer, ``vₙ = Σₜ aₙₜ ⊗ gₙₜ`` is the part of example n in a sample ``v``, ``E[v vᵀ] = B``. The block
+is approximated by A ⊗ G with
 
     expand:  A = (1/NT) Σₙₜ a aᵀ,   G = Σₙₜ g gᵀ               positions t count as examples
     reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
 
-which is the same where T = 1, and exact there for one example, or for a linear network whose loss
-has the same curvature at all of them. EKFAC's second moments are over the same pairs ``a, g``:
-those of the examples where T = 1, else of single positions. Factors longer than a limit are kept as
-diagonals, and so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the
-Grams of the sample along its axes; a vector, its squares. A leaf that the model also returns, as
-for an L2 penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G
-+ cI: exact where the penalty is one number times the squares of all leaves of the layer.
+For T = 1 both are the same, and exact for one example, or for a linear network whose loss has the
+same curvature at all examples. EKFAC's second moments use the same pairs ``a, g``: one per example
+for T = 1, else one per position. A factor longer than a limit is stored as its diagonal, and so is
+the Gram of the inputs of a look-up, which is diagonal. A leaf outside all layers has the Grams of
+the sample along its axes; a vector has its squares. A leaf that the model also returns, as for an
+L2 penalty in ``losses.total``, adds the mean square ``c`` of that part of a sample: A ⊗ G + cI.
+This is exact if the penalty is one number times the squares of all leaves of the layer.
 
 Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
 (2023) for expand and reduce; George et al. (2018) for EKFAC.
@@ -52,11 +53,11 @@ from secondorder.operators._kronecker import (
 )
 from secondorder.tree import Params
 
-MAX_SIZE = 8192  # a longer factor is kept as its diagonal
+MAX_SIZE = 8192  # a longer factor is stored as its diagonal
 
 
 class InChunks(NamedTuple):
-    """A sample of a chunked objective: ``draw(objective of chunk k, k)`` is that of a chunk."""
+    """A sample of a chunked objective: ``draw(objective of chunk k, k)`` for each chunk."""
 
     objective: Chunked
     params: Params
@@ -64,12 +65,12 @@ class InChunks(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """A sample, still to be pulled back through the layers.
+    """A sample before its backward pass through the layers.
 
     Attributes:
-      tapped: the model's outputs, and what is pulled back of them.
+      tapped: the model's outputs and their backward pass.
       cotangents: one tree like the outputs, or several along a leading axis.
-      several: whether it is several.
+      several: whether there are several.
     """
 
     tapped: layers.Instrumented
@@ -80,7 +81,7 @@ class Layers(NamedTuple):
 Blocks = tuple[Leaf | layers.Block, ...]
 Read = Callable[[Params], layers.Layout]
 
-# An objective on a batch like those to come, or a function of the parameters that returns one.
+# An example objective (only its shapes are used), or a function of the parameters that returns one.
 Example = Objective | Chunked | Callable[[Params], Objective | Chunked]
 
 
@@ -97,29 +98,28 @@ def layerwise(
     max_size: int = MAX_SIZE,
     seed: int = 0,
 ) -> Curvature:
-    """The Kronecker-factored curvature of a network, layer by layer: K-FAC's, or EKFAC's.
+    """Kronecker-factored curvature ``⊕ A ⊗ G`` of a network, by layer: K-FAC or EKFAC.
 
     Args:
-      example: an objective on a batch like those to come (only shapes matter), or a function of the
-        parameters that returns one. It shows how the model uses its leaves.
+      example: an example objective on a batch (only its shapes are used), or a function of the
+        parameters that returns one. Its program defines the layers.
       estimator: ``loss_sample()`` (default), ``fisher_sample()``, ``ggn_sample()``,
-        ``ggn_components()`` for all output components instead of a sample, or ``per_example()``,
-        which is the empirical Fisher.
-      decay: of the averages, per sample.
-      sample_every: updates from one sample to the next; the first update takes one.
-      refresh_every: updates from one computation of the inverses (``eigen``: of the eigenbases) to
-        the next; or ``curvature.drift(0.1)``, where the factors, or λ, have moved away from them.
-      eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
-        of inverses that have the damping within. A refresh is one orthogonal iteration from the
-        bases before.
-      reduce: whether positions that share weights are summed before their outer products are taken.
-      max_size: longer factors are kept as their diagonals.
-      seed: of the random draws.
+        ``ggn_components()`` for all output components instead of a sample, or ``per_example()``
+        for the empirical Fisher.
+      decay: decay of the averages, per sample.
+      sample_every: updates from one sample to the next, starting at the first update.
+      refresh_every: updates from one computation of the inverses (with ``eigen``, the eigenbases)
+        to the next; or ``curvature.drift(0.1)`` to refresh after a change of the factors or λ.
+      eigen: True for eigenbases and the second moments of the sample in them (EKFAC), instead of
+        damped inverses. A refresh is one orthogonal iteration from the last bases.
+      reduce: whether positions that share weights are summed before the outer products.
+      max_size: longer factors are stored as their diagonals.
+      seed: seed of the random draws.
 
     Raises:
-      TypeError: an ``example`` that is no objective.
-      ValueError: an estimator that sends nothing back from the outputs; at update, a model that
-        uses its parameters in another way than the example's.
+      TypeError: an ``example`` that is not an objective.
+      ValueError: an estimator without cotangents of the outputs; at update, a model that uses its
+        parameters in another way than the example.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -143,7 +143,7 @@ def layerwise(
 
 
 def _reader(example: Any) -> Read:
-    """``params -> Layout``, read once for each kind of parameters."""
+    """``params -> Layout``, cached by the shapes and dtypes of the parameters."""
 
     def model(params):
         shown: Any = example
@@ -164,7 +164,7 @@ def _reader(example: Any) -> Read:
 
 
 def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
-    """What ``estimator`` sends back from the outputs, to be seen at every layer on its way."""
+    """An estimator with the cotangents of ``estimator``, recorded at every layer."""
     start = estimator.cotangents
     if start is None:
         raise ValueError(
@@ -222,7 +222,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         return tuple(averages), tuple(frame)
 
     def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
-        """The first factor of a layer is a mean over all that is added, else it is a sum."""
+        """``total``, with the first factor of each layer as a mean: its sum times ``by``."""
         mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
         pairs = zip(blocks, total, strict=True)
         return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
@@ -253,7 +253,7 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
 
         if not sample.several:
             return one(sample.cotangents)
-        # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, all else is a sum.
+        # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, the others are sums.
         first = jax.tree.map(lambda x: x[0], sample.cotangents)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
         step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)

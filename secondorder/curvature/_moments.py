@@ -1,4 +1,4 @@
-"""The second moments of one block, from what its layer's taps say or from a sampled leaf."""
+"""Second moments of one block, from the statistics of its layer or from a sampled leaf."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class Moments(NamedTuple):
     """The averages of one block.
 
     Attributes:
-      factors: ``A, G``, or the Grams along the axes of a leaf in no layer.
-      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the block's shape, over what counts as examples: the
-        second moments of their gradients where each has one position; ``None`` if not kept.
-      returned: the mean square of what comes of leaves that the model returns, a number that counts
-        in all directions alike; ``None`` where it returns none.
+      factors: ``A, G``, or the Grams along the axes of a leaf outside all layers.
+      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the shape of the block, summed over examples (or
+        positions); for one position per example, the second moments of the gradients; ``None`` if
+        not stored.
+      returned: the mean square of the sample at leaves that the model returns, one number for all
+        directions; ``None`` if it returns none.
     """
 
     factors: Factors
@@ -33,12 +34,12 @@ class Moments(NamedTuple):
     returned: jax.Array | None = None
 
     def with_returned(self, x: Any) -> Any:
-        """``x``, a λ or eigenvalues, and what is returned on top, which the factors do not hold."""
+        """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""
         return x if self.returned is None else x + self.returned
 
 
 def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:
-    """Whether the factor along an axis is a matrix, and not a diagonal."""
+    """Whether the factor along an axis is a matrix; otherwise it is a diagonal."""
     looked_up = getattr(block, "kind", None) == "embedding" and axis == 0
     return len(axes) > 1 and axes[axis] <= max_size and not looked_up
 
@@ -72,7 +73,7 @@ def scaled(grams: Factors) -> Factors:
 
 
 def _rows(use: layers.Use, reduce: bool) -> tuple[jax.Array | None, jax.Array]:
-    """Inputs and sensitivities ``(S, M, ·)`` over what counts as examples."""
+    """Inputs and sensitivities ``(S, M, ·)``, M the examples, or all positions of all examples."""
     x, y = use.inputs, use.sensitivities
     if reduce and x is not None:
         into, out = (jnp.sum, jnp.mean) if use.transposed else (jnp.mean, jnp.sum)
@@ -86,7 +87,7 @@ def of_uses(
 ) -> Moments:
     """``A`` and ``G`` over all uses of a layer, and the squares in its bases.
 
-    ``A`` is a mean: of each of the independent maps over its own uses.
+    ``A`` is a mean over the uses, for each of the S independent maps.
     """
     (kept_a, kept_g), dtype = kept, kept[0].dtype
     total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
@@ -107,7 +108,7 @@ def of_uses(
         else:
             x = x.astype(dtype)
             if use.transposed and size is not None:
-                # The roles are exchanged, and so are the units: brought to those of the others.
+                # A transposed use exchanges inputs and sensitivities: rescale to the common units.
                 ratio = jnp.sqrt(size / jnp.maximum(jnp.mean(x * x), jnp.finfo(dtype).tiny))
                 x, y = x * ratio, y / jnp.where(ratio > 0, ratio, 1)
             a = _gram(x, kept_a.ndim == 3)
@@ -149,7 +150,7 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:
-    """The diagonal of ``Q diag(s) Qᵀ`` in another basis: what is known of the moments there."""
+    """The diagonal of ``Q diag(s) Qᵀ`` in a new basis: an estimate of the second moments there."""
 
     def between(a: jax.Array, b: jax.Array) -> jax.Array:
         if a.ndim == 2:

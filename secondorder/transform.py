@@ -29,26 +29,26 @@ from secondorder.trust._base import Trust
 def scale_by_curvature(
     curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:
-    """A step of ``B d = −g`` from a curvature, a solver and a trust policy.
+    """The step ``d = −(B + λ I)⁻¹ g`` from a curvature, a solver and a trust policy.
 
-    Unlike Optax's ``scale_by_*``, the updates *are* the step (descent included): a trust policy has
-    tried exactly this step, so pass it to ``optax.apply_updates`` as it is. A rejected step is an
-    update of zeros, and the memories stay those of before.
+    Unlike Optax's ``scale_by_*``, the updates *are* the step, sign included: the trust policy has
+    tried this step, so pass it unchanged to ``optax.apply_updates``. A rejected step is an update
+    of zeros, and the memories keep their old values.
 
     ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
-    saves a closed-loop policy one evaluation; unknown keywords are ignored. Where the curvature
-    needs gradients alone and the policy is open-loop, ``value_fn`` may be left out.
+    saves a closed-loop policy one evaluation; unknown keywords are ignored. ``value_fn`` is
+    optional if the curvature needs only gradients and the policy is open-loop.
 
-    ``grad`` is the gradient of ``value_fn``, needed where a part of a chain before the method has
-    changed the gradient (clipping, decay, an average): the step then solves for the changed
-    gradient, and a trial judges it by ``f(p + d) + (g̃ − g)·d``, which has that gradient.
+    ``grad`` is the gradient of ``value_fn``. It is needed if an earlier part of an Optax chain
+    changes the gradient (clipping, decay, an average): the step then solves for the changed
+    gradient g̃, and a trial compares values of ``f(p + d) + (g̃ − g)·d``, which has that gradient.
 
     Args:
-      curvature: WHAT, e.g. ``exact(hessian)``.
-      solver: HOW, e.g. ``solvers.cg()``.
-      trust: HOW FAR, e.g. ``trust.damping()``.
-      burn_in: number of first updates that change the curvature's memory alone; parameters, trust
-        and solver stay as they are. (``minimize`` reports ``STAGNATED`` after 20.)
+      curvature: source of ``B``, such as ``exact(hessian)``.
+      solver: solver of the model, such as ``solvers.cg()``.
+      trust: policy for λ (or a radius) and acceptance, such as ``trust.damping()``.
+      burn_in: number of first updates that only change the state of the curvature; parameters,
+        trust and solver keep theirs. (``minimize`` reports ``STAGNATED`` after 20.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -115,7 +115,7 @@ def scale_by_curvature(
             lazy=trust.lazy,
             shift=_difference(updates, grad) if trust.evaluates else None,
         )
-        # A batch whose value or gradient is not finite says nothing about the length of steps.
+        # A batch with a non-finite value or gradient has no information about step lengths.
         tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
         step, told = trust.update(attempt, state.trust)
         trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
@@ -142,7 +142,7 @@ def scale_by_curvature(
 def _after_burn_in(
     method: optax.GradientTransformationExtraArgs, curvature: Curvature, trust: Trust, burn_in: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """``method``, whose first updates change the curvature's memory alone."""
+    """``method`` with first updates that only change the state of the curvature."""
 
     def update(updates, state, params=None, *, value_fn: Any = None, **known):
         objective = at_point(value_fn, "update")
@@ -167,10 +167,10 @@ def _after_burn_in(
 def _prepared(
     solver: Solver, quadratic: Quadratic, state: CurvatureState, keeps: bool
 ) -> tuple[Any, Any, Cost, Any]:
-    """Factors and memory at a point, their cost, and the part of them that the state keeps.
+    """Factors and memory at a point, their cost, and the factors for the state to keep.
 
-    The point is unchanged after a rejection, if the objective is the same at every update; its
-    factors are then reused at no cost. Of any other objective nothing is kept.
+    If the objective is the same at every update, the factors stay valid after a rejection and are
+    reused at no cost. For any other objective nothing is kept.
     """
     again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
@@ -199,11 +199,11 @@ def _prepared(
 
 
 def _difference(updates: Params, grad: Params | None) -> Params | None:
-    """``g̃ − g``; ``None`` where they are the same arrays, or the gradient is not given."""
+    """``g̃ − g``; ``None`` for the same arrays, or without a given gradient."""
     if grad is None:
         return None
     is_gap = lambda x: isinstance(x, optax.MaskedNode)
-    if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks the updates alone
+    if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks only the updates
         grad = jax.tree.map(lambda u, g: u if is_gap(u) else g, updates, grad, is_leaf=is_gap)
     tree.check_match(grad, updates, "grad", "the gradients")
     pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(grad), strict=True)

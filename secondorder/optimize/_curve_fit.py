@@ -67,8 +67,8 @@ class Fit(NamedTuple):
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
         Infinite where the curve depends on an undetermined parameter. For a complex curve, the
-        errors of its real part and, times i, those of its imaginary part. Of a batch of fits, as
-        ``jax.vmap`` makes it, those of each at the same x.
+        errors of its real part and, times i, of its imaginary part. For a batch of fits (from
+        ``jax.vmap``), the errors of each fit at the same x.
         """
 
         def one(fit: Fit) -> jax.Array:
@@ -83,7 +83,7 @@ class Fit(NamedTuple):
         return self._of_each(one)
 
     def _of_each(self, one: Callable[[Fit], Any]) -> Any:
-        """``one(fit)`` of the fit, or of each fit along the leading axes of a batch."""
+        """``one(fit)``, mapped over the leading axes of a batch of fits."""
         for _ in range(self.degrees_of_freedom.ndim):
             one = jax.vmap(one)
         return one(self)

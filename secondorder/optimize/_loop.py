@@ -77,7 +77,7 @@ class History(NamedTuple):
 class Loop(NamedTuple):
     """The complete state of the loop: a solve continues from it bit for bit."""
 
-    params: Params  # the current point; at the end the last finite one
+    params: Params  # the current point; at the end, the last finite one
     state: Any
     last: Params  # the last finite point
     value: jax.Array  # at `last`, as are the next two
@@ -85,12 +85,12 @@ class Loop(NamedTuple):
     grad: Params
     model: tuple[Any, Any] | None  # outputs and Jacobian, if the optimizer uses one
     moved: jax.Array  # whether value and gradient belong to an earlier point
-    cut: jax.Array  # whether bounds changed the last step, so that a search's value does, too
+    cut: jax.Array  # whether bounds changed the last step, and with it the value of a line search
     first_size: jax.Array  # |f| at the start, −1 before its evaluation
     curvature: Params  # lower bounds of the Hessian's diagonal from past steps, zero where none
-    flat: jax.Array  # whether, by these bounds, no parameter alone can still gain
+    flat: jax.Array  # whether, by these bounds, no single parameter can still reduce the value
     still: jax.Array  # updates in a row without a change
-    promised: jax.Array  # the largest decrease predicted in them
+    promised: jax.Array  # the largest predicted decrease of these updates
     passed: jax.Array  # whether the previous point passed the solver's optimality test
     steps: jax.Array
     paid: jax.Array  # the four counts of Evaluations
@@ -180,8 +180,8 @@ def run(problem: Problem, start: Loop) -> Loop:
     pack, unpack = tree.packing(start)
     is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
     body = _body(problem, pack, unpack)
-    # Else XLA writes known numbers of a fresh start into the body, and a solve that goes on from a
-    # solution would be rounded otherwise than the whole.
+    # Otherwise XLA folds the constants of a fresh start into the body, and a continued solve would
+    # round differently from an uninterrupted one.
     begun = jax.lax.optimization_barrier(pack(start))
     return unpack(jax.lax.while_loop(is_running, body, begun))
 
@@ -390,7 +390,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
     if face is not None:
         ray, params = params, face.onto(params)
-        # A search took values on the projected path, but no derivative across a bound.
+        # A line search evaluates on the projected path, but its derivative ignores the bounds.
         differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
         cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
         own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
@@ -401,7 +401,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
         # The step is already computed; near f = 0 it may double the correct digits, so take it.
-        # Only once: at the level of rounding a tenth is gained by chance. Gain +∞: none computed.
+        # Only once: at rounding level a decrease by a tenth is chance. Gain +∞: none computed.
         asked = ~jnp.isposinf(trust.gain)
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))

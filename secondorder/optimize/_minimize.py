@@ -377,7 +377,7 @@ def _least_squares(
 
 
 def _in_units(solution: Solution, unit: jax.Array) -> Solution:
-    """The solution in the user's units, of a problem whose residuals were divided by ``unit``."""
+    """The solution in the user's units, for residuals divided by ``unit`` in the loop."""
     squared = lambda x: unit * (unit * x)
     history = solution.history
     if history is not None:
@@ -405,7 +405,7 @@ def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
 def _chosen(
     optimizer: Any, size: int, rows: bool = False
 ) -> tuple[str, optax.GradientTransformation]:
-    """The name of the optimizer, and the optimizer; a default by the problem's kind and size."""
+    """Name and optimizer; the default depends on the kind and size of the problem."""
     if optimizer is not None:
         checks.optimizer(optimizer)
         return "given", optimizer
@@ -475,7 +475,7 @@ def check_bounds(bounds: Any, params: Params) -> None:
 
 
 def _ends(bound: Any, count: int) -> list[Any]:
-    """The bound of each leaf; one number is that of all."""
+    """The bound of each leaf; one number for all leaves."""
     single = jax.tree.structure(bound) == jax.tree.structure(0) and np.ndim(bound) == 0
     return [bound] * count if single else jax.tree.leaves(bound)
 

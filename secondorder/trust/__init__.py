@@ -1,4 +1,4 @@
-"""HOW FAR a step is trusted."""
+"""Trust policies: acceptance of a step, and the scalar of the next solve."""
 
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trial, Trust, TrustState

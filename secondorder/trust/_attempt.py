@@ -18,7 +18,7 @@ from secondorder.step import Step
 from secondorder.tree import Params
 from secondorder.trust._base import Trial
 
-EDGE = 0.9  # of the radius: a longer step ends on the boundary of its region
+EDGE = 0.9  # a step longer than this fraction of the radius counts as on the boundary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Attempt:
       quadratic: the model that the step minimises.
       params: the point.
       objective: the objective, with its bounds.
-      value: its value at the point; ``None`` where it is not at hand.
+      value: its value at the point; ``None`` if not available.
       measure: a direction ↦ its length in the solver's norm.
-      radius: ``() ->`` the radius of the region that the solver kept to.
-      watched: arrays, such as a curvature's averages, which a step that is taken leaves behind.
+      radius: ``() ->`` the radius of the solver's region.
+      watched: arrays that must be finite in an accepted step, such as the averages of a curvature.
       lazy: as in :class:`Trust`.
-      shift: ``g̃ − g``, what a part of a chain before the method has added to the gradient of the
-        objective; ``None`` for nothing. Values and slopes are then those of ``f + (g̃ − g)·d``,
-        whose gradient the model has, so that the gain ratio of a short step is one.
+      shift: ``g̃ − g``, the change of the gradient by an earlier part of an Optax chain; ``None``
+        for none. Values and slopes are those of ``f + (g̃ − g)·d``, which has the gradient of the
+        model, so that the gain ratio of a short step is one.
     """
 
     step: Step
@@ -189,14 +189,14 @@ def _descend(
     start: Any,
     noise: Any,
 ) -> Step:
-    """The best of the candidates 0, 1, 2, ..., up to the first after which the value rises.
+    """The best of the candidates 0, 1, 2, ..., up to the first rise of the value.
 
     Args:
       at: k ↦ the k-th candidate.
       limit: the last candidate.
       value_after: a candidate ↦ the value there.
-      start: candidates are passed over while none has a value below it.
-      noise: relative; a smaller change of the value is none.
+      start: the value at the point; the search continues while no candidate is below it.
+      noise: a relative change of the value below this counts as none.
     """
     none = jnp.zeros((), jnp.int32)
     first = value_after(at(none))

@@ -1,4 +1,4 @@
-"""HOW FAR a step is trusted: from the outcome of a trial to the scalar of the next one."""
+"""The trust protocol: the outcome of a trial in, the scalar of the next solve out."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Trust(NamedTuple):
 
     Attributes:
       init: ``params -> TrustState``; ``params`` determines the dtype of the scalars.
-      update: ``(Attempt, TrustState) -> (Step, TrustState)``: the step as it is to be taken, and
-        whether it is (``TrustState.accepted``).
+      update: ``(Attempt, TrustState) -> (Step, TrustState)``: the chosen step, and whether it is
+        accepted (``TrustState.accepted``).
       gives: kind of its scalar: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
       scale: ``TrustState -> scalar``, for the current solve. An open-loop policy evaluates its
         schedule or (injected) hyperparameter anew, since the state has an older value.

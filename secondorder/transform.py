@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -64,29 +65,8 @@ def scale_by_curvature(
       >>> optax.apply_updates(p, updates).tolist()
       [1.0, 1.0]
     """
-    if trust.gives not in ("any", solver.reads):
-        raise ValueError(
-            f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
-            "Pair region solvers such as steihaug() with trust.radius(), cubic ones with "
-            "trust.cubic(), the others with trust.damping(); trust.fixed() serves all."
-        )
-
-    def init(params: Params) -> CurvatureState:
-        tree.check_real(params)
-        # Each field an array of its own: a buffer that appears twice cannot be donated.
-        none = lambda: jnp.zeros((), jnp.int32)
-        # An empty tree of parameters has no optimality to measure.
-        unmeasured = solver.measures and tree.size(params)
-        known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
-        unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
-        step = Step(report=unused).settled(tree.dtype(params))
-        memories = curvature.init(params), solver.init(params)
-        jacobian = solver.takes_jacobian and not curvature.without_jacobian
-        # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
-        room = prepares(solver) and trust.evaluates and not curvature.reads_scale
-        needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
-        counts = none(), none(), none()
-        return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
+    _check_pair(solver, trust)
+    init = functools.partial(_init, curvature, solver, trust)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
@@ -137,6 +117,34 @@ def scale_by_curvature(
     whole = optax.GradientTransformationExtraArgs(init, update)
     never = isinstance(burn_in, int) and burn_in == 0
     return whole if never else _after_burn_in(whole, curvature, trust, burn_in)
+
+
+def _check_pair(solver: Solver, trust: Trust) -> None:
+    if trust.gives not in ("any", solver.reads):
+        raise ValueError(
+            f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
+            "Pair region solvers such as steihaug() with trust.radius(), cubic ones with "
+            "trust.cubic(), the others with trust.damping(); trust.fixed() serves all."
+        )
+
+
+def _init(curvature: Curvature, solver: Solver, trust: Trust, params: Params) -> CurvatureState:
+    """The state before the first update."""
+    tree.check_real(params)
+    # Each field an array of its own: a buffer that appears twice cannot be donated.
+    none = lambda: jnp.zeros((), jnp.int32)
+    # An empty tree of parameters has no optimality to measure.
+    unmeasured = solver.measures and tree.size(params)
+    known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
+    unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
+    step = Step(report=unused).settled(tree.dtype(params))
+    memories = curvature.init(params), solver.init(params)
+    jacobian = solver.takes_jacobian and not curvature.without_jacobian
+    # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
+    room = prepares(solver) and trust.evaluates and not curvature.reads_scale
+    needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
+    counts = none(), none(), none()
+    return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
 
 
 def _after_burn_in(

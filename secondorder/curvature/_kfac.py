@@ -131,7 +131,7 @@ def layerwise(
     """
     estimator = loss_sample() if estimator is None else estimator
     read = _reader(example)
-    structure = _structure(read, eigen, reduce, max_size)
+    structure = _structure(_Statistics(read, eigen, reduce, max_size))
     return running(
         _layer_sample(estimator, read),
         structure,
@@ -191,111 +191,159 @@ def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
     return Estimator(draw)
 
 
-def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structure:
-    def blocks_of(like: Params) -> Blocks:
+class _Statistics(NamedTuple):
+    """Settings of the layer statistics.
+
+    Attributes:
+      read, eigen, reduce, max_size: as in :func:`layerwise`, with ``read`` of :func:`_reader`.
+    """
+
+    read: Read
+    eigen: bool
+    reduce: bool
+    max_size: int
+
+    def blocks(self, like: Params) -> Blocks:
+        """The blocks of the parameters: of each layer, and of each leaf outside all layers."""
         shapes = [jnp.shape(x) for x in jax.tree.leaves(like)]
         return tuple(
             Leaf(b.leaves[0], shapes[b.leaves[0]]) if b.kind == "fallback" else b
-            for b in read(like).blocks
+            for b in self.read(like).blocks
         )
 
-    def init(params: Params) -> tuple[Any, Any]:
-        leaves, averages, frame = jax.tree.leaves(params), [], []
-        for block in blocks_of(params) if leaves else ():
-            dtype = tree.dtype([leaves[i] for i in block.leaves])
-            stack, *axes = (1, *block.axes) if isinstance(block, Leaf) else block.shape
-            whole = [moments.is_whole(block, axis, axes, max_size) for axis in range(len(axes))]
-            zeros = tuple(
-                jnp.zeros((stack, d, d) if w else (stack, d), dtype)
-                for d, w in zip(axes, whole, strict=True)
-            )
-            eyes = tuple(
-                jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1))
-                if w
-                else jnp.ones((stack, d), dtype)
-                for d, w in zip(axes, whole, strict=True)
-            )
-            squares = jnp.zeros((stack, *axes), dtype) if eigen else None
-            own = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
-            averages.append(Moments(zeros, squares, own))
-            frame.append(eyes)
-        return tuple(averages), tuple(frame)
-
-    def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
-        """``total``, with the first factor of each layer as a mean: its sum times ``by``."""
-        mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
-        pairs = zip(blocks, total, strict=True)
-        return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
-
-    def measure(sample: Layers | InChunks, frame: Sequence[Factors]) -> tuple[Moments, ...]:
-        if isinstance(sample, InChunks):
-            whole, blocks = sample.objective, blocks_of(sample.params)
-
-            def of_chunk(part, k):
-                own = measure(sample.draw(part, k), frame)
-                return rescaled(blocks, own, whole.share(k) / whole.weight(k))
-
-            return whole.total(of_chunk)
-
-        def one(u):
-            v, statistics = sample.tapped.pull(u)
-            leaves, found = jax.tree.leaves(v), []
-            parts = zip(blocks_of(v), statistics, frame, sample.tapped.returned(u), strict=True)
-            for block, uses, kept, returned in parts:
-                bases = kept if eigen else None
-                if isinstance(block, Leaf):
-                    own = tree.gathered(tree.accumulator(leaves[block.index]))
-                    found.append(moments.of_leaf(block.join([own]), kept, bases))
-                else:
-                    own = moments.of_uses(uses, kept, bases, reduce)
-                    found.append(own._replace(returned=returned))
-            return tuple(found)
-
-        if not sample.several:
-            return one(sample.cotangents)
-        # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, the others are sums.
-        first = jax.tree.map(lambda x: x[0], sample.cotangents)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
-        step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
-        total, _ = jax.lax.scan(step, zeros, sample.cotangents)
-        passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
-        return rescaled(blocks_of(jax.eval_shape(sample.tapped.pull, first)[0]), total, 1 / passes)
-
-    def factors_of(like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
-        pairs = zip(blocks_of(like), averages, strict=True)
+    def factors(self, like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
+        """The factors of each block, from the averages."""
+        pairs = zip(self.blocks(like), averages, strict=True)
         return tuple(
             moments.scaled(m.factors) if isinstance(b, Leaf) else m.factors for b, m in pairs
         )
 
-    def inverted(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
-        parts = zip(factors_of(like, averages), averages, frame, strict=True)
-        new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
-        return averages, tuple(jax.tree.map(sound, *both) for both in new)
 
-    def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
-        means, bases = [], []
-        for mean, old in zip(averages, frame, strict=True):
-            new = tuple(map(moments.basis, mean.factors, old))
-            bases.append(new)
-            means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
-        return tuple(means), tuple(bases)
-
-    def drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
-        if eigen:
-            factors = jax.tree.leaves([m.factors for m in averages])
-            pairs = zip(factors, jax.tree.leaves(frame), strict=True)
-            return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])
-        parts = zip(frame, factors_of(like, averages), averages, strict=True)
-        return farthest(
-            [d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))]
+def _structure(statistics: _Statistics) -> Structure:
+    own = lambda fn: functools.partial(fn, statistics)
+    if statistics.eigen:
+        return Structure(
+            own(_start), own(_measure), own(_eigen), _turned, _basis_drift, recount=True
         )
+    refresh, drift = own(_inverted), own(_inverse_drift)
+    return Structure(own(_start), own(_measure), own(_kronecker), refresh, drift)
 
-    def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
-        if eigen:
-            entries = [m.with_returned(jnp.maximum(m.squares, 0)) for m in averages]
-            return KroneckerEigen(blocks_of(like), frame, entries)
-        shifts = [m.with_returned(0.0) for m in averages]
-        return Kronecker(blocks_of(like), factors_of(like, averages), frame, shifts)
 
-    refresh = turned if eigen else inverted
-    return Structure(init, measure, operator, refresh, drift, recount=eigen)
+def _start(statistics: _Statistics, params: Params) -> tuple[Any, Any]:
+    """Averages of zero, and identities as the frame."""
+    leaves, averages, frame = jax.tree.leaves(params), [], []
+    for block in statistics.blocks(params) if leaves else ():
+        dtype = tree.dtype([leaves[i] for i in block.leaves])
+        stack, *axes = (1, *block.axes) if isinstance(block, Leaf) else block.shape
+        count, limit = range(len(axes)), statistics.max_size
+        whole = [moments.is_whole(block, axis, axes, limit) for axis in count]
+        zeros = tuple(
+            jnp.zeros((stack, d, d) if w else (stack, d), dtype)
+            for d, w in zip(axes, whole, strict=True)
+        )
+        eyes = tuple(
+            jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1)) if w else jnp.ones((stack, d), dtype)
+            for d, w in zip(axes, whole, strict=True)
+        )
+        squares = jnp.zeros((stack, *axes), dtype) if statistics.eigen else None
+        returned = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
+        averages.append(Moments(zeros, squares, returned))
+        frame.append(eyes)
+    return tuple(averages), tuple(frame)
+
+
+def _measure(
+    statistics: _Statistics, sample: Layers | InChunks, frame: Sequence[Factors]
+) -> tuple[Moments, ...]:
+    """The moments of each block in a sample."""
+    if isinstance(sample, InChunks):
+        whole, blocks = sample.objective, statistics.blocks(sample.params)
+
+        def of_chunk(part, k):
+            own = _measure(statistics, sample.draw(part, k), frame)
+            return _rescaled(blocks, own, whole.share(k) / whole.weight(k))
+
+        return whole.total(of_chunk)
+
+    one = lambda u: _of_pass(statistics, sample.tapped, u, frame)
+    if not sample.several:
+        return one(sample.cotangents)
+    # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, the others are sums.
+    first = jax.tree.map(lambda x: x[0], sample.cotangents)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
+    step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
+    total, _ = jax.lax.scan(step, zeros, sample.cotangents)
+    passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
+    like = jax.eval_shape(sample.tapped.pull, first)[0]
+    return _rescaled(statistics.blocks(like), total, 1 / passes)
+
+
+def _of_pass(
+    statistics: _Statistics, tapped: layers.Instrumented, u: Any, frame: Sequence[Factors]
+) -> tuple[Moments, ...]:
+    """The moments of each block in one backward pass, from the cotangents ``u``."""
+    v, uses_of = tapped.pull(u)
+    leaves, found = jax.tree.leaves(v), []
+    parts = zip(statistics.blocks(v), uses_of, frame, tapped.returned(u), strict=True)
+    for block, uses, kept, returned in parts:
+        bases = kept if statistics.eigen else None
+        if isinstance(block, Leaf):
+            own = tree.gathered(tree.accumulator(leaves[block.index]))
+            found.append(moments.of_leaf(block.join([own]), kept, bases))
+        else:
+            own = moments.of_uses(uses, kept, bases, statistics.reduce)
+            found.append(own._replace(returned=returned))
+    return tuple(found)
+
+
+def _rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
+    """``total``, with the first factor of each layer as a mean: its sum times ``by``."""
+    mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
+    pairs = zip(blocks, total, strict=True)
+    return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
+
+
+def _kronecker(statistics: _Statistics, like: Params, averages: Any, frame: Any) -> Kronecker:
+    """The operator of K-FAC, with the inverses of the frame."""
+    factors, shifts = statistics.factors(like, averages), [m.with_returned(0.0) for m in averages]
+    return Kronecker(statistics.blocks(like), factors, frame, shifts)
+
+
+def _inverted(
+    statistics: _Statistics, like: Params, averages: Any, frame: Any, now: Now
+) -> tuple[Any, Any]:
+    """Refresh of the damped inverses; a failed factorisation keeps the old ones."""
+    parts = zip(statistics.factors(like, averages), averages, frame, strict=True)
+    new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
+    return averages, tuple(jax.tree.map(sound, *both) for both in new)
+
+
+def _inverse_drift(
+    statistics: _Statistics, like: Params, averages: Any, frame: Any, damping: Any
+) -> jax.Array:
+    """The largest relative error of an inverse."""
+    parts = zip(frame, statistics.factors(like, averages), averages, strict=True)
+    return farthest([d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))])
+
+
+def _eigen(statistics: _Statistics, like: Params, averages: Any, frame: Any) -> KroneckerEigen:
+    """The operator of EKFAC: the second moments in the bases of the frame."""
+    entries = [m.with_returned(jnp.maximum(m.squares, 0)) for m in averages]
+    return KroneckerEigen(statistics.blocks(like), frame, entries)
+
+
+def _turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
+    """Refresh of the eigenbases, with the second moments rotated into them."""
+    means, bases = [], []
+    for mean, old in zip(averages, frame, strict=True):
+        new = tuple(map(moments.basis, mean.factors, old))
+        bases.append(new)
+        means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
+    return tuple(means), tuple(bases)
+
+
+def _basis_drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
+    """The largest off-diagonal part of a factor in its basis."""
+    factors = jax.tree.leaves([m.factors for m in averages])
+    pairs = zip(factors, jax.tree.leaves(frame), strict=True)
+    return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])

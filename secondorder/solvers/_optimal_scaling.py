@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +51,14 @@ def optimal_scaling(solver: Solver) -> Solver:
         last, inner = memory
         damping = jnp.zeros_like(scale) if within_radius else scale
         found, after = solver.solve(quadratic, factors, inner, scale)
-        # Scaled to a largest entry of one: the square of a short step would underflow.
-        new, old = _unit(found.direction), _unit(last)
-        curved = quadratic.curvature.gram(new, old)
-        aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
-        ga, gb = (tree.vdot(quadratic.grad, v) for v in (new, old))
-        square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
-        alpha, mu = _minimum(curved + damping * square, ga, gb)
-        weights = jnp.stack([alpha, mu])
-        bend = jnp.sum(weights * jnp.sum(curved * weights[None], axis=1))
-        step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
-        slope, part = alpha * ga + mu * gb, 1
+        best = _combined(quadratic, found.direction, last, damping)
+        step, length, part = best.step, best.length, 1
         if within_radius:
             length = solver.measure(factors, inner, step)
             radius = solver.radius(factors, inner, scale)
             part = jnp.minimum(1, radius / jnp.where(length > 0, length, 1)).astype(length.dtype)
             step, length = tree.scale(part, step), part * length
-        else:
-            length = jnp.sum(weights * jnp.sum(square * weights[None], axis=1))
-            length = jnp.sqrt(jnp.maximum(length, 0))
-        predicted = part * (slope + 0.5 * part * bend)
+        predicted = part * (best.slope + 0.5 * part * best.bend)
         sound = jnp.isfinite(predicted)
         report = found.report._replace(
             products=found.report.products + 1,  # two halves
@@ -80,13 +68,7 @@ def optimal_scaling(solver: Solver) -> Solver:
             full=False,
             stopped=jnp.where(sound, found.report.stopped, Stop.NONFINITE.value),
         )
-        outcome = make_step(
-            step,
-            predicted,
-            report,
-            length=length,
-        )
-        return outcome, (step, after)
+        return make_step(step, predicted, report, length=length), (step, after)
 
     measure = lambda factors, memory, d: solver.measure(factors, memory[1], d)
     norm = lambda factors, memory, d: tree.norm(d)
@@ -98,6 +80,39 @@ def optimal_scaling(solver: Solver) -> Solver:
         measure=measure if within_radius else norm,
         radius=lambda factors, memory, scale: solver.radius(factors, memory[1], scale),
     )
+
+
+class _Combined(NamedTuple):
+    """The best combination ``d`` of two directions.
+
+    Attributes:
+      step: ``d``.
+      slope, bend: ``g·d`` and ``d·Bd``.
+      length: ``‖d‖``.
+    """
+
+    step: Params
+    slope: jax.Array
+    bend: jax.Array
+    length: jax.Array
+
+
+def _combined(
+    quadratic: Quadratic, direction: Params, last: Params, damping: jax.Array
+) -> _Combined:
+    """The minimum of ``m(d) + ½ λ ‖d‖²`` over ``d = αΔ + μδ``."""
+    # Scaled to a largest entry of one: the square of a short step would underflow.
+    new, old = _unit(direction), _unit(last)
+    curved = quadratic.curvature.gram(new, old)
+    aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
+    ga, gb = (tree.vdot(quadratic.grad, v) for v in (new, old))
+    square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
+    alpha, mu = _minimum(curved + damping * square, ga, gb)
+    weights = jnp.stack([alpha, mu])
+    form = lambda matrix: jnp.sum(weights * jnp.sum(matrix * weights[None], axis=1))
+    step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
+    length = jnp.sqrt(jnp.maximum(form(square), 0))
+    return _Combined(step, alpha * ga + mu * gb, form(curved), length)
 
 
 def _unit(v: Params) -> Params:

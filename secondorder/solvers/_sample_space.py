@@ -120,18 +120,7 @@ def sample_space(
         return Last(tree.accumulator(tree.zeros_like(params)), zero, inner)
 
     def prepare(quadratic: Quadratic, last: Last):
-        rows = quadratic.curvature.rows(formed=solver is None)
-        if solver is None:
-            m, n = rows.shape
-            gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-            return Gram(gram, rows.matrix), last, Cost(rows.passes, int(rows.formed))
-        dtype = tree.dtype(quadratic.grad)
-        factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
-        gram = Gram(factors)
-        if relative:
-            gram = gram._replace(trace=_trace(rows, dtype))
-            cost = cost._replace(products=cost.products + PROBES // 2)  # half a product per probe
-        return gram, last._replace(inner=inner), cost
+        return _prepare(quadratic, last, solver, relative)
 
     def solve(quadratic: Quadratic, gram: Gram, last: Last, damping: jax.Array):
         op, grad = quadratic.curvature, quadratic.grad
@@ -178,6 +167,24 @@ def sample_space(
 
     remember = lambda last, taken: last._replace(step=taken)
     return Solver(init, solve, prepare, remember, takes_jacobian=solver is None)
+
+
+def _prepare(
+    quadratic: Quadratic, last: Last, solver: Solver | None, relative: bool
+) -> tuple[Gram, Last, Cost]:
+    """The Gram at a point, formed or implicit, and its cost."""
+    rows = quadratic.curvature.rows(formed=solver is None)
+    if solver is None:
+        m, n = rows.shape
+        gram = rows.parameter_gram() if n <= m else rows.sample_gram()
+        return Gram(gram, rows.matrix), last, Cost(rows.passes, int(rows.formed))
+    dtype = tree.dtype(quadratic.grad)
+    factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
+    gram = Gram(factors)
+    if relative:
+        gram = gram._replace(trace=_trace(rows, dtype))
+        cost = cost._replace(products=cost.products + PROBES // 2)  # half a product per probe
+    return gram, last._replace(inner=inner), cost
 
 
 def _check_inner(solver: Solver) -> None:

@@ -73,58 +73,9 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
         ones = jax.tree.map(jnp.ones_like, tree.accumulator(tree.zeros_like(params)))
         return Region(number(jnp.inf), ones, number(1), jnp.asarray(False))
 
-    def solve(
-        quadratic: Quadratic, factors: tuple, state: Region, radius: jax.Array
-    ) -> tuple[Step, Region]:
+    def solve(quadratic: Quadratic, factors: tuple, state: Region, radius: jax.Array):
         del factors
-        root = jax.tree.map(jnp.sqrt, state.curvature)
-        grad = _over(tree.accumulator(quadratic.grad), root)
-        size = tree.norm(grad)
-        falling = jnp.where(
-            jnp.isfinite(state.size),
-            0.9 * (size / jnp.where(state.size > 0, state.size, 1)) ** 2,
-            1,
-        )
-        # A tolerance below ε^(2/3) would not improve the step.
-        tolerance = jnp.clip(falling, jnp.finfo(size.dtype).eps ** (2 / 3), forcing)
-        # The gradient is scaled to length one: squares of a tiny gradient would underflow.
-        unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
-        product = lambda v: _over(quadratic.curvature.mv(_over(v, root)), root)
-        final = _iterate(
-            product,
-            tree.scale(1 / unit, grad),
-            root,
-            state,
-            radius / state.unit / unit,
-            tolerance,
-            max_steps,
-        )
-        scaled, residual = (tree.scale(unit, x) for x in (final.at.step, final.at.residual))
-        image = tree.negative(tree.add(grad, residual))
-        predicted = tree.vdot(grad, scaled) + 0.5 * tree.vdot(scaled, image)
-        finite = jnp.isfinite(size) & tree.all_finite((scaled, image))
-        stopped = jnp.where(finite, final.stopped, Stop.NONFINITE.value)
-        step, length = _over(scaled, root), state.unit * tree.norm(scaled)
-        left = jax.tree.map(jnp.multiply, residual, root)
-        outcome = make_step(
-            step,
-            predicted,
-            Report(
-                iterations=final.at.count,
-                products=final.at.count,
-                residual=tree.norm(left) / _nonzero(tree.norm(quadratic.grad)),
-                stopped=stopped,
-            ),
-            length=length,
-        )
-        new = jax.tree.map(jnp.sqrt, final.curvature)
-        across = tree.norm(jax.tree.map(jnp.multiply, step, new))
-        return outcome, Region(
-            tree.norm(_over(quadratic.grad, new)).astype(state.size.dtype),
-            final.curvature,
-            jnp.where(across > 0, length / _nonzero(across), state.unit).astype(state.unit.dtype),
-            final.known,
-        )
+        return _solve(quadratic, state, radius, max_steps, forcing)
 
     def measure(factors: tuple, state: Region, direction: Params) -> jax.Array:
         del factors
@@ -132,6 +83,62 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
         return state.unit * tree.norm(jax.tree.map(jnp.multiply, direction, root))
 
     return Solver(init, solve, measure=measure, reads="radius")
+
+
+def _solve(
+    quadratic: Quadratic, state: Region, radius: jax.Array, max_steps: int, forcing: float
+) -> tuple[Step, Region]:
+    root = jax.tree.map(jnp.sqrt, state.curvature)
+    grad = _over(tree.accumulator(quadratic.grad), root)
+    size = tree.norm(grad)
+    # The gradient is scaled to length one: squares of a tiny gradient would underflow.
+    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    product = lambda v: _over(quadratic.curvature.mv(_over(v, root)), root)
+    final = _iterate(
+        product,
+        tree.scale(1 / unit, grad),
+        root,
+        state,
+        radius / state.unit / unit,
+        _tolerance(size, state, forcing),
+        max_steps,
+    )
+    scaled, residual = (tree.scale(unit, x) for x in (final.at.step, final.at.residual))
+    image = tree.negative(tree.add(grad, residual))
+    predicted = tree.vdot(grad, scaled) + 0.5 * tree.vdot(scaled, image)
+    finite = jnp.isfinite(size) & tree.all_finite((scaled, image))
+    step, length = _over(scaled, root), state.unit * tree.norm(scaled)
+    left = jax.tree.map(jnp.multiply, residual, root)
+    outcome = make_step(
+        step,
+        predicted,
+        Report(
+            iterations=final.at.count,
+            products=final.at.count,
+            residual=tree.norm(left) / _nonzero(tree.norm(quadratic.grad)),
+            stopped=jnp.where(finite, final.stopped, Stop.NONFINITE.value),
+        ),
+        length=length,
+    )
+    new = jax.tree.map(jnp.sqrt, final.curvature)
+    across = tree.norm(jax.tree.map(jnp.multiply, step, new))
+    return outcome, Region(
+        tree.norm(_over(quadratic.grad, new)).astype(state.size.dtype),
+        final.curvature,
+        jnp.where(across > 0, length / _nonzero(across), state.unit).astype(state.unit.dtype),
+        final.known,
+    )
+
+
+def _tolerance(size: jax.Array, state: Region, forcing: float) -> jax.Array:
+    """The required relative residual, for a gradient of this size."""
+    falling = jnp.where(
+        jnp.isfinite(state.size),
+        0.9 * (size / jnp.where(state.size > 0, state.size, 1)) ** 2,
+        1,
+    )
+    # A tolerance below ε^(2/3) would not improve the step.
+    return jnp.clip(falling, jnp.finfo(size.dtype).eps ** (2 / 3), forcing)
 
 
 def _over(x: Params, root: Params) -> Params:

@@ -19,7 +19,7 @@ from secondorder.solvers._base import (
     charged,
     prepares,
 )
-from secondorder.state import CurvatureState, Needs, with_room
+from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._base import Trial, Trust
@@ -43,7 +43,8 @@ def scale_by_curvature(
       solver: HOW, e.g. ``solvers.cg()``.
       trust: HOW FAR, e.g. ``trust.damping()``.
       burn_in: number of first updates that change the curvature's memory alone; parameters, trust
-        and solver stay as they are. (``minimize`` reports ``STAGNATED`` after 20.)
+        and solver stay as they are. An update that is not finite is not counted. (``minimize``
+        reports ``STAGNATED`` after 20.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -124,38 +125,33 @@ def scale_by_curvature(
         trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
         trust_state = trust.update(trial, state.trust)
 
-        accepted = trust_state.accepted
-        memories = curvature_state, solver_state
-        memories = tree.where(accepted, memories, (state.curvature, state.solver))
+        accepted = learns = trust_state.accepted
+        rejected = state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32)
+        reported = step.without_vectors()
+        if not never:
+            gathers = state.count - state.rejections < burn_in
+            sound = tree.all_finite(_numbers(curvature_state))
+            missed = state.rejections + jnp.where(sound, 0, 1).astype(jnp.int32)
+            rejected = jnp.where(gathers, missed, rejected)
+            accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
+            trust_state = tree.where(gathers, state.trust, trust_state)
+            # No step was taken, so the precision test of the loop must not fire.
+            predicted = jnp.where(gathers, -jnp.inf, reported.predicted)
+            reported = reported._replace(predicted=predicted)
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
-            rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
+            rejections=rejected,
             products=state.products + step.report.products,
-            curvature=memories[0],
-            solver=memories[1],
+            curvature=tree.where(learns, curvature_state, state.curvature),
+            solver=tree.where(accepted, solver_state, state.solver),
             trust=trust_state,
-            step=step.without_vectors(),
+            step=reported,
             point=point,
             needs=state.needs,
         )
 
-    def burning_in(updates, state, params=None, *, value_fn: Any = None, **known):
-        def gather():
-            scale = trust.scale(state.trust)
-            _, memory = curvature.at(updates, state.curvature, params, curved(value_fn), scale)
-            memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
-            # No model was evaluated, so the precision test of the loop must not fire.
-            last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
-            rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
-            found = tree.zeros_like(updates), rest
-            kept = state.needs.room and is_stationary(value_fn)
-            return with_room(found, jax.eval_shape(step)) if kept else found
-
-        step = lambda: update(updates, state, params, value_fn=value_fn, **known)
-        return jax.lax.cond(state.count >= burn_in, step, gather)
-
     never = isinstance(burn_in, int) and burn_in == 0
-    return optax.GradientTransformationExtraArgs(init, update if never else burning_in)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _prepared(

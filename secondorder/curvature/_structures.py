@@ -46,6 +46,8 @@ class Structure(NamedTuple):
         frame, relatively; ``None`` if not known.
       behind: whether this step's operator is in the frame of before its refresh.
       recount: whether the first sample is counted anew in the first frame.
+      join: ``(averages, averages of one sample less) -> averages``, for a structure that counts
+        some of them from the second sample on; ``None`` where all count from the first.
     """
 
     init: Callable[[Params], tuple[Any, Any]]
@@ -55,6 +57,7 @@ class Structure(NamedTuple):
     drift: Callable[[Params, Any, Any, Scalar], jax.Array] | None = None
     behind: bool = False
     recount: bool = False
+    join: Callable[[Any, Any], Any] | None = None
 
 
 def diagonal(
@@ -145,13 +148,18 @@ def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> ja
     return farthest([leaf(*each) for each in zip(averages, bases, strict=True)])
 
 
-def axis_basis(axes: Axes | None = None) -> Structure:
+def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
     The squares are counted in the basis at every sample; the basis is of the Grams, by ``eigh`` at
     first and by one step of orthogonal iteration at each later refresh. A step uses the basis of
     before its own gradient, which would look too good in a basis made of it. Leaves without Grams
     have their own coordinates as basis: RMSProp's.
+
+    Args:
+      axes: how the leaves are cut.
+      recount: whether the squares of the first sample count, in the basis that it gives; else the
+        squares begin with the second, and the first step has no basis and no squares to go by.
 
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
@@ -166,8 +174,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         return ax.over_leaves(leaf, sample, bases)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        entries = tuple(jnp.sqrt(jnp.maximum(mean.squares, 0)) for mean in averages)
-        return AxisEigen(axes, bases, entries)
+        return AxisEigen(axes, bases, tuple(map(_roots, averages)))
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
@@ -182,12 +189,18 @@ def axis_basis(axes: Axes | None = None) -> Structure:
                 order = ax.along(order, axis, len(old))
                 squares = jnp.take_along_axis(squares, order, axis=axis)
                 new.append(sound(basis, q))
+            if not recount:  # those of the first sample are in no basis yet
+                squares = jnp.where(now.first, 0, squares)
             return mean._replace(squares=squares), tuple(new)
 
         renew = lambda way: _two(
             ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
         )
         return _first_or_next(now.first, renew)
+
+    def join(averages: Any, later: Any) -> Any:
+        pairs = zip(averages, later, strict=True)
+        return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
 
     return Structure(
         _start(axes, lambda layout: True),
@@ -196,8 +209,24 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         refresh,
         _basis_drift,
         behind=True,
-        recount=True,
+        recount=recount,
+        join=None if recount else join,
     )
+
+
+def _roots(mean: Grams) -> jax.Array:
+    """``√E[v'∘v']``; where that is rounding beside the others of its block, the largest of them.
+
+    A rotated gradient has rounding errors in place of zeros, of which the division would make whole
+    steps in directions of its own.
+    """
+    roots = jnp.sqrt(jnp.maximum(mean.squares, 0))
+    if all(gram is None for gram in mean.grams):
+        return roots
+    axes = tuple(range(1, roots.ndim))
+    size = jnp.sqrt(jnp.mean(jnp.maximum(mean.squares, 0), axes, keepdims=True))
+    level = float(jnp.finfo(roots.dtype).eps) ** 0.5 * size
+    return jnp.where(roots > level, roots, jnp.max(roots, axes, keepdims=True))
 
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
@@ -206,7 +235,7 @@ def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    _, vectors = ax.eigenbasis(gram)
+    vectors = ax.first_basis(gram, basis)
     return vectors, jnp.broadcast_to(jnp.arange(gram.shape[-1], dtype=jnp.int32), gram.shape[:2])
 
 
@@ -249,6 +278,8 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
                 if gram is None:
                     return None
                 values, vectors = ax.eigenbasis(gram)
+                # What may be rounding is as large as rounding: roots would enlarge its noise.
+                values = jnp.maximum(values, ax.rounding(gram) * values[:, :1])
                 scale = (values + jnp.asarray(eps, values.dtype)) ** -_power(layout)
                 new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
                 return sound(new, before)

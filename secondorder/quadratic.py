@@ -14,7 +14,8 @@ from secondorder.tree import Params
 class Quadratic(NamedTuple):
     """``m(d) = g·d + ½ d·Bd``, the predicted change of the objective; call it with a step.
 
-    ``held`` is a mask of the parameters on a bound; ``None`` without bounds.
+    ``held`` is a mask of the parameters on a bound, ``None`` without bounds; ``own`` whether
+    gradient and curvature are of one objective, so that residuals explain the gradient.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -27,6 +28,7 @@ class Quadratic(NamedTuple):
     grad: Params
     curvature: Operator
     held: Params | None = None
+    own: bool = True
 
     def __call__(self, step: Params) -> jax.Array:
         # One sum over all parameters instead of two: on a CPU a sum takes as long as a product

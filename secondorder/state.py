@@ -101,7 +101,6 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     found = {
         "predicted": step.predicted,
         "length": step.length,
-        "fraction": step.fraction,
         **step.report._asdict(),
         "steps": last.count,
         "rejections": last.rejections,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +54,39 @@ class Iterates(NamedTuple):
     due: jax.Array
 
 
+class Path(NamedTuple):
+    """The path ``α d + ½ α² a + ⅙ α³ b + ...``, which follows the model's outputs beyond ``α d``.
+
+    Attributes:
+      terms: ``a, b, ...``, shaped like the parameters; ``d`` is the direction of the step.
+    """
+
+    terms: tuple[Params, ...]
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Again:
+    """The system of the step, to be solved for other residuals: no candidate, but makes a path.
+
+    A function lives inside one trace alone, so a step that leaves ``jit`` leaves it behind.
+
+    Attributes:
+      solve: ``u ↦ (x, iterations, products)`` with ``x = argmin ½‖R x + u‖² + ½ λ‖D x‖²``; ``u``
+        has one entry for each row.
+    """
+
+    solve: Callable[[jax.Array], tuple[Params, Any, Any]] | None
+
+    def tree_flatten(self) -> tuple[tuple, None]:
+        return (), None
+
+    @classmethod
+    def tree_unflatten(cls, *ignored: Any) -> Again:
+        del ignored
+        return cls(None)
+
+
 class Report(NamedTuple):
     """What a solver reports of its work; no step depends on it.
 
@@ -70,6 +105,8 @@ class Report(NamedTuple):
       trial_evaluations: values of the objective taken to choose the step, before its trial.
       order: of the path that the step begins: 1 without acceleration, as of a model that has no
         second derivatives.
+      full: whether the step minimises the model over all parameters, neither damped nor cut.
+      fraction: how much of the step is taken, by a policy that searches along it.
     """
 
     iterations: Any = 1
@@ -81,33 +118,27 @@ class Report(NamedTuple):
     dimension: Any = 0
     trial_evaluations: Any = 0
     order: Any = 1
+    full: Any = False
+    fraction: Any = 1.0
 
 
 class Step(NamedTuple):
-    """What a solver proposes: a direction, and all that a decision about it reads.
+    """A solver's proposal: a direction, and all that a decision about it reads.
 
     Attributes:
       direction: the step ``d``, in at least float32.
       predicted: the model's change ``m(d) = g·d + ½ d·Bd`` without the damping term; negative.
       length: ``‖d‖``, in the norm the solver's radius is measured in.
-      boundary: whether the step was cut at the radius.
-      full: whether it minimises the model over all parameters, neither damped nor cut.
-      fraction: how much of the step is taken, by a policy that searches along it.
-      bends: ``a, b, ...`` where the path ``α d + ½ α² a + ⅙ α³ b + ...`` follows the model's
-        outputs better than ``α d``; a step that is not searched goes to its end, α = 1.
-      iterates: the :class:`Iterates` on the way to it, for the one of the lowest value to be taken;
-        ``None`` else.
+      candidates: other points that a policy may choose: the :class:`Iterates` on the way to the
+        step, the :class:`Path` that begins with it (a step that is not searched goes to its end,
+        α = 1), or ``None``.
       report: a :class:`Report`.
     """
 
     direction: Params = ()
     predicted: Any = 0.0
     length: Any = 0.0
-    boundary: Any = False
-    full: Any = False
-    fraction: Any = 1.0
-    bends: tuple[Params, ...] = ()
-    iterates: Any = None
+    candidates: Any = None
     report: Report = Report()
 
     def settled(self, dtype: Any) -> Step:
@@ -125,8 +156,38 @@ class Step(NamedTuple):
         return settle(self)._replace(report=settle(self.report))
 
     def without_vectors(self) -> Step:
-        """What a state keeps of it: scalars."""
-        return self._replace(direction=(), bends=(), iterates=None)
+        """The scalars of the step, which a state keeps."""
+        return self._replace(direction=(), candidates=None)
+
+    def along(self, fraction: Any) -> Step:
+        """The step to the point of its path at the fraction α; length and prediction stay."""
+        terms = self.candidates.terms if isinstance(self.candidates, Path) else ()
+        whole = isinstance(fraction, float) and fraction == 1
+        if whole and not terms:
+            return self._replace(candidates=None)
+        factor = fraction
+        direction = tree.scale(factor, self.direction)
+        for order, term in enumerate(terms, 2):
+            factor = factor * fraction / order
+            direction = tree.axpy(factor, term, direction)
+        moved = self._replace(direction=direction, candidates=None)
+        return moved if whole else moved.reporting(fraction=fraction)
+
+    def backwards(self) -> tuple[Callable[[jax.Array], Step], jax.Array | None]:
+        """``k ↦`` the k-th iterate before the step, and how many there are; ``None`` of none."""
+        kept, whole = self.candidates, self._replace(candidates=None)
+        if not isinstance(kept, Iterates):
+            return lambda k: whole, None
+        length = kept.predicted.shape[0]
+
+        def at(k: jax.Array) -> Step:
+            place = (kept.count - k) % length
+            row = lambda rows: jax.lax.dynamic_index_in_dim(rows, place, axis=0, keepdims=False)
+            earlier = jax.tree.map(row, kept.steps), kept.predicted[place]
+            chosen, predicted = tree.where(k == 0, (self.direction, self.predicted), earlier)
+            return whole._replace(direction=chosen, predicted=predicted, length=tree.norm(chosen))
+
+        return at, jnp.minimum(kept.count, length - 1)
 
     def evaluating(self, count: jax.Array) -> Step:
         """The step, chosen by so many more values of the objective."""
@@ -134,7 +195,9 @@ class Step(NamedTuple):
 
     def reporting(self, **fields: Any) -> Step:
         """The step, with other fields of its report."""
-        return self._replace(report=self.report._replace(**fields))
+        same = lambda name, x: jnp.asarray(x, jnp.asarray(getattr(self.report, name)).dtype)
+        settled = {name: same(name, x) for name, x in fields.items()}
+        return self._replace(report=self.report._replace(**settled))
 
 
 def make_step(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
-from secondorder.objectives._objective import checked
+from secondorder.objectives._at_point import at_point
 
 ROUNDING = 1e-6  # relative rise of a value that Optax's search ignores
 CUTS = 16  # tenths of a failed step that are tried
@@ -101,7 +101,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         del unused
         if not jax.tree.leaves(updates):
             return updates, state
-        value_fn = checked(value_fn, "update")
+        value_fn = at_point(value_fn, "update")
         if value is None or grad is None:
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)

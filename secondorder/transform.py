@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import attempt, tree
+from secondorder import tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import checked, face_of, is_stationary
-from secondorder.objectives._with_curvature import curved
+from secondorder.objectives._at_point import at_point
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import (
     Cost,
@@ -22,7 +21,8 @@ from secondorder.solvers._base import (
 from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
-from secondorder.trust._base import Trial, Trust
+from secondorder.trust._attempt import Attempt
+from secondorder.trust._base import Trust
 
 
 def scale_by_curvature(
@@ -74,8 +74,8 @@ def scale_by_curvature(
         # An empty tree of parameters has no optimality to measure.
         unmeasured = solver.measures and tree.size(params)
         known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
-        unused = Report(iterations=0, optimality=known, order=0)
-        step = Step(fraction=0.0, report=unused).settled(tree.dtype(params))
+        unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
+        step = Step(report=unused).settled(tree.dtype(params))
         memories = curvature.init(params), solver.init(params)
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
         # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
@@ -88,63 +88,48 @@ def scale_by_curvature(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
         del grad, unused
-        grads = updates
-        _check_call(grads, params, value_fn, curvature.needs_value_fn or trust.evaluates)
+        _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
-            return grads, state
-        value_fn = checked(value_fn, "update")
-        g = tree.accumulator(grads)
-        scale = trust.scale(state.trust)
-        shown = curved(value_fn)
-        operator, curvature_state = curvature.at(grads, state.curvature, params, shown, scale)
-        quadratic = Quadratic(g, operator, _held(value_fn))
-        # The point is unchanged after a rejection, if the objective is the same at every update.
-        again = ~state.trust.accepted if state.needs.room and is_stationary(value_fn) else None
-        (factors, memory), cost, point = _prepared(solver, quadratic, state, again)
-        step, solver_state = solver.solve(quadratic, factors, memory, scale)
-        step = charged(step, cost)
-        if shown is not value_fn:  # the angles belong to the residuals of another objective
-            step = step.reporting(optimality=jnp.full_like(step.report.optimality, jnp.inf))
-        if trust.evaluates:
-            step = attempt.backtracked(step, params, value_fn)
-        if trust.searches:
-            if value is None:
-                value = value_fn(params)
-            step = attempt.searched(step, g, params, value, value_fn, trust.searches)
-        else:
-            step = attempt.bent(step)
-        if trust.evaluates:  # an open-loop step may be searched along, past a kink at a bound
-            measure = lambda direction: solver.measure(factors, memory, direction)
-            step = attempt.within_box(step, Quadratic(g, operator), params, value_fn, measure)
-        solver_state = solver.remember(solver_state, step.direction)
-        taken = tree.cast(step.direction, grads)
-
-        # An infinite second moment gives a zero step at every later update; reject it.
-        finite = tree.all_finite((g, taken, _numbers(curvature_state)))
-        gain = lambda: attempt.gain(value_fn, params, value, g, taken, step.predicted, trust.lazy)
-        trial = Trial(gain, step.predicted, step.length, step.boundary, finite, step.fraction)
-        trust_state = trust.update(trial, state.trust)
-
-        accepted = learns = trust_state.accepted
-        rejected = state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32)
-        reported = step.without_vectors()
+            return updates, state
+        objective, scale = at_point(value_fn, "update"), trust.scale(state.trust)
+        shown = objective.curved
+        operator, averages = curvature.at(updates, state.curvature, params, shown, scale)
+        grads, own = tree.accumulator(updates), shown is objective
+        quadratic = Quadratic(grads, operator, objective.held, own)
+        keeps = state.needs.room and objective.stationary
+        factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
+        step, after = solver.solve(quadratic, factors, memory, scale)
+        attempt = Attempt(
+            charged(step, cost),
+            quadratic,
+            params,
+            objective,
+            value,
+            measure=lambda direction: solver.measure(factors, memory, direction),
+            radius=lambda: solver.radius(factors, memory, scale),
+            watched=_numbers(averages),
+            lazy=trust.lazy,
+        )
+        step, trusted = trust.update(attempt, state.trust)
+        taken, after = tree.cast(step.direction, updates), solver.remember(after, step.direction)
+        accepted = learns = trusted.accepted
+        reported, failed = step.without_vectors(), ~accepted
         if not never:
             gathers = state.count - state.rejections < burn_in
-            sound = tree.all_finite(_numbers(curvature_state))
-            missed = state.rejections + jnp.where(sound, 0, 1).astype(jnp.int32)
-            rejected = jnp.where(gathers, missed, rejected)
+            sound = tree.all_finite(_numbers(averages))
             accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
-            trust_state = tree.where(gathers, state.trust, trust_state)
+            failed = jnp.where(gathers, ~sound, failed)
+            trusted = tree.where(gathers, state.trust, trusted)
             # No step was taken, so the precision test of the loop must not fire.
             predicted = jnp.where(gathers, -jnp.inf, reported.predicted)
             reported = reported._replace(predicted=predicted)
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
-            rejections=rejected,
+            rejections=state.rejections + failed.astype(jnp.int32),
             products=state.products + step.report.products,
-            curvature=tree.where(learns, curvature_state, state.curvature),
-            solver=tree.where(accepted, solver_state, state.solver),
-            trust=trust_state,
+            curvature=tree.where(learns, averages, state.curvature),
+            solver=tree.where(accepted, after, state.solver),
+            trust=trusted,
             step=reported,
             point=point,
             needs=state.needs,
@@ -155,14 +140,14 @@ def scale_by_curvature(
 
 
 def _prepared(
-    solver: Solver, quadratic: Quadratic, state: CurvatureState, again: jax.Array | None
-) -> tuple[tuple[Any, Any], Cost, Any]:
+    solver: Solver, quadratic: Quadratic, state: CurvatureState, keeps: bool
+) -> tuple[Any, Any, Cost, Any]:
     """Factors and memory at a point, their cost, and the part of them that the state keeps.
 
-    Args:
-      again: whether the point is that of the last update; its factors are then reused at no cost.
-        ``None`` where this cannot be determined: then nothing is kept.
+    The point is unchanged after a rejection, if the objective is the same at every update; its
+    factors are then reused at no cost. Of any other objective nothing is kept.
     """
+    again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
     is_none = lambda x: x is None
 
@@ -185,14 +170,7 @@ def _prepared(
     cost = Cost(*(next(left) if k is None else jnp.where(free, 0, k) for k in known))
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
-    keeps = again is not None and jax.tree.leaves(factors)
-    return (factors, memory), cost, point if keeps else None
-
-
-def _held(value_fn: Any) -> Params | None:
-    """Mask of the parameters held at a bound of the objective; ``None`` without bounds."""
-    face = face_of(value_fn)
-    return None if face is None else jax.tree.map(jnp.logical_not, face.free)
+    return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
 
 
 def _numbers(state: Any) -> list[jax.Array]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
@@ -179,7 +180,8 @@ def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 @jax.custom_batching.custom_vmap
 def _stacked(*scalars: jax.Array) -> jax.Array:
-    slot = jax.lax.broadcasted_iota(jnp.int32, (len(scalars),), 0)
+    # Masks of NumPy are constants; those computed here would be kernels outside the loop.
+    slot = np.arange(len(scalars))
     stack = jnp.zeros(len(scalars), scalars[0].dtype)
     for k, x in enumerate(scalars):
         stack = jnp.where(slot == k, x, stack)

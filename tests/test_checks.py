@@ -36,7 +36,7 @@ SCALAR = {
 }
 
 
-@pytest.mark.quick(60)
+@pytest.mark.quick(24)
 @pytest.mark.parametrize("entry", SCALAR)
 @pytest.mark.parametrize(
     ("returned", "error", "message"),

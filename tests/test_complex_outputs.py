@@ -72,7 +72,7 @@ def brute(name, data, params):
     return value, grad, b
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("precise", [True, False])
 def test_gauss_newton_is_that_of_the_parts_side_by_side(precise, name):
@@ -100,6 +100,7 @@ def test_gauss_newton_is_that_of_the_parts_side_by_side(precise, name):
             assert oracles.relative_error(matrix, expected[2]) < tolerance
 
 
+@pytest.mark.slow
 def test_jacobians_of_complex_outputs_are_complex_in_every_mode(x64):
     p = jnp.asarray(START)
     fn = lambda p: {"z": wave(p), "x": p[0] * p[1]}

@@ -21,7 +21,7 @@ HOUSE = (
     ({"operators"}, {"layers"}),
     ({"quadratic", "step"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
-    ({"transform", "attempt", "state"}, {"spectrum"}, {"stepsize"}),
+    ({"transform", "state"}, {"spectrum"}, {"stepsize"}),
     ({"methods"},),
     ({"optimize"},),  # its defaults are methods
     ({"interop"},),

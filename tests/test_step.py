@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from secondorder.step import Report, Step, Stop, make_step
+from secondorder.step import Path, Report, Step, Stop, make_step
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_numbers_have_a_dtype_of_their_own_whatever_a_solver_reports(x64, dtype):
-    report = Report(iterations=np.int64(3), residual=0.5, stopped=Stop.SINGULAR)
-    step = make_step(jnp.ones(4, dtype), -1, report, boundary=np.True_)
+    report = Report(np.int64(3), residual=0.5, stopped=Stop.SINGULAR, full=np.True_)
+    step = make_step(jnp.ones(4, dtype), -1, report)
     for x in (step, Step(report=Report(order=0)).settled(dtype)):
         leaves = jax.tree.leaves(x.without_vectors())
         assert not any(leaf.weak_type for leaf in leaves)
@@ -20,7 +20,7 @@ def test_numbers_have_a_dtype_of_their_own_whatever_a_solver_reports(x64, dtype)
 
 
 def test_a_state_keeps_the_numbers_of_a_step_alone():
-    step = make_step(jnp.ones(2), -1.0, bends=(jnp.ones(2),))
+    step = make_step(jnp.ones(2), -1.0, candidates=Path((jnp.ones(2),)))
     kept = step.evaluating(jnp.asarray(2)).without_vectors()
     assert all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(kept))
-    assert kept.report.trial_evaluations == 2 and kept.bends == ()
+    assert kept.report.trial_evaluations == 2 and kept.candidates is None

@@ -201,6 +201,7 @@ def test_in_a_chain_the_step_that_was_tried_is_the_step_that_is_taken():
 # The gain
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("start", [0.3, 1.0, 2.0])
 def test_the_gain_is_the_actual_over_the_predicted_change(x64, start):
     f = scalar(lambda x: x**4 + jnp.sin(x))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import as_objective
+from secondorder.objectives._base import objective_of
 from secondorder.operators._gauss_newton import ggn
 from secondorder.operators._hessian import hessian
 from secondorder.operators._switch import Switch
@@ -48,7 +48,7 @@ def hybrid() -> Curvature:
 
     def update(grads, state: HybridState, params: Params, value_fn):
         del grads
-        objective = as_objective(value_fn, "hybrid")
+        objective = objective_of(value_fn).split("hybrid")
         gauss_newton = ggn(objective, params)
         value = jnp.asarray(objective.loss(gauss_newton.jacobian.outputs), state.value.dtype)
         newton = state.value - value < FAST * state.value

@@ -38,8 +38,9 @@ from secondorder.curvature._structures import (
     farthest,
     sound,
 )
-from secondorder.objectives._chunked import Chunked, first_part
-from secondorder.objectives._objective import Objective, as_objective
+from secondorder.objectives._base import is_objective, objective_of
+from secondorder.objectives._chunked import Chunked
+from secondorder.objectives._objective import Objective
 from secondorder.operators import _axes as ax
 from secondorder.operators import _kronecker as kr
 from secondorder.operators._kronecker import (
@@ -144,9 +145,9 @@ def _reader(example: Any) -> Read:
 
     def model(params):
         shown: Any = example
-        if callable(example) and not isinstance(example, Objective | Chunked):
+        if callable(example) and not is_objective(example):
             shown = example(params)
-        return as_objective(first_part(shown), "layerwise (its example)").model(params)
+        return objective_of(shown).first_part().split("layerwise (its example)").model(params)
 
     @functools.cache
     def of(structure, shapes):
@@ -170,10 +171,13 @@ def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
         )
 
     def draw(grads: Params, params: Params, value_fn: Any, key: jax.Array) -> Layers | InChunks:
-        if isinstance(value_fn, Chunked):
-            part = lambda f, k: draw(grads, params, f, jax.random.fold_in(key, k))
-            return InChunks(value_fn, params, part)
-        objective = as_objective(value_fn, "layerwise")
+        part = lambda f, k: draw(grads, params, f, jax.random.fold_in(key, k))
+        return objective_of(value_fn).by_parts(
+            lambda whole: of(whole.split("layerwise"), params, key),
+            lambda chunks: InChunks(chunks, params, part),
+        )
+
+    def of(objective: Objective, params: Params, key: Any) -> Layers:
         tapped = layers.instrumented(objective.model, params, read(params))
         outputs = tapped.outputs
         u = start(losses.as_loss(objective.loss), outputs, key)

@@ -24,13 +24,9 @@ import numpy as np
 
 from secondorder import layers, tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._chunked import Chunked
-from secondorder.objectives._objective import (
-    BatchedModel,
-    Known,
-    as_objective,
-    restrict,
-)
+from secondorder.objectives._base import AnyObjective, objective_of
+from secondorder.objectives._models import BatchedModel, Known
+from secondorder.objectives._objective import restrict
 from secondorder.operators._base import Operator
 from secondorder.operators._block_diagonal import of_group
 from secondorder.operators._dense import over_basis
@@ -80,9 +76,12 @@ def ntk() -> Curvature:
 
 
 def _ggn(value_fn: Any, params: Params) -> Operator:
-    if isinstance(value_fn, Chunked):
-        return ggn(value_fn, params)
-    objective = as_objective(value_fn, "ntk")
+    of_whole = lambda whole: _with_gram(whole, params)
+    return objective_of(value_fn).by_parts(of_whole, lambda chunks: ggn(chunks, params))
+
+
+def _with_gram(value_fn: AnyObjective, params: Params) -> Operator:
+    objective = value_fn.split("ntk")
     model = objective.model
     op = ggn(objective, params)
     if isinstance(model, Known):  # J is at hand
@@ -93,7 +92,7 @@ def _ggn(value_fn: Any, params: Params) -> Operator:
             f"{model!r}. Pass value_fn=secondorder.per_example(loss, model, examples), or use "
             "exact(ggn)."
         )
-    return KnownGram(op.jacobian, op.middle, lambda: jacobian_gram(value_fn, params))
+    return KnownGram(op.jacobian, op.middle, lambda: jacobian_gram(objective, params))
 
 
 def jacobian_gram(objective: Any, params: Params) -> jax.Array:

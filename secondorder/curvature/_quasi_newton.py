@@ -11,7 +11,7 @@ from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
 from secondorder.curvature._base import Curvature
-from secondorder.objectives._objective import face_of
+from secondorder.objectives._at_point import at_point
 from secondorder.operators._dense import ravel
 from secondorder.operators._quasi_newton import (
     HIGHEST,
@@ -54,7 +54,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
 
     def update(grads, state: Secant, params, value_fn):
         # On bounds ``grads`` has zeros, not differences; the pairs are of the whole gradient.
-        face = face_of(value_fn)
+        face = at_point(value_fn, "update").face
         free = None if face is None else face.free
         here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
         s = jax.tree.map(jnp.subtract, here, state.params)

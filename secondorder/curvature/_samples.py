@@ -25,8 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, losses, tree
-from secondorder.objectives._chunked import Chunked
-from secondorder.objectives._objective import as_objective
+from secondorder.objectives._base import objective_of
 from secondorder.operators._hessian import hvp
 from secondorder.tree import Params
 
@@ -73,13 +72,17 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     """``v = Jᵀ cotangent(loss, outputs, key)``."""
 
     def draw(grads, params, value_fn, key):
-        if isinstance(value_fn, Chunked):  # whose samples are independent: their sum is one
+        def of_chunks(chunks):  # their samples are independent, so that their sum is one
             one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
-            return _twice(tree.scale(math.sqrt(value_fn.weight), value_fn.total(one)))
-        objective = as_objective(value_fn, user)
+            return _twice(tree.scale(math.sqrt(chunks.weight), chunks.total(one)))
+
+        of_whole = lambda whole: _twice(of(whole.split(user), params, key))
+        return objective_of(value_fn).by_parts(of_whole, of_chunks)
+
+    def of(objective, params, key):
         outputs, pull = jax.vjp(checks.arrays(objective.model, user), params)
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
-        return _twice(pull(jax.tree.map(tree.placed_like, u, outputs))[0])
+        return pull(jax.tree.map(tree.placed_like, u, outputs))[0]
 
     return Estimator(draw, cotangents=cotangent)
 

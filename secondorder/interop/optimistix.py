@@ -19,12 +19,9 @@ import optax
 import optimistix as optx
 
 from secondorder import losses, tree
-from secondorder.objectives._objective import (
-    AnyObjective,
-    Objective,
-    Opened,
-    Stationary,
-)
+from secondorder.objectives._base import AnyObjective, Plain
+from secondorder.objectives._models import Opened
+from secondorder.objectives._objective import Objective
 from secondorder.operators._modes import derivable
 from secondorder.optimize._loop import (
     Loop,
@@ -124,7 +121,7 @@ class Minimiser(_Steps, optx.AbstractMinimiser):
     """
 
     def _objective(self, fn: Callable, y: Any, args: Any) -> AnyObjective:
-        return Stationary(derivable(lambda y: fn(y, args)[0], y))
+        return Plain(derivable(lambda y: fn(y, args)[0], y))
 
 
 class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
@@ -145,7 +142,7 @@ class LeastSquaresSolver(_Steps, optx.AbstractLeastSquaresSolver):
 
     def _objective(self, fn: Callable, y: Any, args: Any) -> AnyObjective:
         model = Opened(derivable(lambda y: tree.parts(fn(y, args)[0]), y), ())
-        return Objective(losses.half_sum_of_squares(), model, stationary=True)
+        return Objective(losses.half_sum_of_squares(), model)
 
 
 def _root_eps(dtype: Any) -> float:

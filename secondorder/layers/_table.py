@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from secondorder import tree
 from secondorder.layers._instrument import read
-from secondorder.objectives._chunked import first_part
-from secondorder.objectives._objective import as_objective
+from secondorder.objectives._base import objective_of
 from secondorder.tree import Params
 
 
@@ -53,7 +52,7 @@ def layer_table(objective: Callable, params: Params, strict: bool = False) -> La
       [("['b']", 'fallback (1, 1, 2)'), ("['w']", 'dense (1, 3, 2)')]
     """
     tree.check_real(params)
-    layout = read(as_objective(first_part(objective), "layer_table").model, params)
+    layout = read(objective_of(objective).first_part().split("layer_table").model, params)
     where = {leaf: block for block in layout.blocks for leaf in block.leaves}
     rows = []
     for leaf, path in enumerate(layout.paths):

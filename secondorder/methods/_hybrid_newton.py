@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder.curvature import hybrid
-from secondorder.solvers import hybrid_region
+from secondorder.solvers import geodesic, hybrid_region
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, radius
@@ -41,6 +41,5 @@ def hybrid_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformat
 
     Source: Fletcher and Xu (1987); Moré and Sorensen (1983).
     """
-    return scale_by_curvature(
-        hybrid(), hybrid_region(2), policy_of(trust, radius, "hybrid_newton", "radius")
-    )
+    policy = policy_of(trust, radius, "hybrid_newton", "radius")
+    return scale_by_curvature(hybrid(), geodesic(hybrid_region()), policy)

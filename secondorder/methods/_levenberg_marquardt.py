@@ -7,7 +7,7 @@ import optax
 
 from secondorder.curvature import exact
 from secondorder.operators import ggn
-from secondorder.solvers import qr, svd_region
+from secondorder.solvers import geodesic, qr, svd_region
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, radius
@@ -53,5 +53,5 @@ def levenberg_marquardt(
     """
     policy = policy_of(trust, radius, "levenberg_marquardt", "radius", "damping")
     order = 1 if not acceleration else 4 if policy.searches else 2
-    solver = svd_region(order) if policy.gives == "radius" else qr(order)
-    return scale_by_curvature(exact(ggn), solver, policy)
+    solver = svd_region() if policy.gives == "radius" else qr()
+    return scale_by_curvature(exact(ggn), geodesic(solver, order), policy)

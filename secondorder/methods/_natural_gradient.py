@@ -6,7 +6,7 @@ import optax
 
 from secondorder.curvature import exact, ntk
 from secondorder.operators import ggn
-from secondorder.solvers import Solver, sample_space
+from secondorder.solvers import Solver, geodesic, sample_space
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
@@ -79,5 +79,5 @@ def natural_gradient(
         return step_along(direction, learning_rate)
     policy = policy_of(trust, line_search, "natural_gradient", "damping")
     order = 3 if acceleration and policy.searches else 1
-    found = sample_space(mu, order, relative=policy.searches > 0, solver=solver)
+    found = geodesic(sample_space(mu, relative=policy.searches, solver=solver), order)
     return scale_by_curvature(curvature, found, policy)

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.tree import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chunked:
+class Chunked(AnyObjective):
     """``f(params) = w Σₖ fₖ(params)`` over the chunks of a batch; ``w`` is one over their number.
 
     Its value, derivatives and statistics are sums over the chunks, computed by :meth:`total`. Its
@@ -26,15 +27,12 @@ class Chunked:
       batch: pytree of arrays with one common leading axis.
       chunk_size: number of examples in a chunk.
       mean: whether ``w`` is one over the number of chunks, else 1.
-      stationary, face: as in an :class:`Objective`.
     """
 
     part: Callable[[Any], Callable[[Params], jax.Array]]
     batch: Any
     chunk_size: int
     mean: bool = True
-    stationary: bool = False
-    face: Any = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.weight * self.total(lambda fn, k: fn(params))
@@ -73,9 +71,23 @@ class Chunked:
             )
         return fn
 
-    def over(self, change: Callable[[Any], Callable]) -> Chunked:
-        """A copy with ``change`` applied to the objective of every chunk."""
-        return dataclasses.replace(self, part=lambda chunk: change(self.part(chunk)))
+    def before(self, change: Callable[[Params], Params]) -> Chunked:
+        part = lambda chunk: objective_of(self.part(chunk)).before(change)
+        return dataclasses.replace(self, part=part)
+
+    def split(self, user: str) -> Any:
+        raise TypeError(
+            f"{user} needs all outputs at once, but value_fn is chunked. Pass the objective of the "
+            "whole batch, or take a method that works by products, such as secondorder.newton_cg "
+            "or secondorder.hessian_free."
+        )
+
+    def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
+        del one
+        return many(self)
+
+    def first_part(self) -> Any:
+        return objective_of(self.objective(self.chunk(0))).first_part()
 
     def total(self, fn: Callable[[Any, jax.Array], Any]) -> Any:
         """``Σₖ fn(objective of chunk k, k)``, in at least float32.
@@ -91,11 +103,6 @@ class Chunked:
         numbers = jnp.arange(self.count)
         shapes = jax.eval_shape(of, numbers[0])
         return jax.lax.scan(step, tree.zeros_like(shapes), numbers)[0]
-
-
-def first_part(value_fn: Any) -> Any:
-    """The objective of the first chunk (all use the parameters in the same way), or itself."""
-    return value_fn.objective(value_fn.chunk(0)) if isinstance(value_fn, Chunked) else value_fn
 
 
 def chunked(

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 
+from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.tree import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WithCurvature:
+class WithCurvature(AnyObjective):
     """``value_fn`` with the curvature of ``curvature_fn``.
 
     Value, gradient and the trial of a step are ``value_fn``'s; ``scale_by_curvature`` passes
@@ -26,14 +27,19 @@ class WithCurvature:
         return self.value_fn(params)
 
     @property
-    def stationary(self) -> bool:
-        """Whether both objectives are stationary."""
-        return all(getattr(fn, "stationary", False) for fn in (self.value_fn, self.curvature_fn))
+    def curved(self) -> AnyObjective:
+        return objective_of(self.curvature_fn)
 
-    @property
-    def face(self) -> Any:
-        """The face of ``value_fn``."""
-        return getattr(self.value_fn, "face", None)
+    def before(self, change: Callable[[Params], Params]) -> WithCurvature:
+        both = self.value_fn, self.curvature_fn
+        return WithCurvature(*(objective_of(fn).before(change) for fn in both))
+
+    def split(self, user: str) -> Any:
+        raise TypeError(
+            f"{user} got an objective with the curvature of another one, and cannot tell which of "
+            "the two is meant. Pass that one itself; around chunks, give with_curvature two "
+            "chunked objectives."
+        )
 
 
 def with_curvature(
@@ -77,8 +83,3 @@ def with_curvature(
                 "Pass the two objectives themselves."
             )
     return WithCurvature(value_fn, curvature_fn)
-
-
-def curved(value_fn: Callable) -> Callable:
-    """The objective with the curvature of ``value_fn``: its ``curvature_fn``, or itself."""
-    return value_fn.curvature_fn if isinstance(value_fn, WithCurvature) else value_fn

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.objectives._base import objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.operators._base import Operator
 from secondorder.operators._rows import AnyRows
@@ -64,10 +65,11 @@ def over_parts(
     Args:
       key: of random draws; each chunk gets its own.
     """
-    if not isinstance(objective, Chunked):
-        return of(objective, params, key)
     own = lambda k: None if key is None else jax.random.fold_in(key, k)
-    return Chunks(objective, params, lambda part, k: over_parts(part, params, of, own(k)))
+    return objective_of(objective).by_parts(
+        lambda whole: of(whole, params, key),
+        lambda sums: Chunks(sums, params, lambda part, k: over_parts(part, params, of, own(k))),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

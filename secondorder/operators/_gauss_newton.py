@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, tree
+from secondorder.objectives._base import objective_of
 from secondorder.objectives._chunked import Chunked
-from secondorder.objectives._objective import Objective, as_objective
+from secondorder.objectives._objective import Objective
 from secondorder.operators._base import Operator
 from secondorder.operators._chunks import Chunks, over_parts
 from secondorder.operators._dense import ravel
@@ -147,7 +148,7 @@ def ggn(objective: Objective | Chunked, params: Params) -> Operator:
 
 def _ggn(objective: Any, params: Params, key: Any) -> GaussNewton:
     del key
-    objective = as_objective(objective, "ggn")
+    objective = objective_of(objective).split("ggn")
     at = linearize(objective.model, params)
     return GaussNewton(at, LossCurvature(losses.as_loss(objective.loss), at.outputs))
 
@@ -201,7 +202,7 @@ def fisher(
 
 
 def _fisher(objective: Any, params: Params, key: jax.Array | None, samples: int) -> GaussNewton:
-    objective = as_objective(objective, "fisher")
+    objective = objective_of(objective).split("fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
     draw = functools.partial(loss.sample, outputs=at.outputs)
@@ -234,7 +235,7 @@ def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator
 
 def _empirical_fisher(objective: Any, params: Params, key: Any) -> GaussNewton:
     del key
-    objective = as_objective(objective, "empirical_fisher")
+    objective = objective_of(objective).split("empirical_fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
     # ∂f/∂z holds w·sₙ; the score that makes E[v vᵀ] the matrix is √w·sₙ.

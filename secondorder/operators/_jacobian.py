@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, tree
-from secondorder.objectives._objective import (
+from secondorder.objectives._models import (
     BatchedModel,
     InParts,
     Known,

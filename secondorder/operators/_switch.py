@@ -27,5 +27,11 @@ class Switch(Operator):
             self.flag, lambda: self.first.matrix(like), lambda: self.second.matrix(like)
         )
 
+    def bends(self, order: int) -> bool:
+        return self.second.bends(order)
+
+    def rows(self, formed: bool = True, matrix: jax.Array | None = None) -> Any:
+        return self.second.rows(formed, matrix)
+
     def gauss_newton(self) -> Any:
         return self.second.gauss_newton()

@@ -16,39 +16,40 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, losses, tree
+from secondorder.objectives._base import AnyObjective, Plain, objective_of
 from secondorder.objectives._chunked import Chunked
-from secondorder.objectives._objective import (
-    AnyObjective,
-    BatchedModel,
-    Objective,
-    Opened,
-    Stationary,
-)
+from secondorder.objectives._models import BatchedModel, Opened
+from secondorder.objectives._objective import Objective
 from secondorder.objectives._with_curvature import WithCurvature
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._hessian import hessian
 from secondorder.operators._modes import derivable
+from secondorder.solvers._conjugate_gradients import advance, begin
 from secondorder.tree import Params
 
 DENSE_LIMIT = 200  # parameters; beyond it the tangent system is solved by products
 
 
+@functools.singledispatch
 def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
     """``(build, θ)`` with ``build(θ)`` the objective, θ the arrays that ``value_fn`` closes over.
 
     The user's code is traced here, and never again. An objective keeps its split, its loss and its
     examples, or its chunks. A function with derivatives of one mode alone gets the other.
     """
-    if isinstance(value_fn, WithCurvature):
-        of_value, theta = opened(value_fn.value_fn, params)
-        of_curvature, bent = opened(value_fn.curvature_fn, params)
-        return lambda t: WithCurvature(of_value(t[0]), of_curvature(t[1])), (theta, bent)
-    if isinstance(value_fn, Chunked):
-        return _opened_chunks(value_fn, params)
-    if not isinstance(value_fn, Objective):
-        fn, theta = _converted(checks.number(value_fn, "minimize"), params)
-        return lambda theta: Stationary(Opened(fn, theta)), theta
+    fn, theta = _converted(checks.number(value_fn, "minimize"), params)
+    return lambda theta: Plain(Opened(fn, theta)), theta
 
+
+@opened.register
+def _(value_fn: WithCurvature, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
+    of_value, theta = opened(value_fn.value_fn, params)
+    of_curvature, bent = opened(value_fn.curvature_fn, params)
+    return lambda t: WithCurvature(of_value(t[0]), of_curvature(t[1])), (theta, bent)
+
+
+@opened.register
+def _(value_fn: Objective, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
     model = value_fn.model
     checked = functools.partial(checks.arrays, user="minimize", integers=True)
     if isinstance(model, BatchedModel):
@@ -62,24 +63,16 @@ def opened(value_fn: Callable, params: Params) -> tuple[Callable[[Any], AnyObjec
         build_model = lambda t: Opened(outer, t)
         outputs = jax.eval_shape(build_model(model_theta), params)
     build_loss, loss_theta = _opened_loss(lambda: value_fn.loss, outputs)
-
-    def build(theta: Any) -> Objective:
-        return Objective(build_loss(theta[0]), build_model(theta[1]), stationary=True)
-
+    build = lambda theta: Objective(build_loss(theta[0]), build_model(theta[1]))
     return build, (loss_theta, model_theta)
 
 
-def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
-    """``fn`` after ``jax.closure_convert``, with derivatives in both modes, and its arrays."""
-    closed, theta = jax.closure_convert(fn, params, *rest)
-    return derivable(closed, params, *rest, *theta), theta
-
-
-def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], Chunked], Any]:
-    """:func:`opened` for chunks: the batch is part of θ, each chunk a function of its part."""
+@opened.register
+def _(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
+    # The batch is part of θ, each chunk a function of its part.
     part, batch = value_fn.objective, value_fn.batch
     chunk = value_fn.chunk(0)
-    if isinstance(part(chunk), Objective):
+    if objective_of(part(chunk)).is_split:
         model_of = checks.arrays(lambda p, c: part(c).model(p), "chunked", integers=True)
         model, inside = _converted(model_of, params, chunk)
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
@@ -92,9 +85,15 @@ def _opened_chunks(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], C
 
     def build_whole(theta: Any) -> Chunked:
         own = lambda c: build(theta[:2], c)
-        return dataclasses.replace(value_fn, part=own, batch=theta[2], stationary=True)
+        return dataclasses.replace(value_fn, part=own, batch=theta[2])
 
     return build_whole, (inside, outside, batch)
+
+
+def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
+    """``fn`` after ``jax.closure_convert``, with derivatives in both modes, and its arrays."""
+    closed, theta = jax.closure_convert(fn, params, *rest)
+    return derivable(closed, params, *rest, *theta), theta
 
 
 def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable, Any]:
@@ -203,17 +202,9 @@ def _conjugate_gradients(matvec: Callable, b: Params, max_steps: int) -> Params:
     """``A x = b`` to rounding, for a positive definite ``A``: a solution is a minimum."""
     size = tree.norm(b)
     unit = jnp.where(size > 0, size, 1)
-    b = tree.scale(1 / unit, b)
+    itself = lambda residual: residual
+    first = begin(tree.scale(-1 / unit, b), itself)
     target = (10 * jnp.finfo(size.dtype).eps) ** 2
-
-    def iterate(carry):
-        x, r, p, rr, count = carry
-        image = matvec(p)
-        alpha = rr / tree.vdot(p, image)
-        x, r = tree.axpy(alpha, p, x), tree.axpy(-alpha, image, r)
-        new = tree.vdot(r, r)
-        return x, r, tree.axpy(new / rr, p, r), new, count + 1
-
-    start = (tree.zeros_like(b), b, b, tree.vdot(b, b), jnp.zeros((), jnp.int32))
-    going = lambda carry: (carry[3] > target) & (carry[4] < max_steps)
-    return tree.scale(unit, jax.lax.while_loop(going, iterate, start)[0])
+    going = lambda at: (at.rz > target) & (at.count < max_steps)
+    go = lambda at: advance(at, matvec, itself, lambda ray: ray.length)[0]
+    return tree.scale(unit, jax.lax.while_loop(going, go, first).step)

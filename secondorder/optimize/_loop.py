@@ -12,13 +12,9 @@ import optax
 
 from secondorder import state as states
 from secondorder import tree
-from secondorder.objectives._objective import (
-    AnyObjective,
-    Face,
-    Known,
-    Objective,
-    held,
-)
+from secondorder.objectives._at_point import AtPoint, Face
+from secondorder.objectives._base import AnyObjective
+from secondorder.objectives._models import Known
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
 from secondorder.step import Reason
@@ -106,7 +102,7 @@ class Problem(NamedTuple):
     """Arguments of a solve.
 
     Attributes:
-      fn: the objective, stationary.
+      fn: the objective, with derivatives in both modes.
       optimizer: an Optax transformation with extra arguments.
       tol, max_steps: tolerance of the test and limit of updates.
       box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
@@ -129,7 +125,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     count = lambda: jnp.zeros((), jnp.int32)
     state = jax.tree.map(states.settled, problem.optimizer.init(params))
     model = None
-    if states.takes_jacobian(state) and isinstance(problem.fn, Objective):
+    if states.takes_jacobian(state) and problem.fn.is_split:
         shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
         model = tree.zeros_like(shapes)
     return Loop(
@@ -173,7 +169,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
 
     def one_update(state, params):
         value, grad = jax.value_and_grad(problem.fn)(params)
-        known = {"value": value, "grad": grad, "value_fn": problem.fn}
+        known = {"value": value, "grad": grad, "value_fn": AtPoint(problem.fn, stationary=True)}
         return problem.optimizer.update(grad, state, params, **known)[1]
 
     return states.with_room(state, jax.eval_shape(one_update, state, params))
@@ -198,22 +194,22 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
 
     def body(packed):
         loop = _evaluate(problem.fn, unpack(packed))
-        grad, fn = loop.grad, problem.fn
+        grad, fn = loop.grad, AtPoint(problem.fn, stationary=True)
         columns = None if loop.model is None else loop.model[1]
         face = None
         if problem.box is not None:
             free = free_params(loop.params, grad, problem.box)
             face = Face(*problem.box, loop.params, grad, free)
-            grad, fn = tree.only(free, grad), held(fn, face)
+            grad, fn = tree.only(free, grad), fn.on(face)
             columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
         loop = _test(loop, grad, problem)
 
         def update(packed):
             loop = unpack(packed)
             known = fn
-            if loop.model is not None and isinstance(fn, Objective):
-                model = Known(fn.model, loop.params, loop.model[0], columns)
-                known = dataclasses.replace(fn, model=model)
+            if loop.model is not None:
+                jacobian = loop.params, loop.model[0], columns
+                known = dataclasses.replace(fn, jacobian=jacobian)
             updates, state = problem.optimizer.update(
                 grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=known
             )
@@ -407,7 +403,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         made = jnp.where(asked, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
-        full = step.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
+        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(asked, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)

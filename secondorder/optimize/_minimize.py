@@ -16,7 +16,8 @@ from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
 from secondorder.methods._newton_cg import newton_cg
 from secondorder.methods._trust_region_newton import trust_region_newton
-from secondorder.objectives._objective import AnyObjective, Objective
+from secondorder.objectives._base import is_objective
+from secondorder.objectives._objective import Objective
 from secondorder.optimize._implicit import attach, opened
 from secondorder.optimize._loop import (
     Evaluations,
@@ -344,7 +345,7 @@ def _chosen(
 
 def _first_of(fn: Callable, user: str) -> Callable:
     """``fn`` without its auxiliary output."""
-    if isinstance(fn, AnyObjective):
+    if is_objective(fn):
         raise TypeError(
             f"{user} got has_aux=True with an objective of the library, whose value is one number. "
             "Pass a plain function that returns (value, aux)."

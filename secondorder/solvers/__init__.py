@@ -11,6 +11,7 @@ from secondorder.solvers._cg import (
     relative_residual,
 )
 from secondorder.solvers._direct import direct
+from secondorder.solvers._geodesic import geodesic
 from secondorder.solvers._grafted import grafted
 from secondorder.solvers._hybrid import hybrid_region
 from secondorder.solvers._krylov import gltr, krylov_cubic
@@ -42,6 +43,7 @@ __all__ = [
     "eigen",
     "exact_cubic",
     "exact_region",
+    "geodesic",
     "gltr",
     "grafted",
     "hybrid_region",

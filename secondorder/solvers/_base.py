@@ -53,6 +53,8 @@ class Solver(NamedTuple):
         the bounds.
       measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``; memory
         and factors are those that ``solve`` was given.
+      radius: ``(factors, memory, scale) -> Δ``, the region that bounds the step: the scalar, or a
+        region of the solver's own where the policy has none yet (an infinite scalar).
       reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
       takes_jacobian: whether it forms the dense Jacobian, which a caller may have at hand.
@@ -65,6 +67,7 @@ class Solver(NamedTuple):
     measure: Callable[[Any, Any, Params], jax.Array] = lambda factors, memory, direction: tree.norm(
         direction
     )
+    radius: Callable[[Any, Any, jax.Array], jax.Array] = lambda factors, memory, scale: scale
     reads: str = "damping"
     measures: bool = False
     takes_jacobian: bool = False

@@ -34,12 +34,9 @@ def box_constrained() -> Solver:
         # No reduction but this one: the clipped step is as long as that, and NaN where that is.
         peak = tree.max_abs(free)
         length = jnp.minimum(peak, radius.astype(peak.dtype))
-        boundary = peak > radius
-        stopped = jnp.where(boundary, Stop.BOUNDARY.value, Stop.SOLVED.value)
+        stopped = jnp.where(peak > radius, Stop.BOUNDARY.value, Stop.SOLVED.value)
         stopped = jnp.where(jnp.isfinite(length), stopped, Stop.NONFINITE.value)
-        return make_step(
-            step, quadratic(step), Report(stopped=stopped), length=length, boundary=boundary
-        ), memory
+        return make_step(step, quadratic(step), Report(stopped=stopped), length=length), memory
 
     measure = lambda factors, memory, direction: tree.max_abs(direction)
     return Solver(no_memory, solve, measure=measure, reads="radius")

@@ -1,9 +1,4 @@
-"""Conjugate gradients: the damped system by products alone.
-
-Every guard is relative, so a gradient of size 1e-12 takes as many iterations as one of size 1;
-``jax.scipy.sparse.linalg.cg`` is not used because it ravels leaves, has no negative-curvature test
-and reports nothing.
-"""
+"""Conjugate gradients: the damped system by products alone."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver, is_on, nothing_prepared, prepares
+from secondorder.solvers._conjugate_gradients import Iterate, advance, begin
 from secondorder.solvers._preconditioners import Inverse, Preconditioner, as_preconditioner
 from secondorder.step import Iterates, Report, Stop, make_step
 from secondorder.tree import Params
@@ -68,11 +64,7 @@ class Memory(NamedTuple):
 
 
 class _Carry(NamedTuple):
-    step: Params
-    residual: Params  # −g − (B + λ) step
-    direction: Params
-    rz: jax.Array
-    iterations: jax.Array
+    at: Iterate
     model: jax.Array
     negative: jax.Array
     iterates: Iterates | None
@@ -135,7 +127,7 @@ def cg(
             start = _start(scaled, product, tree.scale(warm_start / unit, memory.warm))
         kept = _no_iterates(grad, iterates)
         final, stopped = _iterate(scaled.grad, product, precondition, start, stop, max_steps, kept)
-        step = tree.scale(unit, final.step)
+        step, count = tree.scale(unit, final.at.step), final.at.count
         # One more product buys the true residual and the undamped model change, free of drift.
         curved = quadratic.curvature.mv(step)
         predicted = tree.vdot(grad, step) + 0.5 * tree.vdot(step, curved)
@@ -145,12 +137,12 @@ def cg(
             step,
             predicted,
             Report(
-                iterations=final.iterations,
-                products=final.iterations + (1 if start is None else 2),
+                iterations=count,
+                products=count + (1 if start is None else 2),
                 residual=tree.norm(error) / unit,
                 stopped=jnp.where(finite, stopped, Stop.NONFINITE.value),
             ),
-            iterates=_undamped(final.iterates, unit, damping),
+            candidates=_undamped(final.iterates, unit, damping),
         )
         return outcome, memory._replace(warm=step) if is_on(warm_start) else memory
 
@@ -201,56 +193,31 @@ def _undamped(kept: Iterates | None, unit: jax.Array, damping: jax.Array) -> Ite
     return kept._replace(steps=tree.scale(unit, kept.steps), predicted=predicted)
 
 
-def _iterate(grad, product, precondition, start, stop, max_steps, kept):
-    zeros = tree.zeros_like(grad)
-    step, image = (zeros, zeros) if start is None else start
-    residual = tree.negative(tree.add(grad, image))
-    z = precondition(residual)
-    rz = tree.vdot(residual, z)
+def _iterate(grad, product, precondition, start, stop, max_steps, kept) -> tuple[_Carry, jax.Array]:
+    """The iteration to its end, and why it ended."""
+    first = begin(grad, precondition, start)
     # The yardstick is the gradient's size, not the first residual's: a warm start may be accurate.
-    size = rz if start is None else tree.vdot(grad, precondition(grad))
-    eps = jnp.finfo(rz.dtype).eps
-
-    def model_value(step, residual):
-        return 0.5 * (tree.vdot(grad, step) - tree.vdot(step, residual))
-
-    model = jnp.zeros(max_steps + 1, rz.dtype).at[0].set(model_value(step, residual))
-
-    def progress(c: _Carry) -> Progress:
-        return Progress(c.iterations, jnp.sqrt(c.rz / jnp.where(size > 0, size, 1)), c.model)
+    size = first.rz if start is None else tree.vdot(grad, precondition(grad))
+    eps = jnp.finfo(size.dtype).eps
+    model_value = lambda at: 0.5 * (tree.vdot(grad, at.step) - tree.vdot(at.step, at.residual))
 
     def solved(c: _Carry) -> jax.Array:
+        left = jnp.sqrt(c.at.rz / jnp.where(size > 0, size, 1))
         # At rounding level whatever the rule says: from there on CG only walks in noise.
-        return (c.rz <= eps**2 * size) | stop(progress(c))
+        return (c.at.rz <= eps**2 * size) | stop(Progress(c.at.count, left, c.model))
 
     def going(c: _Carry) -> jax.Array:
-        return (c.iterations < max_steps) & ~c.negative & ~solved(c)
+        return (c.at.count < max_steps) & ~c.negative & ~solved(c)
 
     def iterate(c: _Carry) -> _Carry:
-        image = product(c.direction)
-        bend = tree.vdot(c.direction, image)
-        # Relative to the two vectors' sizes: a tiny but honest curvature is no negative one.
-        rounding = eps * tree.norm(c.direction) * tree.norm(image)
-        negative = ~(bend > rounding)
-        first = c.iterations == 0
-        # Flat to working precision: there is no length to suggest, so the step is the direction.
-        flat = jnp.abs(bend) <= rounding
-        alpha = jnp.where(flat, 1, c.rz / jnp.where(flat, 1, jnp.abs(bend)))
-        alpha = jnp.where(negative & ~first, 0, alpha)
-        step = tree.axpy(alpha, c.direction, c.step)
-        residual = tree.axpy(-alpha, image, c.residual)
-        z = precondition(residual)
-        rz = tree.vdot(residual, z)
-        direction = tree.axpy(rz / jnp.where(c.rz > 0, c.rz, 1), c.direction, z)
-        done = c.iterations + 1
-        now = model_value(step, residual)
-        further = _extended(c.iterates, step, now, done)
-        model = c.model.at[done].set(now)
-        return _Carry(step, residual, direction, rz, done, model, negative, further)
+        # Later than at the first iteration negative curvature ends the step where it is.
+        reach = lambda ray: jnp.where(ray.negative & (c.at.count > 0), 0, ray.length)
+        at, ray = advance(c.at, product, precondition, reach)
+        now = model_value(at)
+        further = _extended(c.iterates, at.step, now, at.count)
+        return _Carry(at, c.model.at[at.count].set(now), ray.negative, further)
 
-    nothing = jnp.zeros((), jnp.int32)
-    initial = _Carry(step, residual, z, rz, nothing, model, jnp.asarray(False), kept)
-    final = jax.lax.while_loop(going, iterate, initial)
+    model = jnp.zeros(max_steps + 1, size.dtype).at[0].set(model_value(first))
+    final = jax.lax.while_loop(going, iterate, _Carry(first, model, jnp.asarray(False), kept))
     stopped = jnp.where(solved(final), Stop.SOLVED.value, Stop.MAX_STEPS.value)
-    stopped = jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)
-    return final, stopped
+    return final, jnp.where(final.negative, Stop.NEGATIVE_CURVATURE.value, stopped)

@@ -120,8 +120,11 @@ def direct() -> Solver:
         return make_step(
             direction,
             predicted,
-            Report(residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1), stopped=stopped),
-            full=~jnp.any(shift > 0) & (damping == 0),
+            Report(
+                residual=jnp.linalg.norm(error) / jnp.where(size > 0, size, 1),
+                stopped=stopped,
+                full=~jnp.any(shift > 0) & (damping == 0),
+            ),
         ), memory
 
     return Solver(no_memory, solve, prepare)

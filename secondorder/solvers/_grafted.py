@@ -58,12 +58,10 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
         predicted = tree.vdot(quadratic.grad, step)  # to first order: the length is not the model's
         stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
-        outcome = make_step(
-            step,
-            predicted,
-            found.report._replace(residual=jnp.inf, dimension=0, order=1, stopped=stopped),
+        report = found.report._replace(
+            residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
         )
-        return outcome, new
+        return make_step(step, predicted, report), new
 
     return solver._replace(
         init=init,
@@ -71,6 +69,7 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
         measure=lambda factors, memory, direction: tree.norm(direction),
+        radius=lambda factors, memory, scale: scale,
     )
 
 

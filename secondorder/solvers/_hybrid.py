@@ -40,7 +40,7 @@ class Eigen(NamedTuple):
     c: jax.Array
 
 
-def hybrid_region(order: int = 1) -> Solver:
+def hybrid_region() -> Solver:
     """:func:`secondorder.solvers.svd_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
 
     For ``curvature.hybrid()``. Both steps are in Moré's scaled coordinates, so rescaling the
@@ -49,15 +49,12 @@ def hybrid_region(order: int = 1) -> Solver:
     no measure of optimality is reported. With fewer rows than parameters, whose residuals can
     vanish, the Hessian is not taken.
 
-    Args:
-      order: as in :func:`secondorder.solvers.qr`; of the steps of Gauss-Newton.
-
     Example:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(
       ...     so.curvature.hybrid(), so.solvers.hybrid_region(), so.trust.radius())
     """
-    return on_rows(_factorise, _solve, "radius", order)
+    return on_rows(_factorise, _solve, "radius")
 
 
 def _factorise(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax.Array):
@@ -122,8 +119,7 @@ def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:
     bent = 0.5 * (jnp.sum(w * found.z**2) - jnp.sum(change**2))
     stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
     stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
-    boundary = ~found.interior & jnp.isfinite(delta)
-    return Answer(z, stopped, boundary, bent=bent, saddle=eigen.saddle)
+    return Answer(z, stopped, bent=bent, saddle=eigen.saddle)
 
 
 def _settled(answer: Answer) -> Answer:
@@ -131,7 +127,6 @@ def _settled(answer: Answer) -> Answer:
     whole: Any = lambda x: jax.lax.convert_element_type(x, jnp.int32)
     return answer._replace(
         stopped=whole(answer.stopped),
-        boundary=jnp.asarray(answer.boundary),
         again=None,
         bent=jax.lax.convert_element_type(answer.bent, answer.z.dtype),
         saddle=jnp.asarray(answer.saddle),

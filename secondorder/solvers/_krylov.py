@@ -65,7 +65,6 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
         limited = basis.size >= max_steps
         stopped = jnp.where(limited, Stop.MAX_STEPS.value, Stop.SOLVED.value)
         stopped = jnp.where(found.interior, stopped, negative)
-        boundary = ~found.interior & jnp.isfinite(scale) if reads == "radius" else False
         predicted = jnp.sum(found.z * (c + 0.5 * w * found.z))
         sound = jnp.isfinite(predicted) & jnp.isfinite(basis.norm)
         return make_step(
@@ -77,7 +76,6 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
                 stopped=jnp.where(sound, stopped, Stop.NONFINITE.value),
             ),
             length=jnp.linalg.norm(coefficients),
-            boundary=boundary,
         ), memory
 
     return Solver(no_memory, solve, prepare, reads=reads)

@@ -26,8 +26,7 @@ from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver
-from secondorder.solvers._geodesic import path
-from secondorder.step import Report, Stop, make_step
+from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
 LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
@@ -99,7 +98,6 @@ class Answer(NamedTuple):
     Attributes:
       z: the step.
       stopped: why it stopped.
-      boundary: whether the step ends at a radius.
       again: ``v ↦ argmin ½‖U a‖² + ½ λ‖a‖² + v·a`` for the λ of the step, where there is one.
       bent: ``½ z·(B − UᵀU) z``, where the model is not of the rows alone.
       saddle: whether the curvature is negative somewhere, so that no angle proves a minimum.
@@ -107,7 +105,6 @@ class Answer(NamedTuple):
 
     z: jax.Array
     stopped: Any
-    boundary: Any = False
     again: Callable[[jax.Array], jax.Array] | None = None
     bent: Any = 0.0
     saddle: Any = False
@@ -117,7 +114,6 @@ def on_rows(
     factorise: Callable,
     solve: Callable,
     reads: str = "damping",
-    order: int = 1,
 ) -> Solver:
     """A solver in Moré's scaled coordinates.
 
@@ -125,16 +121,14 @@ def on_rows(
       factorise: ``(Triangle, Operator, scaling, optimality) -> factors``, once per point.
       solve: ``(Triangle, factors, scale) -> Answer``, once per trial.
       reads: as in :class:`Solver`.
-      order: of the path that the step begins, ``solvers/_geodesic.py``.
     """
 
     def prepare(quadratic: Quadratic, memory: Memory):
         return _point(factorise, reads, quadratic, memory)
 
     def step(quadratic: Quadratic, point: Point, memory: Memory, scale: jax.Array):
-        triangle, scale = point.triangle, scale.astype(point.triangle.q.dtype)
-        if reads == "radius":
-            scale = jnp.where(jnp.isfinite(scale), scale, point.region)
+        triangle = point.triangle
+        scale = radius(point, memory, scale).astype(triangle.q.dtype)
         answer = solve(triangle, point.factors, scale)
         y = z = answer.z
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
@@ -148,27 +142,24 @@ def on_rows(
                 y = y - outside / jnp.where(scale > 0, scale, jnp.inf)
                 predicted = predicted + jnp.dot(outside, y)
         sound = jnp.all(jnp.isfinite(y)) & jnp.isfinite(predicted)
-        length, like = jnp.linalg.norm(y), quadratic.grad
-        op: GaussNewton = quadratic.curvature.gauss_newton()
-        own = lambda y: tree.cast(unravel(y / point.scaling, like), like)
-        bends = answer.again is not None and op.bends(order)
-        following = lambda terms: _bend(terms, op, point, answer.again)
-        terms = path(y, order if bends else 1, following, own)
-        reached = len(terms)
-        if reached == 2:  # the step's own bend; a longer path is for a policy to search along
-            terms = (y + 0.5 * terms[1],)
-        terms = tuple(map(own, terms))
+        own = lambda y: tree.cast(unravel(y / point.scaling, quadratic.grad), quadratic.grad)
+
+        def again(u: jax.Array) -> tuple[tree.Params, int, int]:
+            push = quadratic.curvature.rows(formed=False).mvt(u) / point.scaling
+            if triangle.span is None:
+                return own(answer.again(push)), 0, 0
+            x = answer.again(jnp.matmul(triangle.span.basis.T, push, precision=HIGHEST))
+            return own(jnp.matmul(triangle.span.basis, x, precision=HIGHEST)), 0, 0
+
         return make_step(
-            terms[0],
+            own(y),
             predicted,
             Report(
                 optimality=jnp.where(answer.saddle, 1, point.optimality),
                 stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
-                order=reached,
             ),
-            length=length,
-            boundary=answer.boundary,
-            bends=terms[1:],
+            length=jnp.linalg.norm(y),
+            candidates=None if answer.again is None else Again(again),
         ), memory
 
     def init(params: tree.Params) -> Memory:
@@ -179,29 +170,18 @@ def on_rows(
         del memory
         return jnp.linalg.norm(point.scaling * ravel(direction))
 
+    def radius(point: Point, memory: Memory, scale: jax.Array) -> jax.Array:
+        del memory
+        return jnp.where(jnp.isfinite(scale), scale, point.region) if reads == "radius" else scale
+
     kind = {"reads": reads, "measures": True, "takes_jacobian": True}
-    return Solver(init, step, prepare, measure=measure, **kind)
+    return Solver(init, step, prepare, measure=measure, radius=radius, **kind)
 
 
 def no_factors(*ignored: Any) -> tuple:
     """For a solver that factorises anew at every trial."""
     del ignored
     return ()
-
-
-def _bend(terms: tuple, op: GaussNewton, point: Point, again: Callable) -> jax.Array:
-    """The next term of the path, in scaled coordinates.
-
-    ``x = argmin ½‖A x + z‖² + ½ λ‖x‖²`` with ``z`` the next derivative of the outputs along the
-    path, under the loss's curvature.
-    """
-    bend = op.jacobian.derivative_along(*terms)
-    push = ravel(op.jacobian.mvt(op.middle.mv(bend))) / point.scaling
-    span = point.triangle.span
-    if span is None:
-        return again(push)
-    x = again(jnp.matmul(span.basis.T, push, precision=HIGHEST))
-    return jnp.matmul(span.basis, x, precision=HIGHEST)
 
 
 def _point(
@@ -223,7 +203,7 @@ def _point(
     scaling = jnp.where(scaling > 0, scaling, 1)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
-    if op.middle.least_squares:
+    if op.middle.least_squares and quadratic.own:
         optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, shares, size)
         optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)

@@ -51,9 +51,9 @@ def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
     def solve(quadratic: Quadratic, factors: Any, memory: Averaged, scale: jax.Array):
         averaged = quadratic._replace(grad=memory.mean)
         step, inner = solver.solve(averaged, factors, memory.inner, scale)
-        # Small is the mean, which tells nothing of the gradient here.
+        # A small mean is no proof of a small gradient.
         unknown = jnp.full_like(step.report.optimality, jnp.inf)
-        step = step._replace(full=jnp.zeros_like(step.full)).reporting(optimality=unknown)
+        step = step.reporting(optimality=unknown, full=jnp.zeros_like(step.report.full))
         return step, memory._replace(inner=inner)
 
     return solver._replace(
@@ -62,5 +62,6 @@ def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
         prepare=prepare,
         remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
         measure=lambda factors, memory, d: solver.measure(factors, memory.inner, d),
+        radius=lambda factors, memory, scale: solver.radius(factors, memory.inner, scale),
         measures=False,
     )

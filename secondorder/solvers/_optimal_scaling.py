@@ -63,7 +63,8 @@ def optimal_scaling(solver: Solver) -> Solver:
         slope, part = alpha * ga + mu * gb, 1
         if within_radius:
             length = solver.measure(factors, inner, step)
-            part = jnp.minimum(1, scale / jnp.where(length > 0, length, 1)).astype(length.dtype)
+            radius = solver.radius(factors, inner, scale)
+            part = jnp.minimum(1, radius / jnp.where(length > 0, length, 1)).astype(length.dtype)
             step, length = tree.scale(part, step), part * length
         else:
             length = jnp.sum(weights * jnp.sum(square * weights[None], axis=1))
@@ -75,6 +76,7 @@ def optimal_scaling(solver: Solver) -> Solver:
             residual=jnp.inf,
             dimension=0,
             order=1,
+            full=False,
             stopped=jnp.where(sound, found.report.stopped, Stop.NONFINITE.value),
         )
         outcome = make_step(
@@ -82,7 +84,6 @@ def optimal_scaling(solver: Solver) -> Solver:
             predicted,
             report,
             length=length,
-            boundary=found.boundary | (part < 1),
         )
         return outcome, (step, after)
 
@@ -94,6 +95,7 @@ def optimal_scaling(solver: Solver) -> Solver:
         prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: (taken, solver.remember(memory[1], taken)),
         measure=measure if within_radius else norm,
+        radius=lambda factors, memory, scale: solver.radius(factors, memory[1], scale),
     )
 
 

@@ -17,7 +17,7 @@ from secondorder.solvers._least_squares import (
 from secondorder.step import Stop
 
 
-def qr(order: int = 1) -> Solver:
+def qr() -> Solver:
     """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
 
     ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
@@ -26,12 +26,6 @@ def qr(order: int = 1) -> Solver:
     rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
     With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
     norms, shaped like the parameters.
-
-    Args:
-      order: of the path that the step of a least-squares (or robust) loss follows,
-        ``solvers/_geodesic.py``: 1 straight; 2 to where the geodesic acceleration leads,
-        where that is safe; 3 and more for policies that search along it. Each costs a derivative of
-        the model along the path.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -52,7 +46,7 @@ def qr(order: int = 1) -> Solver:
         again = lambda v: back_substituted(upper, jnp.zeros_like(v), v)
         return Answer(z, stopped, again=again)
 
-    return on_rows(no_factors, solve, order=order)
+    return on_rows(no_factors, solve)
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:

@@ -24,8 +24,7 @@ from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._rows import AnyRows
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver, is_on
-from secondorder.solvers._geodesic import path
-from secondorder.step import Report, Stop, make_step
+from secondorder.step import Again, Report, Stop, make_step
 from secondorder.tree import Params
 
 PROBES = 8  # random signs that estimate the trace of a Gram which is not formed
@@ -68,7 +67,7 @@ class System(NamedTuple):
 
 
 def sample_space(
-    momentum: Any = 0.0, order: int = 1, relative: bool = False, solver: Solver | None = None
+    momentum: Any = 0.0, relative: bool = False, solver: Solver | None = None
 ) -> Solver:
     """``d = argmin g·d + ½ ‖R d‖² + ½ λ ‖d − μ d₋‖²``, ``d₋`` the last step, by a Gram of the rows.
 
@@ -88,8 +87,6 @@ def sample_space(
 
     Args:
       momentum: 0 ≤ μ < 1.
-      order: of the path that a policy searches along, ``solvers/_geodesic.py``; 1 for the
-        step alone. Least-squares losses that are not chunked alone; others ignore it.
       relative: whether λ is a part of the trace of the Gram, and never below rounding, or in the
         units of the curvature. With a ``solver`` the trace is estimated by eight random signs, the
         same ones at every step.
@@ -108,8 +105,7 @@ def sample_space(
       >>> inner = so.solvers.cg(200, preconditioner=so.solvers.nystrom(50))
       >>> large = so.solvers.sample_space(solver=inner)
 
-    Source: Goldshlager, Hu and Lin (2024) for the momentum; Transtrum and Sethna (2012) for the
-    acceleration.
+    Source: Goldshlager, Hu and Lin (2024) for the momentum.
     """
     if solver is not None:
         _check_inner(solver)
@@ -153,26 +149,28 @@ def sample_space(
         change = rows.mv(step)
         predicted = jnp.dot(change, r + 0.5 * change) + jnp.dot(rest, step)
         own = lambda x: tree.cast(unravel(x, grad), grad)
-        terms = (step,)
-        if op.bends(order):
-            along = op.gauss_newton().derivative_along
-            terms = path(step, order, lambda t: -solution(along(*t), jnp.zeros_like(g)), own)
-        terms = tuple(map(own, terms))
+        direction = own(step)
+
+        def again(u: jax.Array) -> tuple[Params, Any, Any]:
+            _, iterations, products, _ = system.report()
+            x = own(-solution(u, jnp.zeros_like(g)))
+            _, later, paid, _ = system.report()
+            return x, later - iterations, paid - products
+
         stopped, iterations, products, inner = system.report()
         outcome = make_step(
-            terms[0],
+            direction,
             predicted,
             Report(
                 iterations=iterations,
                 products=products,
                 residual=_error(rows, system.damping * (step - carried) + g, change, g),
                 dimension=min(rows.shape),
-                stopped=_why(op, terms[0], change, predicted, stopped),
-                order=len(terms),
+                stopped=_why(op, direction, change, predicted, stopped),
             ),
-            bends=terms[1:],
+            candidates=Again(again),
         )
-        return outcome, Last(terms[0], damping, inner)
+        return outcome, Last(direction, damping, inner)
 
     remember = lambda last, taken: last._replace(step=taken)
     return Solver(init, solve, prepare, remember, takes_jacobian=solver is None)

@@ -46,7 +46,7 @@ def eigen() -> Solver:
         z = -c / (jnp.maximum(jnp.abs(w), floor) + damping)
         shifted = jnp.any(w < floor)
         stopped = jnp.where(shifted, Stop.SHIFTED.value, Stop.SOLVED.value)
-        return z, stopped, False, ~shifted & (damping == 0)
+        return z, stopped, ~shifted & (damping == 0)
 
     return _in_eigenbasis(solve, "damping", scaled=False)
 
@@ -67,7 +67,7 @@ def exact_region(scaled: bool = True) -> Solver:
         found = secular.within_radius(w, c, delta, own=own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.BOUNDARY.value)
         stopped = jnp.where(found.interior, Stop.SOLVED.value, stopped)
-        return found.z, stopped, ~found.interior & jnp.isfinite(delta), found.interior
+        return found.z, stopped, found.interior
 
     return _in_eigenbasis(solve, "radius", scaled)
 
@@ -84,13 +84,13 @@ def exact_cubic() -> Solver:
     def solve(w, c, sigma, own):
         found = secular.cubically_regularised(w, c, sigma, own)
         stopped = jnp.where(w[0] < 0, Stop.NEGATIVE_CURVATURE.value, Stop.SOLVED.value)
-        return found.z, stopped, False, found.interior
+        return found.z, stopped, found.interior
 
     return _in_eigenbasis(solve, "cubic", scaled=True)
 
 
 def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
-    """A solver from ``solve(w, c, scale, own) -> (z, stopped, boundary, full)``.
+    """A solver from ``solve(w, c, scale, own) -> (z, stopped, full)``.
 
     The coordinates are ``y = D d`` where scaled; a damping is absolute, and its the parameters.
     """
@@ -111,17 +111,15 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
         c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
-        z, stopped, boundary, full = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
+        z, stopped, full = solve(w, c, scale.astype(w.dtype), jnp.max(scaling, initial=0))
         predicted = jnp.sum(z * (c + 0.5 * w * z))
         step = jnp.matmul(v, z, precision=high) / scaling
         sound = jnp.all(jnp.isfinite(z)) & jnp.isfinite(predicted)
         return make_step(
             tree.cast(unravel(step, like), like),
             predicted,
-            Report(stopped=jnp.where(sound, stopped, Stop.NONFINITE.value)),
+            Report(stopped=jnp.where(sound, stopped, Stop.NONFINITE.value), full=full),
             length=jnp.linalg.norm(z),
-            boundary=boundary,
-            full=full,
         ), largest
 
     def init(params: Params) -> Any:

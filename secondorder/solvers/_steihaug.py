@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver
+from secondorder.solvers._conjugate_gradients import Iterate, advance, begin
 from secondorder.step import Report, Step, Stop, make_step
 from secondorder.tree import Params
 
@@ -32,12 +33,7 @@ class Region(NamedTuple):
 
 
 class _Carry(NamedTuple):
-    step: Params
-    image: Params  # B step
-    residual: Params  # −g − B step
-    direction: Params
-    rr: jax.Array
-    iterations: jax.Array
+    at: Iterate  # in the coordinates D d
     stopped: jax.Array  # −1 while going
     curvature: Params  # as learnt so far
     known: jax.Array
@@ -103,23 +99,23 @@ def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
             tolerance,
             max_steps,
         )
-        scaled, image = tree.scale(unit, final.step), tree.scale(unit, final.image)
+        scaled, residual = (tree.scale(unit, x) for x in (final.at.step, final.at.residual))
+        image = tree.negative(tree.add(grad, residual))
         predicted = tree.vdot(grad, scaled) + 0.5 * tree.vdot(scaled, image)
         finite = jnp.isfinite(size) & tree.all_finite((scaled, image))
         stopped = jnp.where(finite, final.stopped, Stop.NONFINITE.value)
         step, length = _over(scaled, root), state.unit * tree.norm(scaled)
-        left = jax.tree.map(jnp.multiply, final.residual, root)
+        left = jax.tree.map(jnp.multiply, residual, root)
         outcome = make_step(
             step,
             predicted,
             Report(
-                iterations=final.iterations,
-                products=final.iterations,
-                residual=tree.norm(left) * (unit / _nonzero(tree.norm(quadratic.grad))),
+                iterations=final.at.count,
+                products=final.at.count,
+                residual=tree.norm(left) / _nonzero(tree.norm(quadratic.grad)),
                 stopped=stopped,
             ),
             length=length,
-            boundary=length >= 0.99 * radius,
         )
         new = jax.tree.map(jnp.sqrt, final.curvature)
         across = tree.norm(jax.tree.map(jnp.multiply, step, new))
@@ -150,59 +146,35 @@ def _iterate(
     product: Callable, grad: Params, root: Params, state: Region, radius, target, max_steps: int
 ) -> _Carry:
     """CG in the coordinates ``y = D d``; ``product`` and ``grad`` are of those."""
-    zeros = tree.zeros_like(grad)
-    residual = tree.negative(grad)
-    rr = tree.vdot(residual, residual)
-    eps = jnp.finfo(rr.dtype).eps
-    radius = radius.astype(rr.dtype)
+    itself = lambda residual: residual
+    first = begin(grad, itself)
+    radius = radius.astype(first.rz.dtype)
 
     def going(c: _Carry) -> jax.Array:
-        return (c.stopped < 0) & (c.iterations < max_steps)
+        return (c.stopped < 0) & (c.at.count < max_steps)
 
     def iterate(c: _Carry) -> _Carry:
-        image = product(c.direction)
-        bend = tree.vdot(c.direction, image)
-        length = tree.norm(c.direction)
-        rounding = eps * length * tree.norm(image)
-        negative = ~(bend > rounding)
-        # Flat to working precision: there is no length to suggest, so the step is the direction.
-        flat = jnp.abs(bend) <= rounding
-        alpha = jnp.where(flat, 1, c.rr / jnp.where(flat, 1, jnp.abs(bend)))
-        reach = _to_boundary(c.step, c.direction, radius)
-        outside = ~(alpha < reach)
+        edge = _to_boundary(c.at.step, c.at.direction, radius)
+        outside = lambda ray: ~(ray.length < edge)
         # To the boundary where there is one; an unbounded region has only the curvature's length.
-        alpha = jnp.where(jnp.isfinite(reach) & (negative | outside), reach, alpha)
-        step = tree.axpy(alpha, c.direction, c.step)
-        total = tree.axpy(alpha, image, c.image)
-        residual = tree.axpy(-alpha, image, c.residual)
-        rr = tree.vdot(residual, residual)
-        direction = tree.axpy(rr / jnp.where(c.rr > 0, c.rr, 1), c.direction, residual)
-        stopped = jnp.where(jnp.sqrt(rr) <= target, Stop.SOLVED.value, -1)
-        stopped = jnp.where(outside, Stop.BOUNDARY.value, stopped)
-        stopped = jnp.where(negative, Stop.NEGATIVE_CURVATURE.value, stopped)
+        ends = lambda ray: jnp.isfinite(edge) & (ray.negative | outside(ray))
+        reach = lambda ray: jnp.where(ends(ray), edge, ray.length)
+        at, ray = advance(c.at, product, itself, reach)
+        stopped = jnp.where(jnp.sqrt(at.rz) <= target, Stop.SOLVED.value, -1)
+        stopped = jnp.where(outside(ray), Stop.BOUNDARY.value, stopped)
+        stopped = jnp.where(ray.negative, Stop.NEGATIVE_CURVATURE.value, stopped)
         # Before the first pair D is one, and directions are those of the parameters.
-        first = bend / _nonzero(length) / _nonzero(length)
-        begun = jax.tree.map(lambda d: jnp.where(c.known, d, first.astype(d.dtype)), c.curvature)
-        along = _over(c.direction, root)
-        across = jax.tree.map(jnp.multiply, image, root)
-        curvature = tree.where(negative, c.curvature, _learnt(begun, along, across, bend))
-        return _Carry(
-            step,
-            total,
-            residual,
-            direction,
-            rr,
-            c.iterations + 1,
-            stopped.astype(jnp.int32),
-            curvature,
-            c.known | ~negative,
-        )
+        length = _nonzero(tree.norm(ray.direction))
+        alone = ray.bend / length / length
+        begun = jax.tree.map(lambda d: jnp.where(c.known, d, alone.astype(d.dtype)), c.curvature)
+        along = _over(ray.direction, root)
+        across = jax.tree.map(jnp.multiply, ray.image, root)
+        learnt = _learnt(begun, along, across, ray.bend)
+        curvature = tree.where(ray.negative, c.curvature, learnt)
+        return _Carry(at, stopped.astype(jnp.int32), curvature, c.known | ~ray.negative)
 
-    start = jnp.where(rr > 0, -1, Stop.SOLVED.value).astype(jnp.int32)
-    count = jnp.zeros((), jnp.int32)
-    initial = _Carry(
-        zeros, zeros, residual, residual, rr, count, start, state.curvature, state.known
-    )
+    start = jnp.where(first.rz > 0, -1, Stop.SOLVED.value).astype(jnp.int32)
+    initial = _Carry(first, start, state.curvature, state.known)
     final = jax.lax.while_loop(going, iterate, initial)
     return final._replace(stopped=jnp.where(final.stopped < 0, Stop.MAX_STEPS.value, final.stopped))
 

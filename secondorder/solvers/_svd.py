@@ -54,7 +54,7 @@ def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
 
 
 def _in_singular_basis(solve: Callable, reads: str) -> Solver:
-    """A row solver from ``solve(s, c, scale) -> (coefficients, boundary)``."""
+    """A row solver from ``solve(s, c, scale) -> (coefficients, whether they end at Δ)``."""
 
     def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
         coefficients, boundary = solve(basis.s, basis.c, scale)
@@ -66,7 +66,7 @@ def _in_singular_basis(solve: Callable, reads: str) -> Solver:
             kept = jnp.where((basis.s > 0)[:, None], basis.vt, 0)
             off = triangle.rest - kept.T @ (kept @ triangle.rest)
             z = z - off / jnp.where(scale > 0, scale, jnp.inf)
-        return Answer(z, stopped, boundary)
+        return Answer(z, stopped)
 
     return on_rows(singular_basis, answer, reads)
 
@@ -94,11 +94,8 @@ def svd() -> Solver:
     )
 
 
-def svd_region(order: int = 1) -> Solver:
+def svd_region() -> Solver:
     """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
-
-    Args:
-      order: as in :func:`secondorder.solvers.qr`.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -108,7 +105,7 @@ def svd_region(order: int = 1) -> Solver:
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.svd_region(), so.trust.radius())
     """
 
-    return on_rows(singular_basis, in_region, "radius", order)
+    return on_rows(singular_basis, in_region, "radius")
 
 
 def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
@@ -133,16 +130,15 @@ def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
 
     start = jnp.zeros((), w.dtype), -_quotient(c, w), jnp.zeros((), jnp.int32)
     lam, z, _ = jax.lax.while_loop(far, refine, start)
-    boundary = lam > 0
     deficient = ~jnp.all(s > 0) | (triangle.span is not None)
     stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
-    stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
+    stopped = jnp.where(lam > 0, Stop.BOUNDARY.value, stopped)
 
     def again(v):
         part = jnp.where(s > 0, jnp.matmul(vt, v, precision=HIGHEST) / unit**2, 0)
         return -jnp.matmul(vt.T, _quotient(part, w + lam), precision=HIGHEST)
 
-    return Answer(jnp.matmul(vt.T, z, precision=HIGHEST), stopped, boundary, again)
+    return Answer(jnp.matmul(vt.T, z, precision=HIGHEST), stopped, again)
 
 
 def dogleg() -> Solver:

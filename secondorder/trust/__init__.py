@@ -1,5 +1,6 @@
 """HOW FAR a step is trusted."""
 
+from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trial, Trust, TrustState
 from secondorder.trust._policies import (
     cubic,
@@ -12,6 +13,7 @@ from secondorder.trust._policies import (
 )
 
 __all__ = [
+    "Attempt",
     "Trial",
     "Trust",
     "TrustState",

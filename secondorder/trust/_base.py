@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
+from secondorder.step import Step
 from secondorder.tree import Params
 
 
 class Trial(NamedTuple):
-    """A proposed step, the argument of a trust policy.
+    """The outcome of a step, which the rule of a policy reads.
 
-    The gain is a function, so that a policy which does not call it costs no evaluation.
+    The gain is a function, so that a rule which does not call it costs no evaluation.
 
     Attributes:
       gain: ``() -> ρ``, actual over predicted change, below +∞; −∞ where the trial is not finite or
         the model predicts no decrease.
       predicted: the model's change, negative.
       length: the step's length in the solver's norm.
-      boundary: whether the step was cut at the radius.
+      boundary: whether the step ends at the radius.
       finite: whether gradient and step contain neither NaN nor infinity.
       fraction: fraction of the solver's step that is taken, where the policy searches.
     """
@@ -52,25 +53,25 @@ class TrustState(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """A trust policy: from trials of steps to the scalar of the solver.
+    """A trust policy: chooses among the candidates of a step, and the scalar of the next solve.
 
     Attributes:
       init: ``params -> TrustState``; ``params`` determines the dtype of the scalars.
-      update: ``(trial, TrustState) -> TrustState``.
+      update: ``(Attempt, TrustState) -> (Step, TrustState)``: the step as it is to be taken, and
+        whether it is (``TrustState.accepted``).
       gives: kind of its scalar: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
       scale: ``TrustState -> scalar``, for the current solve. An open-loop policy evaluates its
         schedule or (injected) hyperparameter anew, since the state has an older value.
-      evaluates: whether it computes the gain, which evaluates the objective.
-      searches: largest number of halvings of the step, as long as the objective keeps falling; 0
-        for none.
+      evaluates: whether it evaluates the objective.
+      searches: whether it tries fractions of a step's path.
       lazy: whether the slope at the trial is computed only where the difference of two values is
         rounding; this saves a tangent and costs a branch.
     """
 
     init: Callable[[Params], TrustState]
-    update: Callable[[Trial, TrustState], TrustState]
+    update: Callable[[Any, TrustState], tuple[Step, TrustState]]
     gives: str
     scale: Callable[[TrustState], jax.Array] = lambda state: state.scale
     evaluates: bool = True
+    searches: bool = False
     lazy: bool = False
-    searches: int = 0

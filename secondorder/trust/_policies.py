@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import tree
+from secondorder.step import Step
+from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trial, Trust, TrustState
 
 # A step is taken when the decrease is at least this part of the predicted one: nearly any decrease,
@@ -75,6 +77,22 @@ def _next(state: TrustState, scale, factor, gain, accepted) -> TrustState:
     )
 
 
+def _closed_loop(
+    init: Callable[[tree.Params], TrustState],
+    rule: Callable[[Trial, TrustState], TrustState],
+    gives: str,
+    lazy: bool = False,
+    halvings: int = 0,
+) -> Trust:
+    """A policy that tries its step, halved at most so often; ``rule`` reads the outcome."""
+
+    def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
+        step = attempt.choose(halvings)
+        return step, rule(attempt.trial(step), state)
+
+    return Trust(init, update, gives, searches=bool(halvings), lazy=lazy)
+
+
 def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     """An open-loop policy: a given scalar at every step, no evaluation, every finite step taken.
 
@@ -88,8 +106,10 @@ def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     """
     at = scale if callable(scale) else lambda count: scale
 
-    def update(trial: Trial, state: TrustState) -> TrustState:
-        return _next(state, at(state.count + 1), state.factor, jnp.inf, trial.finite)
+    def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
+        step = attempt.whole()
+        finite = attempt.trial(step).finite
+        return step, _next(state, at(state.count + 1), state.factor, jnp.inf, finite)
 
     def now(state: TrustState) -> jax.Array:
         return jnp.asarray(at(state.count), state.scale.dtype)
@@ -151,7 +171,7 @@ def damping(
     """
     _check_positive("damping", initial)
 
-    def update(trial: Trial, state: TrustState) -> TrustState:
+    def rule(trial: Trial, state: TrustState) -> TrustState:
         if isinstance(trial_every, int) and trial_every == 1:
             return tried(trial, state)
         untried = lambda: _next(state, state.scale, state.factor, jnp.inf, trial.finite)
@@ -171,7 +191,7 @@ def damping(
         return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
 
     start = lambda params: _state(initial, params)
-    return Trust(start, update, "damping", lazy=lazy, searches=halvings)
+    return _closed_loop(start, rule, "damping", lazy, halvings)
 
 
 def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trust:
@@ -197,7 +217,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
         _check_positive("line_search", initial)
     _check_positive("line_search", halvings, "halvings")
 
-    def update(trial: Trial, state: TrustState) -> TrustState:
+    def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
@@ -210,7 +230,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
         small = jnp.finfo(tree.dtype(params)).eps ** 0.75
         return _state(small if initial is None else initial, params)
 
-    return Trust(start, update, "damping", searches=halvings)
+    return _closed_loop(start, rule, "damping", halvings=halvings)
 
 
 def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
@@ -235,7 +255,7 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
     _check_positive("radius", initial)
     _check_positive("radius", maximum, "maximum")
 
-    def update(trial: Trial, state: TrustState) -> TrustState:
+    def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         old, limits = state.scale, jnp.finfo(state.scale.dtype)
@@ -244,14 +264,14 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
         shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
         shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
-        # A solver that replaces an infinite region by its own reports a step on the boundary.
+        # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
         new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
         poor = ~accepted | (gain < 0.25)
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 
-    return Trust(lambda params: _state(initial, params), update, "radius")
+    return _closed_loop(lambda params: _state(initial, params), rule, "radius")
 
 
 def cubic(initial: tree.Real = 0.0) -> Trust:
@@ -277,7 +297,7 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
     if isinstance(initial, (int, float)) and initial < 0:
         raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")
 
-    def update(trial: Trial, state: TrustState) -> TrustState:
+    def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
         accepted = trial.finite & (gain > ACCEPT)
         sigma, limits = state.scale, jnp.finfo(state.scale.dtype)
@@ -289,7 +309,7 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
         scale = jnp.where(accepted, eased, raised)
         return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
 
-    return Trust(lambda params: _state(initial, params), update, "cubic")
+    return _closed_loop(lambda params: _state(initial, params), rule, "cubic")
 
 
 def _check_positive(policy: str, value: Any, name: str = "initial") -> None:

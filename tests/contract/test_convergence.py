@@ -1,6 +1,7 @@
 """How many steps a method takes to the minimum of a parabola, of a valley, of a regression."""
 
 import jax.numpy as jnp
+import pytest
 from contract.problems import batch, logistic, logistic_start, valley
 from contract.steps import trainer, vdot
 from contract.table import METHODS, rows
@@ -17,6 +18,7 @@ def assert_solved_within(steps: int, *problem):
     assert slope_after(steps, *problem) < 1e-3
 
 
+@pytest.mark.quick(9)
 @rows(lambda method: method.parabola)
 def test_it_solves_a_parabola_within_its_stated_steps(name):
     problem = name, valley, jnp.array([-1.0, 2.0]), (1.2, 0.0)
@@ -29,6 +31,7 @@ def test_it_solves_rosenbrocks_valley_within_its_stated_steps(name):
     assert_solved_within(METHODS[name].rosenbrock, *problem)
 
 
+@pytest.mark.quick(13)
 @rows(lambda method: method.logistic)
 def test_it_solves_a_logistic_regression_within_its_stated_steps(name):
     problem = name, logistic, logistic_start(), batch()

@@ -22,6 +22,7 @@ def indefinite():
     return params, theta
 
 
+@pytest.mark.quick(14)
 @rows()
 def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
     step, (params, theta) = trainer(name, valley), indefinite()
@@ -62,7 +63,7 @@ def test_a_gradient_of_nan_alone_changes_nothing(name):
     assert not diagnostics(outcome.state)["accepted"]
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_a_value_that_is_not_passed_is_computed(name):
     tx, params = trainer(name).tx, logistic_start()

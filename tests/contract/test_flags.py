@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(18)
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_a_step_needs_no_promotion(name, dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -61,6 +62,7 @@ def some(names, quick):
     return pytest.mark.parametrize(("name",), with_slow(names, lambda name: name in quick))
 
 
+@pytest.mark.slow
 @some(METHODS, ("soap",))
 def test_steps_that_are_not_compiled_have_no_nan_in_between(name):
     with jax.debug_nans(True), jax.disable_jit():
@@ -159,12 +161,14 @@ QUICK = ("minimize", "top_eigenpairs", "per_example", "with_curvature")
 LEAKY = ("minimize", "least_squares in a box", "curve_fit", "chunked")
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_needs_no_promotion(name):
     with as_written():
         jax.eval_shape(lambda: jax.tree.leaves(PARTS[name]()))
 
 
+@pytest.mark.slow
 @some(LEAKY, ("minimize",))
 def test_a_solve_leaks_no_tracer(name):
     with jax.checking_leaks():
@@ -177,12 +181,14 @@ def test_a_step_leaks_no_tracer(name):
         jax.eval_shape(lambda: one_step(name))
 
 
+@pytest.mark.quick(1)
 @some(PARTS, QUICK)
 def test_a_part_has_no_nan(name):
     with jax.debug_nans(True):
         PARTS[name]()
 
 
+@pytest.mark.quick(1)
 @some(PARTS, ("trace", "jacobian"))
 def test_a_part_runs_in_python(name):
     with jax.debug_nans(True), jax.disable_jit():

@@ -81,11 +81,13 @@ def faults(name: str, problems) -> dict[str, str]:
     return found
 
 
+@pytest.mark.quick(1)
 @quick_or_slow(SOLVING)
 def test_success_is_a_minimum_and_the_value_is_that_of_the_parameters(name):
     assert not faults(name, OPEN)
 
 
+@pytest.mark.quick(1)
 @quick_or_slow([name for name in SOLVING if name not in UNBOUNDED])
 def test_success_within_bounds_is_a_minimum_there_and_the_value_that_of_the_parameters(name):
     assert not faults(name, BOXED)
@@ -100,6 +102,7 @@ def test_the_same_holds_in_float64(name, x64):
 
 
 #: How many of all problems the methods for solving reach the minimum of, and report that they did.
+@pytest.mark.slow
 @pytest.mark.parametrize("name, least", [("levenberg_marquardt", 26), ("trust_region_newton", 22)])
 def test_the_defaults_solve_nearly_all_of_them(name, least):
     solved = [label for label, p in PROBLEMS.items() if solve(name, p)[2]]

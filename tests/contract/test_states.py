@@ -31,6 +31,7 @@ UNDER_X64 = [(name, "float32 under x64") for name in METHODS]
 CASES = with_slow([*UNDER_X64, *SPECIAL], lambda name, case: name in REPRESENTATIVES)
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
     dtype = case.split()[0]
@@ -58,6 +59,7 @@ def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case)
             assert signature(jax.eval_shape(loop, carry)) == signature(carry)
 
 
+@pytest.mark.quick(20)
 @pytest.mark.parametrize(("name", "dtype"), [*PLAIN, *SPECIAL])
 def test_it_descends_in_every_dtype(name, dtype):
     if dtype not in METHODS[name].dtypes:
@@ -102,7 +104,7 @@ def test_a_pickled_state_takes_the_same_next_step(name):
     assert_goes_on(name, saved, pickle.loads(pickle.dumps((saved.params, saved.state))))
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_a_checkpoint_takes_the_same_next_step(name, tmp_path):
     saved = trainer(name).run(logistic_start(), batch(), 2)

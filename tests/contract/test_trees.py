@@ -26,6 +26,7 @@ def of_an_affine_model(name):
     return jax.jit(lambda params, state: step(params, state, params))
 
 
+@pytest.mark.quick(3)
 @rows_of_kinds(lambda method: not method.by_leaf)
 def test_any_tree_has_updates_and_a_state_of_its_own_shape(name):
     state = trainer(name).tx.init(TREE)
@@ -39,7 +40,7 @@ def test_any_tree_has_updates_and_a_state_of_its_own_shape(name):
 WHOLE = [name for name in REPRESENTATIVES if not METHODS[name].by_leaf]
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_shape_of_the_tree_does_not_change_the_step(name):
     def updates_of(params):
@@ -72,6 +73,7 @@ class Net(nnx.Module):
 NNX = with_slow(METHODS, lambda name: name in ("soap", "shampoo", "layerwise_gauss_newton"))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name",), NNX)
 def test_in_an_optimizer_of_nnx_it_takes_the_same_steps(name):
     graph, start = nnx.split(Net(), nnx.Param)
@@ -105,7 +107,7 @@ def test_in_an_optimizer_of_nnx_it_takes_the_same_steps(name):
     assert_close(found, nnx.to_pure_dict(params), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_module_trees_are_parameters_like_any_others(name):
     tx, data = trainer(name).tx, batch()

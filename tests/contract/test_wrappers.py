@@ -61,6 +61,7 @@ LIVE = with_slow(OPTIONS, lambda name, option: name in REPRESENTATIVES)
 INJECTED = sorted({*REPRESENTATIVES, *(name for name, _ in OPTIONS)}, key=list(METHODS).index)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("name",), with_slow(INJECTED, lambda name: name in REPRESENTATIVES))
 def test_injected_hyperparameters_give_the_same_step(name):
     tx, step = injected(name)
@@ -84,6 +85,7 @@ def updates_with_another(name, option):
     return first.updates, step(logistic_start(), first.state, batch()).updates
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "option"), LIVE)
 def test_a_schedule_gives_each_step_its_own_value(name, option):
     method = METHODS[name]
@@ -106,7 +108,7 @@ def test_a_changed_hyperparameter_holds_from_the_next_update_on(name, option):
     assert_close(updates, updates_with_another(name, option)[0])
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(1)
 @representatives
 def test_multi_steps_applies_the_average_once(name):
     tx = optax.MultiSteps(trainer(name).tx, every_k_schedule=2)
@@ -122,7 +124,7 @@ def test_multi_steps_applies_the_average_once(name):
     assert diagnostics(second.state)["steps"] == 1
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_apply_if_finite_passes_updates_through(name):
     tx = optax.apply_if_finite(trainer(name).tx, max_consecutive_errors=2)
@@ -139,7 +141,7 @@ def test_it_descends_along_gradients_that_another_transformation_has_shortened(n
     assert vdot(outcome.updates, outcome.grads) < 0
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_in_a_named_chain_it_descends_along_clipped_gradients(name):
     links = ("clip", optax.clip_by_global_norm(1e-2)), ("method", trainer(name).tx)
@@ -189,7 +191,7 @@ def test_a_tree_with_gaps_is_taken_for_what_is_left_of_it(name):
     assert signature(state) == signature(tx.init(HELD))
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(3)
 @representatives
 @pytest.mark.parametrize("how", ["partition", "masked"])
 def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):
@@ -199,7 +201,7 @@ def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, ho
     assert_close(updates["w"], update_of_the_weights_alone(name))
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_it_chains_with_the_line_search_of_optax(name):
     search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
@@ -221,7 +223,7 @@ def test_it_chains_with_the_line_search_of_optax(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(behind_a_wall))
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @representatives
 def test_it_chains_with_the_zoom_line_search_of_optax(name):
     search = optax.scale_by_zoom_linesearch(10, initial_guess_strategy="one")

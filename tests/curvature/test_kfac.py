@@ -370,7 +370,7 @@ VIEWS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("of, parts", VIEWS.values(), ids=VIEWS)
 def test_what_is_returned_may_be_a_part_of_a_layer_seen_another_way(of, parts):
     f = penalised(of=of)

@@ -120,6 +120,7 @@ def test_with_few_parameters_the_rows_are_formed_and_it_is_said(x64):
     np.testing.assert_allclose(step, step_of(so.natural_gradient(1.0), f, params)[0], rtol=1e-8)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_the_root_of_any_loss_stands_on_both_sides(x64, loss):
     f, params = per_example(loss), bare_params()

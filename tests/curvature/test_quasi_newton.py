@@ -6,7 +6,8 @@ import pytest
 from tolerances import assert_close
 
 import secondorder as so
-from secondorder.objectives._objective import Face, Stationary
+from secondorder.objectives._at_point import AtPoint, Face
+from secondorder.objectives._base import Plain
 
 N = 5
 RNG = np.random.default_rng(4)
@@ -102,7 +103,7 @@ def on_a_face(curvature, points, hessian=HESSIAN, free=FREE):
         mask = jnp.asarray(free) if k % 2 else jnp.ones(len(free), bool)
         grad = jnp.asarray(hessian @ x)
         face = Face(-far, far, jnp.asarray(x), grad, mask)
-        seen = Stationary(lambda p: None, face=face)
+        seen = AtPoint(Plain(lambda p: None), True, face)
         operator, state = curvature.update(jnp.where(mask, grad, 0), state, jnp.asarray(x), seen)
     return operator
 

@@ -58,7 +58,7 @@ CASES = {
 }
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("estimate", "f", "operator"), CASES.values(), ids=CASES)
 def test_the_mean_of_outer_products_is_the_matrix(estimate, f, operator):
     expected = np.asarray(jax.jit(lambda p: so.dense(operator(f, p), p))(PARAMS))

@@ -55,6 +55,7 @@ def test_there_and_back_is_the_same_matrix():
     assert jnp.allclose(as_dense(from_lineax(to_lineax(operator, PARAMS))), as_dense(operator))
 
 
+@pytest.mark.slow
 def test_an_operator_of_lineax_joins_the_algebra_and_the_instruments():
     matrix = jnp.array([[2.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 1.0]])
     like = jnp.zeros(3)

@@ -38,7 +38,7 @@ MINIMISE = optx.minimise, Minimiser, so.minimize, rosenbrock
 LEAST_SQUARES = optx.least_squares, LeastSquaresSolver, so.least_squares, residual
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "entry"),
     [

@@ -42,7 +42,7 @@ def rebuilt(a):
     return (u * s) @ vt
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_factors_are_those_of_the_matrix(lapack, jit, x64):
     for a in with_a_large_entry():
@@ -52,6 +52,7 @@ def test_the_factors_are_those_of_the_matrix(lapack, jit, x64):
         assert_close(u.T @ u, np.eye(3), norm=3)
 
 
+@pytest.mark.quick(1)
 def test_one_matrix_of_a_batch_that_fails_leaves_the_others_as_they_are(lapack, x64):
     a = jnp.asarray(with_a_large_entry())
     assert_close(jax.vmap(rebuilt)(a), a)
@@ -59,7 +60,7 @@ def test_one_matrix_of_a_batch_that_fails_leaves_the_others_as_they_are(lapack, 
     assert_close(jax.vmap(thin_svd)(a)[1], each)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("batch", [False, True])
 def test_derivatives_are_those_of_the_formula(lapack, batch, x64):
     a = jnp.asarray(with_a_large_entry())

@@ -385,6 +385,7 @@ def test_an_impossible_class_does_no_harm(labels):
     assert all(np.all(np.isfinite(x)) for x in products)
 
 
+@pytest.mark.slow
 def test_a_label_on_an_impossible_class_is_infinitely_wrong():
     z = jnp.array([[0.5, -jnp.inf, 1.0]])
     for labels in (jnp.array([1]), jnp.array([[0.0, 1.0, 0.0]])):

@@ -62,6 +62,7 @@ def test_it_takes_the_steps_of_the_published_algorithm(k, weight_decay):
             assert_close(ours[name], theirs, 1e3)  # squares are divided by above ε = 1e-3
 
 
+@pytest.mark.slow
 def test_the_average_is_over_the_window_that_the_caller_says():
     outer_first = lambda d: jnp.broadcast_to(d.mean((-2, -1), keepdims=True), d.shape)
     tx = so.adahessian(average=outer_first)

@@ -55,6 +55,7 @@ def update_of(tx):
 # HOW FAR
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_number_is_where_the_methods_own_policy_starts(name):
     for number in (3.0, jnp.float32(3.0), np.float32(3.0)):

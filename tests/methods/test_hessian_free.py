@@ -45,6 +45,7 @@ def run(tx, count):
     return values, reports, state
 
 
+@pytest.mark.slow
 def test_it_fits_a_small_network_that_gradient_descent_does_not():
     values, _, _ = run(so.hessian_free(), 40)
     slow, _, _ = run(so.gradient_descent(), 40)
@@ -136,7 +137,7 @@ def solved(preconditioner, damping, p):
     return solve(p)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_a_preconditioner_is_one_definite_matrix_and_leads_to_the_same_step(x64, name):
     p, damping = deep_start(), jnp.asarray(1e-4)
@@ -149,6 +150,7 @@ def test_a_preconditioner_is_one_definite_matrix_and_leads_to_the_same_step(x64,
     assert step.report.stopped == solvers.Stop.SOLVED
 
 
+@pytest.mark.slow
 def test_the_inverse_of_layers_takes_at_most_half_of_the_products(x64):
     p, damping = deep_start(), jnp.asarray(1e-4)
     plain, _ = solved(None, damping, p)
@@ -171,7 +173,7 @@ def test_the_empirical_diagonal_is_that_of_the_empirical_fisher_in_expectation(x
     np.testing.assert_allclose(inverse, (entries + 1e-3) ** -0.6, rtol=rounding())
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_a_preconditioned_method_descends_and_remembers_what_it_sampled(name):
     cast = lambda p: jax.tree.map(lambda x: x.astype("float32"), p)

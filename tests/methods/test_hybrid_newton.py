@@ -74,6 +74,7 @@ def saddle(p):
     return jnp.stack([p[0], p[1] ** 2 - 1])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("start", [(1.0, 0.0), (1e3, 1e-6)])
 def test_a_saddle_is_left_where_gauss_newton_alone_would_stay(x64, start):
     found = so.least_squares(saddle, jnp.array(start), so.hybrid_newton())
@@ -81,7 +82,7 @@ def test_a_saddle_is_left_where_gauss_newton_alone_would_stay(x64, start):
     np.testing.assert_allclose(jnp.abs(found.params), [0, 1], atol=1e-7)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [1e6, 1e-6])
 def test_rescaled_parameters_and_residuals_take_the_same_steps(x64, units):
     (plain, expected), (other, found) = solved_in(), solved_in(units, units)

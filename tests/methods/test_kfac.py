@@ -79,7 +79,7 @@ def assert_no_nan(params, state):
     assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @every_method
 def test_it_learns(name):
     _, state, values = train(name, start(), steps=25)
@@ -87,7 +87,7 @@ def test_it_learns(name):
     assert_no_nan(start(), state)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @every_method
 def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
     params, state, _ = train(name, start(), steps=3)
@@ -100,7 +100,7 @@ def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
     assert train(name, moved, steps=3, state=after)[2][-1] <= train(name, params, steps=1)[2][-1]
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @every_method
 def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     params, state, _ = train(name, start(dead=-100.0))  # no unit ever fires
@@ -126,12 +126,14 @@ def test_a_batch_of_one(name):
     assert values[-1] < values[0]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("rate", [1e6, 1e30])
 def test_a_huge_learning_rate_leaves_no_nan(rate):
     params, state, _ = train("kfac of a given rate", start(), steps=6, learning_rate=rate)
     assert_no_nan(params, state)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("damping", [1e-12, 1e4])
 def test_a_damping_far_off_is_recovered_from(damping):
     params, state, values = train("kfac", start(), steps=12, trust=damping)
@@ -150,6 +152,7 @@ def outside(vector, *span):
     return np.linalg.norm(columns @ weights - vector) / np.linalg.norm(vector)
 
 
+@pytest.mark.slow
 def test_momentum_with_the_quadratic_model_preconditions_the_averaged_gradient():
     """α and μ are fitted to the gradient at hand; Δ is of the mean, and δ the last step."""
     f, p, b = objective(X, Y), start(), 0.8
@@ -177,6 +180,7 @@ def test_momentum_with_the_quadratic_model_preconditions_the_averaged_gradient()
     assert outside(taken[2], kfac_of(grads[2]), taken[1]) > 0.01
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("trust", "held"), [(so.trust.fixed(0.03), True), (0.03, False)])
 def test_without_trials_the_damping_is_held(trust, held):
     _, state, _ = train("kfac", start(), trust=trust)

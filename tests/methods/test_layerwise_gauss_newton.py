@@ -54,7 +54,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_it_descends_to_a_fit_that_gradient_descent_does_not_find(name):
     values, _, _ = run(so.layerwise_gauss_newton(trust=1e-2, solver=SOLVERS[name]), 40)
@@ -63,6 +63,7 @@ def test_it_descends_to_a_fit_that_gradient_descent_does_not_find(name):
     assert values[-1] < 0.1 * slow[-1]
 
 
+@pytest.mark.slow
 def test_the_loss_as_it_is_leads_to_a_separating_network():
     proximal = so.solvers.prox_linear()
     values, state, _ = run(so.layerwise_gauss_newton(trust=1e-2, solver=proximal), 30, CLASSES)

@@ -72,7 +72,7 @@ def test_the_first_step_solves_the_damped_problem(x64):
     assert_close(points[1] - START, expected, np.linalg.cond(stacked) ** 2)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "units",
     [[1e-6, 1.0, 1e6], [1e6, 1e-6, 1.0], [1e6, 1e6, 1e6], [1e-6, 1e-6, 1e-6]],
@@ -212,6 +212,7 @@ def test_where_the_bend_is_as_long_as_the_step_the_step_stays_straight(x64):
     assert np.all(np.isfinite(points))
 
 
+@pytest.mark.slow
 def test_the_acceleration_follows_a_curved_valley_in_half_the_steps(x64):
     steps = {}
     for acceleration in (False, True):

@@ -24,6 +24,7 @@ def step_of(tx, f, p, state=None):
     return update(p, tx.init(p) if state is None else state)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("count", [2, 9], ids=["fewer samples", "more samples"])
 def test_other_coordinates_give_the_same_step_to_first_order(count):
     """For p = φ(q) smooth, the step in q is ``φ'⁻¹`` times the step in p, as λ goes to zero."""
@@ -128,6 +129,7 @@ def test_a_plateau_of_nan_around_is_stepped_within():
     assert 0 < step[0] <= 0.1 and so.diagnostics(state)["accepted"]
 
 
+@pytest.mark.slow
 def test_in_float32_a_wide_network_is_fitted_as_closely_as_its_samples_allow():
     """Were λ kept above as many ε as there are parameters, the error would end at 3e-4."""
     rng = np.random.default_rng(0)

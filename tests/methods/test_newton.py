@@ -37,6 +37,7 @@ def test_a_quadratic_is_solved_in_one_step(x64, rate):
     assert_close(found, target, np.linalg.cond(MATRIX))
 
 
+@pytest.mark.slow
 def test_rate_and_damping_enter_as_the_formula_says(x64):
     f = lambda p: jnp.sum(jnp.cosh(p)) + 0.5 * p @ MATRIX @ p
     p = jnp.array([0.3, -0.2, 1.0])
@@ -55,6 +56,7 @@ def test_the_digits_double_at_every_step_near_the_minimum(x64):
     assert errors[-1] < rounding()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("units", [[1e-6, 1.0, 1e6], [1e3, 1e3, 1e-3]])
 def test_a_linear_change_of_the_parameters_changes_no_value(x64, units):
     units = jnp.array(units)

@@ -83,7 +83,7 @@ def assert_no_nan(params, state):
     assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @every_method
 def test_it_learns(name):
     _, state, values = train(name, start(), steps=40)
@@ -117,7 +117,7 @@ def test_a_batch_of_one(name):
     assert values[-1] < values[0]
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(2)
 @every_method
 @pytest.mark.parametrize("rate", [1e6, 1e30])
 def test_a_huge_learning_rate_leaves_no_nan(name, rate):
@@ -144,7 +144,10 @@ def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     params, rate = start(), jnp.float32(0.1)
     updates = step(params, init(params), X * jnp.nan, Y, rate)[-1]
     assert all(np.all(u == 0) for u in jax.tree.leaves(updates))
-    updates = step(params, init(params), X, Y, rate)[-1]
+    state = init(params)
+    if name.startswith("soap"):  # which takes no first step
+        state = step(params, state, X, Y, rate)[1]
+    updates = step(params, state, X, Y, rate)[-1]
     np.testing.assert_allclose(updates["unused"], -0.01 * params["unused"], rtol=1e-6)
 
 
@@ -157,7 +160,7 @@ def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     assert values[-1] < values[0]
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @of_matrices
 def test_matrices_that_are_explicitly_sharded_take_the_same_steps(name):
     f = lambda p: jnp.sum(jnp.cosh(p["w"] - target["w"]))

@@ -101,6 +101,7 @@ def test_between_samples_the_diagonal_stays_and_no_sample_is_paid_for():
     assert diagonals[0] == diagonals[3] != diagonals[4] == diagonals[7] != diagonals[8]
 
 
+@pytest.mark.slow
 def test_a_schedule_and_an_injected_gamma_change_the_next_step():
     f = so.compose(so.squared_error(jnp.array([1.0, 2.0])), lambda p: p * jnp.array([1.0, 0.1]))
     tx = optax.inject_hyperparams(so.sophia)(learning_rate=optax.linear_schedule(1.0, 0.5, 1))

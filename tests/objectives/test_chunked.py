@@ -93,7 +93,7 @@ def assert_solved_alike(one, other):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), one, other)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @everything
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_size, x64):
@@ -105,7 +105,7 @@ def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_s
     assert_equal(found(chunks), found(whole))
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @everything
 @pytest.mark.parametrize("operator", [so.hessian, so.ggn])
 def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
@@ -119,7 +119,7 @@ def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
     assert_equal(chunks, whole)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squared error", "integer labels"])
 def test_fisher_matrices_are_those_of_the_batch_in_one_piece(name, x64):
     for operator in (so.fisher, so.empirical_fisher):
@@ -205,7 +205,7 @@ def test_layerwise_methods_converge_by_chunks(make, x64):
     assert solution.value < 0.1 * start
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["kfac", "ekfac", "sophia", "newton_cg", "hessian_free"])
 def test_a_training_step_by_chunks_compiles_once_and_descends(name):
     objective_of = OBJECTIVES["integer labels"][0]
@@ -318,7 +318,7 @@ def temporary(job, objective_of, batch, params, chunk_size=None):
     return jax.jit(run).lower(batch, params).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", JOBS)
 def test_ten_times_the_chunks_take_no_more_memory(name):
     chunk, few, many = 128, 3, 30

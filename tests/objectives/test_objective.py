@@ -10,7 +10,8 @@ import pytest
 from tolerances import assert_close
 
 import secondorder as so
-from secondorder.objectives._objective import BatchedModel, as_objective
+from secondorder.objectives._base import objective_of
+from secondorder.objectives._models import BatchedModel
 
 
 @pytest.mark.quick(4)
@@ -84,7 +85,7 @@ def test_a_plain_function_is_quoted_with_what_to_pass():
         return p
 
     with pytest.raises(TypeError, match=r"ggn needs the split.*my_function.*sum_of_squares"):
-        as_objective(my_function, "ggn")
+        objective_of(my_function).split("ggn")
 
 
 # ----------------------------------------------------------------------------------------- restrict

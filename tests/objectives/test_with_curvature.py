@@ -57,7 +57,7 @@ def damped(solver):
     return so.scale_by_curvature(so.exact(so.ggn), solver, trust.damping(DAMPING))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_step_solves_the_one_matrix_for_the_gradient_of_the_other(name):
     p, pair = start(), PAIRS[name]

@@ -42,7 +42,7 @@ def expected(name):
         return {kind: np.asarray(x) for kind, x in found.items()}
 
 
-@pytest.mark.quick(14)
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", problems.SPLIT)
 def test_every_matrix_is_the_one_by_brute_force(name, dtype):
@@ -73,7 +73,7 @@ def test_every_matrix_is_the_one_by_brute_force(name, dtype):
             assert error < rounding(10, dtype=dtype), (key, error)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["logistic", "sequences", "two_heads", "soft_l1_fit"])
 def test_both_forms_of_an_objective_give_the_same_numbers(name, x64):
     problem = problems.SPLIT[name](jnp.float64)
@@ -103,6 +103,7 @@ def test_both_forms_of_an_objective_give_the_same_numbers(name, x64):
 # ------------------------------------------------------------------------------- the sampled Fisher
 
 
+@pytest.mark.slow
 def test_the_sampled_fisher_of_a_total_is_that_of_its_terms():
     # Their examples differ in number and in how many axes count them.
     x, labels = problems.draw(40, 2, 3, 2), jnp.array([[0, 1, 1], [1, 0, 1]])
@@ -391,7 +392,7 @@ def test_a_plain_loss_that_is_not_convex_has_its_own_products_and_rows_of_its_up
     assert_close(rows.T @ residual, reached, np.linalg.cond(m))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["direct", "cg", "qr", "svd"])
 def test_every_solver_goes_downhill_on_a_loss_that_is_not_convex(x64, name):
     objective = so.compose(bending_down, lambda p: {"a": p[:3], "b": p[3]})

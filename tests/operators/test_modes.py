@@ -167,7 +167,7 @@ def test_every_mode_gives_the_same_jacobian_and_gauss_newton_matrix(eps, name):
         assert oracles.relative_error(b, exact.T @ exact) < 1e4 * eps
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @every_model
 def test_least_squares_and_curve_fit_end_at_the_truth(eps, name):
     model, _, start, truth = MODELS[name]
@@ -186,7 +186,7 @@ def test_least_squares_and_curve_fit_end_at_the_truth(eps, name):
     assert so.diagnostics(solution.state)["order"] == accelerated
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "method"),
     [
@@ -274,6 +274,7 @@ def test_what_has_no_derivative_says_so_and_so_does_a_hessian():
         so.ggn(so.sum_of_squares(wrong), jnp.ones(2))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["adjoint", "inner solve"])
 def test_the_given_mode_is_that_of_all_arguments(x64, name):
     model, plain, start, _ = MODELS[name]
@@ -324,7 +325,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_model_with_a_program_within_serves_in_and_out_of_loops(x64, name):
     model = PROGRAMS[name]

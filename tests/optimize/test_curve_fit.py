@@ -47,6 +47,7 @@ def test_parameters_and_covariance_are_scipys(sigma, absolute, x64):
     assert all(bool(fit.determined[k]) for k in "abc")
 
 
+@pytest.mark.slow
 def test_a_parameter_the_data_leave_open_is_flagged_and_the_others_are_not(x64):
     open_model = lambda p, x: (p["a"] + p["d"]) * jnp.exp(-p["b"] * x) + p["c"]
     fit = so.curve_fit(open_model, X, Y, start() | {"d": jnp.array(0.5)})
@@ -104,6 +105,7 @@ def test_a_held_parameter_of_an_array_is_told_from_its_neighbours_and_from_an_op
     assert fit.degrees_of_freedom == X.size - 2
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("dtype", "powers"), [(np.float32, [20]), (np.float64, [150])])
 def test_units_of_the_data_leave_the_range_of_squares_and_change_no_step(dtype, powers, x64):
     x, y = X.astype(dtype), Y.astype(dtype)
@@ -154,6 +156,7 @@ def test_errors_of_the_curve_follow_from_the_covariance(x64):
     assert_close(fit.prediction_errors(model, points), expected, np.linalg.cond(fit.covariance))
 
 
+@pytest.mark.slow
 def test_fits_run_under_jit_and_vmap(x64):
     ys = jnp.stack([jnp.asarray(Y), 1.1 * jnp.asarray(Y)])
     fits = jax.jit(jax.vmap(lambda y: so.curve_fit(model, jnp.asarray(X), y, start())))(ys)

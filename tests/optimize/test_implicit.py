@@ -23,6 +23,7 @@ def decay(y):
     return so.least_squares(residual, jnp.ones(2, y.dtype))
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_agree_with_the_closed_form(x64):
     theta, expected = jnp.array([1.0, -2.0]), np.diag([0.5, 0.75])
     solve = lambda theta: ridge(theta).params["x"]
@@ -60,7 +61,7 @@ def test_jit_of_vmap_of_grad_gives_the_derivative_of_each_fit(x64):
             np.testing.assert_allclose(row[k], moved / (2 * step), rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["compose", "per_example"])
 def test_targets_and_examples_of_an_objective_are_differentiated_through(form, x64):
     x = jnp.array([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]])

@@ -54,7 +54,7 @@ def boxed(seed, dtype):
     return [jnp.asarray(x, dtype) for x in (a, b, lower, upper, start)]
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", [*SEARCHES, *REGIONS])
 def test_boxed_least_squares_end_where_lsq_linear_does(name, x64):
     method = (SEARCHES | REGIONS)[name]
@@ -131,7 +131,7 @@ UNIT_FREE = (
 )  # fmt: skip
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIT_FREE)
 def test_neither_steps_nor_status_change_with_the_units(name, x64):
     method = getattr(so, name)

@@ -38,7 +38,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_reaches_the_least_squares_solution_that_scipy_finds(name, x64):
     residual, start, (t, y) = decay_problem()
@@ -57,6 +57,7 @@ def test_every_optimizer_reaches_the_least_squares_solution_that_scipy_finds(nam
     np.testing.assert_allclose(float(solution.grad_norm), size, rtol=1e-6, atol=noise)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["gauss_newton", "levenberg_marquardt"])
 def test_rosenbrock_as_least_squares_ends_within_twenty_steps(name, x64):
     solution = so.least_squares(rosenbrock, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
@@ -65,6 +66,7 @@ def test_rosenbrock_as_least_squares_ends_within_twenty_steps(name, x64):
     np.testing.assert_allclose(np.asarray(solution.params), 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_give_the_single_solves_one_by_one(x64):
     starts = jnp.array([[-1.2, 1.0], [2.0, 2.0], [0.0, 0.0]])
 
@@ -237,7 +239,7 @@ def solved_in(data, factor, units, start):
     return so.least_squares(lambda p: factor * residual({k: p[k] / units[k] for k in p}), start)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("residual_factor", "spread"), [(1e-6, 0), (1e6, 0), (1.0, 6), (1e-6, 6)])
 def test_least_squares_is_the_same_after_rescaling_parameters_and_residuals(
     residual_factor, spread, x64
@@ -348,7 +350,7 @@ def test_python_numbers_are_parameters_too():
     np.testing.assert_allclose(float(solution.params), 2.0, rtol=1e-5)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("loss", ["sigmoid", "softmax", "poisson"])
 @pytest.mark.parametrize("name", ["levenberg_marquardt", "gauss_newton", "dogleg"])
 def test_a_likelihood_that_is_surely_wrong_is_not_called_optimal(loss, name, x64):
@@ -495,6 +497,7 @@ def test_factors_kept_across_a_rejection_change_no_step(name, x64):
         assert int(kept.evaluations.jacobians) < 12
 
 
+@pytest.mark.slow
 def test_the_default_is_chosen_by_kind_and_size_and_named():
     f = lambda p: jnp.sum((p - 1.0) ** 2)
     assert so.minimize(f, jnp.zeros(3)).method == "trust_region_newton"

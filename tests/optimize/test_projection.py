@@ -155,7 +155,7 @@ def test_three_exponentials_in_any_units_are_the_full_fit(x64):
     assert int(fit.solution.steps) < int(full.solution.steps)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "absolute"),
     [(None, False), (SIGMA, True), (CORRELATED, False)],
@@ -182,6 +182,7 @@ def test_success_is_a_stationary_point_of_the_full_problem(x64):
     assert_close(fit.solution.value, 0.5 * np.sum(r**2), lost)
 
 
+@pytest.mark.slow
 def test_the_search_goes_over_the_other_parameters_alone(x64):
     fit = so.curve_fit(model, X, Y, start(), separable=MASK)
     gap = optax.MaskedNode()
@@ -231,6 +232,7 @@ def test_with_nothing_to_search_the_answer_takes_no_step(x64):
     assert_same_fit(fit, so.curve_fit(line, X, Y, begin, sigma=SIGMA))
 
 
+@pytest.mark.slow
 def test_with_nothing_linear_it_is_the_ordinary_fit(x64):
     fit, full = (so.curve_fit(model, X, Y, start(), separable=s) for s in (False, None))
     assert int(fit.solution.steps) == int(full.solution.steps)
@@ -260,6 +262,7 @@ def test_what_the_data_leave_open_of_a_linear_leaf_stays_at_its_start(x64):
     assert determined == {"a": False, "b": True, "c": True, "d": False}
 
 
+@pytest.mark.slow
 def test_a_model_without_a_number_is_a_failure_and_not_a_hang(x64):
     broken = lambda p, x: p["a"] * jnp.log(p["b"] - 2.0 + 0 * x) + p["c"]
     fit = so.curve_fit(broken, X, Y, start(), separable=MASK)
@@ -336,6 +339,7 @@ def test_a_claim_that_fails_under_jit_or_in_the_fit_is_no_success(x64):
     assert "affine" in fit.solution.message
 
 
+@pytest.mark.slow
 def test_bounds_hold_on_searched_parameters_and_are_refused_on_linear_ones(x64):
     free = dict.fromkeys("abc", jnp.inf)
     low, high = dict.fromkeys("abc", -jnp.inf), free | {"b": 1.2}

@@ -35,8 +35,8 @@ MATRIX = {
     "eigen": so.solvers.eigen(),
 }
 ROWS = {
-    "sample_space": so.solvers.sample_space(momentum=0.5, order=2),
-    "qr": so.solvers.qr(order=2),
+    "sample_space": so.solvers.geodesic(so.solvers.sample_space(momentum=0.5)),
+    "qr": so.solvers.geodesic(so.solvers.qr()),
     "svd": so.solvers.svd(),
     "prox_linear": so.solvers.prox_linear(),
 }
@@ -46,10 +46,10 @@ REGIONS = {
     "exact_cubic": so.solvers.exact_cubic(),
     "exact_region": so.solvers.exact_region(),
     "gltr": so.solvers.gltr(),
-    "hybrid_region": so.solvers.hybrid_region(2),
+    "hybrid_region": so.solvers.geodesic(so.solvers.hybrid_region()),
     "krylov_cubic": so.solvers.krylov_cubic(),
     "steihaug": so.solvers.steihaug(),
-    "svd_region": so.solvers.svd_region(2),
+    "svd_region": so.solvers.geodesic(so.solvers.svd_region()),
 }
 LAYERS = {
     f"block_diagonal({name})": so.solvers.block_diagonal(s) for name, s in (MATRIX | ROWS).items()
@@ -130,7 +130,7 @@ SOME = [(name, w) for name in PLAIN for w in WRAPPERS] + [(name, "two") for name
 ALL = [(name, wrapper) for name in SOLVERS for wrapper in WRAPPERS]
 
 
-@pytest.mark.quick(40)
+@pytest.mark.quick(16)
 @pytest.mark.parametrize(("name", "wrapper"), SOME)
 def test_a_memory_keeps_its_shape(x64, name, wrapper):
     solver, curvature = wrapped(name, wrapper), curvature_of(name)
@@ -285,5 +285,5 @@ def test_a_burn_in_leaves_room_for_factors(x64, monkeypatch):
     late = functools.partial(so.scale_by_curvature, burn_in=2)
     monkeypatch.setattr(so, "scale_by_curvature", late)
     _, (products, *_, params) = jax.jit(solve("qr", "nothing"))(START)
-    assert np.all(products[:2] == 0) and products[2] > 0
+    assert np.all(products > 0)
     np.testing.assert_array_equal(params["b"]["w"][:2], START["b"]["w"])

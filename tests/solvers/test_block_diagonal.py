@@ -81,7 +81,7 @@ EXACT = {
 }
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("f", "name"),
     [(SQUARES, "cg"), (CLASSES, "cg"), (None, "cg"), (SQUARES, "dual"), (CLASSES, "direct")],
@@ -193,6 +193,7 @@ def proximal(f, p, grad=None, solver=PROXIMAL, damping=DAMPING):
     return jax.jit(step)(p)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("damping", [0.1, 1e-3])
 def test_it_minimises_the_loss_of_the_linear_model(damping):
     p = start()

@@ -120,13 +120,13 @@ def test_the_trail_holds_the_latest_iterates_in_growing_distances(x64, length, n
     step, _ = run(cg(18, stop=relative_residual(1e-12), iterates=length), problem, damping)
     expected = iterates_of(matrix + damping * np.eye(60), problem.grad, 18)
     assert_close(step.direction, expected[-1], 30**2)  # each step adds the errors of all before
-    assert step.iterates.count == 8
+    assert step.candidates.count == 8
     for back, number in enumerate(reversed(numbers), start=1):
-        place = (step.iterates.count - back) % (length + 1)
+        place = (step.candidates.count - back) % (length + 1)
         d = expected[number - 1]
-        assert_close(step.iterates.steps[place], d, 30**2)
+        assert_close(step.candidates.steps[place], d, 30**2)
         model = problem.grad @ d + 0.5 * d @ matrix @ d
-        np.testing.assert_allclose(step.iterates.predicted[place], model, rtol=1e-8)
+        np.testing.assert_allclose(step.candidates.predicted[place], model, rtol=1e-8)
 
 
 # Where the curvature is not positive

@@ -46,6 +46,7 @@ HIDDEN = {
 QUICK = list(zip(HIDDEN, METHODS, strict=False))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "method"),
     with_slow(itertools.product(HIDDEN, METHODS), lambda *case: case in QUICK),
@@ -80,6 +81,7 @@ def osborne(p):
     return p[0] + p[1] * jnp.exp(-t * p[3]) + p[2] * jnp.exp(-t * p[4]) - OSBORNE
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("residual", "start", "squares"),
     [
@@ -94,6 +96,7 @@ def test_the_first_region_keeps_off_a_flat_tail(residual, start, squares, x64):
     np.testing.assert_allclose(2 * solution.value, squares, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_parameter_that_ran_off_to_where_nothing_depends_on_it_is_no_optimum(x64):
     residual = lambda p: jnp.stack([p[0] - 1, p[0] + 1, p[0] + jnp.exp(-p[1])])
     objective, method = so.sum_of_squares(residual), so.levenberg_marquardt()

@@ -51,7 +51,7 @@ def problem(name, dtype=float) -> tuple[np.ndarray, np.ndarray]:
     return rows, RESIDUAL[: len(rows)].astype(dtype)
 
 
-@pytest.mark.quick(16)
+@pytest.mark.quick(8)
 @both
 @pytest.mark.parametrize("damping", [1e-5, 1e-2, 1e3])
 @pytest.mark.parametrize("name", ROWS)

@@ -70,7 +70,7 @@ def test_of_many_solutions_svd_takes_the_shortest(x64):
     assert step.report.stopped == S.Stop.SINGULAR
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("radius", [1e-6, 1e-3, 0.3, 1e3, np.inf])
 def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x64, shape, radius):
@@ -84,8 +84,8 @@ def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x6
     size = np.linalg.norm(change) * np.linalg.norm(r)
     assert_close(step.predicted, change @ (r + change / 2), kappa, norm=size)
     shortest = np.linalg.lstsq(a, -r, rcond=None)[0]
-    assert bool(step.boundary) == (np.linalg.norm(shortest) > 1.1 * radius)
-    if not step.boundary:
+    outside = np.linalg.norm(shortest) > 1.1 * radius
+    if not outside:
         assert_close(y, shortest, kappa**2)
         assert step.report.stopped == (S.Stop.SINGULAR if shape == "wide" else S.Stop.SOLVED)
         return
@@ -112,7 +112,7 @@ def test_of_deficient_rank_the_whole_region_step_is_the_shortest_and_says_so(x64
 def test_a_gradient_of_zero_asks_for_no_step(x64):
     step, _ = run(S.svd_region(), Rows(TALL, np.zeros(7)), 1.0)
     np.testing.assert_array_equal(step.direction, 0)
-    assert not step.boundary
+    assert step.length == 0
 
 
 def test_the_dogleg_runs_from_the_gradient_through_the_cauchy_point_to_gauss_newton(x64):

@@ -73,6 +73,7 @@ def tree_probe(op, key):
     return so.tree.vdot(z, op.mv(z))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_top_eigenpairs_are_those_of_the_dense_matrix_and_of_its_negative_the_smallest(x64, sign):
     eigenvalues = np.concatenate([-np.geomspace(0.1, 10, N // 2), np.geomspace(0.2, 30, N // 2)])
@@ -204,7 +205,7 @@ def quadratic(matrix):
     return so.hessian(lambda p: 0.5 * jnp.vdot(p, matrix @ p), like), like
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("precision", "n"),
     [(jnp.float32, 1), (jnp.float32, 2), (jnp.float32, 8), (jnp.float32, 33), (jnp.float64, 3)],

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 
 import secondorder as so
-from secondorder import attempt, tree
-from secondorder.objectives._objective import Face, Stationary
-from secondorder.step import Iterates, make_step
+from secondorder import tree
+from secondorder.objectives._at_point import AtPoint, Face, at_point
+from secondorder.objectives._base import Plain
+from secondorder.step import Iterates, Path, make_step
+from secondorder.trust import Attempt
 
 PARAMS = jnp.array([10.0])
+
+
+def attempt(step, value_fn, params, quadratic=None, value=None, radius=jnp.inf):
+    model = quadratic or so.Quadratic(jnp.ones_like(params), so.operators.Identity())
+    here, edge = at_point(value_fn, "update"), jnp.asarray(radius)
+    return Attempt(step, model, params, here, value, tree.norm, lambda: edge)
 
 
 def tried(values, final, length=4, count=None):
@@ -23,8 +31,8 @@ def tried(values, final, length=4, count=None):
     value_fn = lambda p: table[jnp.round(p[0] - PARAMS[0]).astype(int)]
     iterates = Iterates(jnp.asarray(ring), -10 * jnp.asarray(ring[:, 0]), jnp.asarray(count), None)
     whole = jnp.array([len(values) + 1.0])
-    step = make_step(whole, -10.0 * whole[0], iterates=iterates)
-    return jax.jit(lambda: attempt.backtracked(step, PARAMS, value_fn)._replace(iterates=None))()
+    step = make_step(whole, -10.0 * whole[0], candidates=iterates)
+    return jax.jit(lambda: attempt(step, value_fn, PARAMS).choose())()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +103,49 @@ def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
     assert more.evaluations.values >= 2 * (more.steps - 1)
 
 
+# ------------------------------------------------------------------------- fractions of a path
+
+
+def shortened(value_fn, step, halvings=4, value=None):
+    start = jnp.zeros(1)
+    model = so.Quadratic(jnp.ones(1), so.operators.Identity())
+    value = value_fn(start) if value is None else value
+    return jax.jit(lambda: attempt(step, value_fn, start, model, value).choose(halvings))()
+
+
+@pytest.mark.parametrize(
+    ("lowest", "taken"), [(8.0, 1.0), (4.5, 0.5), (2.0, 0.25), (0.6, 0.0625), (1e-3, 0.0625)]
+)
+def test_the_first_fraction_that_descends_further_than_the_next_is_taken(lowest, taken):
+    step = make_step(jnp.array([8.0]), -2.0)
+    found = shortened(lambda p: jnp.sum((p - lowest) ** 2), step)
+    assert found.direction[0] == 8 * taken and found.length == 8 * taken
+    assert found.report.fraction == taken
+    np.testing.assert_allclose(found.predicted, 8 * taken + taken**2 * (-2.0 - 8.0))
+
+
+def test_a_fraction_that_does_not_descend_is_passed_over():
+    values = {8.0: 5.0, 4.0: 6.0, 2.0: 0.5, 1.0: 0.7}
+    table = jnp.array([values.get(float(k), 1.0) for k in range(9)])
+    found = shortened(lambda p: table[jnp.round(p[0]).astype(int)], make_step(jnp.array([8.0]), -1))
+    assert found.direction[0] == 2 and found.report.trial_evaluations == 4
+
+
+def test_a_decrease_below_the_rounding_of_the_value_keeps_the_step_whole():
+    step = make_step(jnp.array([8.0]), -1e-3)
+    found = shortened(lambda p: 1e9 + jnp.sum(p), step)
+    assert found.direction[0] == 8 and found.report.trial_evaluations == 1
+
+
+def test_a_fraction_is_of_the_path_and_not_of_the_straight_step():
+    step = make_step(jnp.array([8.0]), -2.0, candidates=Path((jnp.array([4.0]), jnp.array([6.0]))))
+    at = lambda t: 8 * t + 4 * t**2 / 2 + 6 * t**3 / 6
+    found = shortened(lambda p: jnp.sum((p - at(0.5)) ** 2), step)
+    np.testing.assert_allclose(found.direction[0], at(0.5), rtol=1e-6)
+    whole = jax.jit(lambda: attempt(step, jnp.sum, jnp.zeros(1)).choose())()
+    np.testing.assert_allclose(whole.direction[0], at(1.0), rtol=1e-6)
+
+
 # ------------------------------------------------------------------------------------- in a box
 
 
@@ -103,25 +154,28 @@ def test_a_step_that_bounds_cut_has_its_own_length_and_prediction():
     quadratic = so.Quadratic(grad, so.operators.Diagonal(b))
     free = jnp.array([True, True, False])
     face = Face(jnp.full(3, -1.0), jnp.full(3, 1.0), jnp.zeros(3), grad, free)
-    f = Stationary(lambda p: p @ grad, face=face)
-    step = make_step(jnp.array([3.0, 0.5, 0.25]), -1.0, boundary=True)
-    cut = attempt.within_box(step, quadratic, jnp.zeros(3), f, tree.norm)
+    f = AtPoint(Plain(lambda p: p @ grad), True, face)
+    step = make_step(jnp.array([3.0, 0.5, 0.25]), -1.0)
+    trial = attempt(step, f, jnp.zeros(3), quadratic, radius=3.05)
+    assert trial.trial(step).boundary
+    cut = trial.choose()
     taken = np.array([1.0, 0.5, 0.0])
     np.testing.assert_array_equal(cut.direction, taken)
     np.testing.assert_allclose(cut.predicted, grad @ taken + 0.5 * taken @ (b * taken), rtol=1e-6)
     np.testing.assert_allclose(cut.length, np.linalg.norm(taken), rtol=1e-6)
-    assert not cut.boundary
+    assert not trial.trial(cut).boundary
 
 
 def test_a_step_inside_the_bounds_stays_what_the_solver_gave():
     quadratic = so.Quadratic(jnp.ones(2), so.operators.Diagonal(jnp.ones(2)))
     whole, far = jnp.array([True, True]), jnp.full(2, 9.0)
     face = Face(-far, far, PARAMS[:1].repeat(2) / 2, jnp.ones(2), whole)
-    f = Stationary(jnp.sum, face=face)
-    step = make_step(jnp.array([-1e-7, 2e-7]), -3.0, length=7.0, boundary=True)
-    cut = attempt.within_box(step, quadratic, face.params, f, tree.norm)
+    f = AtPoint(Plain(jnp.sum), True, face)
+    step = make_step(jnp.array([-1e-7, 2e-7]), -3.0, length=7.0)
+    trial = attempt(step, f, face.params, quadratic, radius=7.0)
+    cut = trial.choose()
     np.testing.assert_array_equal(cut.direction, step.direction)
-    assert cut.predicted == -3.0 and cut.length == 7.0 and cut.boundary
+    assert cut.predicted == -3.0 and cut.length == 7.0 and trial.trial(cut).boundary
 
 
 def test_a_region_is_not_shortened_by_the_length_that_bounds_cut_away(x64):

@@ -1,0 +1,203 @@
+"""A proposed step at a point: the choice among its candidates, and the outcome of its trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import tree
+from secondorder.objectives._at_point import AtPoint
+from secondorder.operators._modes import derivable
+from secondorder.quadratic import Quadratic
+from secondorder.step import Step
+from secondorder.tree import Params
+from secondorder.trust._base import Trial
+
+EDGE = 0.9  # of the radius: a longer step ends on the boundary of its region
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A solver's step at a point, before a trust policy has chosen and tried it.
+
+    Attributes:
+      step: the solver's step.
+      quadratic: the model that the step minimises.
+      params: the point.
+      objective: the objective, with its bounds.
+      value: its value at the point; ``None`` where it is not at hand.
+      measure: a direction ↦ its length in the solver's norm.
+      radius: ``() ->`` the radius of the region that the solver kept to.
+      watched: arrays, such as a curvature's averages, which a step that is taken leaves behind.
+      lazy: as in :class:`Trust`.
+    """
+
+    step: Step
+    quadratic: Quadratic
+    params: Params
+    objective: AtPoint
+    value: Any
+    measure: Callable[[Params], jax.Array]
+    radius: Callable[[], jax.Array]
+    watched: Any = ()
+    lazy: bool = False
+
+    def whole(self) -> Step:
+        """The step to the end of its path, without a choice and without bounds."""
+        return self.step.along(1.0)
+
+    def choose(self, halvings: int = 0) -> Step:
+        """The candidate of the lowest value: of the solver's iterates, then of fractions.
+
+        Args:
+          halvings: the fractions are 1, ½, ¼, ..., halved at most so often; 0 for the whole step.
+        """
+        step = self._best_iterate(self.step)
+        step = self._best_fraction(step, halvings) if halvings else step.along(1.0)
+        return self._within_bounds(step)
+
+    def trial(self, step: Step) -> Trial:
+        """The outcome of the step."""
+        taken = tree.cast(step.direction, self.params)
+        return Trial(
+            gain=lambda: self._gain(taken, step.predicted),
+            predicted=step.predicted,
+            length=step.length,
+            boundary=step.length >= EDGE * self.radius().astype(step.length.dtype),
+            # An infinite second moment gives a zero step at every later update; reject it.
+            finite=tree.all_finite((self.quadratic.grad, taken, self.watched)),
+            fraction=step.report.fraction,
+        )
+
+    def _value_after(self, step: Step) -> jax.Array:
+        """The value after a step; infinity in place of NaN or −∞."""
+        end = tree.add(self.params, tree.cast(step.direction, self.params))
+        new = self.objective(end).astype(step.predicted.dtype)
+        return jnp.where(jnp.isfinite(new), new, jnp.inf)
+
+    def _best_iterate(self, step: Step) -> Step:
+        """The iterate of lowest value on the way to the step, or the step itself.
+
+        Goes back from the step to earlier iterates as long as the value does not rise.
+        """
+        at, kept = step.backwards()
+        if kept is None:
+            return step
+        # Iterates of equal value, as of a solved system, keep the step.
+        noise = 10 * jnp.finfo(step.predicted.dtype).eps
+        return _descend(at, kept, self._value_after, jnp.inf, noise)
+
+    def _best_fraction(self, step: Step, halvings: int) -> Step:
+        """The first of the fractions 1, ½, ¼, ... that descends further than the next one.
+
+        Along the step's path, with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step whose predicted
+        decrease is below the rounding of the value stays whole: values do not tell fractions apart.
+        """
+        dtype = step.predicted.dtype
+        start = jnp.asarray(self._value_here, dtype)
+        slope = tree.vdot(self.quadratic.grad, step.direction).astype(dtype)
+        visible = jnp.abs(step.predicted) > jnp.finfo(dtype).eps * jnp.abs(start)
+
+        def at(halved: jax.Array) -> Step:
+            part = 0.5 ** halved.astype(dtype)
+            return step.along(part)._replace(
+                predicted=part * slope + part**2 * (step.predicted - slope),
+                length=part * step.length,
+            )
+
+        limit = jnp.where(visible, halvings, 0)
+        return _descend(at, limit, self._value_after, start, 0.0)
+
+    @functools.cached_property
+    def _value_here(self) -> Any:
+        return self.objective(self.params) if self.value is None else self.value
+
+    def _within_bounds(self, step: Step) -> Step:
+        """The step cut at the objective's bounds, with predicted change and length of the cut."""
+        if self.objective.face is None:
+            return step
+        cut = self.objective.face.cut(step.direction)
+        same = jax.tree.map(lambda a, b: jnp.all(a == b), cut, step.direction)
+        whole = jnp.all(jnp.stack(jax.tree.leaves(same))) if jax.tree.leaves(same) else True
+        dtype = step.predicted.dtype
+        predicted, length = jax.lax.cond(
+            whole,
+            lambda: (step.predicted, step.length),
+            lambda: (self.quadratic(cut).astype(dtype), self.measure(cut).astype(dtype)),
+        )
+        return step._replace(direction=cut, predicted=predicted, length=length)
+
+    def _gain(self, taken: Params, predicted: jax.Array) -> jax.Array:
+        """Actual over predicted change of the objective along the step.
+
+        Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean
+        of the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its
+        place. The slope at the trial is a forward derivative, computed with the value; a function
+        with a reverse rule alone gets one. A step of zero has gain 1: where the gradient is zero,
+        or the step rounds to zero, a policy has nothing to correct.
+        """
+        fn, face = self.objective, self.objective.face
+        trial = tree.add(self.params, taken)
+        trial = trial if face is None else face.onto(trial)  # without rounding beyond the bounds
+        dtype = predicted.dtype
+        seen = fn.stationary  # then derivatives have both modes
+        both = lambda: jax.jvp(fn if seen else derivable(fn, trial), (trial,), (taken,))
+        new_value, new_slope = (fn(trial), None) if self.lazy else both()
+        noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
+        value = jnp.asarray(self._value_here).astype(dtype)
+        new_value = new_value.astype(dtype)
+        change = new_value - value
+        near = jnp.abs(change) <= noise * jnp.abs(value)
+
+        def by_slopes():
+            slope = both()[1] if new_slope is None else new_slope
+            first = tree.vdot(self.quadratic.grad, taken).astype(dtype)
+            return 0.5 * (first + slope.astype(dtype)), tree.max_abs(taken) == 0
+
+        unknown = lambda: (jnp.zeros((), dtype), jnp.asarray(False))
+        slopes, nothing = jax.lax.cond(near, by_slopes, unknown) if self.lazy else by_slopes()
+        change = jnp.where(near, slopes, change)
+        sound = jnp.isfinite(new_value) & jnp.isfinite(change)
+        ratio = jnp.where(predicted < 0, change / jnp.where(predicted < 0, predicted, -1), -jnp.inf)
+        ratio = jnp.minimum(ratio, jnp.finfo(dtype).max)  # +∞ means that no gain was computed
+        return jnp.where(sound, jnp.where(nothing, 1, ratio), -jnp.inf)
+
+
+def _descend(
+    at: Callable[[jax.Array], Step],
+    limit: jax.Array,
+    value_after: Callable[[Step], jax.Array],
+    start: Any,
+    noise: Any,
+) -> Step:
+    """The best of the candidates 0, 1, 2, ..., up to the first after which the value rises.
+
+    Args:
+      at: k ↦ the k-th candidate.
+      limit: the last candidate.
+      value_after: a candidate ↦ the value there.
+      start: candidates are passed over while none has a value below it.
+      noise: relative; a smaller change of the value is none.
+    """
+    none = jnp.zeros((), jnp.int32)
+    first = value_after(at(none))
+    noise = noise * jnp.where(jnp.isfinite(first), jnp.abs(first), 0)
+
+    def going(carry):
+        _, _, k, falling = carry
+        return falling & (k < limit)
+
+    def go(carry):
+        best, least, k, _ = carry
+        here = value_after(at(k + 1))
+        falling = (here < least + noise) | (least >= start)
+        lower = here < least - noise
+        return jnp.where(lower, k + 1, best), jnp.where(lower, here, least), k + 1, falling
+
+    best, _, last, _ = jax.lax.while_loop(going, go, (none, first, none, jnp.asarray(True)))
+    return at(best).evaluating(last + 1)

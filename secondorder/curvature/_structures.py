@@ -255,16 +255,24 @@ def _without_grams(layout: Layout) -> bool:
     return not any(layout.factored)
 
 
-def _power(layout: Layout) -> float:
-    """``1/2k`` for k Grams; ½ of the squares where there is none."""
-    return 0.5 / max(sum(layout.factored), 1)
+def _power(layout: Layout, exponent: Scalar | None) -> Scalar:
+    """The given power of each Gram, ``1/2k`` for k of them by default; ½ of squares."""
+    count = sum(layout.factored)
+    return 0.5 if not count else 0.5 / count if exponent is None else exponent
 
 
-def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """``⊗ᵢ (Gᵢ + ε I)^(1/2k)`` over the k axes with a Gram, kept as its inverse roots.
+def axis_roots(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """``⊗ᵢ (Gᵢ + ε I)^p`` over the k axes with a Gram, kept as its inverse roots; p is 1/2k.
 
     The roots are by ``eigh`` at each refresh, eigenvalues below zero raised to it, and used in the
     same step. Leaves without Grams have their diagonal, ``(E[v∘w] + ε)^½``.
+
+    Args:
+      eps: ε.
+      axes: how the leaves are cut.
+      exponent: p; ``None`` for 1/2k.
 
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020).
     """
@@ -280,7 +288,8 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
                 values, vectors = ax.eigenbasis(gram)
                 # What may be rounding is as large as rounding: roots would enlarge its noise.
                 values = jnp.maximum(values, ax.rounding(gram) * values[:, :1])
-                scale = (values + jnp.asarray(eps, values.dtype)) ** -_power(layout)
+                power = jnp.asarray(_power(layout, exponent), values.dtype)
+                scale = (values + jnp.asarray(eps, values.dtype)) ** -power
                 new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
                 return sound(new, before)
 
@@ -293,7 +302,9 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
         def of_one(x, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            return ax.change(gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x)))))
+            return ax.change(
+                gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x), exponent)))
+            )
 
         def leaf(x, mean, old):
             pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
@@ -309,11 +320,16 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
 
         return AxisRoots(axes, roots, ax.over_leaves(entries, [like], averages))
 
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
+    # A root's whole power is known, not that of any number.
+    whole = exponent is None or (isinstance(exponent, float) and (1 / exponent).is_integer())
+    start, measure = _start(axes, _without_grams), _root_measure(axes)
+    return Structure(start, measure, operator, refresh, drift if whole else None)
 
 
-def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """The same ``⊗ᵢ (Gᵢ + ε I)^(1/2k)``, kept as eigenbases with eigenvalues taken anew each step.
+def axis_eigen(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """The same ``⊗ᵢ (Gᵢ + ε I)^p``, kept as eigenbases with eigenvalues taken anew each step.
 
     Where roots grow stale between refreshes, only the bases do here: ``diag(Qᵀ G Q)`` is of the
     Grams as they are. Bases are by ``eigh`` at first, by one step of orthogonal iteration later.
@@ -332,7 +348,8 @@ def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(x, mean, q):
             layout = axes.of(x)
-            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** _power(layout)
+            power = _power(layout, exponent)
+            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** jnp.asarray(power, d.dtype)
             if mean.squares is not None:
                 return shift(mean.squares)
             pairs = zip(mean.grams, q, strict=True)

@@ -12,11 +12,15 @@ import optax
 from secondorder import tree
 from secondorder.step import Step
 from secondorder.trust._attempt import Attempt
-from secondorder.trust._base import Trial, Trust, TrustState
+from secondorder.trust._base import Last, Trial, Trust, TrustState
 
 # A step is taken when the decrease is at least this part of the predicted one: nearly any decrease,
 # since rejecting more would cost more steps (Nocedal and Wright 2006, 4.1).
 ACCEPT = 1e-4
+
+# Where the objective changes from update to update, as with minibatches, λ falls and Δ grows only
+# where the last step had at least this gain on the new objective too, and λ by this factor at most.
+GOOD, SLOWLY = 0.75, 0.9
 
 # Policies that fit a method, by the kind of scalar that its solver reads.
 POLICIES = {
@@ -86,11 +90,18 @@ def _closed_loop(
 ) -> Trust:
     """A policy that tries its step, halved at most so often; ``rule`` reads the outcome."""
 
+    def start(params: tree.Params) -> TrustState:
+        state = init(params)
+        unknown = jnp.full_like(state.scale, jnp.nan)
+        return state._replace(last=Last(tree.zeros_like(params), jnp.zeros_like(unknown), unknown))
+
     def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
         step = attempt.choose(halvings)
-        return step, rule(attempt.trial(step), state)
+        new = rule(attempt.trial(step, state.last), state)
+        last = attempt.remembered(step, new.gain, new.accepted, state.last)
+        return step, new._replace(last=last)
 
-    return Trust(init, update, gives, searches=bool(halvings), lazy=lazy)
+    return Trust(start, update, gives, searches=bool(halvings), lazy=lazy)
 
 
 def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
@@ -186,6 +197,12 @@ def damping(
         if halvings:
             halved = -jnp.log2(trial.fraction)
             scale = jnp.where(accepted & (halved > 0), 1.5**halved * state.scale, scale)
+        # A step fitted to a batch looks good on it, however weak λ is: other batches decide.
+        other = trial.elsewhere()
+        changed = ~jnp.isposinf(other)
+        least = jnp.where(changed, jnp.where(other > GOOD, SLOWLY, 1), 0)
+        most = jnp.where(changed & (gain > -jnp.inf), 1.5, jnp.inf)
+        scale = jnp.clip(scale, least * state.scale, most * state.scale)
         # Kept finite and off zero, so that λ can always come back; factor likewise.
         scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
         return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
@@ -222,6 +239,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
         factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
+        factor = jnp.where(trial.elsewhere() > GOOD, factor, jnp.maximum(factor, 1))
         scale = jnp.where(accepted, factor, 9) * state.scale
         scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)
@@ -267,7 +285,8 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
-        new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
+        good = (gain > 0.75) & (trial.elsewhere() > GOOD)
+        new = jnp.where(trial.boundary & good, grown, shown)
         poor = ~accepted | (gain < 0.25)
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 
@@ -305,7 +324,8 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
         natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3
         natural = jnp.where(jnp.isfinite(natural), natural, 1)
         raised = jnp.maximum(4 * sigma, natural)
-        eased = jnp.where(gain > 0.9, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
+        good = (gain > 0.9) & (trial.elsewhere() > GOOD)
+        eased = jnp.where(good, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
         scale = jnp.where(accepted, eased, raised)
         return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
 

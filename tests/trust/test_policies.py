@@ -29,7 +29,12 @@ def updated(policy, trial, state):
     """The state after an attempt with this outcome."""
     step = object()
     chosen = lambda *ignored: step
-    attempt = types.SimpleNamespace(choose=chosen, whole=chosen, trial=lambda step: trial)
+    attempt = types.SimpleNamespace(
+        choose=chosen,
+        whole=chosen,
+        trial=lambda step, last=(): trial,
+        remembered=lambda step, gain, accepted, last: last,
+    )
     taken, state = policy.update(attempt, state)
     assert taken is step
     return state
@@ -247,7 +252,7 @@ def test_the_state_keeps_its_types(name):
     policy = CLOSED[name]
     state = policy.init(jnp.zeros(2, jnp.bfloat16))
     assert {x.dtype for x in (state.scale, state.factor, state.gain)} == {jnp.dtype("float32")}
-    describe = lambda s: [(x.dtype, x.shape, x.weak_type) for x in s]
+    describe = lambda s: [(x.dtype, x.shape, x.weak_type) for x in jax.tree.leaves(s)]
     assert describe(updated(policy, trial(), state)) == describe(state)
 
 

@@ -19,7 +19,8 @@ from secondorder.trust._base import Last, Trial, Trust, TrustState
 ACCEPT = 1e-4
 
 # Where the objective changes from update to update, as with minibatches, λ falls and Δ grows only
-# where the last step had at least this gain on the new objective too, and λ by this factor at most.
+# where the last step had at least this gain on the new objective too, and by this factor at most;
+# they go back by as much where that step undid there all that it had promised.
 GOOD, SLOWLY = 0.75, 0.9
 
 # Policies that fit a method, by the kind of scalar that its solver reads.
@@ -129,6 +130,12 @@ def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     return Trust(start, update, "any", now, evaluates=False)
 
 
+def _slowest(other: jax.Array) -> jax.Array:
+    """The least factor of λ after a step with the gain ``other`` on another objective."""
+    moved = jnp.where(other > GOOD, SLOWLY, jnp.where(other < -1, 1 / SLOWLY, 1))
+    return jnp.where(jnp.isposinf(other), 0, moved)
+
+
 def nielsen(damping, factor, gain, accepted):
     """Nielsen's rule: λ falls smoothly, at most to a third, and rises faster at each rejection.
 
@@ -200,7 +207,7 @@ def damping(
         # A step fitted to a batch looks good on it, however weak λ is: other batches decide.
         other = trial.elsewhere()
         changed = ~jnp.isposinf(other)
-        least = jnp.where(changed, jnp.where(other > GOOD, SLOWLY, 1), 0)
+        least = _slowest(other)
         most = jnp.where(changed & (gain > -jnp.inf), 1.5, jnp.inf)
         scale = jnp.clip(scale, least * state.scale, most * state.scale)
         # Kept finite and off zero, so that λ can always come back; factor likewise.
@@ -239,7 +246,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
         factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
-        factor = jnp.where(trial.elsewhere() > GOOD, factor, jnp.maximum(factor, 1))
+        factor = jnp.maximum(factor, _slowest(trial.elsewhere()))
         scale = jnp.where(accepted, factor, 9) * state.scale
         scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)
@@ -285,8 +292,9 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
-        good = (gain > 0.75) & (trial.elsewhere() > GOOD)
-        new = jnp.where(trial.boundary & good, grown, shown)
+        # Without limit, 1/0, where the objective is the same.
+        grown = jnp.minimum(grown, shown / _slowest(trial.elsewhere()))
+        new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
         poor = ~accepted | (gain < 0.25)
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 

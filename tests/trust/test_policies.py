@@ -298,3 +298,45 @@ def test_halvings_of_a_step_raise_damping_by_half_each_and_whole_steps_follow_th
     np.testing.assert_allclose(
         np.divide(found, [0.5, *found[:-1]]), [2.25, 1 / 3, 2], rtol=ROUNDING
     )
+
+
+# Objectives that change from update to update
+
+
+def elsewhere(gain, other, **settings):
+    """A trial on an objective where the last step had the gain ``other``."""
+    return trial(gain, **settings)._replace(elsewhere=lambda: jnp.asarray(other, jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("gain", "other", "factor"),
+    [
+        (1.0, np.inf, 1 / 3),  # the same objective
+        (1.0, 0.9, 0.9),  # another, on which the last step was good as well
+        (1.0, 0.5, 1.0),
+        (1.0, -np.inf, 1 / 0.9),
+        (0.0, 0.9, 1.5),  # a rejection, which another batch may not confirm
+        (NO, 0.9, 2.0),
+    ],
+)
+def test_damping_falls_slowly_and_only_where_other_batches_agree(gain, other, factor):
+    state = after(trust.damping(1.0), elsewhere(gain, other))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 2.0), (0.9, 1 / 0.9), (0.5, 1.0)])
+def test_a_radius_grows_only_where_other_batches_agree(other, factor):
+    state = after(trust.radius(1.0), elsewhere(1.0, other, boundary=True))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 1 / 4), (0.95, 1 / 4), (0.5, 1.0)])
+def test_a_cubic_weight_falls_only_where_other_batches_agree(other, factor):
+    state = after(trust.cubic(1.0), elsewhere(1.0, other))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 1 / 3), (0.9, 0.9), (0.5, 1.0)])
+def test_the_damping_of_a_search_falls_only_where_other_batches_agree(other, factor):
+    state = after(trust.line_search(1e-3), elsewhere(1.0, other))
+    np.testing.assert_allclose(state.scale, 1e-3 * factor, rtol=ROUNDING)

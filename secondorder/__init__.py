@@ -68,6 +68,7 @@ from secondorder.operators import (
 from secondorder.optimize._curve_fit import Fit, curve_fit
 from secondorder.optimize._loop import Evaluations, History, Status
 from secondorder.optimize._minimize import Solution, least_squares, minimize
+from secondorder.optimize._programs import RecompilationWarning
 from secondorder.quadratic import Quadratic
 from secondorder.spectrum import (
     condition_number,
@@ -156,6 +157,7 @@ __all__ = [
     "Fit",
     "History",
     "Solution",
+    "RecompilationWarning",
     "Status",
     "curve_fit",
     "least_squares",

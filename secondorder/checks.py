@@ -89,7 +89,10 @@ def as_arrays(outputs: Any, user: str, kind: str = "model", *, integers: bool = 
 
 @contextlib.contextmanager
 def traced(user: str, kind: str) -> Iterator[None]:
-    """Context that replaces JAX' error about a traced array in NumPy by a sentence."""
+    """Context of a user's function, which replaces words of JAX and Python by a sentence.
+
+    For a traced array in NumPy, and for parameters that a wrapper of Optax has changed.
+    """
     try:
         yield
     except jax.errors.TracerArrayConversionError as error:
@@ -97,6 +100,21 @@ def traced(user: str, kind: str) -> Iterator[None]:
             f"{user} cannot differentiate {kind_of(kind)} that calls NumPy: use jax.numpy instead, "
             "for every array that depends on the parameters (the line is in the error above)."
         ) from error
+    except Exception as error:
+        for words, sentence in WRAPPED.items():
+            if words in str(error):
+                raise TypeError(f"{user} cannot evaluate the {kind}: {sentence}") from error
+        raise
+
+
+WRAPPED = {
+    "MaskedNode": "params has gaps here, as optax.partition and optax.masked make them. Pass "
+    "value_fn=secondorder.restrict(value_fn, params), with the params of all groups, and restrict "
+    "the objective of example= likewise.",
+    "string indexing": "it looks up a name in params, which is one array here. Leave optax.flatten "
+    "out, since methods take any tree; and with optax.inject_hyperparams, which takes a function "
+    "for a schedule, name it: static_args='example'.",
+}
 
 
 def optimizer(given: Any) -> None:

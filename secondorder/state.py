@@ -5,11 +5,11 @@ A method may lie anywhere in a state: in a chain, under a mask, among injected h
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from secondorder import tree
 from secondorder.step import Step
@@ -17,18 +17,19 @@ from secondorder.tree import Params
 from secondorder.trust._base import TrustState
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Needs:
-    """Optional inputs of a method from its caller.
+class Needs(NamedTuple):
+    """Optional inputs of a method from its caller: an empty node for each that is used.
+
+    Nodes are part of a state's structure, so they are known while tracing; and no library that
+    saves states has to know a class of its own.
 
     Attributes:
-      jacobian: whether a dense Jacobian of the caller is used.
-      room: whether ``point`` is used, for an objective that is the same at every update.
+      jacobian: of a dense Jacobian of the caller.
+      room: of ``point``, for an objective that is the same at every update.
     """
 
-    jacobian: bool = False
-    room: bool = False
+    jacobian: optax.EmptyState | None = None
+    room: optax.EmptyState | None = None
 
 
 class CurvatureState(NamedTuple):
@@ -117,7 +118,7 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
 
 def takes_jacobian(state: Any) -> bool:
     """Whether a method inside an Optax state forms a dense Jacobian at every point."""
-    return any(ours.needs.jacobian for ours in find_states(state))
+    return any(ours.needs.jacobian is not None for ours in find_states(state))
 
 
 def measured(state: Any) -> jax.Array:

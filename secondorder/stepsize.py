@@ -106,7 +106,13 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
-        grad, step = tree.accumulator(_masked_like(params, grad)), tree.accumulator(updates)
+        grad = _masked_like(params, grad)
+        if jax.tree.structure(grad) != jax.tree.structure(params):
+            raise ValueError(
+                "update got a grad of another tree than params. Around a line search leave "
+                "optax.flatten out, since methods take any tree."
+            )
+        grad, step = tree.accumulator(grad), tree.accumulator(updates)
         guess = _first_trial(first_guess, step, state, params, value, grad)
         step = tree.scale(guess, step)
         unit = tree.power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))

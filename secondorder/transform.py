@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._at_point import at_point
 from secondorder.quadratic import Quadratic
@@ -25,6 +25,7 @@ from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trust
 
 
+@settings.checked(trust=settings.POLICY)
 def scale_by_curvature(
     curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:
@@ -80,7 +81,7 @@ def scale_by_curvature(
         jacobian = solver.takes_jacobian and not curvature.without_jacobian
         # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
         room = prepares(solver) and trust.evaluates and not curvature.reads_scale
-        needs = Needs(jacobian, room)
+        needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
         counts = none(), none(), none()
         return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
 
@@ -96,7 +97,7 @@ def scale_by_curvature(
         operator, averages = curvature.at(updates, state.curvature, params, shown, scale)
         grads, own = tree.accumulator(updates), shown is objective
         quadratic = Quadratic(grads, operator, objective.held, own)
-        keeps = state.needs.room and objective.stationary
+        keeps = state.needs.room is not None and objective.stationary
         factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
         step, after = solver.solve(quadratic, factors, memory, scale)
         attempt = Attempt(
@@ -110,7 +111,10 @@ def scale_by_curvature(
             watched=_numbers(averages),
             lazy=trust.lazy,
         )
-        step, trusted = trust.update(attempt, state.trust)
+        # A batch whose value or gradient is not finite says nothing about the length of steps.
+        tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
+        step, told = trust.update(attempt, state.trust)
+        trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
         taken, after = tree.cast(step.direction, updates), solver.remember(after, step.direction)
         accepted = learns = trusted.accepted
         reported, failed = step.without_vectors(), ~accepted
@@ -185,7 +189,8 @@ def _check_call(grads, params, value_fn, needs_value_fn: bool) -> None:
     if value_fn is None and needs_value_fn:
         raise ValueError(
             f"update needs value_fn, the objective as a function of params, to take its curvature. "
-            f"Write {call}; secondorder.compose(loss, model) makes one."
+            f"Write {call}; secondorder.compose(loss, model) makes one. (Flax's "
+            "TrainState.apply_gradients hands no keyword on: call state.tx.update, state.replace.)"
         )
     if value_fn is not None and not callable(value_fn):
         raise TypeError(

@@ -179,19 +179,18 @@ def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 @jax.custom_batching.custom_vmap
-def _stacked(*scalars: jax.Array) -> jax.Array:
-    # Masks of NumPy are constants; those computed here would be kernels outside the loop.
-    slot = np.arange(len(scalars))
+def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
     stack = jnp.zeros(len(scalars), scalars[0].dtype)
-    for k, x in enumerate(scalars):
-        stack = jnp.where(slot == k, x, stack)
+    for slot, x in zip(slots, scalars, strict=True):
+        stack = jnp.where(slot, x, stack)
     return stack
 
 
 @_stacked.def_vmap
-def _(size: int, batched: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
+def _(size: int, batched: Any, slots: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
+    del slots
     columns = [
-        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched, strict=True)
+        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched[1:], strict=True)
     ]
     # Without the barrier XLA fuses the computation of the scalars into the stack and repeats it
     # for each entry.
@@ -216,7 +215,9 @@ def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         rest = [leaf for i, leaf in enumerate(found) if i not in packed]
         stacks = []
         for kind, places in kinds.items():
-            stacks.append(_stacked(*(found[i].astype(kind) for i in places)))
+            # Masks of NumPy are constants; those computed here would be kernels outside a loop.
+            slots = list(np.eye(len(places), dtype=bool))
+            stacks.append(_stacked(slots, *(found[i].astype(kind) for i in places)))
         return rest, stacks
 
     def unpack(parts: Any) -> Any:
@@ -244,6 +245,12 @@ def spread(bound: Any, params: Params, name: str) -> Params:
 def only(mask: Params, x: Params) -> Params:
     """``x`` where the tree of booleans holds, zero elsewhere."""
     return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)
+
+
+def folded(data: jax.Array, count: jax.Array) -> jax.Array:
+    """A key of its own for each count, from key data: the plain array that a state can be saved
+    with."""
+    return jax.random.fold_in(jax.random.wrap_key_data(data), count)
 
 
 def random_signs(key: jax.Array, like: Params) -> Params:

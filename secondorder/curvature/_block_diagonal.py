@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from secondorder import settings
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._objective import restrict
 from secondorder.operators import ggn
@@ -17,6 +18,7 @@ from secondorder.operators._block_diagonal import (
 )
 
 
+@settings.checked()
 def block_diagonal(
     operator: Callable[..., Operator] = ggn, layer_of: Callable[[Path], Hashable] = by_module
 ) -> Curvature:

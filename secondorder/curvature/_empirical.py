@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._running import running
 from secondorder.curvature._samples import Estimator, per_example
@@ -13,6 +14,7 @@ from secondorder.operators._diagonal import SoftenedDiagonal
 from secondorder.tree import Real
 
 
+@settings.checked()
 def empirical_diagonal(
     exponent: float = 0.75, *, samples: int = 8, decay: Real = 0.9, seed: int = 0
 ) -> Curvature:
@@ -38,8 +40,6 @@ def empirical_diagonal(
 
     Source: Martens (2010), section 4.7; Chapelle and Erhan (2011).
     """
-    if samples < 1:
-        raise ValueError(f"empirical_diagonal got samples={samples}; pass a positive integer.")
     one = per_example()
 
     def draw(grads, params, value_fn, key):

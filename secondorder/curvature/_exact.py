@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import jax
 
+from secondorder import settings
 from secondorder.curvature._base import Curvature
 from secondorder.operators._base import Identity, Operator
 
 
+@settings.checked()
 def exact(operator: Callable[..., Operator], *, seed: int | None = None, **options) -> Curvature:
     """The curvature that ``operator(value_fn, params, **options)`` gives, afresh at every step.
 
@@ -36,10 +38,10 @@ def exact(operator: Callable[..., Operator], *, seed: int | None = None, **optio
 
     def update(grads, state, params, value_fn):
         del grads
-        carry, key = jax.random.split(state)
-        return operator(value_fn, params, key=key, **options), carry
+        carry, key = jax.random.split(jax.random.wrap_key_data(state))
+        return operator(value_fn, params, key=key, **options), jax.random.key_data(carry)
 
-    return Curvature(init=lambda params: jax.random.key(seed), update=update)
+    return Curvature(init=lambda params: jax.random.key_data(jax.random.key(seed)), update=update)
 
 
 def identity() -> Curvature:

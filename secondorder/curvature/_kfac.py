@@ -6,12 +6,13 @@ With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the out
     expand:  A = (1/NT) Σₙₜ a aᵀ,   G = Σₙₜ g gᵀ               positions t count as examples
     reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
 
-which is the same where T = 1, and exact there for one example, or for a linear network whose
-loss has the same curvature at all of them. Factors longer than a limit are kept as diagonals, and
-so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the Grams of the
-sample along its axes; a vector, its squares. A leaf that the model also returns, as for an L2
-penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G + cI:
-exact where the penalty is one number times the squares of all leaves of the layer.
+which is the same where T = 1, and exact there for one example, or for a linear network whose loss
+has the same curvature at all of them. EKFAC's second moments are over the same pairs ``a, g``:
+those of the examples where T = 1, else of single positions. Factors longer than a limit are kept as
+diagonals, and so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the
+Grams of the sample along its axes; a vector, its squares. A leaf that the model also returns, as
+for an L2 penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G
++ cI: exact where the penalty is one number times the squares of all leaves of the layer.
 
 Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
 (2023) for expand and reduce; George et al. (2018) for EKFAC.
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import layers, losses, tree
+from secondorder import layers, losses, settings, tree
 from secondorder.curvature import _moments as moments
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._moments import Moments
@@ -83,6 +84,7 @@ Read = Callable[[Params], layers.Layout]
 Example = Objective | Chunked | Callable[[Params], Objective | Chunked]
 
 
+@settings.checked()
 def layerwise(
     example: Example,
     estimator: Estimator | None = None,
@@ -220,17 +222,20 @@ def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structur
         return tuple(averages), tuple(frame)
 
     def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
-        """The first factor of a layer is a mean over all that was added, else it is a sum."""
+        """The first factor of a layer is a mean over all that is added, else it is a sum."""
         mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
         pairs = zip(blocks, total, strict=True)
         return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
 
     def measure(sample: Layers | InChunks, frame: Sequence[Factors]) -> tuple[Moments, ...]:
         if isinstance(sample, InChunks):
-            whole = sample.objective
-            total = whole.total(lambda part, k: measure(sample.draw(part, k), frame))
-            total = tree.scale(whole.weight, total)
-            return rescaled(blocks_of(sample.params), total, 1 / (whole.count * whole.weight))
+            whole, blocks = sample.objective, blocks_of(sample.params)
+
+            def of_chunk(part, k):
+                own = measure(sample.draw(part, k), frame)
+                return rescaled(blocks, own, whole.share(k) / whole.weight(k))
+
+            return whole.total(of_chunk)
 
         def one(u):
             v, statistics = sample.tapped.pull(u)

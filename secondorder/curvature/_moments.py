@@ -22,7 +22,8 @@ class Moments(NamedTuple):
 
     Attributes:
       factors: ``A, G``, or the Grams along the axes of a leaf in no layer.
-      squares: ``E[(Qᵀ v)²]`` in the block's shape, in the basis Q; ``None`` if not kept.
+      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the block's shape, over what counts as examples: the
+        second moments of their gradients where each has one position; ``None`` if not kept.
       returned: the mean square of what comes of leaves that the model returns, a number that counts
         in all directions alike; ``None`` where it returns none.
     """
@@ -53,7 +54,8 @@ def of_leaf(v: jax.Array, kept: Factors, bases: Factors | None) -> Moments:
     """The Grams of a sample along the axes of a leaf ``(1, d₁, …, d_r)``."""
     grams = []
     for axis, factor in enumerate(kept, start=1):
-        rows = jnp.moveaxis(v, axis, -1).reshape(1, -1, v.shape[axis])
+        length = v.shape[axis]
+        rows = jnp.moveaxis(v, axis, -1).reshape(1, v.size // max(length, 1), length)
         grams.append(_gram(rows, factor.ndim == 3))
     squares = None if bases is None else kr.along_axes(kr.transposed(bases), v) ** 2
     return Moments(tuple(grams), squares)
@@ -82,17 +84,21 @@ def _rows(use: layers.Use, reduce: bool) -> tuple[jax.Array | None, jax.Array]:
 def of_uses(
     uses: Sequence[layers.Use], kept: Factors, bases: Factors | None, reduce: bool
 ) -> Moments:
-    """``A`` and ``G`` over all uses of a layer, and the squares in its bases."""
+    """``A`` and ``G`` over all uses of a layer, and the squares in its bases.
+
+    ``A`` is a mean: of each of the independent maps over its own uses.
+    """
     (kept_a, kept_g), dtype = kept, kept[0].dtype
     total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
     squares: Any = None
     if bases is not None:
         squares = jnp.zeros((*kept_a.shape[:2], kept_g.shape[1]), dtype)
-    count, size = 0, None
+    count, size = jnp.zeros((kept_a.shape[0], 1), dtype), None
     for use in uses:
         x, y = _rows(use, reduce)
         y = y.astype(dtype)
-        count += y.shape[1]
+        used = jnp.repeat(jnp.asarray(use.slots, dtype), y.shape[0] // len(use.slots))
+        count = count + used[:, None] * y.shape[1]
         if x is None:
             assert use.indices is not None
             rows = use.indices.reshape(y.shape[:2])
@@ -105,7 +111,8 @@ def of_uses(
                 ratio = jnp.sqrt(size / jnp.maximum(jnp.mean(x * x), jnp.finfo(dtype).tiny))
                 x, y = x * ratio, y / jnp.where(ratio > 0, ratio, 1)
             a = _gram(x, kept_a.ndim == 3)
-        size = kr.mean_trace(a).mean() / y.shape[1] if size is None else size
+        if size is None:
+            size = jnp.sum(kr.mean_trace(a)) / jnp.sum(used) / y.shape[1]
         total_a, total_g = total_a + a, total_g + _gram(y, kept_g.ndim == 3)
         if bases is not None:
             turned = jnp.square(_in_basis(bases[1], y))
@@ -114,7 +121,8 @@ def of_uses(
             else:
                 inputs = jnp.square(_in_basis(bases[0], x))
                 squares = squares + jnp.einsum("sma,smb->sab", inputs, turned, precision=HIGHEST)
-    return Moments((total_a / max(count, 1), total_g), squares)
+    count = jnp.maximum(count, 1).reshape(-1, *(1,) * (total_a.ndim - 1))
+    return Moments((total_a / count, total_g), squares)
 
 
 def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:

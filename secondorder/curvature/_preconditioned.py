@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from secondorder import settings
 from secondorder.curvature._base import Curvature
 from secondorder.operators._base import Operator, Preconditioned
 from secondorder.tree import Params
 
 
+@settings.checked()
 def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
     """``mv`` of the one, ``solve`` of the other: an exact model with an approximate minimum.
 

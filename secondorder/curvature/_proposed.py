@@ -6,7 +6,7 @@ import dataclasses
 
 import optax
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.operators._base import Operator
 from secondorder.tree import Params, Scalar
@@ -28,6 +28,7 @@ class Proposal(Operator):
         return tree.negative(tree.cast(self.step, v))
 
 
+@settings.checked()
 def proposed(direction: optax.GradientTransformation) -> Curvature:
     """Whatever Optax transformation: the direction that it proposes, for a model to scale.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._at_point import at_point
 from secondorder.operators._dense import ravel
@@ -181,6 +181,7 @@ def sr1() -> Curvature:
     return _secant(_eye, learn, operator)
 
 
+@settings.checked()
 def lbfgs(memory: int = 10) -> Curvature:
     """BFGS from the last ``memory`` pairs alone, matrix-free (Nocedal 1980; Liu and Nocedal 1989).
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
 from secondorder.curvature._structures import Now, Structure
@@ -23,6 +23,7 @@ class Drift(NamedTuple):
     measure_every: Steps = 1
 
 
+@settings.checked(tolerance=settings.POSITIVE)
 def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Refresh what is derived from the averages once they have drifted from it, and not before.
 
@@ -50,8 +51,6 @@ def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
 
     Source: Eschenhagen et al. (2025), section 4, for eigenbases.
     """
-    if isinstance(tolerance, (int, float)) and not tolerance > 0:
-        raise ValueError(f"drift got tolerance={tolerance}; pass a positive number, such as 0.1.")
     return Drift(tolerance, measure_every)
 
 
@@ -62,16 +61,18 @@ class Running(NamedTuple):
       averages, frame: of the :class:`Structure`.
       count: updates so far.
       samples: how many of them took a sample.
-      key: of the random draws, one folded from it per update.
+      key: data of the key of the random draws, one folded from it per update; ``None`` without
+        draws.
     """
 
     averages: Any
     frame: Any
     count: jax.Array
     samples: jax.Array
-    key: jax.Array
+    key: jax.Array | None
 
 
+@settings.checked()
 def running(
     estimator: Estimator,
     structure: Structure,
@@ -115,11 +116,12 @@ def running(
 
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
-        return Running(*structure.init(params), none(), none(), jax.random.key(seed))
+        key = jax.random.key_data(jax.random.key(seed)) if estimator.draws else None
+        return Running(*structure.init(params), none(), none(), key)
 
     def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
-            key = jax.random.fold_in(state.key, state.count)
+            key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
             new = structure.measure(sample, frame)
             mean = lambda n: tree.running_mean(state.averages, new, decay, n, debias)

@@ -46,11 +46,13 @@ class Estimator(NamedTuple):
       cotangents: where a draw is a backward pass from the outputs, what it starts from:
         ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
         whose outer products are to be summed.
+      draws: whether it uses its key; if not, no key is kept, and it gets ``None``.
     """
 
     draw: Callable[[Params, Params, Any, jax.Array], Any]
     needs_value_fn: bool = True
     cotangents: Callable[[losses.Loss, Any, jax.Array], Any] | None = None
+    draws: bool = True
 
 
 def _twice(v: Params) -> Sample:
@@ -65,7 +67,8 @@ def gradient() -> Estimator:
       >>> import secondorder as so
       >>> adam_like = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.999)
     """
-    return Estimator(lambda grads, params, value_fn, key: _twice(grads), needs_value_fn=False)
+    draw = lambda grads, params, value_fn, key: _twice(grads)
+    return Estimator(draw, needs_value_fn=False, draws=False)
 
 
 def _pulled_back(user: str, cotangent: Callable) -> Estimator:
@@ -74,7 +77,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     def draw(grads, params, value_fn, key):
         def of_chunks(chunks):  # their samples are independent, so that their sum is one
             one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
-            return _twice(tree.scale(math.sqrt(chunks.weight), chunks.total(one)))
+            return _twice(chunks.total(one, root=True))
 
         of_whole = lambda whole: _twice(of(whole.split(user), params, key))
         return objective_of(value_fn).by_parts(of_whole, of_chunks)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.curvature._samples import Sample
 from secondorder.operators import _axes as ax
 from secondorder.operators._axes import (
@@ -60,6 +60,7 @@ class Structure(NamedTuple):
     join: Callable[[Any, Any], Any] | None = None
 
 
+@settings.checked()
 def diagonal(
     entries: Callable[[jax.Array], jax.Array] = jnp.abs,
     statistic: Callable[[jax.Array], jax.Array] = lambda x: x,
@@ -148,6 +149,7 @@ def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> ja
     return farthest([leaf(*each) for each in zip(averages, bases, strict=True)])
 
 
+@settings.checked()
 def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
@@ -261,6 +263,7 @@ def _power(layout: Layout, exponent: Scalar | None) -> Scalar:
     return 0.5 if not count else 0.5 / count if exponent is None else exponent
 
 
+@settings.checked(exponent=settings.POSITIVE)
 def axis_roots(
     eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
 ) -> Structure:
@@ -326,6 +329,7 @@ def axis_roots(
     return Structure(start, measure, operator, refresh, drift if whole else None)
 
 
+@settings.checked(exponent=settings.POSITIVE)
 def axis_eigen(
     eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
 ) -> Structure:

@@ -17,6 +17,7 @@ from secondorder.layers._strided_views import Axis
 from secondorder.layers._uses import Site
 
 Match = tuple[tuple[int, int, int], ...]
+MIXED = "it enters products and is also added or multiplied entry by entry, with no common factors"
 UNKNOWN = "the examples' axis is not known here, so every position counts as an example"
 
 
@@ -141,6 +142,10 @@ class _Grouping:
                 if returned
                 else "no gradient of the model's outputs reaches it"
             )
+            return
+        kinds = {site.kind for site in self.uses[leaf]}
+        if kinds & {"scale", "shift"} and kinds - {"scale", "shift"}:
+            self.reasons[leaf] = MIXED
             return
         more = [(n, s) for match in self._matches(leaf) for n, s, _ in match]
         found = _kernel(self.uses[leaf], self.shapes[leaf], tuple(more))

@@ -7,23 +7,69 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer, eval_jaxpr
+
+SMALL = 1024  # bytes of a constant that is written into a program
+
+
+def within_a_program() -> bool:
+    """Whether the call is a part of a program already, or is to run operation by operation."""
+    disabled = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    return disabled or isinstance(jax.lax.full((), 0), Tracer)
 
 
 def as_one_program(fn: Callable, *args: Any) -> Any:
-    """``fn(*args)``, compiled as one program.
-
-    Arrays that ``fn`` closes over become arguments, since large constants would be written into the
-    program and folded by the compiler.
-    """
-    disabled = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-    # Part of a program already, as least_squares is of curve_fit: tracing it twice gains nothing.
-    if disabled or isinstance(jax.lax.full((), 0), Tracer):
+    """``fn(*args)``, compiled as one program."""
+    if within_a_program():  # as least_squares is of curve_fit: tracing it twice gains nothing
         return fn(*args)
+    run, closed, structure = program_of(fn, args)
+    return jax.tree.unflatten(structure, run(closed, jax.tree.leaves(args)))
+
+
+def program_of(
+    fn: Callable, args: tuple, known: Callable[[Any], bool] = lambda array: False
+) -> tuple[Callable, list[Any], Any]:
+    """``(run, closed, structure)`` with ``run(closed, leaves of args)`` the leaves of a result.
+
+    ``closed`` are the arrays that ``fn`` closes over: large constants would be written into the
+    program and folded by the compiler, small ones are.
+
+    Args:
+      known: whether an array is to be among them whatever its size.
+    """
     program, outputs = jax.make_jaxpr(fn, return_shape=True)(*args)
-    run = lambda consts, leaves: eval_jaxpr(program.jaxpr, consts, *leaves)
-    leaves = jax.jit(run, inline=True)(program.consts, jax.tree.leaves(args))
-    return jax.tree.unflatten(jax.tree.structure(outputs), leaves)
+    jaxpr, consts = program.jaxpr, program.consts
+    is_closed = [known(c) or isinstance(c, Tracer) or c.nbytes > SMALL for c in consts]
+    closed = [c for c, apart in zip(consts, is_closed, strict=True) if apart]
+    small = [None if apart else c for c, apart in zip(consts, is_closed, strict=True)]
+
+    def run(closed: list[Any], leaves: list[Any]) -> list[Any]:
+        left = iter(closed)
+        filled = [next(left) if apart else c for c, apart in zip(small, is_closed, strict=True)]
+        return eval_jaxpr(jaxpr, filled, *leaves)
+
+    return jax.jit(run, inline=True), closed, jax.tree.structure(outputs)
+
+
+def converted(fn: Callable, *examples: Any) -> tuple[Callable, list[Any]]:
+    """``(closed, θ)`` with ``closed(*args, *θ)`` the same as ``fn(*args)``, traced once.
+
+    θ are the traced numbers that ``fn`` closes over, with respect to which a caller may
+    differentiate. As ``jax.closure_convert``, which keeps every function that it has met.
+    """
+    program, outputs = jax.make_jaxpr(fn, return_shape=True)(*examples)
+    jaxpr, consts, structure = program.jaxpr, program.consts, jax.tree.structure(outputs)
+    moves = [isinstance(c, Tracer) and jnp.issubdtype(c.dtype, jnp.inexact) for c in consts]
+    theta = [c for c, moving in zip(consts, moves, strict=True) if moving]
+    rest = [None if moving else c for c, moving in zip(consts, moves, strict=True)]
+
+    def closed(*inputs: Any) -> Any:
+        args, given = inputs[: len(examples)], iter(inputs[len(examples) :])
+        filled = [next(given) if moving else c for c, moving in zip(rest, moves, strict=True)]
+        return jax.tree.unflatten(structure, eval_jaxpr(jaxpr, filled, *jax.tree.leaves(args)))
+
+    return closed, theta
 
 
 def is_literal(atom: Any) -> bool:

@@ -23,7 +23,7 @@ from secondorder.layers._uses import Site, Spec
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inputs", "sensitivities", "indices"],
-    meta_fields=["transposed"],
+    meta_fields=["transposed", "slots"],
 )
 @dataclasses.dataclass(frozen=True)
 class Use:
@@ -38,12 +38,15 @@ class Use:
       indices: ``(S, N, T)``, for a look-up: the rows, in place of unit vectors as inputs.
       transposed: whether the roles are exchanged: for a tied kernel that is transposed in this use,
         ``inputs`` are the sensitivities of its outputs, and ``sensitivities`` its inputs.
+      slots: of a leaf in equal pieces along S: whether each of them has this use, or zeros in its
+        place; ``(True,)`` where all have.
     """
 
     inputs: jax.Array | None
     sensitivities: jax.Array
     indices: jax.Array | None = None
     transposed: bool = False
+    slots: tuple[bool, ...] = (True,)
 
 
 def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
@@ -74,7 +77,9 @@ def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
     for round_ in rounds.values():
         nothing = jax.tree.map(jnp.zeros_like, next(iter(round_.values())))
         parts = [round_.get(slot, nothing) for slot in range(g.pieces)]
-        found.append(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts))
+        whole = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+        slots = tuple(slot in round_ for slot in range(g.pieces))
+        found.append(dataclasses.replace(whole, slots=slots))
     return tuple(found)
 
 

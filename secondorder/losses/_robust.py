@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings
 from secondorder.losses._base import Loss
 from secondorder.losses._elementwise import Sum
 
@@ -58,6 +59,7 @@ class Robust(Sum):
         return jnp.where(full > 0.1 * first, full, first)
 
 
+@settings.checked()
 def huber(delta: float = 1.0) -> Loss:
     """``½ r²`` inside ``|r| ≤ δ``, ``δ(|r| − δ/2)`` outside; summed over residuals (Huber 1964).
 
@@ -78,6 +80,7 @@ def huber(delta: float = 1.0) -> Loss:
     return Robust(scale=delta, rho=rho)
 
 
+@settings.checked()
 def soft_l1(c: float = 1.0) -> Loss:
     """``c²(√(1 + (r/c)²) − 1)``, a smooth absolute value; summed over residuals.
 
@@ -97,6 +100,7 @@ def soft_l1(c: float = 1.0) -> Loss:
     return Robust(scale=c, rho=rho)
 
 
+@settings.checked()
 def cauchy(c: float = 1.0) -> Loss:
     """``½ c² log(1 + (r/c)²)``; summed over residuals. Not convex beyond ``|r| = c``.
 
@@ -108,6 +112,7 @@ def cauchy(c: float = 1.0) -> Loss:
     return Robust(scale=c, rho=lambda s: (jnp.log1p(s), 1 / (1 + s), -1 / (1 + s) ** 2))
 
 
+@settings.checked()
 def arctan(c: float = 1.0) -> Loss:
     """``½ c² arctan((r/c)²)``, bounded above; summed over residuals.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import diagonal, hutchinson, running
 from secondorder.curvature._running import Steps
 from secondorder.solvers import apply_inverse, momentum
@@ -25,6 +26,7 @@ def spatial_average(d: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.mean(d, window, keepdims=True), d.shape)
 
 
+@settings.checked()
 def adahessian(
     learning_rate: optax.ScalarOrSchedule = 0.1,
     *,

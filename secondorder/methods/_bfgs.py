@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import optax
 
-from secondorder import curvature
+from secondorder import curvature, settings
 from secondorder.solvers import apply_inverse
 from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
+@settings.checked()
 def bfgs(
     learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact
 from secondorder.operators import hessian
 from secondorder.solvers import Solver, exact_cubic
@@ -13,6 +14,7 @@ from secondorder.trust import Trust, cubic
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def cubic_newton(
     *, trust: Trust | Real = 0.0, solver: Solver | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from secondorder import solvers
+from secondorder import settings, solvers
 from secondorder.curvature import exact
 from secondorder.operators import ggn
 from secondorder.transform import scale_by_curvature
@@ -14,6 +14,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def dogleg(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """Powell's path from the Cauchy point to the Gauss-Newton step, followed as far as Δ allows.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import optax
 
+from secondorder import settings
 from secondorder.curvature import Estimator, layerwise
 from secondorder.curvature._kfac import Example
 from secondorder.curvature._running import Drift, Steps
@@ -14,6 +15,7 @@ from secondorder.tree import Real
 from secondorder.trust import Trust
 
 
+@settings.checked()
 def ekfac(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,
@@ -33,8 +35,9 @@ def ekfac(
 
     ``Q`` are the eigenvectors of K-FAC's A and G: exact at first, then improved by one orthogonal
     iteration at each refresh. ``s = Σₙ E[(Q_Aᵀ vₙ Q_G)²]`` are the second moments in this basis,
-    averaged at every sample, also between refreshes: the best diagonal in the basis. Damping is
-    exact.
+    averaged at every sample, also between refreshes: the best diagonal in the basis. Where a layer
+    sees several positions of an example (sequences, convolutions), each counts as an example there,
+    as in K-FAC's factors, so s is not of the sum over them. Damping is exact.
 
     Args:
       learning_rate, example, trust, momentum, decay, sample_every, weight_decay,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import identity
 from secondorder.solvers import apply_inverse
 from secondorder.stepsize import step_along
@@ -11,6 +12,7 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
+@settings.checked()
 def gradient_descent(
     learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:

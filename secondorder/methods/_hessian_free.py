@@ -6,6 +6,7 @@ import functools
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import Curvature, exact, preconditioned
 from secondorder.operators import ggn
 from secondorder.solvers import cg, known_inverse, relative_progress
@@ -16,6 +17,7 @@ from secondorder.trust import Trust, damping
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked(preconditioner=settings.CURVATURE_TOO)
 def hessian_free(
     *,
     trust: Trust | Real = 0.1,

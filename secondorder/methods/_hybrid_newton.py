@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import hybrid
 from secondorder.solvers import geodesic, hybrid_region
 from secondorder.transform import scale_by_curvature
@@ -13,6 +14,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def hybrid_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·B d`` over ``‖D d‖ ≤ Δ``, B Gauss-Newton's matrix or the Hessian.
 

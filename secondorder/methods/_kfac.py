@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import optax
 
-from secondorder import solvers
+from secondorder import settings, solvers
 from secondorder.curvature import (
     Curvature,
     Estimator,
@@ -23,6 +23,7 @@ from secondorder.trust import Trust, damping, fixed
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def kfac(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,
@@ -48,6 +49,7 @@ def kfac(
         evaluated or rejected. ``None`` for the quadratic model.
       example: an example objective, or a function of the parameters that returns one; only shapes
         and the model's use of its leaves count, as ``secondorder.layer_table`` prints them.
+        Optax's ``inject_hyperparams`` takes functions for schedules: ``static_args="example"``.
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
         units of the curvature. On small batches a step fitted to the batch always looks good on it,
         and λ would fall without end: there ``trust.damping(λ, trial_every=5)`` tries fewer steps,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 import optax
 
-from secondorder import curvature, solvers
+from secondorder import curvature, settings, solvers
 from secondorder.operators import by_module, ggn
 from secondorder.solvers import Solver, cg, relative_progress
 from secondorder.transform import scale_by_curvature
@@ -16,6 +16,7 @@ from secondorder.trust import Trust, damping
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def layerwise_gauss_newton(
     *,
     trust: Trust | Real = 0.1,

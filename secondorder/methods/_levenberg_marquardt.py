@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact
 from secondorder.operators import ggn
 from secondorder.solvers import geodesic, qr, svd_region
@@ -14,6 +15,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def levenberg_marquardt(
     *, trust: Trust | Real = jnp.inf, acceleration: bool = True
 ) -> optax.GradientTransformationExtraArgs:

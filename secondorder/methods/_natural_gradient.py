@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact, ntk
 from secondorder.operators import ggn
 from secondorder.solvers import Solver, geodesic, sample_space
@@ -14,6 +15,7 @@ from secondorder.trust import Trust, fixed, line_search
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def natural_gradient(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact
 from secondorder.operators import hessian
 from secondorder.solvers import Solver, direct
@@ -12,6 +13,7 @@ from secondorder.transform import scale_by_curvature
 from secondorder.trust import fixed
 
 
+@settings.checked()
 def newton(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,

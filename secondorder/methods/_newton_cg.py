@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact
 from secondorder.operators import hessian
 from secondorder.solvers import Solver, steihaug
@@ -14,6 +15,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked(max_cg_steps=settings.COUNT)
 def newton_cg(
     *,
     trust: Trust | Real = jnp.inf,

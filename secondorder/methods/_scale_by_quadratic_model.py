@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optax
 
-from secondorder import solvers
+from secondorder import settings, solvers
 from secondorder.curvature import exact, preconditioned, proposed
 from secondorder.operators import ggn
 from secondorder.transform import scale_by_curvature
@@ -13,6 +13,7 @@ from secondorder.trust import Trust, damping
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def scale_by_quadratic_model(
     direction: optax.GradientTransformation, *, trust: Trust | Real = 0.1
 ) -> optax.GradientTransformationExtraArgs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import (
     axis_eigen,
     axis_roots,
@@ -22,6 +23,7 @@ from secondorder.trust import fixed
 ADAM = optax.scale_by_rms(0.99, eps=1e-8, eps_in_sqrt=False, bias_correction=True)
 
 
+@settings.checked(exponent=settings.POSITIVE)
 def shampoo(
     learning_rate: optax.ScalarOrSchedule = 0.01,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optax
 
+from secondorder import settings
 from secondorder.curvature import axis_basis, gradient, running
 from secondorder.curvature._running import Drift, Steps
 from secondorder.operators import Axes
@@ -14,6 +15,7 @@ from secondorder.tree import Real
 from secondorder.trust import fixed
 
 
+@settings.checked()
 def soap(
     learning_rate: optax.ScalarOrSchedule = 3e-3,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import (
     Estimator,
     diagonal,
@@ -19,6 +20,7 @@ from secondorder.tree import Real
 from secondorder.trust import fixed
 
 
+@settings.checked()
 def sophia(
     learning_rate: optax.ScalarOrSchedule = 1e-3,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from secondorder import curvature
+from secondorder import curvature, settings
 from secondorder.solvers import exact_region
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
@@ -13,6 +13,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def sr1(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·Bd`` over ``‖d‖ ≤ Δ``, ``B`` from symmetric rank-one updates.
 

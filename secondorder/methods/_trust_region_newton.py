@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
+from secondorder import settings
 from secondorder.curvature import exact
 from secondorder.operators import hessian
 from secondorder.solvers import exact_region
@@ -14,6 +15,7 @@ from secondorder.trust import Trust, radius
 from secondorder.trust._policies import policy_of
 
 
+@settings.checked()
 def trust_region_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtraArgs:
     """``d = argmin g·d + ½ d·∇²f d`` over ``‖D d‖ ≤ Δ``, the global minimum, hard case included.
 

@@ -10,23 +10,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.tree import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunked(AnyObjective):
-    """``f(params) = w Σₖ fₖ(params)`` over the chunks of a batch; ``w`` is one over their number.
+    """``f(params) = Σₖ wₖ fₖ(params)`` over the chunks of a batch.
 
-    Its value, derivatives and statistics are sums over the chunks, computed by :meth:`total`. Its
-    outputs never exist in one piece, so it has no ``loss`` and ``model``.
+    ``wₖ`` is a chunk's share of the examples, or 1 where losses are sums. Value, derivatives and
+    statistics are sums over the chunks, computed by :meth:`total`. The outputs never exist in one
+    piece, so it has no ``loss`` and ``model``.
 
     Attributes:
       part: a chunk of the batch ↦ its objective.
       batch: pytree of arrays with one common leading axis.
-      chunk_size: number of examples in a chunk.
-      mean: whether ``w`` is one over the number of chunks, else 1.
+      chunk_size: number of examples in a chunk; the last one has the rest.
+      mean: whether losses are means over examples, else sums.
     """
 
     part: Callable[[Any], Callable[[Params], jax.Array]]
@@ -35,29 +36,55 @@ class Chunked(AnyObjective):
     mean: bool = True
 
     def __call__(self, params: Params) -> jax.Array:
-        return self.weight * self.total(lambda fn, k: fn(params))
+        return self.total(lambda fn, k: fn(params))
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return jax.tree.leaves(self.batch)[0].shape[0]
+
+    @property
+    def whole(self) -> int:
+        """The number of whole chunks."""
+        return self.examples // self.chunk_size
+
+    @property
+    def left(self) -> int:
+        """The number of examples in the chunk after them; 0 for none."""
+        return self.examples % self.chunk_size
 
     @property
     def count(self) -> int:
         """The number of chunks."""
-        return jax.tree.leaves(self.batch)[0].shape[0] // self.chunk_size
+        return self.whole + (self.left > 0)
 
-    @property
-    def weight(self) -> float:
-        """The factor in front of the sum over the chunks."""
-        return 1 / self.count if self.mean else 1.0
+    def share(self, k: Any) -> Any:
+        """The part of the examples that chunk k has."""
+        size = (
+            jnp.where(k < self.whole, self.chunk_size, self.left) if self.left else self.chunk_size
+        )
+        return size / self.examples
+
+    def weight(self, k: Any) -> Any:
+        """The factor of chunk k."""
+        return self.share(k) if self.mean else 1.0
 
     def chunk(self, k: Any) -> Any:
-        """Every K-th example, starting at the k-th.
+        """Of the K whole chunks the k-th: every K-th example, starting at the k-th.
 
         So each device that the batch is spread over holds its share of a chunk, and nothing moves.
         """
 
-        def share(x: jax.Array) -> jax.Array:
-            cut = x.reshape(self.chunk_size, self.count, *x.shape[1:])
-            return jax.lax.dynamic_index_in_dim(cut, k, axis=1, keepdims=False)
+        def cut(x: jax.Array) -> jax.Array:
+            x = x[: self.examples - self.left] if self.left else x
+            x = x.reshape(self.chunk_size, self.whole, *x.shape[1:])
+            return jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)
 
-        return jax.tree.map(share, self.batch)
+        return jax.tree.map(cut, self.batch)
+
+    def rest(self) -> Any:
+        """The chunk after the whole ones: the last examples."""
+        return jax.tree.map(lambda x: x[self.examples - self.left :], self.batch)
 
     def objective(self, chunk: Any) -> Any:
         """The objective of a chunk."""
@@ -89,20 +116,27 @@ class Chunked(AnyObjective):
     def first_part(self) -> Any:
         return objective_of(self.objective(self.chunk(0))).first_part()
 
-    def total(self, fn: Callable[[Any, jax.Array], Any]) -> Any:
-        """``Σₖ fn(objective of chunk k, k)``, in at least float32.
+    def total(self, fn: Callable[[Any, Any], Any], root: bool = False) -> Any:
+        """``Σₖ wₖ fn(objective of chunk k, k)``, in at least float32.
 
         No value of a chunk is stored: a derivative of the sum computes it again.
+
+        Args:
+          root: ``√wₖ`` in place of ``wₖ``, for vectors whose outer products are summed.
         """
-        of = lambda k: tree.accumulator(fn(self.objective(self.chunk(k)), k))
 
-        @functools.partial(jax.checkpoint, prevent_cse=False)  # a scan's body needs no barrier
-        def step(total, k):
-            return tree.add(total, of(k)), None
-
-        numbers = jnp.arange(self.count)
-        shapes = jax.eval_shape(of, numbers[0])
-        return jax.lax.scan(step, tree.zeros_like(shapes), numbers)[0]
+        of = lambda chunk, k: tree.accumulator(fn(self.objective(chunk), k))
+        kept = functools.partial(jax.checkpoint, prevent_cse=False)  # a scan needs no barrier
+        step = kept(lambda total, k: (tree.add(total, of(self.chunk(k), k)), None))
+        factor = lambda k: self.weight(k) ** 0.5 if root else self.weight(k)
+        numbers = jnp.arange(self.whole)
+        shapes = jax.eval_shape(lambda k: of(self.chunk(k), k), numbers[0])
+        total = jax.lax.scan(step, tree.zeros_like(shapes), numbers)[0]
+        total = tree.scale(factor(0), total)
+        if not self.left:
+            return total
+        rest = kept(lambda k: of(self.rest(), k))(jnp.asarray(self.whole))
+        return tree.add(total, tree.scale(factor(self.whole), rest))
 
 
 def chunked(
@@ -112,14 +146,15 @@ def chunked(
     *,
     mean: bool = True,
 ) -> Chunked:
-    """The objective of a batch in chunks: ``f(params) = (1/K) Σₖ objective_of(chunkₖ)(params)``.
+    """The objective of a batch in chunks: ``f(params) = Σₖ wₖ objective_of(chunkₖ)(params)``.
 
     The same numbers as ``objective_of(batch)`` if examples are independent, in the memory of one
     chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer statistics go
     through the chunks one after another. Nothing is stored between chunks, so a gradient costs a
     third more, and each product begins with a forward pass. Outputs also exist for one chunk at a
-    time, which large vocabularies need. A chunk holds every K-th example. Random draws differ from
-    those of the batch in one piece, with the same distribution.
+    time, which large vocabularies need. A chunk holds every K-th example; what is left over is a
+    smaller one, weighed by its share of the examples. Random draws differ from those of the batch
+    in one piece, with the same distribution.
 
     Methods on the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it; methods
     by products accept it, and ``solvers.direct()`` for few parameters.
@@ -129,15 +164,16 @@ def chunked(
         the parameters, for Hessian methods).
       batch: pytree of arrays with one common leading axis, the examples, labels, keys and weights
         included.
-      chunk_size: number of examples in a chunk; a divisor of all.
+      chunk_size: number of examples in a chunk. A divisor of all compiles one program for a chunk,
+        any other number a second one, for the rest.
       mean: whether losses are means over examples, or sums, such as ``sum_of_squares``; for sums
         the objective is the sum over the chunks. A loss that divides by the sum of its weights has
         to divide by a number that is the same in all chunks.
 
     Raises:
       TypeError: an ``objective_of`` that is not a function.
-      ValueError: a batch without one common leading axis, or a ``chunk_size`` that does not divide
-        it; when called, a loss of the library that is not a mean (not a sum) as declared.
+      ValueError: a batch without one common leading axis or without examples, or a ``chunk_size``
+        below 1; when called, a loss of the library that is not a mean (not a sum) as declared.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -160,10 +196,7 @@ def chunked(
             f"example), but their shapes are {shapes}."
         )
     examples = shapes[0][0]
-    if chunk_size < 1 or examples == 0 or examples % chunk_size:
-        raise ValueError(
-            f"chunked got chunk_size={chunk_size} for {examples} examples. Chunks must be of one "
-            "size: pass a divisor, leave out the rest, or fill up with examples that weigh nothing "
-            "(one-hot labels of zeros, a mask in the batch)."
-        )
-    return Chunked(objective_of, batch, chunk_size, mean)
+    if examples == 0:
+        raise ValueError("chunked got a batch without examples.")
+    size = settings.SIZE.of("chunked", "chunk_size", chunk_size)
+    return Chunked(objective_of, batch, min(size, examples), mean)

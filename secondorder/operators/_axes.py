@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._base import Operator
 from secondorder.operators._diagonal import damped_power
 from secondorder.tree import Params, Scalar
@@ -40,6 +40,10 @@ class Axes:
 
     block_size: int | None = None
     max_size: int | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            settings.KINDS[name].or_none().of("operators.Axes", name, value)
 
     def of(self, leaf: Any) -> Layout:
         shape = jnp.shape(leaf)
@@ -95,7 +99,7 @@ class Layout:
         n, b = self.counts[axis], self.sizes[axis]
         beyond = np.arange(n * b).reshape(n, b) >= self.shape[axis]
         wide = beyond.reshape([n if i == axis else 1 for i in range(len(self.counts))] + [b])
-        return np.broadcast_to(wide, (*self.counts, b)).reshape(-1, b)
+        return np.broadcast_to(wide, (*self.counts, b)).reshape(self.blocks, b)
 
     def square(self, fill: Callable[[int, int], jax.Array]) -> Factors:
         """``fill(N, b)`` for each axis that has a Gram, ``None`` for the others."""

@@ -1,9 +1,8 @@
-"""``w Σₖ Bₖ``: the curvature of a chunked objective, each chunk's taken anew for every product."""
+"""``Σₖ wₖ Bₖ``: the curvature of a chunked objective, each chunk's taken anew for every product."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from secondorder.tree import Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunks(Operator):
-    """``w Σₖ Bₖ`` over the chunks of an objective.
+    """``Σₖ wₖ Bₖ`` over the chunks of an objective.
 
     Kept linearisations would be as large as that of the whole batch: no chunk's outlives its
     product. So a product begins with a forward pass, in the memory of one chunk.
@@ -35,8 +34,7 @@ class Chunks(Operator):
     of: Callable[[Any, jax.Array], Operator]
 
     def _total(self, fn: Callable[[Operator], Any]) -> Any:
-        total = self.objective.total(lambda part, k: fn(self.of(part, k)))
-        return tree.scale(self.objective.weight, total)
+        return self.objective.total(lambda part, k: fn(self.of(part, k)))
 
     def mv(self, v: Params) -> Params:
         tree.check_match(v, self.params, "the vector v", "the operator's parameters")
@@ -74,13 +72,13 @@ def over_parts(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChunkedRows:
-    """``R`` of a chunked objective, ``√w Rₖ`` for chunk k: those of two chunks live at once.
+    """``R`` of a chunked objective, ``√wₖ Rₖ`` for chunk k: those of two chunks live at once.
 
     Every method forms the rows anew, so a Gram of K chunks in the space of the samples costs K + K²
     Jacobians of a chunk, and one in that of the parameters K.
 
     Attributes:
-      operator: ``w Σₖ Bₖ``.
+      operator: ``Σₖ wₖ Bₖ``.
       formed: whether the rows of a chunk are formed, or known by products alone.
     """
 
@@ -88,59 +86,55 @@ class ChunkedRows:
     formed: bool = True
     matrix: None = None
 
-    def _chunk(self, k: jax.Array) -> AnyRows:
+    def _of(self, chunk: Any, k: Any) -> AnyRows:
         """``Rₖ``."""
-        objective = self.operator.objective
-        op = self.operator.of(objective.objective(objective.chunk(k)), k)
-        return op.rows(self.formed)
+        return self.operator.of(self._objective.objective(chunk), k).rows(self.formed)
 
-    def _over_chunks(self, fn) -> jax.Array:
-        """``fn(Rₖ, k)`` of every chunk, stacked."""
-        return jax.lax.map(lambda k: fn(self._chunk(k), k), jnp.arange(self._count))
-
-    def _total(self, fn) -> jax.Array:
-        numbers = jnp.arange(self._count)
-        add = lambda total, k: (total + fn(self._chunk(k), k), None)
-        shape = jax.eval_shape(lambda k: fn(self._chunk(k), k), numbers[0])
-        return jax.lax.scan(add, jnp.zeros(shape.shape, shape.dtype), numbers)[0]
+    def _stacked(self, fn: Callable[[AnyRows], jax.Array]) -> jax.Array:
+        """``√wₖ fn(Rₖ)`` of all chunks, one under another."""
+        whole, chunk = self._objective.whole, self._objective.chunk
+        of = lambda chunk, k: self._objective.weight(k) ** 0.5 * fn(self._of(chunk, k))
+        found = jax.lax.map(lambda k: of(chunk(k), k), jnp.arange(whole))
+        found = found.reshape(-1, *found.shape[2:])
+        if not self._objective.left:
+            return found
+        return jnp.concatenate([found, of(self._objective.rest(), whole)])
 
     @property
-    def _count(self) -> int:
-        return self.operator.objective.count
-
-    @property
-    def _weight(self) -> float:
-        return self.operator.objective.weight
+    def _objective(self) -> Chunked:
+        return self.operator.objective
 
     @property
     def shape(self) -> tuple[int, int]:
-        one = jax.eval_shape(lambda k: self._chunk(k).residual, jnp.zeros((), int))
-        return self._count * one.size, tree.size(self.operator.params)
+        residual = jax.eval_shape(lambda: self.residual)
+        return residual.size, tree.size(self.operator.params)
 
     @property
     def passes(self) -> int:
         """Of the smaller Gram. Each product with ``R`` forms the rows once more, uncounted."""
         m, n = self.shape
-        return m if n <= m else (1 + self._count) * m
+        return m if n <= m else (1 + self._objective.count) * m
 
     @property
     def residual(self) -> jax.Array:
-        return math.sqrt(self._weight) * self._over_chunks(lambda rows, k: rows.residual).ravel()
+        return self._stacked(lambda rows: rows.residual)
 
     def parameter_gram(self) -> jax.Array:
-        return self._weight * self._total(lambda rows, k: rows.parameter_gram())
+        of = lambda part, k: self.operator.of(part, k).rows(self.formed).parameter_gram()
+        return self._objective.total(of)
 
     def sample_gram(self) -> jax.Array:
-        m, _ = self.shape
         transposed: Any = lambda rows: rows.matrix.T
-        of = lambda rows, k: self._over_chunks(lambda others, _: rows.mv(transposed(others)))
-        blocks = self._over_chunks(of)  # (K, K, m/K, m/K)
-        return self._weight * blocks.transpose(0, 2, 1, 3).reshape(m, m)
+        return self._stacked(lambda rows: self.mv(transposed(rows)).T)
 
     def mv(self, v: jax.Array) -> jax.Array:
-        images = self._over_chunks(lambda rows, k: rows.mv(v))
-        return math.sqrt(self._weight) * images.reshape(-1, *v.shape[1:])
+        return self._stacked(lambda rows: rows.mv(v))
 
     def mvt(self, u: jax.Array) -> jax.Array:
-        cut = u.reshape(self._count, -1, *u.shape[1:])
-        return math.sqrt(self._weight) * self._total(lambda rows, k: rows.mvt(cut[k]))
+        size = jax.eval_shape(lambda: self._of(self._objective.chunk(0), 0).residual).size
+
+        def of(part: Any, k: Any) -> jax.Array:
+            rows = self.operator.of(part, k).rows(self.formed)
+            return rows.mvt(jax.lax.dynamic_slice_in_dim(u, k * size, rows.residual.size))
+
+        return self._objective.total(of, root=True)

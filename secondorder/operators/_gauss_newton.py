@@ -17,7 +17,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 
-from secondorder import losses, tree
+from secondorder import losses, settings, tree
 from secondorder.objectives._base import objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective
@@ -196,8 +196,7 @@ def fisher(
       >>> float(so.fisher(f, jnp.array(1.0)).mv(jnp.array(1.0)))
       2.5
     """
-    if samples < 1:
-        raise ValueError(f"fisher got samples={samples}; pass a positive integer.")
+    samples = settings.SIZE.of("fisher", "samples", samples)
     return over_parts(objective, params, functools.partial(_fisher, samples=samples), key)
 
 

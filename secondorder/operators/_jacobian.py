@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, tree
+from secondorder import checks, settings, tree
 from secondorder.objectives._models import (
     BatchedModel,
     InParts,
@@ -75,8 +75,7 @@ def jacobian(
     """
     if mode not in MODES:
         raise ValueError(f"jacobian got mode={mode!r}; pass one of {', '.join(map(repr, MODES))}.")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"jacobian got chunk_size={chunk_size}; pass a positive integer or None.")
+    chunk_size = settings.SIZE.or_none().of("jacobian", "chunk_size", chunk_size)
     tree.check_real(params)
     fn = fn if isinstance(fn, BatchedModel) else checks.arrays(fn, "jacobian", "function")
     if isinstance(fn, BatchedModel):

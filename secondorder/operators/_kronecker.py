@@ -81,7 +81,7 @@ def outer(vectors: Sequence[jax.Array]) -> jax.Array:
 def mean_trace(factor: jax.Array) -> jax.Array:
     """``tr F / d`` for each of the stack, ``(S,)``; none below zero."""
     entries = factor if factor.ndim == 2 else jnp.diagonal(factor, axis1=1, axis2=2)
-    return jnp.maximum(jnp.mean(entries, axis=1), 0)
+    return jnp.maximum(jnp.sum(entries, axis=1) / max(entries.shape[1], 1), 0)
 
 
 def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
@@ -128,7 +128,7 @@ def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Arra
     def residual(inverse: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
         if factor.ndim == 2:  # an entry without any curvature has no inverse, and misses none
             error = jnp.where(inverse > 0, inverse * (factor + shift[:, None]) - 1, 0)
-            return jnp.sqrt(jnp.mean(error * error, axis=1))
+            return jnp.sqrt(jnp.sum(error * error, axis=1) / max(error.shape[1], 1))
         eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
         damped = factor + shift[:, None, None] * eye
         error = jnp.matmul(inverse, damped, precision=HIGHEST) - eye
@@ -241,8 +241,9 @@ class Leaf:
     @property
     def axes(self) -> tuple[int, ...]:
         """The lengths of the block's axes, after the stack of one."""
-        long = tuple(d for d in self.shape if d != 1)
-        return long or (1,)
+        if 0 in self.shape:
+            return (0,)
+        return tuple(d for d in self.shape if d != 1) or (1,)
 
     def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
         return leaves[0].reshape(1, *self.axes)

@@ -14,12 +14,13 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import betainc
 
-from secondorder import checks, tree
+from secondorder import checks, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.operators._dense import unravel
 from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.optimize._loop import Status
-from secondorder.optimize._minimize import Solution, box_of, least_squares
+from secondorder.optimize._minimize import Solution, check_bounds, least_squares
+from secondorder.optimize._programs import kept
 from secondorder.optimize._projection import (
     frame,
     rank,
@@ -53,24 +54,39 @@ class Fit(NamedTuple):
     degrees_of_freedom: jax.Array
 
     def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
-        """``params ± t · standard_errors``, lower and upper, by Student's t."""
-        t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
-        lower = jax.tree.map(lambda p, s: p - t * s, self.params, self.standard_errors)
-        return lower, jax.tree.map(lambda p, s: p + t * s, self.params, self.standard_errors)
+        """``params ± t · standard_errors``, lower and upper, by Student's t; of each of a batch."""
+
+        def one(fit: Fit) -> tuple[Params, Params]:
+            t = student_quantile(0.5 + 0.5 * level, fit.degrees_of_freedom)
+            lower = jax.tree.map(lambda p, s: p - t * s, fit.params, fit.standard_errors)
+            return lower, jax.tree.map(lambda p, s: p + t * s, fit.params, fit.standard_errors)
+
+        return self._of_each(one)
 
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
         Infinite where the curve depends on an undetermined parameter. For a complex curve, the
-        errors of its real part and, times i, those of its imaginary part.
+        errors of its real part and, times i, those of its imaginary part. Of a batch of fits, as
+        ``jax.vmap`` makes it, those of each at the same x.
         """
-        at = linearize(lambda p: model(p, x), self.params)
-        rows, finite = _rows(at), jnp.isfinite(self.covariance)
-        covariance = jnp.where(finite, self.covariance, 0)
-        variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
-        unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
-        errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
-        return tree.whole(unravel(errors, at.outputs))
+
+        def one(fit: Fit) -> jax.Array:
+            at = linearize(lambda p: model(p, x), fit.params)
+            rows, finite = _rows(at), jnp.isfinite(fit.covariance)
+            covariance = jnp.where(finite, fit.covariance, 0)
+            variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
+            unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
+            errors = jnp.where(unknown, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0)))
+            return tree.whole(unravel(errors, at.outputs))
+
+        return self._of_each(one)
+
+    def _of_each(self, one: Callable[[Fit], Any]) -> Any:
+        """``one(fit)`` of the fit, or of each fit along the leading axes of a batch."""
+        for _ in range(self.degrees_of_freedom.ndim):
+            one = jax.vmap(one)
+        return one(self)
 
 
 def _check_model(model: Any, params: Params, x: Any) -> None:
@@ -168,8 +184,77 @@ def curve_fit(
     """
     tree.check_real(params)
     _check_model(model, params, x)
-    params = jax.tree.map(jnp.asarray, params)
-    y = _observations(y)
+    settings.FLAG.of("curve_fit", "absolute_sigma", absolute_sigma)
+    check_bounds(bounds, params)
+    params, y = jax.tree.map(jnp.asarray, params), _observations(y)
+    if separable is not None:
+        return _separated(
+            model, optimizer, absolute_sigma, tol, max_steps, separable, x, y, params, sigma, bounds
+        )
+    fixed = model, optimizer, absolute_sigma, tol, max_steps
+    return kept(_fitted, fixed, (x, y, params, sigma, bounds), "curve_fit")
+
+
+def _fitted(
+    model: Callable,
+    optimizer: Any,
+    absolute_sigma: bool,
+    tol: Any,
+    max_steps: Any,
+    x: Any,
+    y: jax.Array,
+    params: Params,
+    sigma: Any,
+    bounds: Any,
+) -> Fit:
+    """:func:`curve_fit` without ``separable``."""
+    residual, held = _residual(model, x, y, sigma), _held(bounds, params)
+
+    def fit() -> Fit:
+        solution = least_squares(
+            residual, params, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
+        )
+        at = linearize(residual, solution.params)
+        return _fit(solution, at, solution.params, held, absolute_sigma)
+
+    return as_one_program(fit)
+
+
+def _separated(
+    model: Callable,
+    optimizer: Any,
+    absolute_sigma: bool,
+    tol: Any,
+    max_steps: Any,
+    separable: Any,
+    x: Any,
+    y: jax.Array,
+    params: Params,
+    sigma: Any,
+    bounds: Any,
+) -> Fit:
+    """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
+    residual, held = _residual(model, x, y, sigma), _held(bounds, params)
+    parts = separate(residual, params, separable)
+    if parts is None:  # no leaf is linear
+        return _fitted(
+            model, optimizer, absolute_sigma, tol, max_steps, x, y, params, sigma, bounds
+        )
+    bounds = without_linear(bounds, parts, params)
+
+    def fit() -> Fit:
+        solution = least_squares(
+            parts.projected, parts.searched, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
+        )
+        like = parts.whole(solution.params)
+        solution = _truthful(solution, parts.bent(like))
+        return _fit(solution, linearize(residual, like), like, held, absolute_sigma)
+
+    return as_one_program(fit)
+
+
+def _residual(model: Callable, x: Any, y: jax.Array, sigma: Any) -> Callable[[Params], jax.Array]:
+    """``params ↦`` the weighted residuals."""
     whiten = _whitening(sigma, y)
 
     def residual(p: Params) -> jax.Array:
@@ -187,25 +272,7 @@ def curve_fit(
             )
         return whiten(predicted - y)
 
-    parts = None if separable is None else separate(residual, params, separable)
-    held = _held(bounds, params)
-    searched, objective = params, residual
-    if parts is not None:
-        bounds = without_linear(bounds, parts, params)
-        searched, objective = parts.searched, parts.projected
-    box_of(bounds, searched)  # checked here, while bounds are concrete
-
-    def fit() -> Fit:
-        solution = least_squares(
-            objective, searched, optimizer, bounds=bounds, tol=tol, max_steps=max_steps
-        )
-        like = solution.params
-        if parts is not None:
-            like = parts.whole(solution.params)
-            solution = _truthful(solution, parts.bent(like))
-        return _fit(solution, linearize(residual, like), like, held, absolute_sigma)
-
-    return as_one_program(fit)
+    return residual
 
 
 def _fit(

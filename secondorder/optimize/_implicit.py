@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, losses, tree
+from secondorder.layers._jaxpr import converted
 from secondorder.objectives._base import AnyObjective, Plain, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._models import BatchedModel, Opened
@@ -70,29 +71,41 @@ def _(value_fn: Objective, params: Params) -> tuple[Callable[[Any], AnyObjective
 @opened.register
 def _(value_fn: Chunked, params: Params) -> tuple[Callable[[Any], AnyObjective], Any]:
     # The batch is part of θ, each chunk a function of its part.
-    part, batch = value_fn.objective, value_fn.batch
-    chunk = value_fn.chunk(0)
+    kinds = [value_fn.chunk(0), *([value_fn.rest()] if value_fn.left else [])]
+    builds, thetas = zip(*(_opened_part(value_fn.objective, c, params) for c in kinds), strict=True)
+
+    def build_whole(theta: Any) -> Chunked:
+        of_size = dict(zip(map(_examples, kinds), zip(builds, theta[0], strict=True), strict=True))
+
+        def part(chunk: Any) -> Any:
+            build, own = of_size[_examples(chunk)]
+            return build(own, chunk)
+
+        return dataclasses.replace(value_fn, part=part, batch=theta[1])
+
+    return build_whole, (thetas, value_fn.batch)
+
+
+def _examples(chunk: Any) -> int:
+    return jax.tree.leaves(chunk)[0].shape[0]
+
+
+def _opened_part(part: Callable, chunk: Any, params: Params) -> tuple[Callable, Any]:
+    """``(build, θ)`` with ``build(θ, chunk)`` the objective of a chunk of this size."""
     if objective_of(part(chunk)).is_split:
         model_of = checks.arrays(lambda p, c: part(c).model(p), "chunked", integers=True)
         model, inside = _converted(model_of, params, chunk)
         outputs = jax.eval_shape(lambda p: model(p, chunk, *inside), params)
         loss, outside = _opened_loss(lambda c: part(c).loss, outputs, chunk)
         build = lambda t, c: Objective(loss(t[1], c), Opened(model, (c, *t[0])))
-    else:
-        fn, inside = _converted(checks.number(lambda p, c: part(c)(p), "chunked"), params, chunk)
-        outside = ()
-        build = lambda t, c: Opened(fn, (c, *t[0]))
-
-    def build_whole(theta: Any) -> Chunked:
-        own = lambda c: build(theta[:2], c)
-        return dataclasses.replace(value_fn, part=own, batch=theta[2])
-
-    return build_whole, (inside, outside, batch)
+        return build, (inside, outside)
+    fn, inside = _converted(checks.number(lambda p, c: part(c)(p), "chunked"), params, chunk)
+    return lambda t, c: Opened(fn, (c, *t)), inside
 
 
 def _converted(fn: Callable, params: Params, *rest: Any) -> tuple[Callable, list[Any]]:
-    """``fn`` after ``jax.closure_convert``, with derivatives in both modes, and its arrays."""
-    closed, theta = jax.closure_convert(fn, params, *rest)
+    """``fn`` as a function of the arrays it closes over, with derivatives in both modes."""
+    closed, theta = converted(fn, params, *rest)
     return derivable(closed, params, *rest, *theta), theta
 
 
@@ -113,7 +126,7 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
     if isinstance(loss, losses.AnyLoss):
         whole = jax.eval_shape(tree.whole, outputs)
         own = checks.number(lambda z, *c: loss_of(*c).fn(z), "compose", "loss")
-        fn, theta = jax.closure_convert(own, whole, *chunk)
+        fn, theta = converted(own, whole, *chunk)
         return lambda t, *c: losses.AnyLoss(lambda z: fn(z, *c, *t)), theta
 
     def fields_of(*c):
@@ -121,7 +134,7 @@ def _opened_loss(loss_of: Callable, outputs: Any, *chunk: Any) -> tuple[Callable
         fields = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
         return {k: v for k, v in fields.items() if not callable(v)}
 
-    fields, theta = jax.closure_convert(fields_of, *chunk)
+    fields, theta = converted(fields_of, *chunk)
     # Without its arrays: the derivative rule outlives the trace that they may belong to.
     bare: Any = dataclasses.replace(loss, **dict.fromkeys(jax.eval_shape(fields_of, *chunk)))
     return lambda t, *c: dataclasses.replace(bare, **fields(*c, *t)), theta

@@ -164,7 +164,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
     Their shapes depend on the objective, which ``init`` does not get, so an abstract update gives
     them. The zeros are never read, since the first update is not a second trial.
     """
-    if not any(ours.needs.room for ours in states.find_states(state)):
+    if not any(ours.needs.room is not None for ours in states.find_states(state)):
         return state
 
     def one_update(state, params):
@@ -180,7 +180,10 @@ def run(problem: Problem, start: Loop) -> Loop:
     pack, unpack = tree.packing(start)
     is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
     body = _body(problem, pack, unpack)
-    return unpack(jax.lax.while_loop(is_running, body, pack(start)))
+    # Else XLA writes known numbers of a fresh start into the body, and a solve that goes on from a
+    # solution would be rounded otherwise than the whole.
+    begun = jax.lax.optimization_barrier(pack(start))
+    return unpack(jax.lax.while_loop(is_running, body, begun))
 
 
 def once(problem: Problem, loop: Loop) -> Loop:

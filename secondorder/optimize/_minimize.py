@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
-from secondorder import checks, losses, tree
+from secondorder import checks, losses, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
@@ -30,6 +33,7 @@ from secondorder.optimize._loop import (
     free_params,
     run,
 )
+from secondorder.optimize._programs import kept
 from secondorder.state import settled
 from secondorder.tree import Params
 
@@ -80,8 +84,11 @@ class Solution:
 
     @property
     def message(self) -> str:
-        """The status in a sentence (not under ``jit``; the first one of a batch)."""
-        return Status(int(jnp.ravel(self.status)[0])).sentence
+        """The status in a sentence (not under ``jit``); of a batch, how often each."""
+        found = collections.Counter(np.ravel(self.status).tolist()).most_common()
+        if len(found) == 1:
+            return Status(found[0][0]).sentence
+        return " ".join(f"{count} times: {Status(status).sentence}" for status, count in found)
 
 
 def minimize(
@@ -89,6 +96,7 @@ def minimize(
     params: Params | Solution,
     optimizer: optax.GradientTransformation | None = None,
     *,
+    args: tuple[Any, ...] = (),
     tol: float | None = None,
     max_steps: int = 1000,
     bounds: tuple[Any, Any] | None = None,
@@ -99,8 +107,10 @@ def minimize(
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
 
     Runs in one ``lax.while_loop``, so it works under ``jit`` and ``vmap``; it traces
-    ``value_fn`` at most three times, and evaluates one gradient per step. Compiled afresh at each
-    eager call: wrap repeated solves in ``jax.jit``. The solution is differentiable, forward and
+    ``value_fn`` at most three times, and evaluates one gradient per step. The compiled program is
+    kept: a later call with the same function, settings and shapes runs it again. Data that change
+    from call to call belong into ``args``; an array in the closure of ``value_fn`` is part of the
+    function, and another array there compiles again. The solution is differentiable, forward and
     reverse, with respect to everything ``value_fn`` closes over and to the bounds, by the implicit
     function theorem: a parameter on a bound moves with it.
 
@@ -119,12 +129,15 @@ def minimize(
     held at a bound.
 
     Args:
-      value_fn: a scalar function of the parameters, or the Objective Gauss-Newton methods need.
+      value_fn: ``(params, *args) ↦`` a scalar, or, without ``args``, the :class:`Objective` that
+        Gauss-Newton methods need.
       params: the start: a pytree of floating-point arrays; or a :class:`Solution` of the same
         problem, to continue it bit for bit.
       optimizer: any Optax transformation; ``None`` takes
         :func:`secondorder.trust_region_newton` up to 100 parameters and
         :func:`secondorder.newton_cg` beyond.
+      args: further arguments of ``value_fn``, trees of arrays; the solution is differentiable with
+        respect to them.
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
       max_steps: largest number of updates in all, rejected ones included.
       bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
@@ -150,17 +163,42 @@ def minimize(
       >>> solution.params.tolist(), so.Status(int(solution.status)).name
       ([3.0, 3.0], 'CONVERGED')
     """
-    _check_arguments(value_fn, tol, max_steps)
-    both = value_fn
+    counts = {"max_steps": max_steps, "history": history}
+    _check_arguments("minimize", value_fn, args, tol=tol, callback=callback, **counts)
+    settings.FLAG.of("minimize", "has_aux", has_aux)
+    start = params.params if isinstance(params, Solution) else params
+    tree.check_real(start)
+    check_bounds(bounds, start)
+    fixed = value_fn, optimizer, tol, max_steps, history, callback, has_aux
+    solution = kept(
+        _minimized, fixed, (_arrays(params), _floats(args), _arrays(bounds)), "minimize"
+    )
+    return _with_aux(solution, value_fn, args) if has_aux else solution
+
+
+def _minimized(
+    value_fn: Callable,
+    optimizer: Any,
+    tol: Any,
+    max_steps: Any,
+    history: int,
+    callback: Any,
+    has_aux: bool,
+    params: Params | Solution,
+    args: tuple[Any, ...] = (),
+    bounds: Any = None,
+) -> Solution:
+    """:func:`minimize` without checks that need values."""
+    objective = with_args(value_fn, args)
     if has_aux:
-        value_fn = _first_of(value_fn, "minimize")
+        objective = _first_of(objective, "minimize")
     earlier = params if isinstance(params, Solution) else None
     params = _start(earlier.params if earlier else params)
     box = box_of(bounds, params)
     inside = params if box is None else jax.tree.map(jnp.clip, params, *box)
     name, chosen = _chosen(optimizer, tree.size(params))
 
-    build, theta = opened(value_fn, jax.lax.stop_gradient(inside))
+    build, theta = opened(objective, jax.lax.stop_gradient(inside))
     fn = build(jax.lax.stop_gradient(theta))
     jax.eval_shape(checks.number(fn, "minimize"), inside)
     problem = Problem(
@@ -180,8 +218,27 @@ def minimize(
             loop = earlier.loop._replace(status=running)
         return _ended(run(problem, loop), build, theta, params, inside, box, name)
 
-    solution = as_one_program(solve)
-    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+    return as_one_program(solve)
+
+
+def with_args(fn: Callable, args: tuple[Any, ...]) -> Callable:
+    """``p ↦ fn(p, *args)``; an objective of the library has no further arguments."""
+    return fn if is_objective(fn) else lambda p: fn(p, *args)
+
+
+def _with_aux(solution: Solution, fn: Callable, args: tuple[Any, ...]) -> Solution:
+    return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])
+
+
+def _arrays(x: Any) -> Any:
+    """``x`` with every number an array: an input of a program, not a part of it."""
+    number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf
+    return jax.tree.map(number, x)
+
+
+def _floats(x: Any) -> Any:
+    """``x`` with every float an array; an integer may be a size, which has no tracer."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, x)
 
 
 def _ended(
@@ -221,6 +278,7 @@ def least_squares(
     params: Params | Solution,
     optimizer: optax.GradientTransformation | None = None,
     *,
+    args: tuple[Any, ...] = (),
     tol: float | None = None,
     max_steps: int = 1000,
     loss: Callable[[Any], jax.Array] | None = None,
@@ -235,11 +293,12 @@ def least_squares(
     backward, as an adjoint solver under ``jax.custom_vjp``. The other mode is derived from it.
 
     Args:
-      residual: ``params ↦`` vector (or pytree of arrays) of residuals, real or complex; the real
-        and the imaginary part of a complex one are residuals of their own.
+      residual: ``(params, *args) ↦`` vector (or pytree of arrays) of residuals, real or complex;
+        the real and the imaginary part of a complex one are residuals of their own.
       params: the start, or a :class:`Solution` to continue; see :func:`minimize`.
       optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
+      args: further arguments of ``residual``; see :func:`minimize`.
       tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
       max_steps: at most this many updates in all, rejected ones included.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
@@ -257,16 +316,40 @@ def least_squares(
       >>> bool(so.least_squares(rosenbrock, jnp.array([-1.2, 1.0])).success)
       True
     """
-    if not callable(residual):
-        raise TypeError(f"least_squares needs residual to be a function, but got {residual!r}.")
+    counts = {"max_steps": max_steps, "history": history}
+    _check_arguments("least_squares", residual, args, tol=tol, callback=callback, **counts)
+    settings.FLAG.of("least_squares", "has_aux", has_aux)
+    settings.FUNCTION.or_none().of("least_squares", "loss", loss)
+    start = params.params if isinstance(params, Solution) else params
+    tree.check_real(start)
+    check_bounds(bounds, start)
+    fixed = residual, optimizer, tol, max_steps, loss, history, callback, has_aux
+    arrays = _arrays(params), _floats(args), _arrays(bounds)
+    solution = kept(_least_squares, fixed, arrays, "least_squares")
+    return _with_aux(solution, residual, args) if has_aux else solution
 
-    both = residual
+
+def _least_squares(
+    residual: Callable,
+    optimizer: Any,
+    tol: Any,
+    max_steps: Any,
+    loss: Any,
+    history: int,
+    callback: Any,
+    has_aux: bool,
+    params: Params | Solution,
+    args: tuple[Any, ...] = (),
+    bounds: Any = None,
+) -> Solution:
+    """:func:`least_squares` without checks that need values."""
+    fn = with_args(residual, args)
     if has_aux:
-        residual = _first_of(residual, "least_squares")
+        fn = _first_of(fn, "least_squares")
 
     def vector(p: Params) -> Any:
         with checks.traced("least_squares", "residual"):
-            outputs = checks.as_arrays(residual(p), "least_squares", "residual")
+            outputs = checks.as_arrays(fn(p), "least_squares", "residual")
         leaves = jax.tree.leaves(outputs)
         if len(leaves) == 1 and jnp.shape(leaves[0]) == ():
             raise ValueError(
@@ -277,30 +360,20 @@ def least_squares(
         return outputs
 
     where = params.params if isinstance(params, Solution) else params
-    tree.check_real(where)
-    name, optimizer = _chosen(optimizer, tree.size(where), rows=True)
-    box_of(bounds, _start(where))  # checked here, while bounds are concrete
+    name, chosen = _chosen(optimizer, tree.size(where), rows=True)
 
     def solve() -> Solution:
         unit = params.unit if isinstance(params, Solution) else jnp.ones(())
         if loss is None and not isinstance(params, Solution):
-            unit = jax.lax.stop_gradient(_unit(residual, _start(params)))
+            unit = jax.lax.stop_gradient(_unit(fn, _start(params)))
         scaled = lambda r: jax.tree.map(lambda x: x / unit.astype(x.dtype), r)
         whole = vector if loss is not None else lambda p: scaled(vector(p))
-        solution = minimize(
-            Objective(losses.half_sum_of_squares() if loss is None else loss, whole),
-            params,
-            optimizer,
-            tol=tol,
-            max_steps=max_steps,
-            bounds=bounds,
-            history=history,
-            callback=callback,
-        )
+        objective = Objective(losses.half_sum_of_squares() if loss is None else loss, whole)
+        rest = tol, max_steps, history, callback, False, params, (), bounds
+        solution = _minimized(objective, chosen, *rest)
         return _in_units(dataclasses.replace(solution, method=name), unit)
 
-    solution = as_one_program(solve)
-    return dataclasses.replace(solution, aux=both(solution.params)[1]) if has_aux else solution
+    return as_one_program(solve)
 
 
 def _in_units(solution: Solution, unit: jax.Array) -> Solution:
@@ -377,24 +450,53 @@ def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
 
     lower = tree.spread(bounds[0], params, "the lower bound")
     upper = tree.spread(bounds[1], params, "the upper bound")
-    crossed = jax.tree.map(lambda low, high: jnp.any(low > high), lower, upper)
-    for path, flag in jax.tree_util.tree_leaves_with_path(crossed):
-        try:
-            is_crossed = bool(flag)
-        except jax.errors.TracerBoolConversionError:
-            continue  # bounds computed under jit cannot be checked
-        if is_crossed:
+    return lower, upper
+
+
+def check_bounds(bounds: Any, params: Params) -> None:
+    """Raise an error for bounds that cross; by NumPy, which compiles nothing.
+
+    Bounds computed under ``jit`` have no values yet; those that do not fit the parameters get their
+    sentence from :func:`box_of`.
+    """
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    lower, upper = (_ends(bound, len(leaves)) for bound in bounds)
+    if any(isinstance(x, Tracer) for x in (*lower, *upper)):
+        return
+    for (path, x), low, high in zip(leaves, lower, upper, strict=False):
+        low, high = (np.asarray(end).astype(tree.leaf_dtype(x)) for end in (low, high))
+        if np.any(low > high):
             raise ValueError(
                 f"bounds cross at params{jax.tree_util.keystr(path)}: a lower bound exceeds its "
                 "upper one. Swap them, or make them equal to fix the parameter."
             )
-    return lower, upper
 
 
-def _check_arguments(value_fn: Any, tol: Any, max_steps: Any) -> None:
-    if not callable(value_fn):
-        raise TypeError(f"minimize needs value_fn to be a function, but got {value_fn!r}.")
-    if isinstance(tol, (int, float)) and not tol > 0:
-        raise ValueError(f"minimize got tol={tol}; pass a positive number, or None for √ε.")
-    if isinstance(max_steps, int) and max_steps < 1:
-        raise ValueError(f"minimize got max_steps={max_steps}; pass a positive integer.")
+def _ends(bound: Any, count: int) -> list[Any]:
+    """The bound of each leaf; one number is that of all."""
+    single = jax.tree.structure(bound) == jax.tree.structure(0) and np.ndim(bound) == 0
+    return [bound] * count if single else jax.tree.leaves(bound)
+
+
+def _check_arguments(user: str, fn: Any, args: Any, **given: Any) -> None:
+    if not callable(fn):
+        name = "residual" if user == "least_squares" else "value_fn"
+        raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")
+    if not isinstance(args, tuple):
+        raise TypeError(f"{user} needs args to be a tuple, but got {args!r}. Pass args=(x,).")
+    if args and is_objective(fn):
+        raise TypeError(
+            f"{user} got args beside an objective of the library, which is a function of the "
+            "parameters alone. Pass a plain function of (params, *args), or build the objective "
+            "inside a jitted function of the data."
+        )
+    kinds = {
+        "tol": settings.POSITIVE.or_none(),
+        "max_steps": settings.COUNT,
+        "history": settings.SIZE_OR_ZERO,
+        "callback": settings.FUNCTION.or_none(),
+    }
+    for name, value in given.items():
+        kinds[name].of(user, name, value)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._block_diagonal import (
     Path,
     by_module,
@@ -22,6 +22,7 @@ from secondorder.step import Report, make_step
 from secondorder.tree import Params
 
 
+@settings.checked()
 def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_module) -> Solver:
     """``(B_ll + λ I) d_l = −g_l`` for each layer l, with lengths and stopping tests of its own.
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver, is_on, nothing_prepared, prepares
 from secondorder.solvers._conjugate_gradients import Iterate, advance, begin
@@ -35,11 +35,13 @@ class Progress(NamedTuple):
 StopRule = Callable[[Progress], jax.Array]
 
 
+@settings.checked()
 def relative_residual(tolerance: float = 1e-5) -> StopRule:
     """Stop where ``‖r‖ ≤ tolerance · ‖g‖``."""
     return lambda progress: progress.residual <= tolerance
 
 
+@settings.checked()
 def relative_progress(tolerance: float = 5e-4) -> StopRule:
     """Stop where the last k iterations gained less than ``k · tolerance`` of the model's decrease.
 
@@ -70,6 +72,7 @@ class _Carry(NamedTuple):
     iterates: Iterates | None
 
 
+@settings.checked()
 def cg(
     max_steps: int = 100,
     stop: StopRule | None = None,

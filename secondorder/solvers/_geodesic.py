@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver
 from secondorder.step import Again, Path, Step
@@ -14,6 +14,7 @@ from secondorder.step import Again, Path, Step
 MILD = 0.75  # the longest second term, in lengths of the step, at which both are trusted
 
 
+@settings.checked()
 def geodesic(solver: Solver, order: int = 2) -> Solver:
     """``solver`` with the path ``α d + ½ α² a + ⅙ α³ b + ...`` that its step ``d`` begins.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver, nothing_prepared, prepares
 from secondorder.step import Stop, make_step
@@ -25,6 +25,7 @@ class Grafted(NamedTuple):
     graft: Any
 
 
+@settings.checked(onto=settings.TRANSFORMATION.or_none(), decay=settings.MOMENTUM)
 def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: Any = 0.0) -> Solver:
     """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the solver's steps, ``q`` those of ``onto``.
 

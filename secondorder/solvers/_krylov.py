@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings
 from secondorder.linalg import _secular as secular
 from secondorder.operators import _lanczos as lanczos
 from secondorder.operators._lanczos import Basis
@@ -81,6 +82,7 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
     return Solver(no_memory, solve, prepare, reads=reads)
 
 
+@settings.checked()
 def gltr(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     """``min m(d)`` over ``‖d‖ ≤ Δ`` in the Krylov space of the gradient.
 
@@ -98,6 +100,7 @@ def gltr(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     return _in_krylov_space(secular.within_radius, "radius", max_steps, tolerance)
 
 
+@settings.checked()
 def krylov_cubic(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     """``min m(d) + σ/3 ‖d‖³`` in the Krylov space of the gradient (Cartis et al. 2011, section 6).
 

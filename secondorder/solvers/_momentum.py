@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver
 from secondorder.tree import Params
@@ -21,6 +21,7 @@ class Averaged(NamedTuple):
     inner: Any
 
 
+@settings.checked(decay=settings.MOMENTUM)
 def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
     """``solver`` with the first moment ``m`` in place of the gradient: ``d = argmin m·d + ½ d·Bd``.
 

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver, nothing_prepared, prepares
 from secondorder.step import Stop, make_step
 from secondorder.tree import Params
 
 
+@settings.checked()
 def optimal_scaling(solver: Solver) -> Solver:
     """``d = αΔ + μδ``: ``Δ`` the solver's step, ``δ`` the last one taken, α and μ at the minimum of
     ``m(d) + ½ λ ‖d‖²``.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from secondorder import settings, tree
 from secondorder.operators import _nystrom as ny
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, no_memory, nothing_prepared
@@ -61,13 +62,14 @@ def known_inverse() -> Inverse:
 
 
 class Memory(NamedTuple):
-    """What :func:`nystrom` keeps: a key, how many solves there were, and the sketch, if kept."""
+    """What :func:`nystrom` keeps: data of a key, the number of solves, and the sketch, if kept."""
 
     key: jax.Array
     count: jax.Array
     sketch: ny.Sketch | None
 
 
+@settings.checked(refresh_every=settings.SIZE)
 def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Preconditioner:
     """``M⁻¹ = (λ_l + λ) U (Λ + λ)⁻¹ Uᵀ + (I − U Uᵀ)`` of the randomised Nyström ``B ≈ U Λ Uᵀ``.
 
@@ -104,16 +106,13 @@ def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Precondition
 
     Source: Frangella, Tropp and Udell (2021), algorithms 2.1 and 5.1, theorem 5.1.
     """
-    for name, number in (("rank", rank), ("refresh_every", refresh_every)):
-        if number < 1:
-            raise ValueError(f"nystrom got {name}={number}; pass a positive integer.")
 
     def init(params: Params) -> Memory:
         kept = None if refresh_every == 1 else ny.empty(params, rank)
-        return Memory(jax.random.key(seed), jnp.zeros((), jnp.int32), kept)
+        return Memory(jax.random.key_data(jax.random.key(seed)), jnp.zeros((), jnp.int32), kept)
 
     def prepare(quadratic: Quadratic, memory: Memory) -> tuple[ny.Sketch, Memory, Cost]:
-        key = jax.random.fold_in(memory.key, memory.count)
+        key = tree.folded(memory.key, memory.count)
         mv, like = quadratic.curvature.mv, quadratic.grad
         draw, due = lambda: ny.sketched(mv, like, key, rank), memory.count % refresh_every == 0
         old = memory.sketch

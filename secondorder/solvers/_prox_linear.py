@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.operators._middle import LossCurvature
 from secondorder.quadratic import Quadratic
@@ -30,6 +30,7 @@ class _Inner(NamedTuple):
     stopped: jax.Array
 
 
+@settings.checked(max_steps=settings.COUNT)
 def prox_linear(
     solver: Solver | None = None, max_steps: int = 5, tolerance: float = 1e-2
 ) -> Solver:

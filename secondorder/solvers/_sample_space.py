@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._base import Function, Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._rows import AnyRows
@@ -66,6 +66,7 @@ class System(NamedTuple):
     report: Callable[[], tuple[Any, Any, Any, Any]]
 
 
+@settings.checked()
 def sample_space(
     momentum: Any = 0.0, relative: bool = False, solver: Solver | None = None
 ) -> Solver:

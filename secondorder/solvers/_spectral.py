@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
@@ -51,6 +51,7 @@ def eigen() -> Solver:
     return _in_eigenbasis(solve, "damping", scaled=False)
 
 
+@settings.checked()
 def exact_region(scaled: bool = True) -> Solver:
     """``min m(d)`` over ``‖D d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver
 from secondorder.solvers._conjugate_gradients import Iterate, advance, begin
@@ -39,6 +39,7 @@ class _Carry(NamedTuple):
     known: jax.Array
 
 
+@settings.checked(max_steps=settings.COUNT)
 def steihaug(max_steps: int = 100, forcing: float = 0.5) -> Solver:
     """``min m(d)`` over ``‖D d‖ ≤ Δ`` by truncated conjugate gradients, preconditioned by ``D²``.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.operators._base import Operator
 from secondorder.spectrum._extremes import checked_steps
 from secondorder.spectrum._krylov import quadrature, quadrature_basis, rounding
@@ -79,8 +79,7 @@ def spectral_density(
     check_count("spectral_density", "samples", samples)
     check_count("spectral_density", "points", points, 2)
     steps = checked_steps("spectral_density", steps, like)
-    if isinstance(width, (int, float)) and not width > 0:
-        raise ValueError(f"spectral_density got width={width!r}; pass a positive number.")
+    settings.POSITIVE.or_none().of("spectral_density", "width", width)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(samples))
     nodes, weights = jax.lax.map(lambda k: quadrature(*quadrature_basis(op, like, k, steps)), keys)
     # A node of zero weight adds nothing, so the grid need not contain it.
@@ -140,6 +139,7 @@ def logdet(
 
     Source: Ubaru, Chen and Saad (2017).
     """
+    settings.NOT_NEGATIVE.of("logdet", "damping", damping)
     check_count("logdet", "samples", samples)
     steps = checked_steps("logdet", steps, like)
     third = steps // 3

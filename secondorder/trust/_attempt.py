@@ -49,6 +49,10 @@ class Attempt:
     watched: Any = ()
     lazy: bool = False
 
+    def is_finite_here(self) -> jax.Array:
+        """Whether value and gradient at the point contain neither NaN nor infinity."""
+        return tree.all_finite((self.quadratic.grad, jnp.asarray(self._value_here)))
+
     def whole(self) -> Step:
         """The step to the end of its path, without a choice and without bounds."""
         return self.step.along(1.0)
@@ -183,7 +187,7 @@ class Attempt:
         new_value, new_slope = (fn(trial), None) if self.lazy else both()
         noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
         value = jnp.asarray(self._value_here).astype(dtype)
-        new_value = new_value.astype(dtype)
+        new_value = jnp.asarray(new_value, dtype)
         change = new_value - value
         near = jnp.abs(change) <= noise * jnp.abs(value)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import settings, tree
 from secondorder.step import Step
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Last, Trial, Trust, TrustState
@@ -48,12 +48,19 @@ def policy_of(
     """
     if isinstance(given, str) or getattr(given, "__module__", None) == __name__:
         name = getattr(given, "__name__", given)
+        known = (
+            f"secondorder.trust.{name}()" if name in globals() else "secondorder.trust.fixed(0.1)"
+        )
         raise TypeError(
-            f"{user} got trust={name}; pass a policy, such as secondorder.trust.{name}(), or a "
-            "number, which starts the method's own policy."
+            f"{user} got trust={name}; pass a policy, such as {known}, or a number, which starts "
+            "the method's own policy."
         )
     if not isinstance(given, Trust):
-        return own(given)
+        try:
+            return own(given)
+        except (TypeError, ValueError) as error:
+            message = f"{user} got trust={given!r}, where its own policy starts. {error}"
+            raise type(error)(message) from None
     if given.gives not in ("any", *fit):
         known = ", ".join(["a number", *(name for kind in fit for name in POLICIES[kind])])
         raise ValueError(
@@ -105,6 +112,7 @@ def _closed_loop(
     return Trust(start, update, gives, searches=bool(halvings), lazy=lazy)
 
 
+@settings.checked()
 def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     """An open-loop policy: a given scalar at every step, no evaluation, every finite step taken.
 
@@ -155,6 +163,7 @@ def martens(damping, factor, gain, accepted):
 Adapt = Callable[..., tuple[jax.Array, jax.Array]]
 
 
+@settings.checked()
 def damping(
     initial: tree.Real = 1e-3,
     *,
@@ -187,7 +196,6 @@ def damping(
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.direct(), so.trust.damping(1e-2))
     """
-    _check_positive("damping", initial)
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
         if isinstance(trial_every, int) and trial_every == 1:
@@ -218,6 +226,7 @@ def damping(
     return _closed_loop(start, rule, "damping", lazy, halvings)
 
 
+@settings.checked(halvings=settings.SIZE)
 def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trust:
     """A search along the step, over the fractions 1, ½, ¼, ...; λ follows the fraction taken.
 
@@ -237,9 +246,6 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(so.exact(so.ggn), so.solvers.qr(), so.trust.line_search(1e-6))
     """
-    if initial is not None:
-        _check_positive("line_search", initial)
-    _check_positive("line_search", halvings, "halvings")
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
@@ -258,6 +264,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
     return _closed_loop(start, rule, "damping", halvings=halvings)
 
 
+@settings.checked(initial=settings.unscheduled(settings.LENGTH))
 def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
     """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
 
@@ -277,8 +284,6 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
       >>> import secondorder as so
       >>> tx = so.scale_by_curvature(so.exact(so.hessian), so.solvers.steihaug(), so.trust.radius())
     """
-    _check_positive("radius", initial)
-    _check_positive("radius", maximum, "maximum")
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
@@ -301,6 +306,7 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
     return _closed_loop(lambda params: _state(initial, params), rule, "radius")
 
 
+@settings.checked(initial=settings.unscheduled(settings.NOT_NEGATIVE))
 def cubic(initial: tree.Real = 0.0) -> Trust:
     """The weight σ of a cubic term by gain ratio: adaptive cubic regularisation.
 
@@ -320,9 +326,6 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
       >>> hessian = so.exact(so.hessian)
       >>> tx = so.scale_by_curvature(hessian, so.solvers.exact_cubic(), so.trust.cubic())
     """
-    _check_number("cubic", initial)
-    if isinstance(initial, (int, float)) and initial < 0:
-        raise ValueError(f"trust.cubic got initial={initial}; pass 0 or a positive number.")
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
         gain = trial.gain()
@@ -338,19 +341,3 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
         return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
 
     return _closed_loop(lambda params: _state(initial, params), rule, "cubic")
-
-
-def _check_positive(policy: str, value: Any, name: str = "initial") -> None:
-    _check_number(policy, value, name)
-    if isinstance(value, (int, float)) and not value > 0:
-        raise ValueError(f"trust.{policy} got {name}={value}; pass a positive number.")
-
-
-def _check_number(policy: str, value: Any, name: str = "initial") -> None:
-    if callable(value):
-        raise TypeError(
-            f"trust.{policy} got a function as {name}, but a scalar that follows the outcome of "
-            "steps has no schedule. Pass a number, or the schedule to trust.fixed."
-        )
-    if value is None:
-        raise TypeError(f"trust.{policy} got {name}=None; pass a number.")

@@ -50,7 +50,7 @@ def test_a_method_of_gradients_alone_needs_no_value_fn(name):
 def test_a_missing_value_fn_gives_an_error_that_shows_the_call(name):
     tx, params = METHODS[name].make(), logistic_start()
     with pytest.raises(
-        ValueError, match=r"needs value_fn.*opt\.update\(grad, state, params, value="
+        ValueError, match=r"value_fn.*opt\.update\(grad, state, params, value=.*apply_gradients"
     ):
         tx.update(params, tx.init(params), params)
 

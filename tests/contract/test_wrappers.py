@@ -20,7 +20,7 @@ from contract.steps import (
     training_step,
     vdot,
 )
-from contract.table import METHODS, REPRESENTATIVES, representatives, rows_of_kinds
+from contract.table import METHODS, REPRESENTATIVES, representatives, rows, rows_of_kinds
 
 import secondorder as so
 
@@ -31,17 +31,10 @@ def first_update(tx) -> Outcome:
 
 @functools.cache
 def injected(name):
-    """The method with its options as hyperparameters, static those that give shapes; its step."""
+    """The method with its options as hyperparameters, and its step."""
     factory = METHODS[name].factory
-    static = {
-        "max_cg_steps",
-        "backtrack",
-        "halvings",
-        "block_size",
-        "max_precond_dim",
-        "example",
-        "layer_of",
-    } & set(inspect.signature(factory).parameters)
+    # A function, which Optax would take for a schedule; what gives shapes by default is no hazard.
+    static = {"example"} & set(inspect.signature(factory).parameters)
     tx = optax.inject_hyperparams(factory, static_args=static)(**METHODS[name].options)
     return tx, jax.jit(training_step(tx))
 
@@ -199,6 +192,41 @@ def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, ho
     moved, updates, _ = frozen_step(tx)(params, tx.init(params))
     assert_identical(moved["b"], params["b"])
     assert_close(updates["w"], update_of_the_weights_alone(name))
+
+
+def takes_value_fn(method) -> bool:
+    fixed = method.factory is so.gradient_descent and "learning_rate" in method.options
+    return not (method.gradients_alone or fixed)
+
+
+@rows(takes_value_fn)
+def test_an_objective_that_is_not_restricted_gets_a_sentence(name):
+    f = logistic(batch())
+    examples = [f, so.restrict(f, HELD)] if "example" in METHODS[name].options else [None]
+    value, grads = jax.eval_shape(jax.value_and_grad(f), HELD)
+
+    def update(example, value, grads):
+        changed = {} if example is None else {"example": example}
+        tx = frozen_bias(METHODS[name].make(**changed), "partition")
+        return tx.update(grads, tx.init(HELD), HELD, value=value, grad=grads, value_fn=f)
+
+    for example in examples:
+        with pytest.raises(TypeError, match=r"params has gaps here.*value_fn=secondorder.restrict"):
+            jax.eval_shape(functools.partial(update, example), value, grads)
+
+
+@rows(takes_value_fn)
+def test_a_tree_made_flat_gets_a_sentence(name):
+    example = {"example": logistic(batch())} if "example" in METHODS[name].options else {}
+    tx = optax.flatten(METHODS[name].make(**example))
+    value, grads = jax.eval_shape(jax.value_and_grad(logistic(batch())), HELD)
+
+    def update(value, grads):
+        known = {"value": value, "grad": grads, "value_fn": logistic(batch())}
+        return tx.update(grads, tx.init(HELD), HELD, **known)
+
+    with pytest.raises((TypeError, ValueError), match=r"[Ll]eave optax.flatten out"):
+        jax.eval_shape(update, value, grads)
 
 
 @pytest.mark.quick(2)

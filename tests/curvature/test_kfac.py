@@ -163,6 +163,49 @@ def test_expand_counts_positions_as_examples():
     assert_close(g[0], 5 * np.eye(2))
 
 
+@pytest.mark.parametrize("reduce", [False, True])
+def test_second_moments_of_sequences_are_of_what_counts_as_examples(reduce):
+    x, y = RNG.normal(size=(6, 5, 3)), RNG.normal(size=(6, 5, 2))
+    f = so.compose(so.squared_error(y), lambda w: x @ w)
+    curvature = layerwise(f, ggn_components(), reduce=reduce, eigen=True)
+    _, state = updated(curvature, f, np.zeros((3, 2)))
+    q = state.frame[0][0][0]
+    inputs = np.sqrt(5) * x.mean(1) if reduce else x.reshape(30, 3)
+    scales = np.sum((inputs @ q) ** 2, axis=0) / 6
+    assert_close(state.averages[0].squares[0], np.outer(scales, [1, 1]), c=1e4)
+
+
+@pytest.mark.parametrize("eigen", [False, True])
+def test_pieces_of_a_leaf_have_the_mean_of_their_own_uses(eigen):
+    x, w = RNG.normal(size=(6, 3)), RNG.normal(size=(3, 3, 3))  # the last piece has no use
+
+    def inputs_of(w):
+        hidden = [x]
+        for _ in range(4):
+            hidden.append(jnp.tanh(hidden[-1] @ w[0]))
+        return hidden
+
+    f = so.compose(so.squared_error(np.zeros((6, 3))), lambda w: inputs_of(w)[-1] @ w[1])
+    _, state = updated(layerwise(f, ggn_components(), eigen=eigen), f, w)
+    *seen, last = inputs_of(w)
+    assert_close(state.averages[0].factors[0][0], sum(h.T @ h for h in seen) / 24)
+    assert_close(state.averages[0].factors[0][1], last.T @ last / 6)
+    assert not np.any(state.averages[0].factors[0][2])
+
+
+@pytest.mark.parametrize("refresh_every", [5, drift(0.1)])
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0,)])
+def test_a_leaf_without_entries_is_a_leaf(shape, refresh_every):
+    with_empty = PARAMS | {"none": np.zeros(shape)}
+    for eigen in (False, True):
+        rule = {"eigen": eigen, "refresh_every": refresh_every}
+        curvature = layerwise(network(X), ggn_components(), **rule)
+        plain, _ = updated(curvature, network(X), PARAMS)
+        curvature = layerwise(network(X), ggn_components(), **rule)
+        found, _ = updated(curvature, network(X), with_empty)
+        assert_close(found, plain)
+
+
 def test_reduce_sums_positions_first():
     x, (a, g) = sequences(reduce=True)
     mean = x.mean(1)

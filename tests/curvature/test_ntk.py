@@ -94,6 +94,32 @@ def test_one_odd_leaf_and_one_without_examples_add_their_columns(x64):
     assert_gram_is_dense(f, params)
 
 
+# A vector, or a table, that enters a product and is also added, or multiplied, entry by entry; and
+# weights that also enter complex arithmetic.
+TWO_ROLES = {
+    "a product, then a shift": lambda p, x: jnp.tanh(x * (x @ p["v"])) + p["v"],
+    "a shift, then a product": lambda p, x: (jnp.tanh(p["w"] @ x + p["v"]) @ p["v"])[None],
+    "a product and a scale": lambda p, x: jnp.sin(x * p["v"]) * (x @ p["v"]),
+    "a kernel and its own bias": lambda p, x: p["v"] * x[0] + p["v"] + jnp.sin(p["w"] @ x),
+    "a look-up and a shift": lambda p, x: jnp.tanh(p["v"][jnp.argmax(x)] + x + p["v"]),
+    "a product and a Fourier transform": lambda p, x: (
+        jnp.tanh(p["w"] @ x) + jnp.real(jnp.fft.fft(p["w"])) @ x
+    ),
+    "a product and a complex one": lambda p, x: (
+        jnp.tanh(p["w"] @ x) + jnp.imag((p["w"].astype(complex) * 1j) @ x)
+    ),
+}
+
+
+@pytest.mark.quick(3)
+@pytest.mark.parametrize("name", TWO_ROLES)
+def test_a_leaf_of_two_roles_adds_its_columns(name, x64):
+    params, examples = {"v": draw(1, 4), "w": draw(2, 4, 4)}, draw(3, 5, 4)
+    outputs = jax.eval_shape(TWO_ROLES[name], params, examples[0])
+    f = so.per_example(so.squared_error(np.zeros((5, *outputs.shape))), TWO_ROLES[name], examples)
+    assert_gram_is_dense(f, params)
+
+
 def test_a_model_with_derivatives_inside_is_tapped_at_all_its_uses(x64):
     def laplacian(p, x):
         u = lambda x: bare(p, x)[0]

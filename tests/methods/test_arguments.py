@@ -148,7 +148,7 @@ def test_a_policy_that_was_not_called_gives_a_sentence(given):
 def test_what_is_no_number_gives_a_sentence(name):
     with pytest.raises(TypeError, match="has no schedule"):
         METHODS[name](trust=lambda count: 0.1)
-    with pytest.raises(TypeError, match="initial=None; pass a number"):
+    with pytest.raises(TypeError, match="trust=None.* pass a (positive )?number"):
         METHODS[name](trust=None)
 
 
@@ -203,3 +203,14 @@ def test_every_method_that_decays_hands_its_mask_on(name):
     update, given = update_of(tx)
     jax.eval_shape(update, *given)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("make", [so.soap, so.shampoo])
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (3, 0, 2), (0,)])
+def test_a_leaf_without_entries_changes_no_other(make, shape):
+    tx, w = make(0.1), jnp.arange(6.0).reshape(3, 2)
+    steps = []
+    for params in ({"w": w}, {"none": jnp.zeros(shape), "w": w}):
+        updates, state = tx.update(params, tx.init(params), params)
+        steps.append(tx.update(params, state, params)[0]["w"])
+    np.testing.assert_array_equal(*steps)

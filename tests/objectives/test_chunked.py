@@ -95,7 +95,7 @@ def assert_solved_alike(one, other):
 
 @pytest.mark.quick(2)
 @everything
-@pytest.mark.parametrize("chunk_size", [1, 4])
+@pytest.mark.parametrize("chunk_size", [1, 4, 5])
 def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_size, x64):
     def found(f):
         along = lambda p: (jax.jvp(f, (p,), (p,)), so.hvp(f, p, p))
@@ -115,8 +115,26 @@ def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
         op = lambda p: operator(f, p)
         return jax.jit(lambda p, v: (so.dense(op(p), p), op(p).mv(v), op(p).gram(v, p)))(PARAMS, v)
 
-    whole, chunks = map(found, pair(name))
+    whole, chunks = map(found, pair(name, 5))
     assert_equal(chunks, whole)
+
+
+# Sizes that leave a rest: two, all but one, one; and a chunk of more than all.
+@pytest.mark.parametrize("chunk_size", [5, 11, 7, 100])
+@pytest.mark.parametrize("name", ["squared error", "residuals"])
+def test_a_rest_is_weighed_by_its_share_of_the_examples(name, chunk_size, x64):
+    direct = so.scale_by_curvature(so.exact(so.ggn), so.solvers.sample_space(), so.trust.fixed(0.1))
+
+    def found(f):
+        value, grad = jax.value_and_grad(f)(PARAMS)
+        step, _ = direct.update(grad, direct.init(PARAMS), PARAMS, value=value, value_fn=f)
+        trace = so.trace(so.hessian(f, PARAMS), PARAMS, jax.random.key(0), samples=2)
+        return value, grad, so.ggnvp(f, PARAMS, PARAMS), trace.value, step
+
+    whole, chunks = pair(name, chunk_size)
+    one, other = (jax.jit(lambda f=f: found(f))() for f in (chunks, whole))
+    assert_equal(one[:4], other[:4])
+    assert_solved_alike(one[4], other[4])
 
 
 @pytest.mark.slow
@@ -141,7 +159,7 @@ def test_fisher_matrices_are_those_of_the_batch_in_one_piece(name, x64):
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
 @pytest.mark.parametrize("estimate", [fisher_sample, ggn_sample, per_example])
 def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, estimate, x64):
-    whole, chunks = pair(name)
+    whole, chunks = pair(name, 5)
     operator = so.empirical_fisher if estimate is per_example else so.ggn
     draw = lambda i: estimate().draw(PARAMS, PARAMS, chunks, jax.random.key(i)).left
     found = jax.jit(lambda: jax.lax.map(draw, jnp.arange(2000), batch_size=100))()
@@ -157,7 +175,7 @@ def test_samples_have_the_curvature_of_the_whole_batch_in_expectation(name, esti
 @pytest.mark.parametrize("name", ["integer labels", "residuals"])
 @pytest.mark.parametrize("eigen", [False, True])
 def test_layer_statistics_are_those_of_the_batch_in_one_piece(name, eigen, x64):
-    whole, chunks = pair(name)
+    whole, chunks = pair(name, 5)
     curvature = layerwise(chunks, ggn_components(), eigen=eigen)
     start = curvature.init(PARAMS)
     one, other = (
@@ -256,7 +274,7 @@ def test_a_solution_is_differentiable_in_the_batch_and_in_what_chunks_close_over
         return so.minimize(f, jnp.zeros((3, 2)), so.newton_cg(), tol=1e-10).params
 
     slope = jax.jacrev(solution, argnums=(0, 1))
-    found = [slope(BATCH["y"], 0.3, size) for size in (3, None)]
+    found = [slope(BATCH["y"], 0.3, size) for size in (5, None)]
     jax.tree.map(partial(assert_close, condition=COUNT, c=1e6), *found)  # solved to 1e-10
     assert np.max(np.abs(found[1][1])) > 1e-3
 
@@ -367,9 +385,11 @@ def test_what_cannot_be_cut_into_chunks_is_refused_in_a_sentence():
         so.chunked(3, BATCH, 2)
     with pytest.raises(ValueError, match=r"one common leading axis.*\(12, 3\), \(\)"):
         so.chunked(SQUARED, [BATCH["x"], 1.0], 2)
-    for size in (0, 5, 24):
-        with pytest.raises(ValueError, match=f"chunk_size={size} for 12 examples.*a divisor"):
+    for size in (0, -3, 2.5, "4"):
+        with pytest.raises((TypeError, ValueError), match="chunk_size=.*; pass a positive integer"):
             so.chunked(SQUARED, BATCH, size)
+    with pytest.raises(ValueError, match="without examples"):
+        so.chunked(SQUARED, {"x": np.ones((0, 3))}, 2)
 
 
 @pytest.mark.parametrize(("name", "right"), [("residuals", False), ("integer labels", True)])

@@ -169,3 +169,20 @@ def test_wrong_shapes_are_answered_in_a_sentence():
         so.curve_fit(lambda p, x: p["a"], X, Y, start())
     with pytest.raises(ValueError, match="sigma of shape"):
         so.curve_fit(model, X, Y, start(), sigma=np.ones(3))
+
+
+# Batches
+
+
+def test_a_batch_of_fits_has_the_errors_and_intervals_of_each(x64):
+    curve = lambda p, x: p["a"] * jnp.exp(-p["b"][0] * x)
+    observed = np.stack([3.0 * np.exp(-k * X) + 0.01 * np.cos(40 * X) for k in (1.0, 1.5, 2.0)])
+    begin = {"a": jnp.array(1.0), "b": jnp.ones(1)}  # a leaf that broadcasts with the batch
+    fits = jax.jit(jax.vmap(lambda y: so.curve_fit(curve, X, y, begin)))(observed)
+    found = fits.confidence_intervals(), fits.prediction_errors(curve, X[:4])
+    each = jax.vmap(lambda fit: (fit.confidence_intervals(), fit.prediction_errors(curve, X[:4])))
+    expected = each(fits)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
+    jax.tree.map(assert_close, found, expected)
+    one = so.curve_fit(curve, X, observed[1], begin)
+    jax.tree.map(lambda x, y: assert_close(x[1], y, 1e4), found[0], one.confidence_intervals())

@@ -427,7 +427,7 @@ def test_bad_bounds_are_answered_in_a_sentence():
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg", "optax.lbfgs"])
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg"])
 def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
     f = so.sum_of_squares(rosenbrock)
     whole = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
@@ -436,6 +436,16 @@ def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64
     assert int(part.steps) == 4 and int(rest.steps) == int(whole.steps)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_run_of_optax_goes_on_from_a_solution(x64):
+    # Not bit for bit under the flags of these tests, which leave the code as it is generated.
+    f, method = so.sum_of_squares(rosenbrock), OPTIMIZERS["optax.lbfgs"]
+    whole = so.minimize(f, jnp.array([-1.2, 1.0]), method)
+    rest = so.minimize(f, so.minimize(f, jnp.array([-1.2, 1.0]), method, max_steps=4), method)
+    assert int(rest.steps) == int(whole.steps)
+    assert_close(rest.params, whole.params, 2500)
 
 
 def test_history_holds_what_happened_as_far_as_it_has_room(x64):
@@ -525,3 +535,12 @@ def test_a_saddle_that_the_gradient_cannot_see_is_left(name, x64):
     solution = so.minimize(f, jnp.array([0.0, 1.0]), getattr(so, name)())
     assert int(solution.status) == so.Status.CONVERGED
     np.testing.assert_allclose(float(solution.value), -0.25, rtol=1e-8)
+
+
+def test_the_message_of_a_batch_counts_its_statuses():
+    solve = lambda start: so.minimize(lambda p: jnp.sum(jnp.cosh(p)), start, max_steps=4)
+    starts = jnp.array([[0.1], [9.0], [0.2]])
+    batch = jax.jit(jax.vmap(solve))(starts)
+    assert batch.message.startswith("2 times: The scaled first-order test holds")
+    assert "1 times: The step limit" in batch.message
+    assert jax.tree.map(lambda x: x[0], batch).message.startswith("The scaled first-order")

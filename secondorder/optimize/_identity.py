@@ -1,0 +1,247 @@
+"""A key for what a function does: its code, and the values of all names that it reads.
+
+Two functions with one key return the same for the same arguments, so one may run the program of the
+other. A key reads closures, defaults, the globals that the code names, bound objects and the
+functions called on the way, since Python lets each of them change between two calls. Where a part
+could change without a trace in the key, there is none.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import sys
+import types
+import weakref
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+LARGEST = 2**20  # bytes of a NumPy array that is read at every call, since it may change in place
+DEPTH = 40
+# Builtins by which a function may read what its code does not name.
+UNREADABLE = frozenset(("globals", "locals", "vars", "eval", "exec", "__import__", "open", "input"))
+
+# Packages whose functions are as they were defined; any other may read globals that change.
+LIBRARIES = frozenset(
+    "builtins secondorder jax jaxlib numpy scipy optax flax equinox haiku chex jaxtyping diffrax "
+    "lineax optimistix jaxopt".split()
+) | set(sys.stdlib_module_names)
+
+
+class NoKey(Exception):
+    """Raised for a value that may change unseen, or is part of a trace."""
+
+
+class Same:
+    """Equal to another of one and the same object, which it keeps alive."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: Any):
+        self.of = of
+
+    def __hash__(self) -> int:
+        return id(self.of)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.of is other.of
+
+
+class Alive:
+    """Equal to another of one and the same object, as long as somebody else keeps it alive."""
+
+    __slots__ = ("number", "of")
+
+    def __init__(self, of: Any):
+        self.number, self.of = id(of), weakref.ref(of)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.of()
+        return mine is not None and isinstance(other, Alive) and other.of() is mine
+
+
+class Reader:
+    """Reads keys.
+
+    Attributes:
+      arrays: the arrays of JAX met on the way, which a program takes as arguments.
+      of_users: whether a part was met that may change between two calls.
+    """
+
+    # Keys of functions of libraries that read nothing of the user's.
+    _known: weakref.WeakKeyDictionary[Any, Hashable] = weakref.WeakKeyDictionary()
+
+    def __init__(self, opened: tuple[Any, ...] = ()) -> None:
+        self.arrays: list[jax.Array] = []
+        self.of_users = False
+        self._opened = opened  # functions of libraries that are being read, the outermost first
+        self._outermost = len(opened)  # of them that was met again
+        self._seen: dict[int, int] = {}
+        self._kept: list[Any] = []  # so that no id is used twice
+
+    def key(self, x: Any, depth: int = 0) -> Hashable:
+        """The key of a value.
+
+        Raises:
+          NoKey: see the module.
+        """
+        kind = type(x)
+        if x is None or x is Ellipsis or kind in (bool, int, str, bytes, complex):
+            return kind, x
+        if kind is float:
+            return kind, x.hex()
+        if isinstance(x, np.generic | np.dtype):
+            return str(getattr(x, "dtype", "")), repr(x)
+        if isinstance(x, Tracer) or depth > DEPTH:
+            raise NoKey
+        if isinstance(x, types.BuiltinFunctionType | types.ModuleType | np.ufunc | enum.Enum):
+            return Same(x)
+        if kind is object:  # a mark of its own, without a state
+            return Same(x)
+        if id(x) in self._seen:
+            return "again", self._seen[id(x)]
+        self._seen[id(x)] = len(self._seen)
+        self._kept.append(x)
+        return self._composite(x, kind, depth + 1)
+
+    def _each(self, parts: Iterable[Any], depth: int) -> tuple[Hashable, ...]:
+        return tuple(self.key(part, depth) for part in parts)
+
+    def _composite(self, x: Any, kind: type, depth: int) -> Hashable:
+        if isinstance(x, types.FunctionType):
+            return self._of_function(x, depth)
+        if isinstance(x, types.MethodType):
+            return self._each((x.__func__, x.__self__), depth)
+        if isinstance(x, functools.partial):
+            return Same(kind), self._each((x.func, x.args, x.keywords), depth)
+        if kind in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+            return Same(kind), self._each(x, depth)
+        if isinstance(x, dict | types.MappingProxyType) and kind in (dict, types.MappingProxyType):
+            return self._each(x.keys(), depth), self._each(x.values(), depth)
+        if isinstance(x, type):
+            return self._of_class(x, depth)
+        if isinstance(x, jax.tree_util.PyTreeDef):
+            return hash(x), str(x)
+        if isinstance(x, functools._lru_cache_wrapper):
+            return Same(kind), self.key(x.__wrapped__, depth)
+        if _is_of_a_library(x):
+            return Same(x)  # such as jax.nn.relu
+        if isinstance(x, jax.Array):
+            self.of_users = True
+            self.arrays.append(x)
+            return Alive(x)
+        if isinstance(x, np.ndarray):
+            return self._of_buffer(x)
+        if kind.__module__.startswith("jaxlib") and callable(x):  # of jax.jit
+            inner = getattr(x, "__wrapped__", None)
+            return Alive(x), self.key(inner, depth)
+        return self._of_object(x, kind, depth)
+
+    def _of_buffer(self, x: np.ndarray) -> Hashable:
+        self.of_users = True
+        if x.nbytes > LARGEST or x.dtype.hasobject:
+            raise NoKey
+        data = hashlib.blake2b(np.ascontiguousarray(x).tobytes(), digest_size=16).digest()
+        return np.ndarray, x.dtype.str, x.shape, data
+
+    def _of_object(self, x: Any, kind: type, depth: int) -> Hashable:
+        """The key of an object that is its attributes and the code of its class alone."""
+        slots = any(getattr(base, "__slots__", ()) for base in kind.__mro__)
+        builtin = any(b.__module__ == "builtins" and b is not object for b in kind.__mro__)
+        if slots or builtin or not hasattr(x, "__dict__"):
+            raise NoKey
+        fields = vars(x)
+        return self.key(kind, depth), tuple(fields), self._each(fields.values(), depth)
+
+    def _of_class(self, x: type, depth: int) -> Hashable:
+        """The key of a class: of a user's with its methods and the values that it holds."""
+        if _is_library(x.__module__):
+            return Same(x)
+        self.of_users = True
+        parts = []
+        for base in x.__mro__:
+            for name, value in () if _is_library(base.__module__) else vars(base).items():
+                function = getattr(value, "__func__", getattr(value, "fget", value))
+                if isinstance(function, types.FunctionType):
+                    parts.append(function)
+                elif not name.startswith(("__", "_abc_")) and not hasattr(value, "__get__"):
+                    parts.append(value)
+        return Same(x), self._each(parts, depth)
+
+    def _of_function(self, fn: types.FunctionType, depth: int) -> Hashable:
+        parts = [fn.__defaults__, fn.__kwdefaults__, *map(_contents, fn.__closure__ or ())]
+        if not _is_library(fn.__module__):
+            self.of_users = True
+            return fn.__code__, self._each((*parts, vars(fn), *_globals_of(fn)), depth)
+        if not fn.__closure__ and "<locals>" not in fn.__qualname__:
+            return Same(fn)
+        if fn in Reader._known:
+            return Reader._known[fn]
+        if fn in self._opened:  # a function that calls itself
+            place = self._opened.index(fn)
+            self._outermost = min(self._outermost, place)
+            return "recursion", len(self._opened) - place
+        inner = Reader((*self._opened, fn))  # so that no key depends on what was read before
+        found = fn.__code__, inner._each(parts, depth)
+        self.arrays += inner.arrays
+        self._kept += inner._kept
+        self.of_users |= inner.of_users
+        self._outermost = min(self._outermost, inner._outermost)
+        if not inner.of_users and inner._outermost >= len(self._opened):
+            Reader._known[fn] = found
+        return found
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is bound later
+        raise NoKey from None
+
+
+def _is_library(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] in LIBRARIES
+
+
+def _is_of_a_library(x: Any) -> bool:
+    """Whether an object is a global of a library, by the names that a decorator gave it."""
+    names = vars(x) if hasattr(x, "__dict__") else {}
+    local = "<locals>" in names.get("__qualname__", "<locals>")
+    return _is_library(names.get("__module__")) and not local
+
+
+def _names(code: types.CodeType) -> Iterable[str]:
+    """The names that a code reads, its inner functions' included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _globals_of(fn: types.FunctionType) -> list[Any]:
+    """The values of the globals that a function names; of a user's module those of its names."""
+    found, names = [], tuple(dict.fromkeys(_names(fn.__code__)))
+    if UNREADABLE.intersection(names):
+        raise NoKey
+    for name in names:
+        if name in fn.__globals__:
+            found += _opened(fn.__globals__[name], names)
+        elif name in sys.modules and not _is_library(name):
+            raise NoKey  # perhaps imported inside the function
+    return found
+
+
+def _opened(value: Any, names: tuple[str, ...], depth: int = 0) -> list[Any]:
+    """A value; of a user's module also those that the names find in it."""
+    if not isinstance(value, types.ModuleType) or _is_library(value.__name__) or depth > 3:
+        return [value]
+    inner = [getattr(value, name) for name in names if hasattr(value, name)]
+    return [value, *(part for x in inner for part in _opened(x, names, depth + 1))]

@@ -1,0 +1,165 @@
+"""Solves kept as compiled programs, and found again by what they compute."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from secondorder.layers._jaxpr import program_of, within_a_program
+from secondorder.optimize._identity import NoKey, Reader
+
+MOST = 128  # programs; the one that was used longest ago is given up first
+LARGEST = 2**20  # bytes of constants that a program may keep
+PATIENCE = 10  # compilations of one function before a warning
+
+# Settings of JAX that a trace reads.
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_default_device",
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_check_tracer_leaks",
+)
+
+
+class RecompilationWarning(UserWarning):
+    """One function is compiled again at each call, since an array that it closes over is new."""
+
+
+class Program(NamedTuple):
+    """A compiled solve.
+
+    Attributes:
+      run: ``(constants, leaves) -> leaves``.
+      constants: of the program: an array, or the place of one among the arrays of its key.
+      structure: of the result.
+    """
+
+    run: Callable[[list[Any], list[Any]], list[Any]]
+    constants: list[Any]
+    structure: Any
+
+
+_programs: collections.OrderedDict[Hashable, Program] = collections.OrderedDict()
+_compiled: collections.Counter[Any] = collections.Counter()
+_lock = threading.Lock()
+
+
+def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
+    """``solve(*fixed, *arrays)``, compiled at the first call and found again at later ones.
+
+    Under another transformation, with arrays that are traced, and where ``fixed`` could change
+    unseen, it is called as it is. No array that ``fixed`` closes over is kept alive.
+
+    Args:
+      solve: a function of this library.
+      fixed: functions and settings, the function that is solved for first.
+      arrays: trees of arrays; leaves of other kinds count as settings.
+      user: name of the caller, for a warning.
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+    key = _key(solve, fixed, leaves, structure)
+    if key is None:
+        return solve(*fixed, *arrays)
+    name, closed = key
+    inputs = [leaf for leaf in leaves if _is_array(leaf)]
+    with _lock:
+        program = _programs.get(name)
+        if program is not None:
+            _programs.move_to_end(name)
+    if program is None:
+        program = _compile(solve, fixed, leaves, structure, closed)
+        if program is None:
+            return solve(*fixed, *arrays)
+        _keep(name, program)
+        if closed:
+            _count((getattr(fixed[0], "__code__", None), *name[2:]), fixed[0], user)
+    constants = [closed[c] if isinstance(c, int) else c for c in program.constants]
+    return jax.tree.unflatten(program.structure, program.run(constants, inputs))
+
+
+def clear() -> None:
+    """Give up all programs."""
+    with _lock:
+        _programs.clear()
+        _compiled.clear()
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _key(solve: Callable, fixed: tuple, leaves: list, structure: Any) -> Any:
+    """The key of a call and the arrays that its functions close over; ``None`` without one."""
+    if any(isinstance(leaf, Tracer) for leaf in leaves) or within_a_program():
+        return None
+    reader = Reader()
+    try:
+        settings = tuple(getattr(jax.config, name) for name in SETTINGS)
+        shapes = tuple(_shape(leaf, reader) for leaf in leaves)
+        return (solve, reader.key(fixed), structure, shapes, settings), reader.arrays
+    except NoKey:
+        return None
+
+
+def _shape(leaf: Any, reader: Reader) -> Hashable:
+    if isinstance(leaf, jax.Array):
+        return leaf.aval, leaf.sharding
+    return (leaf.shape, leaf.dtype) if _is_array(leaf) else reader.key(leaf)
+
+
+def _compile(
+    solve: Callable, fixed: tuple, leaves: list, structure: Any, closed: list[jax.Array]
+) -> Program | None:
+    """The program of a call; ``None`` where it reads the values of its arrays."""
+    is_input = [_is_array(leaf) for leaf in leaves]
+
+    def whole(*inputs: Any) -> Any:
+        left = iter(inputs)
+        filled = [next(left) if own else leaf for own, leaf in zip(is_input, leaves, strict=True)]
+        return solve(*fixed, *jax.tree.unflatten(structure, filled))
+
+    inputs = tuple(leaf for leaf, own in zip(leaves, is_input, strict=True) if own)
+    places = {id(array): place for place, array in enumerate(closed)}
+    try:
+        run, constants, result = program_of(whole, inputs, lambda array: id(array) in places)
+        # The executable alone: a jitted function keeps the user's, and all that it closes over.
+        run = run.lower(constants, list(inputs)).compile()
+    except Exception:
+        return None  # the call itself raises it again, or takes the values as they are
+    return Program(run, [places.get(id(c), c) for c in constants], result)
+
+
+def _keep(name: Hashable, program: Program) -> None:
+    if sum(c.nbytes for c in program.constants if hasattr(c, "nbytes")) > LARGEST:
+        return
+    with _lock:
+        _programs[name] = program
+        while len(_programs) > MOST:
+            _programs.popitem(last=False)
+
+
+def _count(name: Hashable, fn: Any, user: str) -> None:
+    """Count the programs of a function that closes over arrays, and warn of many."""
+    with _lock:
+        _compiled[name] += 1
+        often = _compiled[name] == PATIENCE
+    if often:
+        warnings.warn(
+            f"{user} has compiled {getattr(fn, '__qualname__', fn)} {PATIENCE} times, since each "
+            "call had other arrays in the function's closure. Pass the data as arguments, "
+            "args=(x, y), and one program serves them all.",
+            RecompilationWarning,
+            stacklevel=5,
+        )

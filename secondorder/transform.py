@@ -123,7 +123,7 @@ def scale_by_curvature(
             sound = tree.all_finite(_numbers(averages))
             accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
             failed = jnp.where(gathers, ~sound, failed)
-            trusted = tree.where(gathers, state.trust, trusted)
+            trusted = tree.where(gathers, state.trust._replace(accepted=sound), trusted)
             # No step was taken, so the precision test of the loop must not fire.
             predicted = jnp.where(gathers, -jnp.inf, reported.predicted)
             reported = reported._replace(predicted=predicted)

@@ -120,7 +120,7 @@ def scale_by_curvature(
         reported, failed = step.without_vectors(), ~accepted
         if not never:
             gathers = state.count - state.rejections < burn_in
-            sound = tree.all_finite(_numbers(averages))
+            sound = tree.all_finite((grads, _numbers(averages)))
             accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
             failed = jnp.where(gathers, ~sound, failed)
             trusted = tree.where(gathers, state.trust._replace(accepted=sound), trusted)

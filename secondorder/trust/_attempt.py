@@ -87,8 +87,9 @@ class Attempt:
             return last
         dtype = last.predicted.dtype
         here = jnp.asarray(self._value_here).astype(dtype)
-        # Infinite where no gain was computed: then the value after the step is not known.
-        value = jnp.where(accepted, here + gain * step.predicted.astype(dtype), here)
+        known = jnp.isfinite(gain)  # else none was computed, nor the value after the step
+        after = here + jnp.where(known, gain, 0) * step.predicted.astype(dtype)
+        value = jnp.where(accepted, jnp.where(known, after, jnp.inf), here)
         taken = tree.cast(step.direction, last.step), step.predicted.astype(dtype)
         return Last(*tree.where(accepted, taken, (last.step, last.predicted)), value)
 

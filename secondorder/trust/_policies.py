@@ -100,7 +100,7 @@ def _closed_loop(
 
     def start(params: tree.Params) -> TrustState:
         state = init(params)
-        unknown = jnp.full_like(state.scale, jnp.nan)
+        unknown = jnp.full_like(state.scale, jnp.inf)
         return state._replace(last=Last(tree.zeros_like(params), jnp.zeros_like(unknown), unknown))
 
     def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:

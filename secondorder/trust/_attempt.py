@@ -101,8 +101,10 @@ class Attempt:
         """``elsewhere`` of the trial: one more value, where the objective is another one."""
         dtype = last.predicted.dtype
         here = jnp.asarray(self._value_here)
-        rounding = SAME * jnp.finfo(here.dtype).eps * jnp.abs(here)
-        same = jnp.abs(here.astype(dtype) - last.value) <= rounding.astype(dtype)
+        # The value after a step is a difference, whose rounding is that of the larger one before.
+        size = jnp.abs(here).astype(dtype) + jnp.abs(last.predicted)
+        rounding = (SAME * jnp.finfo(here.dtype).eps).astype(dtype) * size
+        same = jnp.abs(here.astype(dtype) - last.value) <= rounding
 
         def there() -> jax.Array:
             before = tree.add(self.params, tree.cast(tree.negative(last.step), self.params))

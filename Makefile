@@ -8,12 +8,12 @@ ARGS ?=
 BIN := $(VENV)/bin
 SHARED := -n $(WORKERS) --dist=worksteal
 PYTEST := $(BIN)/python -m pytest $(SHARED)
-PICTURES := tests/experiments/test_pictures.py
+GALLERY := tests/experiments/gallery
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-experiments test-pictures portable slow lint docs clean
+.PHONY: help compare test test-experiments test-gallery portable slow lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -26,10 +26,10 @@ test: $(VENV)/.installed-test  ## run the library's tests and doctests, without 
 	$(PYTEST) -m "not slow" --ignore=tests/experiments $(ARGS)
 
 test-experiments: $(VENV)/.installed-test  ## run the tests of experiments/, without the slow ones
-	$(PYTEST) -m "not slow" --ignore=$(PICTURES) tests/experiments $(ARGS)
+	$(PYTEST) -m "not slow" --ignore=$(GALLERY) tests/experiments $(ARGS)
 
-test-pictures: $(VENV)/.installed-test  ## run the tests of the gallery's pictures, without the slow ones
-	$(PYTEST) -m "not slow" $(PICTURES) $(ARGS)
+test-gallery: $(VENV)/.installed-test  ## run the tests of the gallery, without the slow ones
+	$(PYTEST) -m "not slow" $(GALLERY) $(ARGS)
 
 portable: $(VENV)/.installed-test  ## run the numerical tests under each instruction set there is, by 1 and 4 threads
 	$(BIN)/python tests/portable.py $(SHARED) $(ARGS)

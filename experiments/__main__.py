@@ -8,22 +8,18 @@ from typing import Annotated
 import tyro
 
 from experiments.bar import Bar
-from experiments.benchmarks import BENCHMARKS
-from experiments.benchmarks.tables import Request, page, save
-from experiments.compare.diff import compare_folders
-from experiments.compare.folders import two_folders
+from experiments.compare.diff import compare_folders, two_folders
+from experiments.compare.page import console
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.publish import images_of
 from experiments.compare.run import Comparison
-from experiments.compare.summaries import console
-from experiments.compare.write import write
+from experiments.compare.write import Drawn, write
 from experiments.errors import UserError, pick, whole_number
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
-from experiments.pictures import LESSONS, make
 from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import Store
 from experiments.studies import FOLDERS, Limits, play, publish, title
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C
@@ -92,14 +88,15 @@ def compare(options: Compare) -> int:
     print(plan.tuning_budget())
     interrupted = False
     with Bar(plan.count_parts()) as bar:
-        comparison = Comparison(plan, store, bar, jobs)
+        drawn = Drawn(store, bar)
+        comparison = Comparison(plan, store, bar, jobs, drawn)
         try:
             comparison.run()
         except KeyboardInterrupt:
             if not any(results.runs for results in comparison.results):
                 raise
             interrupted = True
-        finished, report, published = write(comparison, interrupted, options.publish)
+        finished, report, published = write(comparison, interrupted, drawn, options.publish)
         bar.set_description_str("interrupted" if interrupted else "done")
     print("\n" + console(finished))
     if bar.skipped:
@@ -115,6 +112,10 @@ def compare(options: Compare) -> int:
 
 
 def show_list(options: List) -> int:
+    # Here and below: the comparison, which is run most, starts a second sooner without these.
+    from experiments.benchmarks import BENCHMARKS
+    from experiments.gallery import LESSONS
+
     del options
     print("Problems (compare runs those with a star where none is named, with --all every one)")
     for name, problem in PROBLEMS.items():
@@ -161,6 +162,10 @@ class Bench:
 
 
 def bench(options: Bench) -> int:
+    from experiments.benchmarks import BENCHMARKS
+    from experiments.benchmarks.tables import Request
+    from experiments.benchmarks.tables import publish as publish_page
+
     (name,) = pick([options.name], BENCHMARKS, "benchmark")
     file = name.replace("-", "_")
     request = Request(
@@ -182,9 +187,8 @@ def bench(options: Bench) -> int:
     named = ((" --problems ", options.problems), (" --solvers ", options.solvers))
     chosen = "".join(flag + " ".join(given) for flag, given in named if given)
     command = f"python -m experiments bench {file}{chosen}{' --quick' * options.quick}"
-    text = page(command, file, report)
-    print(text)
-    print(f"Page: {save(text, options.out, file, report)}")
+    text, written = publish_page(report, command, file, request, options.out)
+    print(f"{text}\nPage: {written}")
     return 0
 
 
@@ -202,6 +206,8 @@ class Pictures:
 
 
 def pictures(options: Pictures) -> int:
+    from experiments.gallery import LESSONS, make
+
     chosen = [LESSONS[name] for name in pick(options.names, LESSONS, "picture")]
     page, failed = make(chosen, options.out)
     for sentence in failed:

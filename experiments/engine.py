@@ -39,11 +39,11 @@ class Status(StrEnum):
     ELSEWHERE = "other stationary point"  # the gradient vanished, yet far above the optimum
 
 
-# Two thirds of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has
-# the choice.
-COMPILER: dict[str, str | bool] = (
-    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-)
+# Half of the time in which XLA compiles for a CPU, and programs as fast; JAX 0.10 alone has the
+# second choice.
+COMPILER: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
+if jax.__version_info__ < (0, 11):
+    COMPILER["xla_cpu_use_fusion_emitters"] = False
 
 
 @dataclass
@@ -73,7 +73,8 @@ class Setting:
     data: Data
     everything: Any
     """All training data as one batch, or what the problem looks at instead."""
-    measure: Callable[..., Mapping[str, jax.Array]]
+    measure: Callable[[Any], dict[str, float]]
+    """Of parameters: value, gradient norm and the problem's own, over all training data."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,21 @@ def set_up(problem: Problem) -> Setting:
 
         def measure(params, batch, data):
             value, grad = jax.value_and_grad(problem.objective(batch))(params)
-            return {
-                "value": value,
-                "grad_norm": optax.tree.norm(grad),
-                **problem.metrics(params, data),
-            }
+            found = {"value": value, "grad_norm": optax.tree.norm(grad)}
+            found |= problem.metrics(params, data)
+            names.extend(found)
+            return jnp.stack([jnp.asarray(number, float) for number in found.values()])
 
+        names: list[str] = []
         compiled = jax.jit(measure).lower(params, everything, data).compile(COMPILER)
-    return Setting(problem, data, everything, compiled)
+
+    def measured(params: Any) -> dict[str, float]:
+        # One array, since each that leaves the device takes as long as a small gradient.
+        return dict(
+            zip(names, np.asarray(compiled(params, everything, data)).tolist(), strict=True)
+        )
+
+    return Setting(problem, data, everything, measured)
 
 
 def prepare(setting: Setting, optimizer: Optimizer) -> Prepared:
@@ -203,10 +211,9 @@ class Progress:
 
     def look(self, setting: Setting) -> Status | None:
         """Writes down the point after `count` steps, and tells whether the run is over."""
-        measured = setting.measure(self.params, setting.everything, setting.data)
         spent = self.spent if self.count else 0.0
         row = {"step": self.count, "gradient_equivalents": spent, "seconds": self.seconds}
-        row |= {name: float(number) for name, number in measured.items()} | self.diagnostics
+        row |= setting.measure(self.params) | self.diagnostics
         before = self.rows[-1] if self.rows else None
         self.rows.append(row)
         value, grad_norm = row["value"], row["grad_norm"]
@@ -245,7 +252,7 @@ class Progress:
 
 
 class Keeper(Protocol):
-    """Keeps a run under way outside this process; `experiments.checkpoints` has one."""
+    """Keeps a run under way outside this process; `experiments.store` has one."""
 
     def resume(self, start: Progress, arguments: Mapping[str, Any]) -> Progress:
         """Where a run of these arguments had got to, or `start`."""

@@ -2,8 +2,8 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from experiments.engine import Prepared, Run, Setting
 from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.provenance import versions
-from experiments.records import Store
+from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 
 COMPILED_AT_ONCE = 2
@@ -87,48 +87,72 @@ class Finished(NamedTuple):
 
 def collect(unit: Unit, store: Store) -> Finished:
     """What had finished of a unit under its settings."""
-    trials = store.load_trials(*unit.names, unit.settings) if unit.optimizer.search else []
+    trials = store.load_trials(unit.names, unit.settings) if unit.optimizer.search else []
     found = None
     if unit.optimizer.search and len(trials) == unit.trials:
         found = tuning.gathered(unit.optimizer, trials, unit.tuning_steps)
-    runs = [store.load_run(*unit.names, seed, unit.settings) for seed in unit.seeds]
+    runs = [store.load_run(unit.names, seed, unit.settings) for seed in unit.seeds]
     return Finished(found, [run for run in runs if run is not None])
 
 
 class Programs:
-    """One problem; what it needs is loaded and compiled before the first clock starts."""
+    """One problem's programs, compiled side by side: one compilation hardly fills one core.
+
+    Nothing is timed before `wait` has returned. A search is not timed, nor is drawing, so both
+    may be at work while the rest compiles.
+    """
 
     def __init__(self, problem: Problem, bar: Shows):
         self.problem, self.bar = problem, bar
-        self.setting: Setting | None = None
-        self.prepared: dict[str, Prepared] = {}
+        self._prepared: dict[str, Future[Prepared]] = {}
+        self._setting: Future[Setting] | None = None
+        self._pool = ThreadPoolExecutor(COMPILED_AT_ONCE)
 
-    def prepare(self, optimizers: Sequence[Optimizer]) -> None:
-        """Compiles several side by side: one compilation keeps little more than one core busy."""
-        if not optimizers:
-            return
-        self.bar.set_description_str(f"{self.problem.name} · compiling")
-        self.setting = setting = self.setting or engine.set_up(self.problem)
-        # The outer numerics holds what is set for the whole process while the threads come and go.
-        with engine.numerics(self.problem), ThreadPoolExecutor(COMPILED_AT_ONCE) as pool:
-            prepared = pool.map(lambda optimizer: engine.prepare(setting, optimizer), optimizers)
-            self.prepared |= {each.optimizer.name: each for each in prepared}
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, optimizers: Iterable[Optimizer]) -> None:
+        """Has these compiled, in this order."""
+        for optimizer in optimizers:
+            setting = self._setting = self._setting or self._pool.submit(
+                engine.set_up, self.problem
+            )
+            self._prepared[optimizer.name] = self._pool.submit(
+                lambda optimizer=optimizer, setting=setting: engine.prepare(
+                    setting.result(), optimizer
+                )
+            )
 
     def of(self, optimizer: Optimizer) -> Prepared:
-        if optimizer.name not in self.prepared:
-            self.prepare([optimizer])
-        return self.prepared[optimizer.name]
+        if optimizer.name not in self._prepared:
+            self.begin([optimizer])
+        if not self._prepared[optimizer.name].done():
+            self.bar.set_description_str(f"{self.problem.name} · compiling")
+        return self._prepared[optimizer.name].result()
+
+    def wait(self) -> None:
+        """Until nothing compiles any more, and clocks may start."""
+        for prepared in list(self._prepared.values()):
+            if not prepared.done():
+                self.bar.set_description_str(f"{self.problem.name} · compiling")
+            prepared.result()
 
 
 def work(unit: Unit, store: Store, programs: Programs) -> None:
     """Runs what the store lacks of a unit; whatever ends is in the store at once."""
-    chosen: dict[str, float] = {}
-    if unit.optimizer.search:
-        found = _tune(unit, store, programs)
-        chosen = {found.hyperparameter: found.best.setting}
+    chosen = search(unit, store, programs)
+    programs.wait()
+    train(unit, chosen, store, programs)
+
+
+def train(unit: Unit, chosen: Mapping[str, float], store: Store, programs: Programs) -> None:
+    """The runs of all seeds."""
     for seed in unit.seeds:
-        checkpoint = store.checkpoint(*unit.names, f"seed-{seed}", unit.settings)
-        if store.load_run(*unit.names, seed, unit.settings) is None:
+        checkpoint = store.checkpoint(unit.names, f"seed-{seed}", unit.settings)
+        if store.load_run(unit.names, seed, unit.settings) is None:
             prepared = programs.of(unit.optimizer)
             with _part(f"{unit.title} · seed {seed}", programs.bar) as on_step:
                 finished = engine.run(
@@ -146,18 +170,27 @@ def work(unit: Unit, store: Store, programs: Programs) -> None:
         checkpoint.discard()
 
 
-def _tune(unit: Unit, store: Store, programs: Programs) -> Tuning:
-    ended = store.load_trials(*unit.names, unit.settings)
+def search(unit: Unit, store: Store, programs: Programs) -> dict[str, float]:
+    """The hyperparameter that the trials choose, where there is one."""
+    if not unit.optimizer.search:
+        return {}
+    ended = store.load_trials(unit.names, unit.settings)
     programs.bar.skip(len(ended))
-    if len(ended) == unit.trials:
-        return tuning.gathered(unit.optimizer, ended, unit.tuning_steps)
+    if len(ended) < unit.trials:
+        ended = _tune(unit, ended, store, programs)
+    found = tuning.gathered(unit.optimizer, ended, unit.tuning_steps)
+    return {found.hyperparameter: found.best.setting}
+
+
+def _tune(unit: Unit, kept: Sequence[Trial], store: Store, programs: Programs) -> tuple[Trial, ...]:
+    ended = list(kept)
     prepared = programs.of(unit.optimizer)
     programs.bar.set_description_str(f"{unit.title} · tuning")
-    checkpoint = store.checkpoint(*unit.names, "trial", unit.settings)
+    checkpoint = store.checkpoint(unit.names, "trial", unit.settings)
 
     def keep(trial: Trial) -> None:
         ended.append(trial)
-        store.save_trials(*unit.names, ended, unit.settings)
+        store.save_trials(unit.names, ended, unit.settings)
         checkpoint.discard()
         programs.bar.update()
 
@@ -167,9 +200,9 @@ def _tune(unit: Unit, store: Store, programs: Programs) -> Tuning:
         unit.tuning_steps,
         on_trial=keep,
         every=unit.trial_every,
-        kept=tuple(ended),
+        kept=kept,
         keeper=checkpoint,
-    )
+    ).trials
 
 
 @contextmanager

@@ -36,8 +36,12 @@ def scale_by_curvature(
     update of zeros, and the memories stay those of before.
 
     ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
-    saves a closed-loop policy one evaluation; ``grad`` and unknown keywords are ignored. Where the
-    curvature needs gradients alone and the policy is open-loop, ``value_fn`` may be left out.
+    saves a closed-loop policy one evaluation; unknown keywords are ignored. Where the curvature
+    needs gradients alone and the policy is open-loop, ``value_fn`` may be left out.
+
+    ``grad`` is the gradient of ``value_fn``, needed where a part of a chain before the method has
+    changed the gradient (clipping, decay, an average): the step then solves for the changed
+    gradient, and a trial judges it by ``f(p + d) + (g̃ − g)·d``, which has that gradient.
 
     Args:
       curvature: WHAT, e.g. ``exact(hessian)``.
@@ -88,7 +92,7 @@ def scale_by_curvature(
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
-        del grad, unused
+        del unused
         _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
             return updates, state
@@ -110,6 +114,7 @@ def scale_by_curvature(
             radius=lambda: solver.radius(factors, memory, scale),
             watched=_numbers(averages),
             lazy=trust.lazy,
+            shift=_difference(updates, grad) if trust.evaluates else None,
         )
         # A batch whose value or gradient is not finite says nothing about the length of steps.
         tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
@@ -175,6 +180,21 @@ def _prepared(
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
     return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
+
+
+def _difference(updates: Params, grad: Params | None) -> Params | None:
+    """``g̃ − g``; ``None`` where they are the same arrays, or the gradient is not given."""
+    if grad is None:
+        return None
+    is_gap = lambda x: isinstance(x, optax.MaskedNode)
+    if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks the updates alone
+        grad = jax.tree.map(lambda u, g: u if is_gap(u) else g, updates, grad, is_leaf=is_gap)
+    tree.check_match(grad, updates, "grad", "the gradients")
+    pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(grad), strict=True)
+    if all(a is b for a, b in pairs):
+        return None
+    wide = tree.accumulator
+    return jax.tree.map(jnp.subtract, wide(updates), wide(grad))
 
 
 def _numbers(state: Any) -> list[jax.Array]:

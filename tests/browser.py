@@ -114,3 +114,15 @@ def browsing(page: Path, profile: Path) -> Iterator[Tab]:
         process.wait()
         os.close(incoming)
         os.close(outgoing)
+
+
+WIDTHS = "[...document.images].map((image) => image.naturalWidth)"
+
+
+def assert_well(tab, pictures: int) -> None:
+    """All pictures are there, nothing was complained of, and nothing came from elsewhere."""
+    widths = tab.evaluate(WIDTHS)
+    assert len(widths) == pictures
+    assert min(widths) > 0
+    assert tab.errors == []
+    assert [url[:80] for url in tab.requests if not url.startswith(("file:", "data:"))] == []

@@ -8,16 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from experiments.compare.machine import machine
+from experiments.compare.page import Circumstances
 from experiments.compare.plan import Plan, command_line
-from experiments.compare.report import Circumstances
 from experiments.compare.run import Results
-from experiments.compare.write import write, write_numbers
+from experiments.compare.write import Drawn, write, write_numbers
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.provenance import versions
-from experiments.records import Store
+from experiments.provenance import machine, versions
+from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 
 PROBLEM = dataclasses.replace(
@@ -70,7 +69,7 @@ def written(folder: Path, *all_results: Results, interrupted: bool = False) -> N
         results=list(all_results),
         notes=lambda: [],
     )
-    write(comparison, interrupted)
+    write(comparison, interrupted, Drawn(comparison.store, comparison.bar))
 
 
 def tabulated(folder: Path, *all_results: Results) -> None:

@@ -6,7 +6,7 @@ trials; all else is at its default, but for what `settings.py` says of a problem
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,11 +26,6 @@ DAMPINGS = Search((1e-3, 1e-1, 10.0))
 REST: dict[str, Any] = {"learning_rate": 2e-2, "b2": 0.98}
 
 
-def _quiet(state: Any) -> Mapping[str, jax.Array]:
-    del state
-    return {}
-
-
 def _of(method: Callable, **settings: Any) -> Callable:
     """One of Optax's, which takes no further keywords."""
     return lambda learning_rate: optax.with_extra_args_support(method(learning_rate, **settings))
@@ -38,27 +33,15 @@ def _of(method: Callable, **settings: Any) -> Callable:
 
 def _first_order(name: str, label: str, build: Callable, search: Search, price=cost.gradient_only):
     return Optimizer(
-        name=name,
-        label=label,
-        build=build,
-        step_class="first-order",
-        step_cost=price,
-        look=Look("#8C8C8C", "solid", "o"),
+        *(name, label, build, "first-order", price, Look("#8C8C8C", "solid", "o")),
         search={"learning_rate": search},
-        diagnose=_quiet,
+        diagnose=lambda state: {},
     )
 
 
 def _curvature(name: str, label: str, build: Callable, price: cost.StepCost) -> Optimizer:
-    return Optimizer(
-        name=name,
-        label=label,
-        build=build,
-        step_class="dense",
-        step_cost=price,
-        look=Look("#0072B2", "solid", "o"),
-        search={"damping": DAMPINGS},
-    )
+    look = Look("#0072B2", "solid", "o")
+    return Optimizer(name, label, build, "dense", price, look, search={"damping": DAMPINGS})
 
 
 def contestants(problem: Problem) -> dict[str, Optimizer]:

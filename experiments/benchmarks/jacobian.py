@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import pandas as pd
 
 import secondorder as so
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import Report, Request, times
 from experiments.benchmarks.timing import Timing, race
 
 SHAPES = (
@@ -20,11 +21,13 @@ SHAPES = (
 CHUNKS = (None, 256, 64, 16)
 ROWS = 1000
 
+Titled = tuple[str, pd.DataFrame]
+
 
 def run(request: Request) -> Report:
     """All tables."""
     del request  # there is nothing to choose
-    return Report([crossover(), chunks(), examples()])
+    return Report(dict([crossover(), chunks(), examples()]))
 
 
 def network(inputs: int, outputs: int, width: int = 64):
@@ -37,7 +40,7 @@ def network(inputs: int, outputs: int, width: int = 64):
     return lambda x: third @ jnp.tanh(second @ jnp.tanh(first @ x))
 
 
-def crossover() -> Table:
+def crossover() -> Titled:
     """Forward against reverse as n inputs and m outputs trade places."""
     rows = []
     for n, m in SHAPES:
@@ -49,19 +52,18 @@ def crossover() -> Table:
         cost = race(modes)
         slower, faster = ("reverse", "forward") if n <= m else ("forward", "reverse")
         rows.append(
-            (
-                f"{n}",
-                f"{m}",
-                faster,
-                ratio(cost[slower].seconds, cost[faster].seconds),
-                ratio(cost[slower].temp_bytes, cost[faster].temp_bytes),
-            )
+            {
+                "n inputs": f"{n}",
+                "m outputs": f"{m}",
+                "the rule takes": faster,
+                "other mode: time": ratio(cost[slower].seconds, cost[faster].seconds),
+                "memory": ratio(cost[slower].temp_bytes, cost[faster].temp_bytes),
+            }
         )
-    header = ("n inputs", "m outputs", "the rule takes", "other mode: time", "memory")
-    return Table("Forward or reverse (a tanh network of width 64)", header, rows)
+    return "Forward or reverse (a tanh network of width 64)", pd.DataFrame(rows)
 
 
-def chunks() -> Table:
+def chunks() -> Titled:
     """Peak temporary memory and time of a Jacobian in chunks."""
     n, width = 512, 16384
     keys = jax.random.split(jax.random.key(2), 2)
@@ -80,12 +82,13 @@ def chunks() -> Table:
         (name, f"{t.temp_bytes / 1e6:.2f} MB", ratio(t.seconds, whole.seconds))
         for name, t in cost.items()
     ]
+    header = ["chunk_size", "peak temporary memory", "time / all at once"]
     size = 4e-6 * n * n
     title = f"Chunks bound memory ({n} inputs and outputs, {width} hidden; result {size:.1f} MB)"
-    return Table(title, ("chunk_size", "peak temporary memory", "time / all at once"), rows)
+    return title, pd.DataFrame(rows, columns=header)
 
 
-def examples() -> Table:
+def examples() -> Titled:
     """A thousand rows that know they are independent, against the same batch closed over."""
     width = 32
     keys = jax.random.split(jax.random.key(1), 3)
@@ -125,8 +128,9 @@ def examples() -> Table:
         for name, t in cost.items()
     ]
     title = f"The Jacobian of {ROWS} rows and {so.tree.size(params)} parameters"
-    return Table(title, ("form", "time", "/ per_example", "peak temporary memory"), rows)
+    header = ["form", "time", "/ per_example", "peak temporary memory"]
+    return title, pd.DataFrame(rows, columns=header)
 
 
 def ratio(a: float, b: float) -> str:
-    return f"{a / max(b, 1e-12):.3g}×"
+    return times(a / max(b, 1e-12))

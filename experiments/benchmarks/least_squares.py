@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import pandas as pd
 
 from experiments.bar import Bar
 from experiments.benchmarks import batch, judge, summary
@@ -12,8 +13,9 @@ from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, c
 from experiments.benchmarks.profiles import solver_profiles
 from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
+from experiments.results import long, where
 from experiments.testset import MGH, TestProblem, starts
 
 FACTORS = (1, 10, 100)
@@ -89,30 +91,35 @@ def run(request: Request) -> Report:
             cases = [case(problem, (GIVEN,)) for problem in problems]
             single = compete(cases, solvers, judge.FLOAT32, 0, bar, show)
     whole = not (request.quick or request.solvers or request.problems)
-    return report([*double, *single], solvers, batch.run() if whole else [])
+    return report([*double, *single], solvers, batch.run() if whole else {})
 
 
-def report(runs: Sequence[Run], solvers: Mapping[str, Solver], batches: Sequence[Table]) -> Report:
+def report(
+    runs: Sequence[Run], solvers: Mapping[str, Solver], batches: Mapping[str, pd.DataFrame]
+) -> Report:
     """The page of all runs."""
-    double = [run for run in runs if run.precision == judge.FLOAT64]
-    given = [run for run in double if run.variant == GIVEN]
+    table = summary.tabulated(runs)
+    double = where(table, table.precision == judge.FLOAT64.name)
+    given = where(double, double.variant == GIVEN)
     titled = {
         "float64": given,
-        "float64, rescaled both ways": [run for run in double if run.variant != GIVEN],
-        "float32": [run for run in runs if run.precision == judge.FLOAT32],
+        "float64, rescaled both ways": double[double.variant != GIVEN],
+        "float32": table[table.precision == judge.FLOAT32.name],
     }
-    tables = [
-        *(summary.results(title, group, solvers, UNIT) for title, group in titled.items() if group),
-        summary.times(given, solvers),
-        *batches,
-        summary.missed(runs, solvers),
-    ]
+    tables = {
+        title: summary.results(group, solvers, UNIT)
+        for title, group in titled.items()
+        if len(group)
+    }
+    tables["Time (float64, as given)"] = summary.timed(given, solvers)
+    title, missed = summary.missed(table, solvers)
     figure = solver_profiles(
+        "least_squares",
         "Least squares: Moré, Garbow and Hillstrom from three starts",
-        given,
+        given.assign(spent=given.cost / (given.n + 1)),
         solvers,
+        UNIT,
         "Residual evaluations / (n + 1), derivatives counted as such",
-        lambda run: run.cost / (run.n + 1),
     )
-    sentence = "Performance profile of warm time and data profile of evaluations, float64."
-    return Report(tables, WORDS, {"least_squares.png": (sentence, figure)})
+    tables |= {**batches, title: missed}
+    return Report(tables, WORDS, [figure], long(table, summary.KEYS))

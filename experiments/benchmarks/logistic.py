@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import optax
+import pandas as pd
 
 import secondorder as so
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import Report, Request
 from experiments.benchmarks.timing import race
 from experiments.errors import pick
 from experiments.problem import Problem
@@ -30,12 +31,12 @@ def run(request: Request) -> Report:
     chosen = [PROBLEMS[name] for name in pick(request.problems, PROBLEMS, "problem")]
     solvers = pick(request.solvers, SOLVERS, "solver")
     repetitions = 1 if request.quick else REPETITIONS
-    tables = [_table(problem, solvers, repetitions) for problem in chosen]
+    tables = {problem.title: _table(problem, solvers, repetitions) for problem in chosen}
     described = " ".join(f"**{p.name}**: {p.description}" for p in chosen)
     return Report(tables, [described, WORDS])
 
 
-def _table(problem: Problem, solvers: list[str], repetitions: int) -> Table:
+def _table(problem: Problem, solvers: list[str], repetitions: int) -> pd.DataFrame:
     with jax.enable_x64(problem.float64):
         data = {name: jnp.asarray(array) for name, array in problem.load().items()}
         start = problem.init(jax.random.key(0), data)
@@ -49,21 +50,18 @@ def _table(problem: Problem, solvers: list[str], repetitions: int) -> Table:
             return program, (start,)
 
         found = race({name: solve(SOLVERS[name][1]) for name in solvers}, repetitions)
-        first, rows = found[solvers[0]], []
-        for name, timing in found.items():
-            steps, norm = timing.output
-            missed = "" if float(norm) <= TOLERANCE else " (missed)"
-            ratio = f"{timing.seconds / first.seconds:.2f}×"
-            rows.append(
-                (
-                    SOLVERS[name][0],
-                    f"{int(steps)}",
-                    f"{float(norm):.1e}{missed}",
-                    f"{1e3 * timing.seconds:.3g}",
-                    ratio,
-                    f"{timing.compile_seconds:.1f}",
-                )
-            )
-    label = SOLVERS[solvers[0]][0]
-    header = ("method", "iterations", "‖g‖", "ms", f"of {label}'s", "s to compile")
-    return Table(problem.title, header, rows)
+        first = found[solvers[0]]
+        label = SOLVERS[solvers[0]][0]
+        norms = {name: float(timing.output[1]) for name, timing in found.items()}
+        rows = [
+            {
+                "method": SOLVERS[name][0],
+                "iterations": f"{int(timing.output[0])}",
+                "‖g‖": f"{norms[name]:.1e}{' (missed)' * (norms[name] > TOLERANCE)}",
+                "ms": f"{1e3 * timing.seconds:.3g}",
+                f"of {label}'s": f"{timing.seconds / first.seconds:.2f}×",
+                "s to compile": f"{timing.compile_seconds:.1f}",
+            }
+            for name, timing in found.items()
+        ]
+    return pd.DataFrame(rows)

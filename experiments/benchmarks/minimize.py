@@ -13,6 +13,7 @@ from experiments.benchmarks.programs import STEPS, needs_optimistix
 from experiments.benchmarks.solvers import MINIMIZE, Solver
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
+from experiments.results import long
 from experiments.testset import CLASSICAL, MGH, Classical, TestProblem, starts
 
 FACTORS = (1, 10)
@@ -90,13 +91,19 @@ def run(request: Request) -> Report:
 
 def report(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> Report:
     """The page of all runs."""
-    tables = [
-        summary.results("float64", runs, solvers, UNIT),
-        summary.times(runs, solvers),
-        summary.missed(runs, solvers),
-    ]
+    table = summary.tabulated(runs)
+    title, missed = summary.missed(table, solvers)
+    tables = {
+        "float64": summary.results(table, solvers, UNIT),
+        "Time (float64, as given)": summary.timed(table, solvers),
+        title: missed,
+    }
     figure = solver_profiles(
-        "Minimisation: textbook problems", runs, solvers, "Gradient-equivalents", lambda r: r.cost
+        "minimize",
+        "Minimisation: textbook problems",
+        table.assign(spent=table.cost),
+        solvers,
+        UNIT,
+        "Gradient-equivalents",
     )
-    sentence = "Performance profile of warm time and data profile of gradient-equivalents, float64."
-    return Report(tables, WORDS, {"minimize.png": (sentence, figure)})
+    return Report(tables, WORDS, [figure], long(table, summary.KEYS))

@@ -1,34 +1,37 @@
 """Training networks: steps, seconds and gradients to a target, everyone tuned alike."""
 
 import inspect
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 
 from experiments import engine
 from experiments.bar import Bar
 from experiments.benchmarks.contestants import contestants
 from experiments.benchmarks.settings import SETTINGS
-from experiments.benchmarks.tables import Report, Request, Table
+from experiments.benchmarks.tables import Report, Request
 from experiments.benchmarks.timing import interleaved
 from experiments.engine import Prepared, Run
 from experiments.errors import pick
 from experiments.optimizer import Optimizer
 from experiments.problem import Problem
-from experiments.problems import byte_transformer, curves, digits_autoencoder, digits_classifier
+from experiments.problems import byte_transformer, curves, digits
 from experiments.provenance import source_fingerprint
-from experiments.records import Store
+from experiments.results import long, summarise
+from experiments.store import Store
 from experiments.unit import Programs, Unit, collect, work
 
 NETWORKS: dict[str, Problem] = {
     problem.name: problem
     for problem in (
-        digits_autoencoder.PROBLEM,
-        digits_classifier.PROBLEM,
+        digits.AUTOENCODER,
+        digits.CLASSIFIER,
         curves.PROBLEM,
         curves.MINIBATCHES,
         byte_transformer.PROBLEM,
@@ -107,15 +110,19 @@ def contest(request: Request, field: Field) -> Report:
     ]
     store = Store(request.folder, request.fresh)
     store.begin(unit.names for unit in units)
-    tables = []
+    tables, found = {}, []
     with Bar(sum(unit.parts for unit in units)) as bar:
         show = bar.write if request.lines else lambda line: None
         for problem in problems:
             racing = [unit for unit in units if unit.problem is problem]
-            tables.append(_table(problem, _contest(racing, store, Programs(problem, bar), show)))
+            with Programs(problem, bar) as programs:
+                contests = _contest(racing, store, programs, show)
+            found.append(_results(problem, contests))
+            tables[problem.title] = _table(problem, contests, found[-1])
     if bar.skipped:
         print(bar.used_again(request.folder))
-    return Report(tables, [_words(problems, units, length)])
+    results = long(pd.concat(found).replace(math.inf, math.nan))
+    return Report(tables, [_words(problems, units, length)], measured=results)
 
 
 def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:
@@ -245,52 +252,48 @@ def race(
         return {name: s / PERIOD for name, s in interleaved(periods, ROUNDS).items()}
 
 
-def reached(run: Run, target: float, column: str) -> float:
-    """The column's number at the first row whose error is down to the target; NaN if none."""
-    below = np.flatnonzero(run.columns["error"] <= target)
-    return float(run.columns[column][below[0]]) if len(below) else float("nan")
+def _results(problem: Problem, contests: Sequence[Contest]) -> pd.DataFrame:
+    """The results table, its targets those of the error, its times of a step those of the race."""
+    runs = [run for contest in contests for run in contest.runs]
+    for run in runs:
+        run.columns["measure"] = run.columns["error"]
+    seconds = {contest.optimizer.name: contest.seconds for contest in contests}
+    compiling = {contest.optimizer.name: contest.compile_seconds for contest in contests}
+    found = summarise(problem, runs)
+    found["milliseconds_per_step"] = 1e3 * found.optimizer.map(seconds)
+    return found.assign(compile_seconds=found.optimizer.map(compiling))
 
 
-def _median(runs: Sequence[Run], target: float, column: str) -> float:
-    numbers = [reached(run, target, column) for run in runs]
-    missed = sum(np.isnan(number) for number in numbers)
-    if 2 * missed >= len(numbers):
-        return float("nan")
-    return float(np.median(np.nan_to_num(numbers, nan=np.inf)))
-
-
-def _unless_all(runs: Sequence[Run], target: float) -> str:
-    count = sum(not np.isnan(reached(run, target, "step")) for run in runs)
-    return "" if count == len(runs) else f" ({count} of {len(runs)})"
-
-
-def _table(problem: Problem, contests: Sequence[Contest]) -> Table:
-    base = contests[0]
-    header = ["method", "tuned"]
-    for target in problem.targets:
-        header += [f"steps to {target:g}", "s", "gradients"]
-    header += [
-        "error at the end",
-        "ms a step",
-        f"of {base.optimizer.label.split(',')[0]}'s",
-        "s to compile",
+def _table(problem: Problem, contests: Sequence[Contest], found: pd.DataFrame) -> pd.DataFrame:
+    base = contests[0].optimizer
+    shown: list[tuple[str, Iterable[str]]] = [
+        ("method", [contest.optimizer.label for contest in contests]),
+        ("tuned", [_tuned(contest.runs[0]) for contest in contests]),
     ]
-    rows = []
-    for c in contests:
-        chosen = c.runs[0].hyperparameters.items()
-        tuned = ", ".join(f"{name.replace('_', ' ')} {v:.2g}" for name, v in chosen)
-        row = [c.optimizer.label, tuned or "-"]
-        for target in problem.targets:
-            for column, form in (
-                ("step", ".0f"),
-                ("seconds", ".2f"),
-                ("gradient_equivalents", ".0f"),
-            ):
-                number = _median(c.runs, target, column)
-                row.append("-" if np.isnan(number) else format(number, form))
-                if column == "step" and row[-1] != "-":
-                    row[-1] += _unless_all(c.runs, target)
-        ends = np.median([run.columns["error"][-1] for run in c.runs])
-        row += [f"{ends:.3g}", f"{1e3 * c.seconds:.3g}", f"{c.seconds / base.seconds:.2f}×"]
-        rows.append([*row, f"{c.compile_seconds:.1f}"])
-    return Table(problem.title, header, rows)
+    for target in problem.targets:
+        at = found[found.target == target]
+        several = [f" ({a} of {b})" * (a < b) for a, b in zip(at.reached, at.seeds, strict=True)]
+        steps = at.steps.map("{:.0f}".format) + several
+        texts = [
+            steps,
+            at.seconds.map("{:.2f}".format),
+            at.gradient_equivalents.map("{:.0f}".format),
+        ]
+        names = (f"steps to {target:g}", "s", "gradients")
+        shown += zip(names, (x.where(np.isfinite(at.steps), "-") for x in texts), strict=True)
+    shown += [
+        ("error at the end", at.last_measure.map("{:.3g}".format)),
+        ("ms a step", at.milliseconds_per_step.map("{:.3g}".format)),
+        (
+            f"of {base.label.split(',')[0]}'s",
+            (at.milliseconds_per_step / at.milliseconds_per_step.iloc[0]).map("{:.2f}×".format),
+        ),
+        ("s to compile", at.compile_seconds.map("{:.1f}".format)),
+    ]
+    names, columns = zip(*shown, strict=True)
+    return pd.DataFrame(list(zip(*columns, strict=True)), columns=list(names))
+
+
+def _tuned(run: Run) -> str:
+    chosen = run.hyperparameters.items()
+    return ", ".join(f"{name.replace('_', ' ')} {v:.2g}" for name, v in chosen) or "-"

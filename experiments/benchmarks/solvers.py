@@ -85,10 +85,7 @@ LEAST_SQUARES: dict[str, Solver] = {
         (0, (5, 1.5)),
     ),
     "optimistix-dogleg": Solver(
-        "Optimistix Dogleg",
-        of_optimistix("Dogleg", True, _by_jacobian),
-        "#56B4E9",
-        (0, (5, 1.5)),
+        "Optimistix Dogleg", of_optimistix("Dogleg", True, _by_jacobian), "#56B4E9", (0, (5, 1.5))
     ),
     "optimistix-bfgs": Solver(
         "Optimistix BFGS",
@@ -114,9 +111,7 @@ MINIMIZE: dict[str, Solver] = {
     "optimistix-bfgs": Solver(
         "Optimistix BFGS",
         of_optimistix(
-            "BFGS",
-            False,
-            lambda steps, accepted, n: VALUE * steps + (GRADIENT - VALUE) * accepted,
+            "BFGS", False, lambda steps, accepted, n: VALUE * steps + (GRADIENT - VALUE) * accepted
         ),
         "#999999",
         (0, (5, 1.5)),

@@ -1,120 +1,97 @@
 """What many runs say of each solver, as tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from experiments.benchmarks.arena import GIVEN, Run
 from experiments.benchmarks.solvers import Solver
-from experiments.benchmarks.tables import Table
+from experiments.benchmarks.tables import times
+from experiments.results import where
 
-Key = tuple[str, str, str]
-
-
-def key(run: Run) -> Key:
-    """The task of a run."""
-    return run.problem, run.variant, run.start
+TASK = ["problem", "variant", "start"]
+KEYS = [*TASK, "precision", "solver"]
 
 
-def by_solver(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> dict[str, list[Run]]:
-    """The runs of each solver, in one order of tasks."""
-    return {name: sorted((run for run in runs if run.solver == name), key=key) for name in solvers}
+def tabulated(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a run, the precision by its name, and what its verdict comes to."""
+    verdicts = ("solved", "false", "elsewhere")
+    return pd.DataFrame(
+        run._asdict()
+        | {"precision": run.precision.name}
+        | {name: getattr(run, name) for name in verdicts}
+        for run in runs
+    ).rename(columns={"value": "f"})
 
 
-def results(title: str, runs: Sequence[Run], solvers: Mapping[str, Solver], unit: str) -> Table:
+def results(runs: pd.DataFrame, solvers: Mapping[str, Solver], unit: str) -> pd.DataFrame:
     """Who solved how many, who claimed falsely, and what it took."""
-    grouped = by_solver(runs, solvers)
-    best = max((sum(run.solved for run in group) for group in grouped.values()), default=0)
-    rows = []
-    for name, group in grouped.items():
-        solved = [run for run in group if run.solved]
-        count = f"{len(solved)}"
-        rows.append(
-            (
-                solvers[name].label,
-                f"**{count}**" if len(solved) == best else count,
-                f"{sum(run.claimed for run in group)}",
-                f"{sum(run.false for run in group)}",
-                f"{sum(run.elsewhere for run in group)}",
-                _median(solved, lambda run: min(run.digits, 16), ".1f"),
-                _median(solved, lambda run: run.steps),
-                _median(solved, lambda run: run.cost),
-            )
-        )
-    tasks = len(next(iter(grouped.values()), []))
-    header = (
-        "solver",
-        f"solved of {tasks}",
-        "claims",
-        "false",
-        "unlisted",
-        "digits",
-        "iterations",
-        unit,
+    each = runs.groupby("solver")
+    count = each.solved.sum()
+    solved = runs[runs.solved].groupby("solver")
+    median = lambda column, form: solved[column].median().map(f"{{:{form}}}".format)
+    found = pd.DataFrame(
+        {
+            f"solved of {each.size().max()}": count.astype(str).where(
+                count < count.max(), "**" + count.astype(str) + "**"
+            ),
+            "claims": each.claimed.sum().astype(str),
+            "false": each.false.sum().astype(str),
+            "unlisted": each.elsewhere.sum().astype(str),
+            "digits": median("digits", ".1f"),
+            "iterations": median("steps", ".0f"),
+            unit: median("cost", ".0f"),
+        }
     )
-    return Table(title, header, rows)
+    return _named(found, solvers)
 
 
-def times(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> Table:
+def timed(runs: pd.DataFrame, solvers: Mapping[str, Solver]) -> pd.DataFrame:
     """Warm and compile time against the first solver."""
-    grouped = by_solver(runs, solvers)
     first = next(iter(solvers))
-    rows = []
-    for name, group in grouped.items():
-        both = [(a, b) for a, b in zip(group, grouped[first], strict=True) if a.solved and b.solved]
-        warm = [a.seconds / b.seconds for a, b in both]
-        compiling = [
-            a.compile_seconds / b.compile_seconds
-            for a, b in {
-                a.problem: (a, b) for a, b in zip(group, grouped[first], strict=True)
-            }.values()
-        ]
-        rows.append(
-            (
-                solvers[name].label,
-                _median([run for run in group if run.solved], lambda run: 1e3 * run.seconds, ".3g"),
-                f"{len(both)}",
-                _geometric(warm),
-                f"{np.median([run.compile_seconds for run in group]):.2f}",
-                _geometric(compiling),
-            )
-        )
     label = solvers[first].label
-    header = (
-        "solver",
-        "median ms of a solve",
-        f"solved by it and {label}",
-        f"time / {label}",
-        "median s to compile",
-        f"compile / {label}",
+    warm = runs[runs.solved].pivot(index=TASK, columns="solver", values="seconds")
+    warm = warm.reindex(columns=list(solvers))
+    compiled = runs.groupby(["problem", "solver"]).compile_seconds.last().unstack()
+    ratios = lambda table: np.exp(np.log(table.div(table[first], axis=0)).mean()).map(times)
+    found = pd.DataFrame(
+        {
+            "median ms of a solve": (1e3 * warm.median()).map("{:.3g}".format),
+            f"solved by it and {label}": where(warm, warm[first].notna()).count().astype(str),
+            f"time / {label}": ratios(warm),
+            "median s to compile": compiled.median().map("{:.2f}".format),
+            f"compile / {label}": ratios(compiled),
+        }
     )
-    return Table("Time (float64, as given)", header, rows)
+    return _named(found.replace({"nan": "-", "nan×": "-"}), solvers)
 
 
-def missed(runs: Sequence[Run], solvers: Mapping[str, Solver]) -> Table:
+def missed(runs: pd.DataFrame, solvers: Mapping[str, Solver]) -> tuple[str, pd.DataFrame]:
     """False successes of ours, and what the first solver misses and another one solves."""
     first = next(iter(solvers))
-    tasks: dict[tuple, list[Run]] = {}
-    for run in runs:
-        tasks.setdefault((run.precision.name, *key(run)), []).append(run)
-    rows = []
-    for (precision, problem, variant, start), group in tasks.items():
-        task = f"{problem} {start}" + ("" if variant == GIVEN else f", {variant}")
-        others = ", ".join(solvers[run.solver].label for run in group if run.solved)
-        for run in group:
-            lost = run.solver == first and others and not run.solved
-            if lost or (run.false and solvers[run.solver].ours):
-                ended = "**false success**" if run.false else run.status
-                label = solvers[run.solver].label
-                rows.append((task, precision, label, ended, f"{run.value:.6g}", others))
-    label = solvers[first].label
-    title = f"False successes of ours, and what {label} misses and another solves"
-    return Table(title, ("problem", "in", "solver", "ended", "f", "solved by"), rows)
+    labels = {name: solver.label for name, solver in solvers.items()}
+    task = ["precision", *TASK]
+    others = runs[runs.solved].groupby(task).solver.agg(lambda x: ", ".join(x.map(labels)))
+    table = runs.merge(others.rename("others").reset_index(), on=task, how="left")
+    ours = table.solver.map(lambda name: solvers[name].ours)
+    lost = (table.solver == first) & ~table.solved & table.others.notna()
+    table = table[lost | (table.false & ours)].fillna({"others": ""})
+    variant = table.variant.where(table.variant == GIVEN, ", " + table.variant).replace(GIVEN, "")
+    shown = {
+        "problem": table.problem + " " + table.start + variant,
+        "in": table.precision,
+        "solver": table.solver.map(labels),
+        "ended": table.status.mask(table.false, "**false success**"),
+        "f": table.f.map("{:.6g}".format),
+        "solved by": table.others,
+    }
+    title = f"False successes of ours, and what {labels[first]} misses and another solves"
+    return title, pd.DataFrame(shown)
 
 
-def _median(runs: Sequence[Run], of: Callable[[Run], float], form: str = ".0f") -> str:
-    return format(float(np.median([of(run) for run in runs])), form) if runs else "-"
-
-
-def _geometric(ratios: Sequence[float]) -> str:
-    return f"{np.exp(np.mean(np.log(ratios))):.3g}×" if len(ratios) else "-"
+def _named(found: pd.DataFrame, solvers: Mapping[str, Solver]) -> pd.DataFrame:
+    """In the order of the solvers, by their labels; a dash where there is nothing."""
+    found = found.reindex(list(solvers)).astype(object).fillna("-")
+    found.insert(0, "solver", [solver.label for solver in solvers.values()])
+    return found

@@ -1,31 +1,17 @@
-"""A benchmark's page in Markdown, with the command and the versions that made it."""
+"""What a benchmark is asked for, what it found, and its page, which says how it was made."""
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
+import pandas as pd
 
 import secondorder as so
-from experiments.errors import UserError
-
-
-class Table(NamedTuple):
-    """A titled table of text."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        lines = [f"## {self.title}", "", _row(self.header), _row(["---"] * len(self.header))]
-        return "\n".join([*lines, *map(_row, self.rows)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+from experiments.report import Heading, Illustration, Part, Table, Words, to_markdown
+from experiments.results import long
+from experiments.store import Store, make_writable
 
 
 @dataclass(frozen=True)
@@ -41,7 +27,7 @@ class Request:
     lines: bool = False
     """Whether to print each run."""
     folder: Path = Path("results/bench/runs")
-    """Where finished runs are kept, by a benchmark whose runs are long."""
+    """Where the results are kept, and finished runs, by a benchmark whose runs are long."""
     fresh: bool = False
     """Whether to run again what is kept."""
 
@@ -50,36 +36,51 @@ class Request:
 class Report:
     """What a benchmark found."""
 
-    tables: Sequence[Table]
+    tables: Mapping[str, pd.DataFrame]
+    """By title; of text."""
     words: Sequence[str] = ()
     """Paragraphs before the tables: what was measured, and how."""
-    figures: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
-    """By name of the file: a sentence and the PNG."""
+    figures: Sequence[Illustration] = ()
+    measured: pd.DataFrame | None = None
+    """What the tables are made of, in long form, where that is more than they show."""
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One number or word a row."""
+        if self.measured is not None:
+            return self.measured
+        shown = [
+            table.rename(columns={table.columns[0]: "case"}).assign(table=title)
+            for title, table in self.tables.items()
+        ]
+        return pd.concat([long(table, ["table", "case"]) for table in shown])
 
 
-def page(command: str, name: str, report: Report) -> str:
-    """A page that says how it was made."""
-    versions = (
-        f"`{command}`; secondorder {so.__version__}, JAX "
-        f"{jax.__version__}, Python {platform.python_version()}, on "
-        f"{jax.devices()[0].platform.upper()}. Ratios are of medians of interleaved repetitions, "
-        "compilation apart."
+def publish(
+    report: Report, command: str, name: str, request: Request, out: Path
+) -> tuple[str, Path]:
+    """Writes the results and the page, its figures in ``../images``; the page's text and place."""
+    Store(request.folder).save_table("results", report.results)
+    images = out.parent / "images"
+    make_writable(out, *[images] * bool(report.figures))
+    for figure in report.figures:
+        (images / f"{figure.name}.png").write_bytes(figure.png)
+    text = to_markdown(f"Benchmark: {name}", list(_parts(report, command)), "../images")
+    file = out / f"{name}.md"
+    file.write_text(text)
+    return text, file
+
+
+def _parts(report: Report, command: str) -> list[Part]:
+    made = (
+        f"`{command}`; secondorder {so.__version__}, JAX {jax.__version__}, Python "
+        f"{platform.python_version()}, on {jax.devices()[0].platform.upper()}. Ratios are of "
+        "medians of interleaved repetitions, compilation apart."
     )
-    pictures = [f"![{words}](../images/{file})" for file, (words, _) in report.figures.items()]
-    parts = [f"# Benchmark: {name}", versions, *report.words, *pictures]
-    return "\n\n".join([*parts, *(t.markdown() for t in report.tables)]) + "\n"
+    tables = [part for title, t in report.tables.items() for part in (Heading(title), Table(t))]
+    return [Words(made), *map(Words, report.words), *report.figures, *tables]
 
 
-def save(text: str, folder: Path, name: str, report: Report) -> Path:
-    """The page as a file, its figures in ``../images``; or a sentence where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}.md"
-        file.write_text(text)
-        for picture, (_, content) in report.figures.items():
-            images = folder.parent / "images"
-            images.mkdir(exist_ok=True)
-            (images / picture).write_bytes(content)
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be written ({error.strerror}).") from error
-    return file
+def times(found: float) -> str:
+    """A ratio, as text."""
+    return f"{found:.3g}×"

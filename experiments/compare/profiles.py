@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.compare.tables import UNITS, Summarised, judged_target
+from experiments.compare.run import Results
 from experiments.figures import line
 from experiments.figures.profiles import Panel, profile_figure
 from experiments.figures.style import rows_of
 from experiments.optimizers import OPTIMIZERS
 from experiments.profiles import performance_profile
-from experiments.summary import COSTS
+from experiments.results import COSTS
 
 ENOUGH = 20  # of fewer problems a distribution says little
 CAPTION = (
@@ -21,27 +22,24 @@ CAPTION = (
 )
 
 
-def costs(all_results: Sequence[Summarised], name: str) -> dict[str, np.ndarray]:
+def costs(all_results: Sequence[Results], cost: str) -> dict[str, np.ndarray]:
     """By optimizer, one number for each problem; infinite where it did not get there."""
-    found: dict[str, np.ndarray] = {}
-    for i, results in enumerate(all_results):
-        for row in results.rows:
-            everywhere = found.setdefault(row.optimizer, np.full(len(all_results), np.inf))
-            everywhere[i] = getattr(row.reached[judged_target(results)], name)
-    return found
+    tables = [each.table[each.table.target == each.target] for each in all_results]
+    wide = pd.concat(tables).pivot(index="problem", columns="optimizer", values=cost)
+    return {str(name): column.fillna(np.inf).to_numpy() for name, column in wide.items()}
 
 
-def profiles(all_results: Sequence[Summarised]) -> Figure | None:
+def profiles(all_results: Sequence[Results]) -> Figure | None:
     """A performance profile for each measure of cost; None where there are too few problems."""
     if len(all_results) < ENOUGH:
         return None
     panels = [
         Panel(
-            UNITS[name].capitalize(),
-            f"{UNITS[name].capitalize()} / the fewest",
-            performance_profile(costs(all_results, name)),
+            words.capitalize(),
+            f"{words.capitalize()} / the fewest",
+            performance_profile(costs(all_results, cost)),
         )
-        for name in COSTS
+        for cost, words in COSTS.items()
     ]
     styles = {
         name: line(name) | {"label": optimizer.label, "marker": None}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from experiments import files
-from experiments.compare.document import Illustration, Part, to_markdown
-from experiments.compare.report import TITLE
+from experiments.compare.page import TITLE
 from experiments.optimizers import OPTIMIZERS
+from experiments.report import Illustration, Part, to_markdown
+from experiments.store import make_writable
 
 NAME = "comparison"
 WIDTH, COLOURS = 1300, 256  # of a picture: legible on a page, and a fifth of the bytes
@@ -36,7 +36,7 @@ def publish(parts: Sequence[Part], folder: Path) -> Path:
 def images_of(folder: Path) -> Path:
     """Where the page's pictures go; both folders are there then, or a sentence says why not."""
     images = folder.resolve().parent / "images" / NAME
-    files.made_writable(folder, images)
+    make_writable(folder, images)
     return images
 
 

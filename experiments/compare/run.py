@@ -1,17 +1,21 @@
 """Runs a plan: unit by unit, or several side by side; and gathers what the store then holds."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.compare.side_by_side import side_by_side
 from experiments.engine import Run, Status
 from experiments.problem import Problem
-from experiments.records import Store
-from experiments.summary import Row, add_measure, best_value, summarise
+from experiments.results import add_measure, best_value, judged_target, summarise
+from experiments.store import Store
 from experiments.tuning import Tuning
-from experiments.unit import Programs, Unit, collect, work
+from experiments.unit import Programs, Unit, collect, search, train, work
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Results:
     tunings: dict[str, Tuning] = field(default_factory=dict)
     reference: float | None = None
     optimum: float = math.nan
-    rows: list[Row] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
     left_out: list[str] = field(default_factory=list)
     """Sentences on the optimizers that do not apply."""
 
@@ -32,14 +36,27 @@ class Results:
         known = [self.reference] if self.reference is not None else []
         self.optimum = min([best_value(self.problem, self.runs), *known])
         add_measure(self.problem, self.runs, self.optimum)
-        self.rows = summarise(self.problem, self.runs)
+        self.table = summarise(self.problem, self.runs)
+
+    @property
+    def target(self) -> float:
+        """The tightest that anybody reached."""
+        return judged_target(self.problem, self.table)
 
 
 class Comparison:
     """Runs a plan. However it ends, what is finished is in the store, and here in `results`."""
 
-    def __init__(self, plan: Plan, store: Store, bar: Bar, jobs: int = 1):
-        self.plan, self.store, self.bar, self.jobs = plan, store, bar, jobs
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        bar: Bar,
+        jobs: int = 1,
+        draw: Callable[[Results], object] = lambda results: None,
+    ):
+        """`draw` is called with a problem's results while the next one's programs compile."""
+        self.plan, self.store, self.bar, self.jobs, self.draw = plan, store, bar, jobs, draw
         self.results: list[Results] = []
         self.failed: dict[str, str] = {}
         """Units that did not get to their end, and why."""
@@ -69,14 +86,27 @@ class Comparison:
         if self.jobs > 1:
             self.failed = side_by_side(lacking, self.plan, self.store, self.bar, self.jobs)
             lacking = []
-        for problem in self.plan.problems:
-            programs = Programs(problem, self.bar)
-            units = [unit for unit in lacking if unit.problem is problem]
-            programs.prepare([unit.optimizer for unit in units])
-            for unit in units:
-                work(unit, self.store, programs)
-            if reference := self.plan.references.get(problem.name):
-                self._solve(reference, programs)
+        # Of the whole process, while threads come and go that each set it for themselves.
+        with threadpool_limits(1, "blas"):
+            drawn: Problem | None = None
+            for problem in self.plan.problems:
+                with Programs(problem, self.bar) as programs:
+                    units = [unit for unit in lacking if unit.problem is problem]
+                    searched = [unit for unit in units if unit.optimizer.search]
+                    others = [unit for unit in units if unit not in searched]
+                    # What compiles longest, listed last, begins first: or one thread waits for it.
+                    programs.begin(unit.optimizer for unit in [*searched, *reversed(others)])
+                    if drawn is not None:  # while this one's programs compile
+                        self.draw(self._gather(drawn))
+                    chosen = {
+                        unit.optimizer.name: search(unit, self.store, programs) for unit in searched
+                    }
+                    programs.wait()
+                    for unit in units:
+                        train(unit, chosen.get(unit.optimizer.name, {}), self.store, programs)
+                    if reference := self.plan.references.get(problem.name):
+                        self._solve(reference, programs)
+                drawn = problem
 
     def _solve(self, reference: Unit, programs: Programs) -> None:
         """f* by a run to convergence, unless one of the runs converged already."""

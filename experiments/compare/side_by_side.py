@@ -11,9 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from experiments.bar import Bar
 from experiments.compare.plan import Plan
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import Store
 from experiments.unit import Programs, Unit, work
 
 REFRESH = 1.0  # seconds after which the bar's clock goes on, whatever is heard
@@ -54,85 +52,62 @@ def side_by_side(
     """
     jobs = min(jobs, len(units))
     terms = Terms(store.folder, store.checkpoint_seconds, jobs, plan.seeds, plan.steps)
-    crew = _Crew(terms, collections.deque(units), bar)
-    try:
-        for _ in range(jobs):
-            crew.hire()
-        while crew.workers:
-            for pipe in wait(list(crew.workers), REFRESH):
-                crew.hear(pipe)
-            bar.refresh()
-    finally:
-        crew.dismiss()
-    return crew.failed
+    waiting, failed = collections.deque(units), {}
+    workers: dict[Any, tuple[Any, Unit]] = {}  # by their pipes
 
-
-@dataclass
-class _Worker:
-    process: BaseProcess
-    unit: Unit
-
-
-@dataclass
-class _Crew:
-    """The workers by their pipes, and the units that wait for one."""
-
-    terms: Terms
-    waiting: collections.deque[Unit]
-    bar: Bar
-    workers: dict[Any, _Worker] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def hire(self) -> None:
-        """One more worker, for the next unit, while there is one."""
-        if not self.waiting:
-            return
-        context = multiprocessing.get_context("spawn")  # JAX has threads, which no fork survives
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_begin, args=(theirs, self.terms), daemon=True)
-        with _deaf_to_interrupts():
-            process.start()
-        theirs.close()  # or its end would never be seen
-        self.workers[ours] = _Worker(process, self.waiting.popleft())
-        self._tell(ours, self.workers[ours].unit.names)
-
-    def _tell(self, pipe: Connection, names: tuple[str, str] | None) -> None:
+    def order(pipe: Any, process: Any) -> None:
+        """The next unit, or the end."""
+        unit = waiting.popleft() if waiting else None
         with contextlib.suppress(OSError):  # a worker that died is heard of when its pipe ends
-            pipe.send(names)
+            pipe.send(unit and unit.names)
+        if unit is not None:
+            workers[pipe] = process, unit
+        else:
+            del workers[pipe]
+            process.join()
 
-    def hear(self, pipe: Any) -> None:
+    def hire() -> None:
+        if waiting:
+            context = multiprocessing.get_context("spawn")  # JAX has threads: no fork survives
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_begin, args=(theirs, terms), daemon=True)
+            with _deaf_to_interrupts():
+                process.start()
+            theirs.close()  # or its end would never be seen
+            order(ours, process)
+
+    def hear(pipe: Any) -> None:
+        process, unit = workers[pipe]
         try:
             told: Told = pipe.recv()
         except (EOFError, OSError):
-            self._lost(pipe)
+            del workers[pipe]
+            process.join()
+            code = process.exitcode or 0
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            failed[unit.title] = f"its process ended {how}"
+            hire()
             return
         if told.method != "ended":
-            getattr(self.bar, told.method)(told.argument)
+            getattr(bar, told.method)(told.argument)
             return
-        worker = self.workers[pipe]
         if told.argument:
-            self.failed[worker.unit.title] = told.argument
-        if self.waiting:
-            worker.unit = self.waiting.popleft()
-            self._tell(pipe, worker.unit.names)
-        else:
-            del self.workers[pipe]
-            self._tell(pipe, None)
-            worker.process.join()
+            failed[unit.title] = told.argument
+        order(pipe, process)
 
-    def _lost(self, pipe: Any) -> None:
-        worker = self.workers.pop(pipe)
-        worker.process.join()
-        code = worker.process.exitcode or 0
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        self.failed[worker.unit.title] = f"its process ended {how}"
-        self.hire()
-
-    def dismiss(self) -> None:
-        for worker in self.workers.values():
-            worker.process.terminate()
-        for worker in self.workers.values():
-            worker.process.join()
+    try:
+        for _ in range(jobs):
+            hire()
+        while workers:
+            for pipe in wait(list(workers), REFRESH):
+                hear(pipe)
+            bar.refresh()
+    finally:
+        for process, _ in workers.values():
+            process.terminate()
+        for process, _ in workers.values():
+            process.join()
+    return failed
 
 
 @contextlib.contextmanager
@@ -160,18 +135,16 @@ def _begin(pipe: Connection, terms: Terms) -> None:
 
 def _serve(pipe: Connection, terms: Terms) -> None:
     """A worker: runs the units that it is told, until told None or nobody is there to tell."""
-    store = Store(
-        terms.folder,
-        checkpoint_seconds=terms.checkpoint_seconds,
-        side_by_side=terms.side_by_side,
-    )
-    bar, programs = _Pipe(pipe), None
-    with contextlib.suppress(EOFError, OSError):
+    folder, seconds, jobs, seeds, steps = terms
+    store = Store(folder, checkpoint_seconds=seconds, side_by_side=jobs)
+    programs: Programs | None = None
+    with contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as stack:
         while names := pipe.recv():
             problem, optimizer = PROBLEMS[names[0]], OPTIMIZERS[names[1]]
-            (unit,) = Plan([problem], [optimizer], terms.seeds, terms.steps).units
+            (unit,) = Plan([problem], [optimizer], seeds, steps).units
             if programs is None or programs.problem is not problem:
-                programs = Programs(problem, bar)  # one problem's data at a time
+                stack.close()  # one problem's data at a time
+                programs = stack.enter_context(Programs(problem, _Pipe(pipe)))
             try:
                 work(unit, store, programs)
                 failure = None
@@ -180,8 +153,7 @@ def _serve(pipe: Connection, terms: Terms) -> None:
             pipe.send(Told("ended", failure))
 
 
-@dataclass
-class _Pipe:
+class _Pipe(NamedTuple):
     """Stands in for the bar of another process."""
 
     pipe: Connection

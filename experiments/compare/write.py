@@ -2,21 +2,21 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import tuning
-from experiments.compare.document import Illustration, to_html, to_markdown
-from experiments.compare.machine import machine
+from experiments.bar import Bar
+from experiments.compare.page import TITLE, Circumstances, latex, report
 from experiments.compare.plan import Plan, command_line
 from experiments.compare.profiles import CAPTION, profiles
 from experiments.compare.publish import publish
-from experiments.compare.report import TITLE, Circumstances, report
 from experiments.compare.run import Comparison, Results
-from experiments.compare.summaries import summary_latex, summary_markdown
 from experiments.figures import (
     convergence_figure,
     curvature_figure,
@@ -24,9 +24,10 @@ from experiments.figures import (
     sensitivity_figure,
 )
 from experiments.problems import PROBLEMS
-from experiments.provenance import source_fingerprint, versions
-from experiments.records import Store, records_csv
-from experiments.summary import summary_csv
+from experiments.provenance import machine, source_fingerprint, versions
+from experiments.report import Illustration, to_html, to_markdown
+from experiments.results import long, records
+from experiments.store import Store
 
 INTERRUPTED = "This comparison was interrupted; here is what had finished."
 PROFILES = "profiles"
@@ -40,7 +41,25 @@ class Written(NamedTuple):
     published: Path | None
 
 
-def write(comparison: Comparison, interrupted: bool, documents: Path | None = None) -> Written:
+class Drawn:
+    """The figures of the problems, each drawn once, when its runs are known."""
+
+    def __init__(self, store: Store, bar: Bar):
+        self.store, self.bar = store, bar
+        self._of: dict[str, list[Illustration]] = {}
+
+    def __call__(self, results: Results) -> list[Illustration]:
+        """Draws them, unless that was done."""
+        name = results.problem.name
+        if results.runs and name not in self._of:
+            results.finish()
+            self._of[name] = _figures(self.store, self.bar, results)
+        return self._of.get(name, [])
+
+
+def write(
+    comparison: Comparison, interrupted: bool, drawn: Drawn, documents: Path | None = None
+) -> Written:
     """Everything but the runs themselves, which are on disk already."""
     store, plan = comparison.store, comparison.plan
     finished = [results for results in comparison.results if results.runs]
@@ -49,7 +68,7 @@ def write(comparison: Comparison, interrupted: bool, documents: Path | None = No
     notes = [INTERRUPTED] * interrupted + comparison.notes()
     made = Circumstances(command_line(), versions(), machine(), plan.tuning_budget(), notes)
     write_numbers(store, plan, finished, made)
-    illustrations = {results.problem.name: _figures(comparison, results) for results in finished}
+    illustrations = {results.problem.name: drawn(results) for results in finished}
     across = _drawn(store, PROFILES, CAPTION, "performance profiles", profiles(finished))
     parts = report(finished, illustrations, across, made)
     store.write("report.md", to_markdown(TITLE, parts))
@@ -60,11 +79,13 @@ def write(comparison: Comparison, interrupted: bool, documents: Path | None = No
 
 
 def write_numbers(store: Store, plan: Plan, finished: list[Results], made: Circumstances) -> None:
-    """Every record, the costs of reaching the targets, and how all this came about."""
-    store.write("records.csv", records_csv(run for results in finished for run in results.runs))
-    store.write("summary.csv", summary_csv(row for results in finished for row in results.rows))
-    store.write("summary.md", summary_markdown(finished, made.notes))
-    store.write("summary.tex", summary_latex(finished))
+    """Every record, the results table, and how all this came about."""
+    table = pd.concat([results.table for results in finished]).replace(math.inf, math.nan)
+    store.save_table("results", long(table))
+    store.write("summary.csv", table.to_csv(index=False))
+    runs = [run for results in finished for run in results.runs]
+    store.write("records.csv", records(runs).to_csv(index=False))
+    store.write("summary.tex", latex(finished))
     store.write("config.json", json.dumps(_config(plan, finished, made), indent=2) + "\n")
 
 
@@ -95,29 +116,24 @@ def _pictures(results: Results) -> Iterator[Picture]:
         yield Picture(own.name, own.caption, lambda own=own: own.draw(problem, first_seed))
 
 
-def _figures(comparison: Comparison, results: Results) -> list[Illustration]:
+def _figures(store: Store, bar: Bar, results: Results) -> list[Illustration]:
     problem, illustrations = results.problem, []
     for picture in _pictures(results):
-        comparison.bar.set_description_str(f"{problem.name} · drawing {picture.name}")
+        bar.set_description_str(f"{problem.name} · drawing {picture.name}")
         name, alternative = f"{problem.name}-{picture.name}", f"{problem.title}: {picture.name}"
-        drawn = _drawn(comparison.store, name, picture.caption, alternative, picture.draw())
+        drawn = _drawn(store, name, picture.caption, alternative, picture.draw())
         illustrations += [drawn] if drawn else []
-        comparison.bar.update()
+        bar.update()
     return illustrations
 
 
 def _drawn(
-    store: Store,
-    name: str,
-    caption: str,
-    alternative: str,
-    figure: Figure | None,
+    store: Store, name: str, caption: str, alternative: str, figure: Figure | None
 ) -> Illustration | None:
     """The figure as two files, and as a part of the report."""
     if figure is None:
         return None
     png, svg = render_both(figure)
-    (store.folder / "figures").mkdir(exist_ok=True)
     store.write(f"figures/{name}.png", png)
     store.write(f"figures/{name}.svg", svg)
     return Illustration(name, alternative, caption, png)
@@ -159,7 +175,7 @@ def _problem_config(plan: Plan, results: Results) -> dict[str, Any]:
         "grad_norm_target": problem.grad_norm_target,
         "measure": problem.measure,
         "targets": problem.targets,
-        "optimum": results.optimum,
+        **({"optimum": results.optimum} if problem.measure == "suboptimality" else {}),
         "steps": {
             optimizer.name: plan.steps_of(problem, optimizer)
             for optimizer in plan.optimizers_of(problem)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from experiments.engine import Run
-from experiments.figures.style import legend_below, line, rows_of, spread, styled
+from experiments.figures.style import decades, legend_below, line, rows_of, spread, styled
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 
@@ -40,7 +40,8 @@ def _draw_row(
         start = _axis_start(runs, column)
         for optimizer in optimizers:
             _draw(axes, [run for run in runs if run.optimizer == optimizer], column, start)
-        axes.set(xscale="log", yscale="log", xlabel=label, title=title)
+        axes.set(xlabel=label, title=title)
+        decades(axes, "xy")
         end = max(float(run.columns[column][-1]) for run in runs)
         axes.set_xlim(start * 0.85, max(end, start) * 1.25)
         axes.label_outer()

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures.style import legend_below, line, styled
+from experiments.figures.style import decades, legend_below, line, styled
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
 from experiments.tuning import Trial, Tuning
@@ -34,16 +34,17 @@ def sensitivity_figure(
     _draw(panels[0], tunings, _height(problem, trials, optimum))
     known = problem.measure == "suboptimality"
     label = r"Suboptimality  $f - f^\star$" if known else "Training loss"
-    panels[0].set(yscale="log", title="Where each trial of the search ended", ylabel=label)
+    panels[0].set(title="Where each trial of the search ended", ylabel=label)
+    decades(panels[0], "y")
     if converged:
         _draw(panels[1], tunings, lambda trial: trial.steps if trial.converged else math.nan)
         panels[1].set_ylim(0, 1.15 * max(trial.steps for trial in trials if trial.converged))
         panels[1].set(title="How soon, where it converged", ylabel="Steps")
     names = " or ".join(dict.fromkeys(found.hyperparameter for found in tunings.values()))
     for axes in panels:
-        axes.set(xscale="log", xlabel=names.replace("_", " ").capitalize())
+        axes.set(xlabel=names.replace("_", " ").capitalize())
+        decades(axes, "x")
         axes.set_xlim(0.5 * min(t.setting for t in trials), 2.0 * max(t.setting for t in trials))
-        axes.xaxis.minorticks_off()
     _mark_failures(panels[0], tunings)
     panels[0].plot([], [], linestyle="none", color="#555555", label="Chosen", **CHOSEN)
     legend_below(figure, columns=4 if converged else 2)

@@ -1,12 +1,16 @@
 """One look for every figure."""
 
 import io
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from experiments.optimizers import OPTIMIZERS
 
@@ -60,6 +64,35 @@ def spread(grid: np.ndarray) -> list[int]:
     return sorted({int(np.argmin(np.abs(np.log(grid / x)))) for x in wanted[1:]} or {0})
 
 
+def decades(axes: Axes, names: str) -> None:
+    """Logarithmic axes, with powers of ten as text: formulas and minor ticks take a third longer.
+
+    Args:
+      names: ``"x"``, ``"y"`` or ``"xy"``.
+    """
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis: Axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(_Decades())
+        axis.set_major_formatter(FuncFormatter(_power))
+        axis.minorticks_off()
+
+
+class _Decades(LogLocator):
+    """Powers of ten, and between them where the axis holds one at most."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        found = np.asarray(super().tick_values(vmin, vmax))
+        several = np.sum((vmin <= found) & (found <= vmax)) > 1
+        return found if several else LogLocator(subs=(1, 2, 5)).tick_values(vmin, vmax)
+
+
+def _power(x: float, place: int) -> str:
+    exponent = round(math.log10(x)) if x > 0 else 0
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{power}" if math.isclose(x, 10.0**exponent, rel_tol=1e-6) else f"{x:g}"
+
+
 def rows_of(optimizers: Iterable[str]) -> list[list[str]]:
     """One row of panels while the curves stay apart; then a second, for those with fresh curvature.
 
@@ -86,11 +119,7 @@ def legend_below(figure: Figure | SubFigure, columns: int) -> None:
     entries = legend_entries(figure)
     for count in range(columns, 0, -1):
         legend = figure.legend(
-            *entries,
-            loc="outside lower center",
-            ncols=count,
-            handlelength=3.6,
-            columnspacing=1.8,
+            *entries, loc="outside lower center", ncols=count, handlelength=3.6, columnspacing=1.8
         )
         if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
@@ -106,8 +135,12 @@ def render(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
+@styled
 def render_both(figure: Figure) -> tuple[bytes, bytes]:
-    """PNG and SVG. The second has the layout of the first, for finding one takes half the time."""
-    png = render(figure, "png")
-    figure.set_layout_engine("none")
-    return png, render(figure, "svg")
+    """PNG and SVG of one layout; Matplotlib would draw once more to find it, and for each."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)  # as the picture has: sizes of words in pixels are rounded
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    return render(figure, "png"), render(figure, "svg")

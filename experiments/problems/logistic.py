@@ -15,6 +15,7 @@ PENALTY = 1e-3
 def load():
     measurements, benign = load_breast_cancer(return_X_y=True)
     train, held_out = split(len(benign), 0.2)
+    measurements = np.asarray(measurements)
     mean, deviation = measurements[train].mean(0), measurements[train].std(0)
     inputs = (measurements - mean) / deviation
     targets = np.asarray(benign, np.float64)

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments.bar import Bar
 from experiments.compare.plan import SEEDS, Plan
 from experiments.compare.run import Comparison
-from experiments.compare.tables import judged_target, markdown_table, number, table, target_name
 from experiments.compare.verdict import remarks, verdict
 from experiments.engine import Run
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.report import markdown_table
+from experiments.results import number, shown, target_name
+from experiments.store import Store
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
         comparison.run()
     (results,) = comparison.results
     results.finish()
-    index = judged_target(results)
-    target = target_name(results.problem, results.problem.targets[index])
-    print(f"{results.problem.title}, to {target}:\n\n{markdown_table(*table(results, index))}\n")
+    target = target_name(results.problem, results.target)
+    table = markdown_table(shown(results.table, results.target))
+    print(f"{results.problem.title}, to {target}:\n\n{table}\n")
     print(" ".join([verdict(results), *remarks(results)]), plan.tuning_budget())
     return {run.optimizer: run for run in results.runs if run.seed == 0}
 
@@ -70,4 +73,5 @@ def race(problem: str, optimizers: Sequence[str]) -> Mapping[str, Run]:
 def show(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints a table; numbers with as many digits as say something."""
     cell = lambda entry: entry if isinstance(entry, str) else number(float(entry))
-    print("\n" + markdown_table(header, [list(map(cell, row)) for row in rows]))
+    frame = pd.DataFrame([list(map(cell, row)) for row in rows], columns=list(header))
+    print("\n" + markdown_table(frame))

@@ -1,4 +1,4 @@
-"""Classical functions of two parameters, five of them of any number: for pictures and for tests.
+"""Classical functions of two parameters.
 
 Formulas are the customary ones; minima are carried on to double precision. Starts are the customary
 ones where there is a custom, and otherwise some way off, not always in the best valley.
@@ -6,7 +6,6 @@ ones where there is a custom, and otherwise some way off, not always in the best
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,7 +26,7 @@ class Classical:
     function: Callable[[jax.Array], jax.Array]
     """A vector ↦ its value, in the dtype of the vector; over a grid through ``jax.vmap``."""
     minima: tuple[Minimum, ...]
-    """Those in the box, the least first; of the sized functions, the global one alone."""
+    """Those in the box, the least first; of the first five, the global one alone."""
     box: tuple[tuple[float, float], ...]
     start: tuple[float, ...]
 
@@ -122,20 +121,6 @@ def branin(p: jax.Array) -> jax.Array:
 # ---------------------------------------------------------------------------------------- the lists
 
 
-def _repeated(
-    name: str,
-    function: Callable[[jax.Array], jax.Array],
-    at: float,
-    each: float,
-    side: tuple[float, float],
-    start: tuple[float, float],
-    n: int,
-) -> Classical:
-    """Every parameter is the same at the global minimum, and adds the same to its value."""
-    minimum = Minimum((at,) * n, n * each)
-    return Classical(name, function, (minimum,), (side,) * n, tuple(np.resize(start, n).tolist()))
-
-
 def _planar(
     name: str,
     function: Callable[[jax.Array], jax.Array],
@@ -155,26 +140,20 @@ def _opposite(x: float, y: float, value: float) -> list[tuple[float, float, floa
 
 THIRD = np.pi / 3
 
-#: By name, as functions of the number of parameters.
-SIZED: dict[str, Callable[[int], Classical]] = {
-    name: partial(_repeated, name, *rest)
-    for name, *rest in (
-        ("rosenbrock", rosenbrock, 1.0, 0.0, (-2.0, 2.0), (-1.2, 1.0)),
-        (
-            "styblinski-tang",
-            styblinski_tang,
-            -2.903534027771177,  # the least root of 4x³ - 32x + 5
-            -39.16616570377141,
-            (-5.0, 5.0),
-            (0.0, 0.0),
-        ),
-        ("rastrigin", rastrigin, 0.0, 0.0, (-5.12, 5.12), (3.3, 1.8)),
-        ("levy", levy, 1.0, 0.0, (-10.0, 10.0), (-4.0, 5.0)),
-        ("ackley", ackley, 0.0, 0.0, (-5.0, 5.0), (2.2, -1.3)),
-    )
-}
+ROOT, LOWEST = -2.903534027771177, -78.33233140754282  # the least root of 4x³ - 32x + 5
 
 PLANAR = (
+    _planar("rosenbrock", rosenbrock, [(1.0, 1.0, 0.0)], (-2.0, 2.0, -2.0, 2.0), (-1.2, 1.0)),
+    _planar(
+        "styblinski-tang",
+        styblinski_tang,
+        [(ROOT, ROOT, LOWEST)],
+        (-5.0, 5.0, -5.0, 5.0),
+        (0.0, 0.0),
+    ),
+    _planar("rastrigin", rastrigin, [(0.0, 0.0, 0.0)], (-5.12, 5.12, -5.12, 5.12), (3.3, 1.8)),
+    _planar("levy", levy, [(1.0, 1.0, 0.0)], (-10.0, 10.0, -10.0, 10.0), (-4.0, 5.0)),
+    _planar("ackley", ackley, [(0.0, 0.0, 0.0)], (-5.0, 5.0, -5.0, 5.0), (2.2, -1.3)),
     _planar("beale", beale, [(3.0, 0.5, 0.0)], (-4.5, 4.5, -4.5, 4.5), (1.0, 1.0)),
     _planar(
         "himmelblau",
@@ -234,7 +213,4 @@ PLANAR = (
     ),
 )
 
-CLASSICAL: dict[str, Classical] = {
-    **{name: sized(2) for name, sized in SIZED.items()},
-    **{problem.name: problem for problem in PLANAR},
-}
+CLASSICAL: dict[str, Classical] = {problem.name: problem for problem in PLANAR}

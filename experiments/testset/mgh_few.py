@@ -18,9 +18,7 @@ def rosenbrock(x: jax.Array) -> jax.Array:
 
 def freudenstein_roth(x: jax.Array) -> jax.Array:
     x1, x2 = x
-    return jnp.stack(
-        [-13 + x1 + ((5 - x2) * x2 - 2) * x2, -29 + x1 + ((x2 + 1) * x2 - 14) * x2],
-    )
+    return jnp.stack([-13 + x1 + ((5 - x2) * x2 - 2) * x2, -29 + x1 + ((x2 + 1) * x2 - 14) * x2])
 
 
 def powell_badly_scaled(x: jax.Array) -> jax.Array:

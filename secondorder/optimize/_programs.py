@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -19,9 +20,8 @@ MOST = 128  # programs; the one that was used longest ago is given up first
 LARGEST = 2**20  # bytes of constants that a program may keep
 PATIENCE = 10  # compilations of one function before a warning
 
-# Settings of JAX that a trace reads.
+# Settings of JAX that a trace reads, besides the precision of a Python number.
 SETTINGS = (
-    "jax_enable_x64",
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
     "jax_default_matmul_precision",
@@ -107,6 +107,7 @@ def _key(solve: Callable, fixed: tuple, leaves: list, structure: Any) -> Any:
     reader = Reader()
     try:
         settings = tuple(getattr(jax.config, name) for name in SETTINGS)
+        settings = jnp.result_type(float), *settings
         shapes = tuple(_shape(leaf, reader) for leaf in leaves)
         return (solve, reader.key(fixed), structure, shapes, settings), reader.arrays
     except NoKey:

@@ -37,6 +37,9 @@ class Attempt:
       radius: ``() ->`` the radius of the region that the solver kept to.
       watched: arrays, such as a curvature's averages, which a step that is taken leaves behind.
       lazy: as in :class:`Trust`.
+      shift: ``g̃ − g``, what a part of a chain before the method has added to the gradient of the
+        objective; ``None`` for nothing. Values and slopes are then those of ``f + (g̃ − g)·d``,
+        whose gradient the model has, so that the gain ratio of a short step is one.
     """
 
     step: Step
@@ -48,6 +51,7 @@ class Attempt:
     radius: Callable[[], jax.Array]
     watched: Any = ()
     lazy: bool = False
+    shift: Params | None = None
 
     def is_finite_here(self) -> jax.Array:
         """Whether value and gradient at the point contain neither NaN nor infinity."""
@@ -117,7 +121,7 @@ class Attempt:
     def _value_after(self, step: Step) -> jax.Array:
         """The value after a step; infinity in place of NaN or −∞."""
         end = tree.add(self.params, tree.cast(step.direction, self.params))
-        new = self.objective(end).astype(step.predicted.dtype)
+        new = self.objective(end).astype(step.predicted.dtype) + self._shift_along(step.direction)
         return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
     def _best_iterate(self, step: Step) -> Step:
@@ -152,6 +156,11 @@ class Attempt:
 
         limit = jnp.where(visible, halvings, 0)
         return _descend(at, limit, self._value_after, start, 0.0)
+
+    def _shift_along(self, direction: Params) -> jax.Array | float:
+        if self.shift is None:
+            return 0.0
+        return tree.vdot(self.shift, direction).astype(tree.dtype(direction))
 
     @functools.cached_property
     def _value_here(self) -> Any:
@@ -191,13 +200,14 @@ class Attempt:
         noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
         value = jnp.asarray(self._value_here).astype(dtype)
         new_value = jnp.asarray(new_value, dtype)
-        change = new_value - value
+        shift = jnp.asarray(self._shift_along(taken), dtype)
+        change = new_value - value + shift
         near = jnp.abs(change) <= noise * jnp.abs(value)
 
         def by_slopes():
             slope = both()[1] if new_slope is None else new_slope
             first = tree.vdot(self.quadratic.grad, taken).astype(dtype)
-            return 0.5 * (first + slope.astype(dtype)), tree.max_abs(taken) == 0
+            return 0.5 * (first + slope.astype(dtype) + shift), tree.max_abs(taken) == 0
 
         unknown = lambda: (jnp.zeros((), dtype), jnp.asarray(False))
         slopes, nothing = jax.lax.cond(near, by_slopes, unknown) if self.lazy else by_slopes()

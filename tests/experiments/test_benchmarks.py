@@ -28,6 +28,7 @@ from experiments.benchmarks.programs import Ended, Program, of_optax
 from experiments.benchmarks.solvers import Solver
 from experiments.benchmarks.tables import Request
 from experiments.profiles import data_profile, performance_profile
+from experiments.store import read_table
 from experiments.testset import MGH
 
 QUIET = tqdm(disable=True)
@@ -107,7 +108,8 @@ def test_a_solver_that_claims_its_start_is_caught_in_every_variant():
     assert len(runs) == len(shown) == 9
     assert all(run.false and not run.solved for run in runs)
     assert {run.variant for run in runs} == {GIVEN, *least_squares.RESCALED}
-    assert float(summary.results("", runs, solvers, "").rows[0][3]) == 9
+    (row,) = summary.results(summary.tabulated(runs), solvers, "").itertuples()
+    assert float(row.false) == 9
 
 
 @pytest.mark.usefixtures("x64")
@@ -162,6 +164,8 @@ def test_a_benchmark_leaves_a_page_and_a_figure(tmp_path, capsys):
     assert f"bench least_squares {' '.join(chosen)} --quick" in page
     assert (tmp_path / "images" / "least_squares.png").stat().st_size > 10_000
     assert "solved of 3" in capsys.readouterr().out
+    found = read_table(folder / "least_squares-quick", "results")
+    assert len(found[found.quantity == "solved"]) == 6
 
 
 def test_a_missing_peer_is_named_with_the_extra_that_holds_it(monkeypatch, capsys, tmp_path):
@@ -175,7 +179,12 @@ def test_a_missing_peer_is_named_with_the_extra_that_holds_it(monkeypatch, capsy
 
 
 def test_newtons_steps_by_products_end_logistic_regression_in_ten():
-    (table,) = logistic.run(Request(("logistic",), ("newton-cg", "lbfgs"), quick=True)).tables
-    (ours, theirs) = table.rows
-    assert int(ours[1]) <= 10 < int(theirs[1])
-    assert float(ours[2]) <= 1e-8 and float(theirs[2]) <= 1e-8
+    request = Request(("logistic",), ("newton-cg", "lbfgs"), quick=True)
+    report = logistic.run(request)
+    (table,) = report.tables.values()
+    ours, theirs = table.iterations.astype(int)
+    assert ours <= 10 < theirs
+    assert (table["‖g‖"].astype(float) <= 1e-8).all()
+    found = report.results
+    assert list(found.columns) == ["table", "case", "quantity", "value"]
+    assert list(found.value[found.quantity == "iterations"]) == list(table.iterations)

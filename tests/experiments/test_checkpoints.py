@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,20 +19,19 @@ import pytest
 from lines import LINE, plain, sgd
 
 import secondorder as so
-from experiments import files
 from experiments.bar import Bar
 from experiments.benchmarks.contestants import contestants
-from experiments.checkpoints import Checkpoint
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
 from experiments.engine import Progress, Status, prepare, run, set_up
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import minibatches
-from experiments.problems import PROBLEMS, digits_classifier
-from experiments.records import Store
+from experiments.problems import PROBLEMS, digits
+from experiments.store import NAME, Checkpoint, Store
 
 SETTINGS = {"source": "this"}
 ARGUMENTS = {"seed": 0}
+NAMES = ("p", "o")
 
 
 class Killed(Exception):
@@ -42,7 +42,7 @@ class Sparse(Checkpoint):
     """Writes down every so many steps, since tests know no seconds."""
 
     def __init__(self, folder: Path, every: int = 1):
-        super().__init__(folder, SETTINGS, seconds=0.0)
+        super().__init__(Store(folder, checkpoint_seconds=0.0), NAMES, "run", SETTINGS)
         self.every = every
 
     def offer(self, progress: Progress) -> None:
@@ -129,7 +129,7 @@ def test_a_run_that_is_looked_at_now_and_then_is_resumed_between_two_looks(tmp_p
 
 @pytest.mark.slow
 def test_kfac_on_a_network_is_resumed_to_the_last_bit(tmp_path):
-    problem = digits_classifier.PROBLEM
+    problem = digits.CLASSIFIER
     prepared = prepare(set_up(problem), contestants(problem)["kfac"])
     damping = {"damping": 0.1}
     resumed, _ = survive(
@@ -163,7 +163,7 @@ def bits(tree):
 
 def saved(folder: Path) -> Checkpoint:
     """A checkpoint after three steps."""
-    checkpoint = Checkpoint(folder, SETTINGS)
+    checkpoint = Checkpoint(Store(folder), NAMES, "run", SETTINGS)
     checkpoint.resume(progress(), ARGUMENTS)
     checkpoint.save(progress())
     return checkpoint
@@ -172,7 +172,7 @@ def saved(folder: Path) -> Checkpoint:
 def resumes(folder: Path, start: Progress | None = None, settings=SETTINGS, arguments=ARGUMENTS):
     """What another process goes on from, or None where it begins."""
     start = progress(count=0) if start is None else start
-    found = Checkpoint(folder, settings).resume(start, arguments)
+    found = Checkpoint(Store(folder), NAMES, "run", settings).resume(start, arguments)
     return None if found is start else found
 
 
@@ -203,92 +203,74 @@ def test_what_belongs_to_another_run_is_not_gone_on_with(other, tmp_path, capsys
     assert not capsys.readouterr().err
 
 
-def flipped(path: Path, place: float = 0.5) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-
-
-def an_array(folder: Path) -> Path:
-    """The largest file of the arrays."""
-    inside = [path for path in folder.glob("arrays-3/**/*") if path.is_file()]
-    return max(inside, key=lambda path: path.stat().st_size)
-
-
-DAMAGES = {
-    "a flipped bit in an array": lambda folder: flipped(an_array(folder)),
-    "a missing array": lambda folder: an_array(folder).unlink(),
-    "an empty array": lambda folder: an_array(folder).write_bytes(b""),
-    "a flipped bit in a number": lambda folder: flipped(folder / "progress.json"),
-    "half of the numbers": lambda folder: os.truncate(folder / "progress.json", 300),
-    "no numbers": lambda folder: (folder / "progress.json").write_bytes(b""),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_checkpoint_is_named_and_set_aside(damage, tmp_path, capsys):
-    folder = tmp_path / "run"
-    saved(folder)
-    damage(folder)
-    assert resumes(folder) is None
-    said = capsys.readouterr().err
-    assert f"{folder} is corrupt" in said
-    assert "run.corrupt" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["run.corrupt"]
-    assert resumes(folder) is None
+@pytest.mark.parametrize("column", ["content", "arrays"])
+def test_a_damaged_checkpoint_is_named_and_the_run_begun_again(column, tmp_path, capsys):
+    store = saved(tmp_path).store
+    with sqlite3.connect(tmp_path / NAME) as database:
+        (content,) = database.execute(f"select {column} from kept").fetchone()
+        half = len(content) // 2
+        other = bytes([content[half] ^ 1]) if column == "arrays" else "7"
+        database.execute(
+            f"update kept set {column} = ?", (content[:half] + other + content[half + 1 :],)
+        )
+    database.close()
+    assert resumes(tmp_path) is None
+    assert f"p · o · run in {tmp_path / NAME} is corrupt" in capsys.readouterr().err
+    assert resumes(tmp_path) is None
     assert not capsys.readouterr().err
+    assert not store.parts()
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
-    checkpoint = saved(tmp_path / "run")
-
-    def killed(path, content):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "write", killed)
-        with pytest.raises(Killed):
-            checkpoint.save(progress(count=4))
-    found = resumes(tmp_path / "run")
+    checkpoint = saved(tmp_path)
+    code = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("pragma cache_size = 1")  # so that half of it is in the file already
+database.execute("update kept set content = 'half', arrays = zeroblob(1000000)")
+os.kill(os.getpid(), 9)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / NAME)])
+    assert killed.returncode == -signal.SIGKILL
+    found = resumes(tmp_path)
     assert found is not None
     assert found.count == 3
     checkpoint.save(progress(count=4))
-    left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"progress.json", "arrays-4"}
+    assert checkpoint.store.parts() == [(*NAMES, "run")]
     checkpoint.discard()
-    assert not list(tmp_path.iterdir())
+    assert not checkpoint.store.parts()
 
 
 def test_a_run_that_shared_the_machine_for_a_while_says_so_to_its_end(tmp_path):
-    shared = Checkpoint(tmp_path / "run", SETTINGS, side_by_side=2)
+    shared = Checkpoint(Store(tmp_path / "run", side_by_side=2), NAMES, "run", SETTINGS)
     shared.save(shared.resume(progress(), ARGUMENTS))
     found = resumes(tmp_path / "run")
     assert found is not None
     assert found.side_by_side == 2
 
 
-def compare(folder: Path) -> Store:
+def compare(folder: Path) -> Comparison:
     """A comparison of one run, written down after every step."""
     plan = Plan([PROBLEMS["tanh-network"]], [OPTIMIZERS["newton-cg"]], seeds=1, steps=25)
     store = Store(folder, checkpoint_seconds=0.0)
-    Comparison(plan, store, Bar(disable=True)).run()
-    return store
+    comparison = Comparison(plan, store, Bar(disable=True))
+    comparison.run()
+    return comparison
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_outright_is_gone_on_with(tmp_path):
     root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), str(root / "tests")])
+    path = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, __file__, str(tmp_path / "killed")], env=os.environ | {"PYTHONPATH": path}
     )
-    numbers = tmp_path / "killed/checkpoints/tanh-network--newton-cg--seed-0/progress.json"
-    while not (numbers.exists() and count_of(numbers) >= 4):
+    while count_of(tmp_path / "killed" / NAME) < 4:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not list((tmp_path / "killed/runs").iterdir())
+    assert [part for _, _, part in Store(tmp_path / "killed").parts()] == ["seed-0 under way"]
 
     counts, real = [], Progress.step
 
@@ -298,22 +280,24 @@ def test_a_process_that_is_killed_outright_is_gone_on_with(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "step", counted)
-        compare(tmp_path / "killed")
+        resumed = compare(tmp_path / "killed")
     assert min(counts) >= 4
-    record = "runs/tanh-network--newton-cg--seed-0.json"
-    compare(tmp_path / "whole")
-    resumed, whole = (json.loads((tmp_path / way / record).read_text()) for way in WAYS)
-    for of in (resumed, whole):
-        del of["run"]["columns"]["seconds"], of["run"]["compile_seconds"], of["checksum"]
-    assert json.dumps(resumed) == json.dumps(whole)
-    assert not list((tmp_path / "killed/checkpoints").iterdir())
+    whole = compare(tmp_path / "whole")
+    assert_same_records(resumed.results[0].runs[0], whole.results[0].runs[0])
+    assert [part for _, _, part in Store(tmp_path / "killed").parts()] == ["seed-0"]
 
 
-WAYS = ("killed", "whole")
-
-
-def count_of(numbers: Path) -> int:
-    return json.loads(numbers.read_text())["progress"]["count"]
+def count_of(database: Path) -> int:
+    """Steps of the run that is under way."""
+    if not database.exists():
+        return 0
+    connection = sqlite3.connect(database, timeout=60)
+    try:
+        found = connection.execute("select content from kept").fetchone()
+    except sqlite3.OperationalError:  # the table is still to be made
+        found = None
+    connection.close()
+    return json.loads(found[0])["count"] if found else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import MAIN as MAIN_PROBLEMS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import NAME, Store
 from experiments.tuning import TRIALS
 
 QUICK = ["curve-fit", "--optimizers", "adam", "levenberg-marquardt", "--steps", "15"]
@@ -102,8 +102,8 @@ def test_a_comparison_leaves_everything_a_reader_needs(tmp_path, capsys):
         (documents / "comparison.md").read_text()
     )
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    expected = {"records.csv", "report.html", "report.md", "config.json"}
-    expected |= {f"summary.{end}" for end in ("csv", "md", "tex")}
+    expected = {"records.csv", "report.html", "report.md", "config.json", NAME}
+    expected |= {f"summary.{end}" for end in ("csv", "tex")}
     kinds = ("convergence", "curvature", "fit", "sensitivity")
     figures = {f"figures/curve-fit-{kind}" for kind in kinds}
     assert expected | {f"{name}.{end}" for name in figures for end in ("png", "svg")} <= names

@@ -5,10 +5,12 @@ import dataclasses
 import functools
 import json
 import math
+import sqlite3
 from pathlib import Path
 
 import jax.numpy as jnp
 import optax
+import pandas as pd
 import pytest
 from lines import LINE, plain
 
@@ -17,11 +19,10 @@ from experiments.benchmarks import BENCHMARKS, networks
 from experiments.benchmarks.networks import QUICK, Field, contest
 from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Request
-from experiments.checkpoints import SECONDS
 from experiments.engine import Progress
 from experiments.optimizer import Search
 from experiments.provenance import source_fingerprint
-from experiments.records import Store
+from experiments.store import NAME, SECONDS, Store
 
 STEPS, TRIAL_STEPS = 6, 4
 TINY = dataclasses.replace(
@@ -79,13 +80,19 @@ def play(tmp_path, monkeypatch):
     return played
 
 
+def everything(folder: Path) -> dict:
+    database = sqlite3.connect(folder / NAME)
+    rows = database.execute("select optimizer, part, head, content from kept").fetchall()
+    database.close()
+    return {row[:3]: json.loads(row[3]) for row in rows}
+
+
 def kept(folder: Path) -> dict:
     """Everything in the store but what the clock says."""
-    found = {file.name: json.loads(file.read_text()) for file in (folder / "runs").iterdir()}
+    found = everything(folder)
     for content in found.values():
-        del content["checksum"]
-        if "run" in content:
-            del content["run"]["columns"]["seconds"], content["run"]["compile_seconds"]
+        if "columns" in content:
+            del content["columns"]["seconds"], content["compile_seconds"]
     return found
 
 
@@ -100,7 +107,7 @@ def test_a_contest_that_is_killed_repeats_no_step_and_keeps_the_same(play, tmp_p
     parts.append(play("killed"))
     assert [step for part in parts for step in part] == whole
     assert kept(tmp_path / "killed") == kept(tmp_path / "whole")
-    assert not list((tmp_path / "killed/checkpoints").iterdir())
+    assert not any("under way" in part for *_, part in Store(tmp_path / "killed").parts())
     capsys.readouterr()
     assert play("killed") == []
     finished = 2 * (QUICK.trials + QUICK.seeds)
@@ -120,11 +127,9 @@ def test_the_page_of_a_contest_that_went_on_is_that_of_one_that_never_stopped(pl
     page = contest(Request(quick=True, folder=tmp_path / "runs"), FIELD)
     whole = contest(Request(quick=True, folder=tmp_path / "whole"), FIELD)
     assert page.words == whole.words
-    (mine,), (other,) = page.tables, whole.tables
-    timed = [k for k, name in enumerate(mine.header) if name.split()[0] in ("s", "ms", "of")]
-    rows = lambda table: [[c for k, c in enumerate(r) if k not in timed] for r in table.rows]
-    assert mine.header == other.header
-    assert rows(mine) == rows(other)
+    (mine,), (other,) = page.tables.values(), whole.tables.values()
+    untimed = [name.split()[0] not in ("s", "ms", "of") for name in mine.columns]
+    pd.testing.assert_frame_equal(mine.loc[:, untimed], other.loc[:, untimed])
 
 
 def test_steps_that_are_slow_are_not_timed_again_after_the_runs(play, tmp_path, monkeypatch):
@@ -132,11 +137,17 @@ def test_steps_that_are_slow_are_not_timed_again_after_the_runs(play, tmp_path, 
     monkeypatch.setattr(networks, "SLOW", 0.0)
     monkeypatch.setattr(networks, "race", lambda *given: pytest.fail("was timed again"))
     report = contest(Request(quick=True, folder=tmp_path / "runs"), FIELD)
-    at = report.tables[0].header.index("ms a step")
-    for row, name in zip(report.tables[0].rows, ("light", "heavy"), strict=True):
-        (file,) = (tmp_path / "runs/runs").glob(f"line--{name}--seed-0.json")
-        columns = json.loads(file.read_text())["run"]["columns"]
-        assert float(row[at]) == pytest.approx(1e3 * columns["seconds"][-1] / STEPS, rel=1e-2)
+    (table,) = report.tables.values()
+    store = Store(tmp_path / "runs")
+    for shown, unit in zip(table["ms a step"], units_of(store), strict=True):
+        seconds = unit["columns"]["seconds"][-1]
+        assert float(shown) == pytest.approx(1e3 * seconds / STEPS, rel=1e-2)
+
+
+def units_of(store: Store) -> list[dict]:
+    """The runs of the first seed, in the order of the table."""
+    found = {key[:2]: content for key, content in everything(store.folder).items()}
+    return [found[name, "seed-0"] for name in ("light", "heavy")]
 
 
 @pytest.mark.parametrize("quick", [False, True])

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 from comparisons import PROBLEM, finished, made, searched
+from matplotlib.figure import Figure
 
 from experiments.compare.profiles import ENOUGH, costs, profiles
 from experiments.figures import curvature_figure, render, sensitivity_figure
 from experiments.figures.curvature import GAINS
+from experiments.figures.style import decades
 
 NOTHING = math.nan
 
@@ -106,7 +108,7 @@ def many(count: int):
 
 
 def test_profiles_count_the_problems_within_a_factor_of_the_best():
-    found = costs(list(many(3)), "step")
+    found = costs(list(many(3)), "steps")
     np.testing.assert_array_equal(found["newton"], [1, 3, 3])
     np.testing.assert_array_equal(found["adam"], [3, 1, 1])
     np.testing.assert_array_equal(found["lbfgs"], [math.inf] * 3)
@@ -122,3 +124,15 @@ def test_profiles_are_drawn_of_twenty_problems_and_more(count):
         assert heights[1.0] == 0.95
         assert heights[3.0] == 1.0
         assert len(render(figure, "png")) > 10_000
+
+
+def test_a_logarithmic_axis_has_labels_also_within_a_decade():
+    for low, high, labels in (
+        (0.5, 2e3, ["10⁰", "10¹", "10²", "10³"]),
+        (0.15, 0.7, ["0.2", "0.5"]),
+    ):
+        axes = Figure().subplots()
+        decades(axes, "y")
+        axes.set_ylim(low, high)
+        ticks = [(at, axes.yaxis.get_major_formatter()(at)) for at in axes.get_yticks()]
+        assert [text for at, text in ticks if low <= at <= high] == labels

@@ -1,5 +1,6 @@
 """The benchmark of networks: its problems are what they say, and its table says what was run."""
 
+import dataclasses
 import math
 
 import jax
@@ -70,12 +71,24 @@ def test_every_optimizer_takes_a_step_on_every_problem(name):
         assert jax.tree.structure(updates) == jax.tree.structure(params), optimizer.name
 
 
+def found(*errors: tuple[float, ...], targets=(3.0, 2.0, 0.5)):
+    """The results table of runs with these errors after each step, and what is shown of it."""
+    problem = dataclasses.replace(poisson.PROBLEM, targets=targets)
+    optimizer = physics.contestants(problem)["adam"]
+    steps = np.arange(len(errors[0]), dtype=float)
+    runs = []
+    for seed, error in enumerate(errors):
+        columns = dict.fromkeys(("step", "seconds", "gradient_equivalents", "value"), steps)
+        runs.append(Run(problem.name, "adam", seed, "", columns | {"error": np.array(error)}))
+    contest = networks.Contest(optimizer, runs, 1e-3, 0.5)
+    table = networks._results(problem, [contest])
+    return table, networks._table(problem, [contest], table)
+
+
 def test_a_target_counts_from_the_first_step_that_reaches_it():
-    columns = {"step": np.arange(4), "error": np.array([9.0, 3.0, 1.0, 2.0])}
-    run = Run("p", "o", 0, "step limit", columns)
-    assert networks.reached(run, 3.0, "step") == 1
-    assert networks.reached(run, 2.0, "step") == 2
-    assert math.isnan(networks.reached(run, 0.5, "step"))
+    table, shown = found((9.0, 3.0, 1.0, 2.0))
+    assert list(table.steps) == [1, 2, math.inf]
+    assert list(shown.iloc[0])[2:11] == ["1", "1.00", "1", "2", "2.00", "2", "-", "-", "-"]
 
 
 @pytest.mark.parametrize("name", physics.PHYSICS)
@@ -122,9 +135,8 @@ def test_the_points_fill_the_square_and_its_boundary():
 
 
 def test_a_target_that_some_seeds_miss_says_how_many_reach_it():
-    runs = [Run("p", "o", k, "", {"step": np.arange(2), "error": np.array([9.0, e])})
-            for k, e in enumerate((1.0, 5.0, 1.0))]  # fmt: skip
-    assert networks._unless_all(runs, 6.0) == "" and networks._unless_all(runs, 2.0) == " (2 of 3)"
+    _, shown = found((9.0, 1.0), (9.0, 5.0), (9.0, 1.0), targets=(6.0, 2.0))
+    assert list(shown.iloc[0])[2:8:3] == ["1", "1 (2 of 3)"]
 
 
 def test_the_cube_has_the_published_number_of_parameters_and_its_solution_no_residual(x64):

@@ -15,7 +15,6 @@ from tolerances import assert_close, rounding
 
 from experiments.benchmarks.physics import PHYSICS
 from experiments.compare.plan import Plan
-from experiments.compare.tables import target_name
 from experiments.engine import Run, numerics
 from experiments.figures import render
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
@@ -32,7 +31,7 @@ from experiments.problems import (
     quadratic,
     ridge,
 )
-from experiments.summary import add_measure
+from experiments.results import add_measure, target_name
 
 #: Small problems and equations; a new one is checked without a new test.
 EVERY = PROBLEMS | PHYSICS

@@ -9,12 +9,15 @@ import platform
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from comparisons import PROBLEM, finished, made, searched, written
 from PIL import Image, ImageColor
 
-from experiments.compare import machine as machines
-from experiments.compare.document import (
+from experiments import provenance as machines
+from experiments.compare.publish import light, publish
+from experiments.optimizers import OPTIMIZERS
+from experiments.report import (
     Heading,
     Illustration,
     Table,
@@ -24,14 +27,12 @@ from experiments.compare.document import (
     to_html,
     to_markdown,
 )
-from experiments.compare.publish import light, publish
-from experiments.optimizers import OPTIMIZERS
 
 PARTS = [
     Words("By `a < b` and **bold & true**"),
     Heading("One"),
     Verdict("To 1e-3", ["first wins."]),
-    Table(["name", "n", "end"], [["x|y", "3", "<b>"]], title="Costs", folded=True),
+    Table(pd.DataFrame([["x|y", "3", "<b>"]], columns=["name", "n", "end"]), "Costs", folded=True),
     Illustration("curve", "a curve", "What it is.", b"png"),
     Verbatim("1 < 2"),
 ]
@@ -42,8 +43,8 @@ def test_parts_become_html_with_everything_inside_and_escaped():
     assert "<title>A &lt; B</title>" in page
     assert "<p>By <code>a &lt; b</code> and <b>bold &amp; true</b></p>" in page
     assert "<details><summary>Costs</summary>" in page
-    assert "<td>x|y</td><td>3</td><td>&lt;b&gt;</td>" in page
-    assert '<img alt="a curve" src="data:image/png;base64,cG5n"><figcaption>What it is.' in page
+    assert re.search(r"<td>x\|y</td>\s*<td>3</td>\s*<td>&lt;b&gt;</td>", page)
+    assert '<img alt="a curve" src="data:image/png;base64,cG5n">\n<figcaption>What it is.' in page
     assert "<pre>1 &lt; 2</pre>" in page
 
 
@@ -55,7 +56,7 @@ def test_the_same_parts_become_markdown_with_pictures_linked():
         "**To 1e-3**",
         "* first wins.",
         "Costs:",
-        "| name | n | end |\n| :--- | ---: | :--- |\n| x\\|y | 3 | <b> |",
+        "| name   |   n | end   |\n|:-------|----:|:------|\n| x\\|y   |   3 | <b>   |",
         "![a curve](figures/curve.png)",
         "What it is.",
         "```\n1 < 2\n```\n",
@@ -121,7 +122,7 @@ def test_both_pages_hold_the_same_words_tables_and_pictures(folder):
     page = html.unescape(page)
     headings = re.findall(r"<h2>(.+?)</h2>", page)
     assert headings == re.findall(r"^## (.+)$", markdown, re.MULTILINE)
-    assert page.count("<tr>") == sum(
+    assert page.count("<tr") == sum(
         line.startswith("|") and "---" not in line for line in markdown.splitlines()
     )
     said = "The baseline L-BFGS (Optax) wins in gradient-equivalents (4)"
@@ -134,7 +135,7 @@ def test_both_pages_hold_the_same_words_tables_and_pictures(folder):
 
 
 def test_the_costs_are_written_for_spreadsheets_pages_and_papers(folder):
-    for name in ("summary.csv", "summary.md", "summary.tex"):
+    for name in ("summary.csv", "summary.tex"):
         text = (folder / name).read_text()
         assert all(optimizer in text for optimizer in ("Adam", "L-BFGS")) or name.endswith("csv")
     assert (folder / "summary.tex").read_text().count(r"\begin{table}") == len(PROBLEM.targets)

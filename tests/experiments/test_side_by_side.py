@@ -14,7 +14,7 @@ from experiments.compare.run import Comparison
 from experiments.compare.side_by_side import Terms, Told, side_by_side
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import Store
 from experiments.unit import collect
 
 NAMES = ("gauss-newton", "levenberg-marquardt")
@@ -102,7 +102,7 @@ def test_side_by_side_gives_the_records_of_one_by_one(tmp_path, capsys):
     assert "Used again" not in told.out
     one, two = (records(tmp_path / jobs / "records.csv") for jobs in ("1", "2"))
     assert one == two
-    for name in ("report.html", "summary.md", "config.json"):
+    for name in ("report.html", "report.md", "config.json"):
         assert "running at a time" in (tmp_path / "2" / name).read_text()
         assert "running at a time" not in (tmp_path / "1" / name).read_text()
 

@@ -3,32 +3,32 @@
 import dataclasses
 import math
 
+import pandas as pd
 import pytest
 from comparisons import PROBLEM, finished, made
 
-from experiments.compare.tables import latex_table, markdown_table, number, text_table
 from experiments.compare.verdict import baselines, remarks, verdict
 from experiments.engine import Status
 from experiments.figures import convergence_figure
 from experiments.figures.style import APART, rows_of
 from experiments.optimizers import OPTIMIZERS
-from experiments.summary import add_measure, best_value
+from experiments.report import latex_table, markdown_table, text_table
+from experiments.results import KEYS, add_measure, best_value, long, number
 
 
 def test_the_summary_is_the_median_over_seeds():
     falls = ([1, 0.5, 0.1], [1, 0.9, 0.5, 0.4, 0.1], [1, 0.9, 0.9, 0.5, 0.4, 0.4])
-    rows = finished(*(made("adam", list(v), seed) for seed, v in enumerate(falls))).rows
-    loose, tight = rows[0].reached
-    assert (loose.count, loose.step) == (3, 2)
-    assert (tight.count, tight.step) == (2, 4)
+    table = finished(*(made("adam", list(v), seed) for seed, v in enumerate(falls))).table
+    loose, tight = table.itertuples()
+    assert (loose.target, loose.reached, loose.steps) == (0.5, 3, 2)
+    assert (tight.target, tight.reached, tight.steps) == (0.1, 2, 4)
 
 
 def test_a_target_missed_by_most_seeds_costs_infinity():
-    rows = finished(
-        made("adam", [1, 0.1]), made("adam", [1, 0.6], 1), made("adam", [1, 0.7], 2)
-    ).rows
-    assert rows[0].reached[0].count == 1
-    assert rows[0].reached[0].step == math.inf
+    falls = ([1, 0.1], [1, 0.6], [1, 0.7])
+    table = finished(*(made("adam", list(v), seed) for seed, v in enumerate(falls))).table
+    assert table.reached[0] == 1
+    assert table.steps[0] == math.inf
 
 
 def test_failed_runs_are_counted_and_drawn_with_a_cross():
@@ -36,7 +36,7 @@ def test_failed_runs_are_counted_and_drawn_with_a_cross():
         made("adam", [1, 0.5, 0.1]),
         made("adam", [1, 5.0, math.inf], 1, status=str(Status.DIVERGED)),
     )
-    assert results.rows[0].failures == 1
+    assert list(results.table.failures) == [1, 1]
     figure = convergence_figure(PROBLEM, results.runs)
     assert any(line.get_marker() == "x" for line in figure.axes[0].lines)
     assert any(
@@ -152,24 +152,35 @@ def test_numbers_are_short(x, shown):
 
 
 def test_columns_are_aligned():
-    lines = text_table(
-        ["name", "n", "end"], [["a", "100", "x"], ["longer", "2", "yy"]]
-    ).splitlines()
+    rows = [["a", "100", "x"], ["longer", "2", "yy"]]
+    lines = text_table(pd.DataFrame(rows, columns=["name", "n", "end"])).splitlines()
     assert lines[0].index("n", 5) == lines[3].index("2")
 
 
 def test_a_bar_within_a_cell_does_not_end_it_in_markdown():
-    assert markdown_table(["|f|", "b"], [["a|b", "c"]]).splitlines()[2] == r"| a\|b | c |"
+    text = markdown_table(pd.DataFrame([["a|b", "c"]], columns=["|f|", "b"]))
+    assert [line.replace(" ", "") for line in text.splitlines()[::2]] == [r"|\|f\||b|", r"|a\|b|c|"]
 
 
 def test_a_latex_table_says_what_the_others_say_in_characters_that_latex_takes():
-    text = latex_table(["a_b", "n", "end"], [["50% & more", "-", "x"]], "Cost to f ≤ 1e-3")
+    row = ["50% & more", "-", "x ≤ y"]
+    text = latex_table(pd.DataFrame([row], columns=["a_b", "n", "end"]), "Cost to f ≤ 1e-3")
     assert r"\begin{tabular}{lrl}" in text
     assert r"\caption{Cost to f $\le$ 1e-3}" in text
     assert r"a\_b & n & end \\" in text
-    assert r"50\% \& more & -- & x \\" in text
+    assert r"50\% \& more & -- & x $\le$ y \\" in text
     assert text.isascii()
     assert text.count(r"\begin{") == text.count(r"\end{")
+
+
+def test_the_long_table_has_one_number_a_row_and_gives_back_the_wide_one():
+    table = finished(made("newton", [1, 0.1]), made("adam", [1, 0.4])).table
+    found = long(table)
+    assert list(found.columns) == [*KEYS, "quantity", "value"]
+    assert len(found) == len(table) * (len(table.columns) - len(KEYS))
+    wide = found.pivot(index=KEYS, columns="quantity", values="value").reset_index()
+    again = table[KEYS].merge(wide, on=KEYS)[table.columns].astype(table.dtypes)
+    pd.testing.assert_frame_equal(again, table, check_names=False)
 
 
 def test_every_optimizer_has_a_look_of_its_own_and_in_its_row_a_marker():

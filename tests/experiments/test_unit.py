@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from experiments.bar import Bar
-from experiments.checkpoints import SECONDS
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
 from experiments.engine import LEAP, Progress
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.records import Store
+from experiments.store import SECONDS, Store
 from experiments.tuning import TRIALS
 
 LEAPS = 3  # of a trial
@@ -61,7 +60,7 @@ def test_a_tuning_that_is_killed_repeats_no_step(tmp_path, monkeypatch):
     assert resumed.tunings == whole.tunings
     for column in whole.runs[0].columns.keys() - {"seconds"}:
         assert (whole.runs[0].columns[column] == resumed.runs[0].columns[column]).all()
-    assert not list((tmp_path / "killed/checkpoints").iterdir())
+    assert not any("under way" in part for *_, part in Store(tmp_path / "killed").parts())
 
 
 def test_whatever_changes_a_run_is_among_its_settings():

@@ -177,6 +177,12 @@ def damping(
     A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
     memory stay, λ rises, and the next update tries again.
 
+    A step that was fitted to a batch looks good on it, however weak λ is. Where the objective is
+    not that of the last update, λ falls by a tenth at most, and only where the last step has a gain
+    above ¾ on the new objective too; a gain below −1 there raises it as much, and a rejection
+    raises it by half. This costs one more value, and a copy of the step. The other policies hold
+    their Δ, σ and λ likewise.
+
     Args:
       initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
         ``direct``).

@@ -124,10 +124,6 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     unknown = lambda *shape, dtype=dtype: jnp.full(shape, jnp.inf, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
     state = jax.tree.map(states.settled, problem.optimizer.init(params))
-    model = None
-    if states.takes_jacobian(state) and problem.fn.is_split:
-        shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
-        model = tree.zeros_like(shapes)
     return Loop(
         params=params,
         state=_with_room(state, problem, params),
@@ -135,7 +131,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         value=unknown(dtype=value_dtype),
         grad_norm=unknown(),
         grad=tree.zeros_like(params),
-        model=model,
+        model=_no_model(problem, state, params),
         moved=jnp.asarray(True),
         cut=jnp.asarray(False),
         first_size=jnp.full((), -1, dtype),
@@ -155,6 +151,31 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
             jnp.zeros(history, bool),
         ),
         status=jnp.asarray(Status.RUNNING.value, jnp.int32),
+    )
+
+
+def ended(loop: Loop) -> Loop:
+    """The loop without the Jacobian, which is as large as the data."""
+    return loop._replace(model=None)
+
+
+def resumed(problem: Problem, loop: Loop) -> Loop:
+    """The loop to go on from an ended one; its Jacobian is taken again, and not counted twice."""
+    model = _no_model(problem, loop.state, loop.params)
+    loop = loop._replace(status=jnp.full_like(loop.status, Status.RUNNING.value), model=model)
+    if model is None:
+        return loop
+    place = Evaluations._fields.index("gradients")
+    paid = loop.paid.at[place].add(jnp.where(loop.moved, 0, -1).astype(jnp.int32))
+    return loop._replace(moved=jnp.ones_like(loop.moved), paid=paid)
+
+
+def _no_model(problem: Problem, state: Any, params: Params) -> tuple[Any, Any] | None:
+    """Zeros in place of outputs and Jacobian, if the optimizer uses one."""
+    if not (states.takes_jacobian(state) and problem.fn.is_split):
+        return None
+    return tree.zeros_like(
+        jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
     )
 
 

@@ -19,7 +19,7 @@ from secondorder.solvers._base import (
     charged,
     prepares,
 )
-from secondorder.state import CurvatureState, Needs, with_room
+from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._attempt import Attempt
@@ -49,7 +49,8 @@ def scale_by_curvature(
       solver: solver of the model, such as ``solvers.cg()``.
       trust: policy for λ (or a radius) and acceptance, such as ``trust.damping()``.
       burn_in: number of first updates that only change the state of the curvature; parameters,
-        trust and solver keep theirs. (``minimize`` reports ``STAGNATED`` after 20.)
+        trust and solver keep theirs. A non-finite update is not counted. (``minimize`` reports
+        ``STAGNATED`` after 20.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -99,24 +100,32 @@ def scale_by_curvature(
         tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
         step, told = trust.update(attempt, state.trust)
         trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
-        accepted, taken = trusted.accepted, tree.cast(step.direction, updates)
-        memories = averages, solver.remember(after, step.direction)
-        memories = tree.where(accepted, memories, (state.curvature, state.solver))
+        taken, after = tree.cast(step.direction, updates), solver.remember(after, step.direction)
+        accepted = learns = trusted.accepted
+        reported, failed = step.without_vectors(), ~accepted
+        if not never:
+            gathers = state.count - state.rejections < burn_in
+            sound = tree.all_finite((grads, _numbers(averages)))
+            accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
+            failed = jnp.where(gathers, ~sound, failed)
+            trusted = tree.where(gathers, state.trust._replace(accepted=sound), trusted)
+            # No step was taken, so the precision test of the loop must not fire.
+            predicted = jnp.where(gathers, -jnp.inf, reported.predicted)
+            reported = reported._replace(predicted=predicted)
         return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
-            rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
+            rejections=state.rejections + failed.astype(jnp.int32),
             products=state.products + step.report.products,
-            curvature=memories[0],
-            solver=memories[1],
+            curvature=tree.where(learns, averages, state.curvature),
+            solver=tree.where(accepted, after, state.solver),
             trust=trusted,
-            step=step.without_vectors(),
+            step=reported,
             point=point,
             needs=state.needs,
         )
 
-    whole = optax.GradientTransformationExtraArgs(init, update)
     never = isinstance(burn_in, int) and burn_in == 0
-    return whole if never else _after_burn_in(whole, curvature, trust, burn_in)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _check_pair(solver: Solver, trust: Trust) -> None:
@@ -145,31 +154,6 @@ def _init(curvature: Curvature, solver: Solver, trust: Trust, params: Params) ->
     needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
     counts = none(), none(), none()
     return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
-
-
-def _after_burn_in(
-    method: optax.GradientTransformationExtraArgs, curvature: Curvature, trust: Trust, burn_in: Any
-) -> optax.GradientTransformationExtraArgs:
-    """``method`` with first updates that only change the state of the curvature."""
-
-    def update(updates, state, params=None, *, value_fn: Any = None, **known):
-        objective = at_point(value_fn, "update")
-
-        def gather():
-            scale, shown = trust.scale(state.trust), objective.curved
-            _, memory = curvature.at(updates, state.curvature, params, shown, scale)
-            memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
-            # No model was evaluated, so the precision test of the loop must not fire.
-            last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
-            rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
-            found = tree.zeros_like(updates), rest
-            kept = state.needs.room is not None and objective.stationary
-            return with_room(found, jax.eval_shape(step)) if kept else found
-
-        step = lambda: method.update(updates, state, params, value_fn=value_fn, **known)
-        return jax.lax.cond(state.count >= burn_in, step, gather)
-
-    return optax.GradientTransformationExtraArgs(method.init, update)
 
 
 def _prepared(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder import layers
 from secondorder.curvature._structures import sound
 from secondorder.operators import _kronecker as kr
-from secondorder.operators._axes import eigenbasis, next_basis
+from secondorder.operators._axes import first_basis, next_basis
 from secondorder.operators._kronecker import Factors
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -145,7 +145,7 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     factor = factor / jnp.where(size > 0, size, 1)
     # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
     coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
-    exact, nearer = lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0]
+    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)[0]
     return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 

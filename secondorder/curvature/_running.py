@@ -124,7 +124,9 @@ def running(
             key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
             new = structure.measure(sample, frame)
-            return tree.running_mean(state.averages, new, decay, state.samples, debias)
+            mean = lambda n: tree.running_mean(state.averages, new, decay, n, debias)
+            known, join = mean(state.samples), structure.join
+            return known if join is None else join(known, mean(state.samples - 1))
 
         def renewed():
             first = state.count == 0

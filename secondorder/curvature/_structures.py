@@ -46,6 +46,8 @@ class Structure(NamedTuple):
         frame, relatively; ``None`` if not known.
       behind: whether this step's operator is in the frame of before its refresh.
       recount: whether the first sample is counted anew in the first frame.
+      join: ``(averages, averages of one sample less) -> averages``, for a structure that counts
+        some of them from the second sample on; ``None`` where all count from the first.
     """
 
     init: Callable[[Params], tuple[Any, Any]]
@@ -55,6 +57,7 @@ class Structure(NamedTuple):
     drift: Callable[[Params, Any, Any, Scalar], jax.Array] | None = None
     behind: bool = False
     recount: bool = False
+    join: Callable[[Any, Any], Any] | None = None
 
 
 @settings.checked()
@@ -147,13 +150,18 @@ def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> ja
 
 
 @settings.checked()
-def axis_basis(axes: Axes | None = None) -> Structure:
+def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
     The squares are counted in the basis at every sample; the basis is of the Grams, by ``eigh`` at
     first and by one step of orthogonal iteration at each later refresh. A step uses the basis of
     before its own gradient, which would look too good in a basis made of it. Leaves without Grams
     have their own coordinates as basis: RMSProp's.
+
+    Args:
+      axes: how the leaves are cut.
+      recount: whether the squares of the first sample count, in the basis that it gives; else the
+        squares begin with the second, and the first step has no basis and no squares to go by.
 
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
@@ -168,8 +176,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         return ax.over_leaves(leaf, sample, bases)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        entries = tuple(jnp.sqrt(jnp.maximum(mean.squares, 0)) for mean in averages)
-        return AxisEigen(axes, bases, entries)
+        return AxisEigen(axes, bases, tuple(map(_roots, averages)))
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
@@ -184,12 +191,18 @@ def axis_basis(axes: Axes | None = None) -> Structure:
                 order = ax.along(order, axis, len(old))
                 squares = jnp.take_along_axis(squares, order, axis=axis)
                 new.append(sound(basis, q))
+            if not recount:  # those of the first sample are in no basis yet
+                squares = jnp.where(now.first, 0, squares)
             return mean._replace(squares=squares), tuple(new)
 
         renew = lambda way: _two(
             ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
         )
         return _first_or_next(now.first, renew)
+
+    def join(averages: Any, later: Any) -> Any:
+        pairs = zip(averages, later, strict=True)
+        return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
 
     return Structure(
         _start(axes, lambda layout: True),
@@ -198,8 +211,24 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         refresh,
         _basis_drift,
         behind=True,
-        recount=True,
+        recount=recount,
+        join=None if recount else join,
     )
+
+
+def _roots(mean: Grams) -> jax.Array:
+    """``√E[v'∘v']``; where that is rounding beside the others of its block, the largest of them.
+
+    A rotated gradient has rounding errors in place of zeros, of which the division would make whole
+    steps in directions of its own.
+    """
+    roots = jnp.sqrt(jnp.maximum(mean.squares, 0))
+    if all(gram is None for gram in mean.grams):
+        return roots
+    axes = tuple(range(1, roots.ndim))
+    size = jnp.sqrt(jnp.mean(jnp.maximum(mean.squares, 0), axes, keepdims=True))
+    level = float(jnp.finfo(roots.dtype).eps) ** 0.5 * size
+    return jnp.where(roots > level, roots, jnp.max(roots, axes, keepdims=True))
 
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
@@ -208,7 +237,7 @@ def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    _, vectors = ax.eigenbasis(gram)
+    vectors = ax.first_basis(gram, basis)
     return vectors, jnp.broadcast_to(jnp.arange(gram.shape[-1], dtype=jnp.int32), gram.shape[:2])
 
 
@@ -228,17 +257,25 @@ def _without_grams(layout: Layout) -> bool:
     return not any(layout.factored)
 
 
-def _power(layout: Layout) -> float:
-    """``1/2k`` for k Grams; ½ of the squares where there is none."""
-    return 0.5 / max(sum(layout.factored), 1)
+def _power(layout: Layout, exponent: Scalar | None) -> Scalar:
+    """The given power of each Gram, ``1/2k`` for k of them by default; ½ of squares."""
+    count = sum(layout.factored)
+    return 0.5 if not count else 0.5 / count if exponent is None else exponent
 
 
-@settings.checked()
-def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """``⊗ᵢ (Gᵢ + ε I)^(1/2k)`` over the k axes with a Gram, kept as its inverse roots.
+@settings.checked(exponent=settings.POSITIVE)
+def axis_roots(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """``⊗ᵢ (Gᵢ + ε I)^p`` over the k axes with a Gram, kept as its inverse roots; p is 1/2k.
 
     The roots are by ``eigh`` at each refresh, eigenvalues below zero raised to it, and used in the
     same step. Leaves without Grams have their diagonal, ``(E[v∘w] + ε)^½``.
+
+    Args:
+      eps: ε.
+      axes: how the leaves are cut.
+      exponent: p; ``None`` for 1/2k.
 
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020).
     """
@@ -252,7 +289,10 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
                 if gram is None:
                     return None
                 values, vectors = ax.eigenbasis(gram)
-                scale = (values + jnp.asarray(eps, values.dtype)) ** -_power(layout)
+                # What may be rounding is as large as rounding: roots would enlarge its noise.
+                values = jnp.maximum(values, ax.rounding(gram) * values[:, :1])
+                power = jnp.asarray(_power(layout, exponent), values.dtype)
+                scale = (values + jnp.asarray(eps, values.dtype)) ** -power
                 new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
                 return sound(new, before)
 
@@ -265,7 +305,9 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
         def of_one(x, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            return ax.change(gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x)))))
+            return ax.change(
+                gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x), exponent)))
+            )
 
         def leaf(x, mean, old):
             pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
@@ -281,12 +323,17 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
 
         return AxisRoots(axes, roots, ax.over_leaves(entries, [like], averages))
 
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
+    # A root's whole power is known, not that of any number.
+    whole = exponent is None or (isinstance(exponent, float) and (1 / exponent).is_integer())
+    start, measure = _start(axes, _without_grams), _root_measure(axes)
+    return Structure(start, measure, operator, refresh, drift if whole else None)
 
 
-@settings.checked()
-def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """The same ``⊗ᵢ (Gᵢ + ε I)^(1/2k)``, kept as eigenbases with eigenvalues taken anew each step.
+@settings.checked(exponent=settings.POSITIVE)
+def axis_eigen(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """The same ``⊗ᵢ (Gᵢ + ε I)^p``, kept as eigenbases with eigenvalues taken anew each step.
 
     Where roots grow stale between refreshes, only the bases do here: ``diag(Qᵀ G Q)`` is of the
     Grams as they are. Bases are by ``eigh`` at first, by one step of orthogonal iteration later.
@@ -305,7 +352,8 @@ def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(x, mean, q):
             layout = axes.of(x)
-            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** _power(layout)
+            power = _power(layout, exponent)
+            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** jnp.asarray(power, d.dtype)
             if mean.squares is not None:
                 return shift(mean.squares)
             pairs = zip(mean.grams, q, strict=True)

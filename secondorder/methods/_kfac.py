@@ -51,9 +51,10 @@ def kfac(
         and the model's use of its leaves count, as ``secondorder.layer_table`` prints them.
         Optax's ``inject_hyperparams`` takes functions for schedules: ``static_args="example"``.
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
-        units of the curvature. On small batches a step fitted to the batch always looks good on it,
-        and λ would fall without end: there ``trust.damping(λ, trial_every=5)`` tries fewer steps,
-        ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is ``trust.fixed(λ)``.
+        units of the curvature. On batches that change λ falls slowly, and only where the last step
+        was good on the next batch as well, for one more value; ``trust.damping(λ, trial_every=5)``
+        tries fewer steps, ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is
+        ``trust.fixed(λ)``.
       momentum: decay of an average of gradients, from which Δ is computed. Default: 0.9 with
         ``learning_rate``, otherwise off. With the quadratic model it keeps α from being fitted to
         the noise of one batch.

@@ -176,6 +176,29 @@ def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.maximum(values[:, ::-1], 0), vectors[:, :, ::-1]
 
 
+def rounding(gram: jax.Array) -> float:
+    """The part of the largest eigenvalue of ``(N, b, b)`` up to which others may be rounding."""
+    return 10 * gram.shape[-1] * float(jnp.finfo(gram.dtype).eps)
+
+
+def first_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
+    """Eigenvectors, largest first; in the null space those of a fixed form on the old basis.
+
+    There any basis is one of eigenvectors, and the eigensolver's own is rounding: a start that is
+    moved by its last bit would give another. Old columns in the null space remain as they are.
+    """
+    values, vectors = eigenbasis(gram)
+    size, dtype = gram.shape[-1], gram.dtype
+    null = values <= rounding(gram) * values[:, :1]
+    both, eye = null[:, :, None] & null[:, None, :], jnp.eye(size, dtype=dtype)[None]
+    # Convex, so that no two sums of weights are alike: vectors as e₁ − e₄ and e₂ − e₃ stay apart.
+    weights = size / (size + jnp.arange(size, dtype=dtype))
+    inside = jnp.matmul(basis.mT, vectors, precision=HIGHEST)
+    form = jnp.matmul(inside.mT * weights, inside, precision=HIGHEST)
+    _, turn = eigenbasis(jnp.where(both, form, (2 + weights) * eye))
+    return jnp.matmul(vectors, jnp.where(both, turn, eye), precision=HIGHEST)
+
+
 def rayleigh(gram: jax.Array, basis: jax.Array) -> jax.Array:
     """``diag(Qᵀ G Q)``, ``(N, b)``: the Rayleigh quotients of the basis."""
     product = jnp.matmul(gram, basis, precision=HIGHEST)
@@ -208,16 +231,24 @@ def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
 def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One step of orthogonal iteration from a nearby basis: ``Q⁺ = qr(G Q)``.
 
-    The iteration needs descending eigenvalues, so the columns are sorted first.
+    The iteration needs descending eigenvalues, so the columns are sorted first. A column whose
+    image is at rounding level, relative to the columns before it, is only made orthogonal to them.
 
     Returns:
       The basis, and the order ``(N, b)`` of the old columns.
     """
-    order = jnp.argsort(-rayleigh(gram, basis), axis=1, stable=True).astype(jnp.int32)
+    values = rayleigh(gram, basis)
+    values = jnp.where(values > rounding(gram) * jnp.max(values, 1, keepdims=True), values, 0)
+    order = jnp.argsort(-values, axis=1, stable=True).astype(jnp.int32)
     basis = jnp.take_along_axis(basis, order[:, None, :], axis=2)
     size = jnp.max(jnp.abs(gram), axis=(1, 2), keepdims=True)
     image = jnp.matmul(gram / jnp.where(size > 0, size, 1), basis, precision=HIGHEST)
-    return one_by_one(lambda x: jnp.linalg.qr(x)[0], image), order
+    new, triangle = one_by_one(lambda x: tuple(jnp.linalg.qr(x)), image)
+    own = jnp.abs(jnp.diagonal(triangle, axis1=1, axis2=2))
+    unknown = own <= rounding(gram) * jnp.max(own, axis=1, keepdims=True)
+    kept = lambda: jnp.where(unknown[:, None, :], basis, image)
+    again = lambda: one_by_one(lambda x: jnp.linalg.qr(x)[0], kept())
+    return jax.lax.cond(jnp.any(unknown), again, lambda: new), order
 
 
 def along(vector: jax.Array, axis: int, rank: int) -> jax.Array:

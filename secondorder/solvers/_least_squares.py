@@ -303,18 +303,21 @@ def _optimality(
     stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
     themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
     A share beyond ``1/√ε`` of the ``outputs`` is of a parameter that ran off, and excuses nothing.
+    What is left below ``10 ε`` of the shares is rounding of the residuals, whatever the tolerance.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
     shares = jnp.minimum(shares, outputs / jnp.sqrt(eps))
-    noise = jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
+    contributions = jnp.linalg.norm(shares)
+    noise = jnp.sqrt(eps * triangle.q.size) * contributions
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     lengths = jnp.linalg.norm(upper, axis=0)
     pivots = jnp.abs(jnp.diag(upper)) / jnp.where(lengths > 0, lengths, 1)
     floor = jnp.where(pivots > 0, 10 * eps * size / jnp.where(pivots > 0, pivots, 1), jnp.inf)
     span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
     single = jnp.max(jnp.abs(slopes), initial=0)
+    seen = lambda length: jnp.maximum(length - 10 * eps * contributions, 0)
     # The span holds every column, also one that roundings hide from its triangle.
-    whole = jnp.maximum(span, single)
+    whole, single = seen(jnp.maximum(span, single)), seen(single)
     size = jnp.where(whole == 0, 1, size)  # else 0/0 where all residuals vanish
     return jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,9 @@ from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
 from secondorder.tree import Params
-from secondorder.trust._base import Trial
+from secondorder.trust._base import Last, Trial
 
+SAME = 1e3  # rounding errors by which two values of the same function at a point may differ
 EDGE = 0.9  # a step longer than this fraction of the radius counts as on the boundary
 
 
@@ -69,8 +71,8 @@ class Attempt:
         step = self._best_fraction(step, halvings) if halvings else step.along(1.0)
         return self._within_bounds(step)
 
-    def trial(self, step: Step) -> Trial:
-        """The outcome of the step."""
+    def trial(self, step: Step, last: Last | tuple = ()) -> Trial:
+        """The outcome of the step, and what this objective tells of the last one."""
         taken = tree.cast(step.direction, self.params)
         return Trial(
             gain=lambda: self._gain(taken, step.predicted),
@@ -80,7 +82,41 @@ class Attempt:
             # An infinite second moment gives a zero step at every later update; reject it.
             finite=tree.all_finite((self.quadratic.grad, taken, self.watched)),
             fraction=step.report.fraction,
+            elsewhere=self._judged(last) if self._looks_back(last) else lambda: math.inf,
         )
+
+    def remembered(self, step: Step, gain: jax.Array, accepted: jax.Array, last: Any) -> Any:
+        """What the next objective may judge: the step, if it is taken, or the one before."""
+        if not self._looks_back(last):
+            return last
+        dtype = last.predicted.dtype
+        here = jnp.asarray(self._value_here).astype(dtype)
+        known = jnp.isfinite(gain)  # else none was computed, nor the value after the step
+        after = here + jnp.where(known, gain, 0) * step.predicted.astype(dtype)
+        value = jnp.where(accepted, jnp.where(known, after, jnp.inf), here)
+        taken = tree.cast(step.direction, last.step), step.predicted.astype(dtype)
+        return Last(*tree.where(accepted, taken, (last.step, last.predicted)), value)
+
+    def _looks_back(self, last: Any) -> bool:
+        """Whether the objective may be another than that of the last step."""
+        return isinstance(last, Last) and not self.objective.stationary
+
+    def _judged(self, last: Any) -> Callable[[], jax.Array]:
+        """``elsewhere`` of the trial: one more value, where the objective is another one."""
+        dtype = last.predicted.dtype
+        here = jnp.asarray(self._value_here)
+        # The value after a step is a difference, whose rounding is that of the larger one before.
+        size = jnp.abs(here).astype(dtype) + jnp.abs(last.predicted)
+        rounding = (SAME * jnp.finfo(here.dtype).eps).astype(dtype) * size
+        same = jnp.abs(here.astype(dtype) - last.value) <= rounding
+
+        def there() -> jax.Array:
+            before = tree.add(self.params, tree.cast(tree.negative(last.step), self.params))
+            gain = (here - self.objective(before)).astype(dtype) / last.predicted
+            return jnp.where(jnp.isfinite(gain), gain, -jnp.inf)
+
+        nothing = lambda: jnp.full_like(last.predicted, jnp.inf)
+        return lambda: jax.lax.cond((last.predicted < 0) & ~same, there, nothing)
 
     def _value_after(self, step: Step) -> jax.Array:
         """The value after a step; infinity in place of NaN or −∞."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ class Trial(NamedTuple):
       boundary: whether the step ends at the radius.
       finite: whether gradient and step contain neither NaN nor infinity.
       fraction: fraction of the solver's step that is taken, where the policy searches.
+      elsewhere: ``() ->`` the gain of the last step on this objective, where that is not the one
+        which the step was fitted to; +∞ where it is the same, or nothing is known.
     """
 
     gain: Callable[[], jax.Array]
@@ -32,6 +35,21 @@ class Trial(NamedTuple):
     boundary: jax.Array
     finite: jax.Array
     fraction: jax.Array | float = 1.0
+    elsewhere: Callable[[], jax.Array | float] = lambda: math.inf
+
+
+class Last(NamedTuple):
+    """The last step that was taken, which the next objective may judge.
+
+    Attributes:
+      step: its direction.
+      predicted: the model's change.
+      value: the objective's value after it.
+    """
+
+    step: Params
+    predicted: jax.Array
+    value: jax.Array
 
 
 class TrustState(NamedTuple):
@@ -43,6 +61,7 @@ class TrustState(NamedTuple):
       count: number of updates.
       gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
+      last: the :class:`Last` step taken; ``()`` for a policy that does not look back.
     """
 
     scale: jax.Array
@@ -50,6 +69,7 @@ class TrustState(NamedTuple):
     count: jax.Array
     gain: jax.Array
     accepted: jax.Array
+    last: Any = ()
 
 
 class Trust(NamedTuple):

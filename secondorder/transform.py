@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._attempt import Attempt
-from secondorder.trust._base import Trust
+from secondorder.trust._base import Trust, TrustState
 
 
 @settings.checked(trust=settings.POLICY)
@@ -101,25 +101,19 @@ def scale_by_curvature(
         step, told = trust.update(attempt, state.trust)
         trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
         taken, after = tree.cast(step.direction, updates), solver.remember(after, step.direction)
-        accepted = learns = trusted.accepted
-        reported, failed = step.without_vectors(), ~accepted
+        outcome = _Outcome(trusted.accepted, trusted.accepted, trusted, step.without_vectors())
         if not never:
             gathers = state.count - state.rejections < burn_in
             sound = tree.all_finite((grads, _numbers(averages)))
-            accepted, learns = accepted & ~gathers, jnp.where(gathers, sound, accepted)
-            failed = jnp.where(gathers, ~sound, failed)
-            trusted = tree.where(gathers, state.trust._replace(accepted=sound), trusted)
-            # No step was taken, so the precision test of the loop must not fire.
-            predicted = jnp.where(gathers, -jnp.inf, reported.predicted)
-            reported = reported._replace(predicted=predicted)
-        return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
+            outcome = _gathering(outcome, gathers, sound, state.trust)
+        return tree.where(outcome.accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
-            rejections=state.rejections + failed.astype(jnp.int32),
+            rejections=state.rejections + (~outcome.learns).astype(jnp.int32),
             products=state.products + step.report.products,
-            curvature=tree.where(learns, averages, state.curvature),
-            solver=tree.where(accepted, after, state.solver),
-            trust=trusted,
-            step=reported,
+            curvature=tree.where(outcome.learns, averages, state.curvature),
+            solver=tree.where(outcome.accepted, after, state.solver),
+            trust=outcome.trust,
+            step=outcome.step,
             point=point,
             needs=state.needs,
         )
@@ -154,6 +148,36 @@ def _init(curvature: Curvature, solver: Solver, trust: Trust, params: Params) ->
     needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
     counts = none(), none(), none()
     return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
+
+
+class _Outcome(NamedTuple):
+    """The outcome of an update.
+
+    Attributes:
+      accepted: whether the step is taken.
+      learns: whether the state of the curvature is updated; otherwise the update is a rejection.
+      trust: the new state of the trust policy.
+      step: the step for the state.
+    """
+
+    accepted: jax.Array
+    learns: jax.Array
+    trust: TrustState
+    step: Step
+
+
+def _gathering(
+    outcome: _Outcome, gathers: jax.Array, sound: jax.Array, trust: TrustState
+) -> _Outcome:
+    """The outcome, or during burn-in an update of the curvature alone, if it is ``sound``."""
+    # No step is taken during burn-in, so the precision test of the loop must not fire.
+    predicted = jnp.where(gathers, -jnp.inf, outcome.step.predicted)
+    return _Outcome(
+        outcome.accepted & ~gathers,
+        jnp.where(gathers, sound, outcome.accepted),
+        tree.where(gathers, trust._replace(accepted=sound), outcome.trust),
+        outcome.step._replace(predicted=predicted),
+    )
 
 
 def _prepared(

@@ -132,12 +132,12 @@ def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
-    """The eigenvectors of a factor, where it has any: at first exactly, then one step nearer.
+    """The eigenvectors of a factor: exact at first, then by one step of orthogonal iteration.
 
-    From a basis near by, an orthogonal iteration is a fraction of the time of new eigenvectors, and
-    those that belong to nearly the same eigenvalue do not turn among one another, which would make
-    what is known of the moments along them worthless. From mere coordinates, as at the start, or
-    where the factor was zero until now, it would take many.
+    From a nearby basis, an orthogonal iteration takes a fraction of the time of ``eigh``, and does
+    not rotate eigenvectors of nearly equal eigenvalues, which would invalidate the second moments
+    along them. From the coordinate basis (the start, or a factor that was zero until now) it would
+    take many iterations.
     """
     if factor.ndim == 2:
         return old

@@ -177,21 +177,22 @@ def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def rounding(gram: jax.Array) -> float:
-    """The part of the largest eigenvalue of ``(N, b, b)`` up to which others may be rounding."""
+    """The rounding level of the eigenvalues of ``(N, b, b)``, relative to the largest."""
     return 10 * gram.shape[-1] * float(jnp.finfo(gram.dtype).eps)
 
 
 def first_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
-    """Eigenvectors, largest first; in the null space those of a fixed form on the old basis.
+    """Eigenvectors, largest first; in the null space, those of a fixed form on the old basis.
 
-    There any basis is one of eigenvectors, and the eigensolver's own is rounding: a start that is
-    moved by its last bit would give another. Old columns in the null space remain as they are.
+    In the null space every basis consists of eigenvectors, and the solver's choice depends on
+    rounding: a change of the last bit of the start would change it. Old columns in the null space
+    are unchanged.
     """
     values, vectors = eigenbasis(gram)
     size, dtype = gram.shape[-1], gram.dtype
     null = values <= rounding(gram) * values[:, :1]
     both, eye = null[:, :, None] & null[:, None, :], jnp.eye(size, dtype=dtype)[None]
-    # Convex, so that no two sums of weights are alike: vectors as e₁ − e₄ and e₂ − e₃ stay apart.
+    # Convex weights, so that no two sums are equal: e₁ − e₄ and e₂ − e₃ stay distinct.
     weights = size / (size + jnp.arange(size, dtype=dtype))
     inside = jnp.matmul(basis.mT, vectors, precision=HIGHEST)
     form = jnp.matmul(inside.mT * weights, inside, precision=HIGHEST)

@@ -19,7 +19,7 @@ from secondorder.step import Step
 from secondorder.tree import Params
 from secondorder.trust._base import Last, Trial
 
-SAME = 1e3  # rounding errors by which two values of the same function at a point may differ
+SAME = 1e3  # maximum difference of two values of one function at a point, in rounding errors
 EDGE = 0.9  # a step longer than this fraction of the radius counts as on the boundary
 
 
@@ -72,7 +72,7 @@ class Attempt:
         return self._within_bounds(step)
 
     def trial(self, step: Step, last: Last | tuple = ()) -> Trial:
-        """The outcome of the step, and what this objective tells of the last one."""
+        """The outcome of the step, and the gain of the last step on this objective."""
         taken = tree.cast(step.direction, self.params)
         return Trial(
             gain=lambda: self._gain(taken, step.predicted),
@@ -86,7 +86,7 @@ class Attempt:
         )
 
     def remembered(self, step: Step, gain: jax.Array, accepted: jax.Array, last: Any) -> Any:
-        """What the next objective may judge: the step, if it is taken, or the one before."""
+        """The last accepted step, for the next objective: this step, or the one before."""
         if not self._looks_back(last):
             return last
         dtype = last.predicted.dtype
@@ -98,14 +98,14 @@ class Attempt:
         return Last(*tree.where(accepted, taken, (last.step, last.predicted)), value)
 
     def _looks_back(self, last: Any) -> bool:
-        """Whether the objective may be another than that of the last step."""
+        """Whether the objective may differ from that of the last step."""
         return isinstance(last, Last) and not self.objective.stationary
 
     def _judged(self, last: Any) -> Callable[[], jax.Array]:
-        """``elsewhere`` of the trial: one more value, where the objective is another one."""
+        """``elsewhere`` of the trial; costs one more value if the objective has changed."""
         dtype = last.predicted.dtype
         here = jnp.asarray(self._value_here)
-        # The value after a step is a difference, whose rounding is that of the larger one before.
+        # The value after a step is a difference, with the rounding of the larger value before.
         size = jnp.abs(here).astype(dtype) + jnp.abs(last.predicted)
         rounding = (SAME * jnp.finfo(here.dtype).eps).astype(dtype) * size
         same = jnp.abs(here.astype(dtype) - last.value) <= rounding

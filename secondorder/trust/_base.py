@@ -25,8 +25,8 @@ class Trial(NamedTuple):
       boundary: whether the step ends at the radius.
       finite: whether gradient and step contain neither NaN nor infinity.
       fraction: fraction of the solver's step that is taken, where the policy searches.
-      elsewhere: ``() ->`` the gain of the last step on this objective, where that is not the one
-        which the step was fitted to; +∞ where it is the same, or nothing is known.
+      elsewhere: ``() ->`` the gain of the last step on this objective, if it differs from the
+        objective of that step, such as by a new batch; +∞ if it is the same, or unknown.
     """
 
     gain: Callable[[], jax.Array]
@@ -39,12 +39,12 @@ class Trial(NamedTuple):
 
 
 class Last(NamedTuple):
-    """The last step that was taken, which the next objective may judge.
+    """The last accepted step, for its gain on the next objective.
 
     Attributes:
       step: its direction.
       predicted: the model's change.
-      value: the objective's value after it.
+      value: the value of its objective after the step.
     """
 
     step: Params
@@ -61,7 +61,7 @@ class TrustState(NamedTuple):
       count: number of updates.
       gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
-      last: the :class:`Last` step taken; ``()`` for a policy that does not look back.
+      last: the :class:`Last` accepted step; ``()`` for a policy that does not use it.
     """
 
     scale: jax.Array

@@ -18,9 +18,9 @@ from secondorder.trust._base import Last, Trial, Trust, TrustState
 # since rejecting more would cost more steps (Nocedal and Wright 2006, 4.1).
 ACCEPT = 1e-4
 
-# Where the objective changes from update to update, as with minibatches, λ falls and Δ grows only
-# where the last step had at least this gain on the new objective too, and by this factor at most;
-# they go back by as much where that step undid there all that it had promised.
+# If the objective changes between updates, as with minibatches, λ falls (Δ grows) only if the last
+# step has at least the gain GOOD on the new objective too, and at most by the factor SLOWLY. With a
+# gain below −1 there, the change is reversed by the same factor.
 GOOD, SLOWLY = 0.75, 0.9
 
 # Policies that fit a method, by the kind of scalar that its solver reads.
@@ -177,11 +177,11 @@ def damping(
     A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
     memory stay, λ rises, and the next update tries again.
 
-    A step that was fitted to a batch looks good on it, however weak λ is. Where the objective is
-    not that of the last update, λ falls by a tenth at most, and only where the last step has a gain
-    above ¾ on the new objective too; a gain below −1 there raises it as much, and a rejection
-    raises it by half. This costs one more value, and a copy of the step. The other policies hold
-    their Δ, σ and λ likewise.
+    A step has a good gain on the batch it was computed from, even for a too small λ. If the
+    objective differs from that of the last update, λ therefore falls by at most a tenth, and only
+    if the last step has a gain above ¾ on the new objective too. A gain below −1 there raises λ by
+    the same factor, and a rejection raises it by half. This costs one more value, and a copy of the
+    step. The other policies limit their Δ, σ and λ in the same way.
 
     Args:
       initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
@@ -218,7 +218,7 @@ def damping(
         if halvings:
             halved = -jnp.log2(trial.fraction)
             scale = jnp.where(accepted & (halved > 0), 1.5**halved * state.scale, scale)
-        # A step fitted to a batch looks good on it, however weak λ is: other batches decide.
+        # The gain on the batch of the step is always good, so the gain on another batch decides.
         other = trial.elsewhere()
         changed = ~jnp.isposinf(other)
         least = _slowest(other)
@@ -303,7 +303,7 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
-        # Without limit, 1/0, where the objective is the same.
+        # No limit (1/0) if the objective is the same.
         grown = jnp.minimum(grown, shown / _slowest(trial.elsewhere()))
         new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
         poor = ~accepted | (gain < 0.25)

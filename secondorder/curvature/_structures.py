@@ -223,11 +223,12 @@ def _roots(mean: Grams) -> jax.Array:
     A rotated gradient has rounding errors in place of zeros. Division by their size would give
     full steps in random directions.
     """
-    roots = jnp.sqrt(jnp.maximum(mean.squares, 0))
+    squares: Any = mean.squares
+    roots = jnp.sqrt(jnp.maximum(squares, 0))
     if all(gram is None for gram in mean.grams):
         return roots
     axes = tuple(range(1, roots.ndim))
-    size = jnp.sqrt(jnp.mean(jnp.maximum(mean.squares, 0), axes, keepdims=True))
+    size = jnp.sqrt(jnp.mean(jnp.maximum(squares, 0), axes, keepdims=True))
     level = float(jnp.finfo(roots.dtype).eps) ** 0.5 * size
     return jnp.where(roots > level, roots, jnp.max(roots, axes, keepdims=True))
 
@@ -306,9 +307,8 @@ def axis_roots(
         def of_one(x, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            return ax.change(
-                gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x), exponent)))
-            )
+            times = round(float(1 / _power(axes.of(x), exponent)))
+            return ax.change(gram, jnp.linalg.matrix_power(root, times))
 
         def leaf(x, mean, old):
             pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)

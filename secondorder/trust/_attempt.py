@@ -92,10 +92,14 @@ class Attempt:
         dtype = last.predicted.dtype
         here = jnp.asarray(self._value_here).astype(dtype)
         known = jnp.isfinite(gain)  # else none was computed, nor the value after the step
-        after = here + jnp.where(known, gain, 0) * step.predicted.astype(dtype)
+        # Of the objective itself, without what was added to its gradient.
+        shift = jnp.asarray(self._shift_along(step.direction), dtype)
+        predicted = step.predicted.astype(dtype)
+        after = here + jnp.where(known, gain, 0) * predicted - shift
         value = jnp.where(accepted, jnp.where(known, after, jnp.inf), here)
-        taken = tree.cast(step.direction, last.step), step.predicted.astype(dtype)
-        return Last(*tree.where(accepted, taken, (last.step, last.predicted)), value)
+        taken = tree.cast(step.direction, last.step), predicted - shift
+        direction, change = tree.where(accepted, taken, (last.step, last.predicted))
+        return Last(direction, change, value)
 
     def _looks_back(self, last: Any) -> bool:
         """Whether the objective may differ from that of the last step."""

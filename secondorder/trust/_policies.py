@@ -138,7 +138,7 @@ def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
     return Trust(start, update, "any", now, evaluates=False)
 
 
-def _slowest(other: jax.Array) -> jax.Array:
+def _slowest(other: Any) -> jax.Array:
     """The least factor of λ after a step with the gain ``other`` on another objective."""
     moved = jnp.where(other > GOOD, SLOWLY, jnp.where(other < -1, 1 / SLOWLY, 1))
     return jnp.where(jnp.isposinf(other), 0, moved)

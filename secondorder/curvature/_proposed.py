@@ -30,7 +30,7 @@ class Proposal(Operator):
 
 @settings.checked()
 def proposed(direction: optax.GradientTransformation) -> Curvature:
-    """``B⁻¹ g = −d`` for the update ``d`` of an Optax transformation.
+    """A curvature with ``B⁻¹ g = −d``, ``d`` the update of an Optax transformation.
 
     With an exact curvature, ``preconditioned(exact(ggn), proposed(optax.adam(1.0)))``, a solver
     such as ``optimal_scaling(apply_inverse())`` chooses the length of ``d``. After a rejected step

@@ -17,7 +17,7 @@ Steps = int | jax.Array  # number of updates between two events
 
 
 class Drift(NamedTuple):
-    """Schedule of refreshes: at a drift above ``tolerance``, measured every so many updates."""
+    """Schedule of refreshes: at a drift above ``tolerance``, measured at a fixed interval."""
 
     tolerance: tree.Real
     measure_every: Steps = 1

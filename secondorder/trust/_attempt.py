@@ -65,7 +65,7 @@ class Attempt:
         """The candidate of the lowest value: of the solver's iterates, then of fractions.
 
         Args:
-          halvings: the fractions are 1, ½, ¼, ..., halved at most so often; 0 for the whole step.
+          halvings: maximum number of halvings in the fractions 1, ½, ¼, ...; 0 for the whole step.
         """
         step = self._best_iterate(self.step)
         step = self._best_fraction(step, halvings) if halvings else step.along(1.0)
@@ -144,7 +144,7 @@ class Attempt:
         """The first of the fractions 1, ½, ¼, ... that descends further than the next one.
 
         Along the step's path, with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step whose predicted
-        decrease is below the rounding of the value stays whole: values do not tell fractions apart.
+        decrease is below the rounding of the value stays whole: the values of fractions are equal.
         """
         dtype = step.predicted.dtype
         start = jnp.asarray(self._value_here, dtype)

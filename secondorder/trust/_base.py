@@ -81,7 +81,7 @@ class Trust(NamedTuple):
         accepted (``TrustState.accepted``).
       gives: kind of its scalar: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
       scale: ``TrustState -> scalar``, for the current solve. An open-loop policy evaluates its
-        schedule or (injected) hyperparameter anew, since the state has an older value.
+        schedule or (injected) hyperparameter again, since the state has an older value.
       evaluates: whether it evaluates the objective.
       searches: whether it tries fractions of a step's path.
       lazy: whether the slope at the trial is computed only where the difference of two values is

@@ -96,7 +96,7 @@ def _closed_loop(
     lazy: bool = False,
     halvings: int = 0,
 ) -> Trust:
-    """A policy that tries its step, halved at most so often; ``rule`` reads the outcome."""
+    """A policy that tries its step, with at most ``halvings`` halvings; ``rule`` gets the trial."""
 
     def start(params: tree.Params) -> TrustState:
         state = init(params)

@@ -41,8 +41,8 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α L^(-1/4) G R^(-1/4)`` at Adam's length, ``L`` and ``R`` means of ``G Gᵀ``, ``Gᵀ G``.
 
-    A leaf of k axes has roots of order 2k, a vector its diagonal. Matrices have εI added, and are
-    in use from the first step on. Needs gradients alone: ``value_fn`` may be left out.
+    A leaf of k axes has roots of order 2k; a vector has a diagonal. εI is added to the matrices,
+    and every step, also the first, uses them. Needs only gradients: ``value_fn`` is optional.
 
     As first published: ``b2=1`` (sums), ``eps=1e-4`` or so, ``graft=None``, ``b1=0``; with
     AdaGrad's length: ``graft=optax.scale_by_rss(initial_accumulator_value=0.0, eps=0.0)``.
@@ -51,11 +51,11 @@ def shampoo(
       learning_rate: α or a schedule.
       b1: decay of the averages of both steps, the direction's and the graft's; not bias-corrected.
       b2: decay of the matrices, corrected for bias; 1 gives sums.
-      eps: ε; eigenvalues that are rounding beside the largest count as large as rounding.
-      graft: source of the length of each leaf's step: an Optax transformation, by default Adam's
-        of ``b2=0.99``, or ``None`` for Shampoo's own length.
-      exponent: power of each matrix; ``None`` for 1/2k, as published; ½ is that of ``L`` and ``R``
-        as factors of a Kronecker product.
+      eps: ε; eigenvalues below the rounding level of the largest are raised to this level.
+      graft: source of the length of each leaf's step: an Optax transformation, by default Adam with
+        ``b2=0.99``, or ``None`` for Shampoo's own length.
+      exponent: power of each matrix; ``None`` for 1/2k, as published; ½ for ``L`` and ``R`` as the
+        factors of a Kronecker product.
       block_size: longer axes are cut into blocks, each with matrices of its own.
       sample_every: steps from one addition to the matrices to the next.
       refresh_every: steps from one computation of the roots to the next; or

@@ -32,7 +32,7 @@ def soap(
 
     ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``; the second moment is averaged
     in this basis at every step. The first update gives the first basis, and a step of zero, as in
-    the authors' program. Needs gradients alone: ``value_fn`` may be left out.
+    the authors' program. Needs only gradients: ``value_fn`` is optional.
 
     Args:
       learning_rate: α or a schedule.
@@ -41,8 +41,8 @@ def soap(
       refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
         for refreshes by drift.
       max_precond_dim: longer axes keep the identity as basis; vectors do, too.
-      skip_first_step: whether the first update only computes the first basis. Else it takes Adam's
-        step, a full ±α in every coordinate, and its gradient counts in both moments.
+      skip_first_step: True for a first update that only computes the first basis. False for a first
+        step of Adam, ±α in every coordinate, whose gradient counts in both moments.
       weight_decay: decoupled: the parameters shrink by α times it a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from secondorder import settings, tree
+from secondorder import losses, settings, tree
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.operators._jacobian import Jacobian
 from secondorder.operators._middle import LossCurvature
@@ -105,7 +104,7 @@ class _Problem(NamedTuple):
     """
 
     jacobian: Jacobian
-    loss: Callable
+    loss: losses.Loss
     outputs: Any
     given: Any
     grad: Params

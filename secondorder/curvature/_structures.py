@@ -307,7 +307,8 @@ def axis_roots(
         def of_one(x, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            times = round(float(1 / _power(axes.of(x), exponent)))
+            power: Any = _power(axes.of(x), exponent)
+            times = round(1 / power)
             return ax.change(gram, jnp.linalg.matrix_power(root, times))
 
         def leaf(x, mean, old):

@@ -221,7 +221,11 @@ def _difference(updates: Params, grad: Params | None) -> Params | None:
     is_gap = lambda x: isinstance(x, optax.MaskedNode)
     if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks only the updates
         grad = jax.tree.map(lambda u, g: u if is_gap(u) else g, updates, grad, is_leaf=is_gap)
-    tree.check_match(grad, updates, "grad", "the gradients")
+    if jax.tree.structure(grad) != jax.tree.structure(updates):
+        raise ValueError(
+            "update got a grad of another tree than the gradients. Before a method leave "
+            "optax.flatten out, since methods take any tree."
+        )
     pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(grad), strict=True)
     if all(a is b for a, b in pairs):
         return None

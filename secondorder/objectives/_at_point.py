@@ -72,6 +72,12 @@ class AtPoint(AnyObjective):
     def __call__(self, params: Params) -> jax.Array:
         return self.objective(params)
 
+    def __getattr__(self, name: str) -> Any:
+        """Fields of the objective, such as its ``loss`` and ``model``."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.objective, name)
+
     @property
     def is_split(self) -> bool:
         return self.objective.is_split

@@ -60,6 +60,12 @@ class Plain(AnyObjective):
     def __call__(self, params: Params) -> jax.Array:
         return self.fn(params)
 
+    def __getattr__(self, name: str) -> Any:
+        """Fields of a user's callable, which a user's estimator may read."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.fn, name)
+
     def before(self, change: Callable[[Params], Params]) -> Plain:
         return Plain(lambda p: self.fn(change(p)))
 

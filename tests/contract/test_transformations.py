@@ -16,7 +16,7 @@ import secondorder as so
 
 @rows()
 def test_parameters_and_state_can_be_donated(name):
-    # Copies: an array that shares its memory with one of NumPy, as alignment has it, is not donated.
+    # Copies, since an array that shares its memory with one of NumPy is not donated.
     step, params = trainer(name), jax.tree.map(jnp.copy, logistic_start())
     state = step.tx.init(params)
     kept = step(params, state, batch())

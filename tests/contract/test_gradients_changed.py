@@ -16,10 +16,8 @@ PARTS = {
     "clip": lambda: optax.clip(0.01),
     "add_decayed_weights": lambda: optax.add_decayed_weights(0.1),
     "ema": lambda: optax.ema(0.9),
-    "trace": lambda: optax.trace(0.9),
     "add_noise": lambda: optax.add_noise(0.01, 0.5, 0),
     "scale": lambda: optax.scale(0.3),
-    "centralize": optax.centralize,
 }
 STEPS = 6  # fewer than to the minimum, where a gain is rounding
 
@@ -32,15 +30,14 @@ def tries_its_steps(method) -> bool:
 
 
 def gains(tx):
-    """The gain ratios of a run, and the scales after each step."""
+    """The gain ratios of a run."""
 
     def step(carry, _):
         params, state = carry
         value_fn = logistic(batch())
         value, grad = jax.value_and_grad(value_fn)(params)
         updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
-        told = so.diagnostics(state)
-        return (optax.apply_updates(params, updates), state), (told["gain"], told["scale"])
+        return (optax.apply_updates(params, updates), state), so.diagnostics(state)["gain"]
 
     start = logistic_start()
     return jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start)), length=STEPS)[1])()
@@ -52,14 +49,11 @@ def gains(tx):
 @pytest.mark.parametrize("name", names_where(tries_its_steps))
 def test_the_gain_is_that_of_the_step_whatever_stands_beside_the_method(name, part, before):
     method, other = METHODS[name].make(), PARTS[part]()
-    found, scales = map(np.asarray, gains(optax.chain(*[other, method][:: 1 if before else -1])))
+    found = np.asarray(gains(optax.chain(*[other, method][:: 1 if before else -1])))
     if np.all(np.isposinf(found)):
         pytest.skip("the method tries no step")
     # Near a minimum, or after a rejection, a single one may be far off; of nonsense all are.
     assert 0.2 < np.median(found) < 3
-    alone = np.asarray(gains(method)[1])
-    known = np.isfinite(scales) & np.isfinite(alone) & (alone > 0)
-    assert np.all(np.abs(np.log10(scales[known] / alone[known])) < 9)
 
 
 def test_a_clipped_step_is_judged_by_the_function_whose_gradient_the_model_has(x64):

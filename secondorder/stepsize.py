@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -117,13 +118,8 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         unit = tree.power_of_two(jnp.maximum(jnp.abs(value), jnp.abs(tree.vdot(grad, step))))
         objective = lambda p: value_fn(tree.cast(p, params)).astype(dtype) / unit
         new_state: Any
-        found, new_state = search.update(
-            step,
-            state,
-            start,
-            value=value / unit,
-            grad=tree.scale(1 / unit, grad),
-            value_fn=objective,
+        found, new_state = _searched(
+            search, step, state, start, value / unit, tree.scale(1 / unit, grad), objective
         )
         found, new_state = _cut_until_lower(found, new_state, start, value / unit, objective)
         new_state = new_state._replace(
@@ -142,6 +138,25 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _searched(search, step, state, start, value, grad, objective):
+    """The search of Optax, which does not run on explicit axes, so it gets them as automatic."""
+
+    def run(step, state, start, value, grad, *, value_fn=objective):
+        return search.update(step, state, start, value=value, grad=grad, value_fn=value_fn)
+
+    leaves = jax.tree.leaves(start)
+    meshes = [s.mesh for s in map(tree.explicit_sharding, leaves) if s is not None]
+    if not meshes:
+        return run(step, state, start, value, grad)
+    everywhere = jax.sharding.NamedSharding(meshes[0], jax.sharding.PartitionSpec())
+    of = lambda x: jax.tree.map(lambda y: tree.explicit_sharding(y) or everywhere, x)
+    explicit = jax.sharding.explicit_axes(objective, in_sharding=(of(start),))
+    run = functools.partial(run, value_fn=explicit)
+    return jax.sharding.auto_axes(run, out_sharding=of((step, state)))(
+        step, state, start, value, grad
+    )
 
 
 def _cut_until_lower(step, state, start, value, objective):

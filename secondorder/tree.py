@@ -163,19 +163,74 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
     return jax.tree.map(leaf, mean, new)
 
 
+def explicit_sharding(x: Any) -> jax.sharding.NamedSharding | None:
+    """The sharding in the type of an array, which a mesh with explicit axes gives, else ``None``."""
+    sharding = jax.typeof(x).sharding
+    return sharding if sharding.mesh.explicit_axes else None
+
+
 def gathered(x: jax.Array) -> jax.Array:
     """``x`` replicated on every device if it is explicitly sharded, else unchanged."""
-    sharding = jax.typeof(x).sharding
-    if sharding.mesh.empty:
+    sharding = explicit_sharding(x)
+    if sharding is None:
         return x
+    return _on_all_of(sharding.mesh, x)
+
+
+def _on_all_of(mesh: Any, x: jax.Array) -> jax.Array:
     whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
-    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, whole))
+    return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
 
 
-def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
+def gathered_leaves(x: Any) -> list[jax.Array]:
+    """The leaves replicated on the explicit mesh of any of them, those made elsewhere too."""
+    leaves = jax.tree.leaves(x)
+    meshes = [s.mesh for s in map(explicit_sharding, leaves) if s is not None]
+    return [_on_all_of(meshes[0], leaf) for leaf in leaves] if meshes else leaves
+
+
+def placed_like(x: jax.Array, like: Any) -> jax.Array:
     """``x`` with the sharding of ``like`` if that is explicit, else unchanged."""
-    sharding = jax.typeof(like).sharding
-    return x if sharding.mesh.empty else jax.sharding.reshard(x, sharding)
+    sharding = explicit_sharding(like)
+    return x if sharding is None else jax.sharding.reshard(x, sharding)
+
+
+def rows_gathered(x: Any, length: int = 1) -> Any:
+    """The leaves, the first axis replicated where its devices do not share ``length`` evenly.
+
+    JAX does not cut an explicitly sharded axis into pieces of another length.
+    """
+
+    def leaf(x: Any) -> Any:
+        sharding = explicit_sharding(x)
+        if sharding is None or not x.ndim:
+            return x
+        mesh, (first, *others) = sharding.mesh, sharding.spec
+        names = first if isinstance(first, tuple) else () if first is None else (first,)
+        if length % math.prod(mesh.shape[name] for name in names) == 0:
+            return x
+        whole = jax.sharding.PartitionSpec(None, *others)
+        return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
+
+    return jax.tree.map(leaf, x)
+
+
+def first_row(x: Any) -> Any:
+    """``x[0]`` of every leaf."""
+    return jax.tree.map(lambda x: x[0], rows_gathered(x))
+
+
+def held_whole(x: Any, params: Params) -> Any:
+    """A memory, replicated on the mesh of the parameters where its axes are automatic.
+
+    It starts so, and a step that gave it back in another sharding would be compiled again.
+    """
+    mesh = next((jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(params)), None)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, params)))
+    if mesh is None or mesh.empty or not traced or not mesh.are_all_axes_auto:
+        return x
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, everywhere), x)
 
 
 @jax.custom_batching.custom_vmap
@@ -237,7 +292,7 @@ def spread(bound: Any, params: Params, name: str) -> Params:
       ValueError: a tree that differs from ``params`` in structure or shapes.
     """
     if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
-        return jax.tree.map(lambda x: jnp.full(x.shape, bound, x.dtype), params)
+        return jax.tree.map(lambda x: placed_like(jnp.full(x.shape, bound, x.dtype), x), params)
     check_match(bound, params, name, "params")
     return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)
 
@@ -266,15 +321,21 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
     leaves, structure = jax.tree.flatten(accumulator(like))
 
     def one(i: int, leaf: jax.Array) -> jax.Array:
-        drawn = draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
-        return drawn * jnp.ones_like(leaf)  # takes the sharding of the leaf
+        return placed_like(draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype), leaf)
 
     return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def zeros_like(x: Params) -> Params:
-    """Zeros of the same shapes and dtypes; accepts ``ShapeDtypeStruct`` leaves."""
-    return jax.tree.map(jnp.zeros_like, x)
+    """Zeros of the same shapes, dtypes and shardings; accepts ``ShapeDtypeStruct`` leaves."""
+    # JAX takes the sharding of a traced array, but not that of a constant.
+    return jax.tree.map(lambda leaf: placed_like(jnp.zeros_like(leaf), leaf), x)
+
+
+def rows_like(x: Params, rows: int) -> Params:
+    """Zeros of shapes ``(rows, *shape)`` and of the same dtypes and shardings."""
+    wide = lambda leaf: jnp.broadcast_to(leaf[None], (rows, *leaf.shape))
+    return jax.tree.map(wide, zeros_like(x))
 
 
 def cast(x: Params, like: Params) -> Params:

@@ -62,6 +62,8 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         model, taken = learn(state.model, s, y, state.pairs == 0)
         taken = taken & (state.count > 0)
         model = tree.where(taken, model, state.model)
+        if not isinstance(model, Pairs):
+            model = tree.held_whole(model, params)
         pairs = state.pairs + jnp.where(taken, 1, 0).astype(jnp.int32)
         new = Secant(model, here, g, state.count + 1, pairs)
         return operator(model, pairs == 0, tree.accumulator(grads), free), new
@@ -190,9 +192,7 @@ def lbfgs(memory: int = 10) -> Curvature:
     """
 
     def start(params):
-        rows = lambda: jax.tree.map(
-            lambda x: jnp.zeros((memory, *x.shape), tree.accumulation_dtype(x.dtype)), params
-        )
+        rows = lambda: tree.rows_like(tree.accumulator(params), memory)
         dtype = tree.dtype(params)
         return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
 

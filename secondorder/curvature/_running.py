@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
-from secondorder.curvature._structures import Now, Structure
+from secondorder.curvature._structures import Grams, Now, Structure
 
 Steps = int | jax.Array  # number of updates between two events
 
@@ -141,6 +141,8 @@ def running(
             after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
         elif renew is not None:
             after = _at(state.count, refresh_every, renewed, lambda: before)
+        if structure.refresh is not None:  # else it is shaped and sharded like the parameters
+            after = _held(after, params)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])
         return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
@@ -155,6 +157,14 @@ def _check_drift(structure: Structure, refresh_every: Any) -> None:
             "running got refresh_every=drift(...), but the structure has no drift of its frame. "
             "Pass a number of updates, or a structure with drift=."
         )
+
+
+def _held(memory: Any, params: tree.Params) -> Any:
+    """The memory on every device, but for the squares of leaves without Grams."""
+    is_grams = lambda x: isinstance(x, Grams)
+    apart = lambda x: is_grams(x) and not jax.tree.leaves(x.grams)
+    one = lambda x: x if apart(x) else tree.held_whole(x, params)
+    return jax.tree.map(one, memory, is_leaf=is_grams)
 
 
 def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:

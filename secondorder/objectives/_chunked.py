@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -80,11 +81,15 @@ class Chunked(AnyObjective):
             x = x.reshape(self.chunk_size, self.whole, *x.shape[1:])
             return jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)
 
-        return jax.tree.map(cut, self.batch)
+        return jax.tree.map(cut, self._shared())
 
     def rest(self) -> Any:
         """The chunk after the whole ones: the last examples."""
-        return jax.tree.map(lambda x: x[self.examples - self.left :], self.batch)
+        return jax.tree.map(lambda x: x[self.examples - self.left :], self._shared())
+
+    def _shared(self) -> Any:
+        """The batch, on every device where a chunk cannot be spread evenly."""
+        return tree.rows_gathered(self.batch, math.gcd(self.chunk_size, self.left))
 
     def objective(self, chunk: Any) -> Any:
         """The objective of a chunk."""

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import custom_vmap
 
 from secondorder import settings, tree
 from secondorder.operators._base import Operator
@@ -155,7 +156,7 @@ def separated(layout: Layout, factors: Factors) -> Factors:
 
 
 def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
-    """``factorise(*stacks)`` of stacks ``(N, …)``; on a CPU, one matrix after another.
+    """``factorise(*stacks)`` of stacks ``(N, …)``, on a CPU one after another, also under ``vmap``.
 
     On a CPU, batched LAPACK kernels share their threads with all other kernels, and with
     asynchronous dispatch they may deadlock (seen with JAX 0.10.2).
@@ -165,9 +166,30 @@ def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
         one = lambda parts: jax.tree.map(lambda x: x[0], factorise(*(x[None] for x in parts)))
         return jax.lax.map(one, stacks)
 
-    if len(stacks[0]) == 1:
-        return factorise(*stacks)
-    return jax.lax.platform_dependent(*stacks, cpu=singly, default=factorise)
+    def in_turn(*stacks: jax.Array) -> Any:
+        if len(stacks[0]) == 1:
+            return factorise(*stacks)
+        return jax.lax.platform_dependent(*stacks, cpu=singly, default=factorise)
+
+    @custom_vmap
+    def run(*stacks: jax.Array) -> Any:
+        return in_turn(*stacks)
+
+    @run.def_vmap
+    def _(lanes: int, batched: Any, *stacks: jax.Array) -> tuple[Any, Any]:
+        pairs = zip(stacks, batched, strict=True)
+        wide = [x if b else jnp.broadcast_to(x, (lanes, *x.shape)) for x, b in pairs]
+        # The lanes are further matrices of the stack.
+        found = one_by_one(factorise, *(x.reshape(-1, *x.shape[2:]) for x in wide))
+        apart = jax.tree.map(lambda x: x.reshape(lanes, -1, *x.shape[1:]), found)
+        return apart, jax.tree.map(lambda x: True, apart)
+
+    @jax.custom_jvp
+    def differentiable(*stacks: jax.Array) -> Any:
+        return run(*stacks)
+
+    differentiable.defjvp(lambda primals, tangents: jax.jvp(in_turn, primals, tangents))
+    return differentiable(*stacks)
 
 
 def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:

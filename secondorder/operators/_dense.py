@@ -21,12 +21,14 @@ def ravel(x: Params) -> jax.Array:
 def join(x: Any, leading: int) -> jax.Array:
     """Leaves of shape ``(*lead, *shape)`` joined to one array ``(*lead, Σ sizes)``, in ≥ float32.
 
+    Explicitly sharded leaves are gathered here: dense algebra is the same on every device.
+
     Args:
       x: a tree of arrays with ``leading`` common leading axes.
       leading: how many axes to keep.
     """
     out = tree.dtype(x)
-    leaves = [jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)]
+    leaves = tree.gathered_leaves([jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)])
     if not leaves:
         return jnp.zeros((0,) * (leading + 1), out)
     flat = [leaf.reshape(*leaf.shape[:leading], -1) for leaf in leaves]
@@ -34,12 +36,12 @@ def join(x: Any, leading: int) -> jax.Array:
 
 
 def unravel(vector: jax.Array, like: Params) -> Params:
-    """A vector as a tree shaped like ``like``, in the dtype of the vector."""
+    """A vector as a tree shaped and sharded like ``like``, in the dtype of the vector."""
     leaves, structure = jax.tree.flatten(like)
     sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
     offsets = [sum(sizes[:i]) for i in range(len(sizes))]
     parts = [
-        vector[start : start + size].reshape(jnp.shape(leaf))
+        tree.placed_like(vector[start : start + size].reshape(jnp.shape(leaf)), leaf)
         for start, size, leaf in zip(offsets, sizes, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, parts)
@@ -52,7 +54,7 @@ def basis_vector(index: jax.Array, like: Params) -> Params:
     for leaf in leaves:
         shape = jnp.shape(leaf)
         hit = jnp.arange(math.prod(shape)) == index - offset
-        parts.append(hit.reshape(shape).astype(tree.leaf_dtype(leaf)))
+        parts.append(tree.placed_like(hit.reshape(shape).astype(tree.leaf_dtype(leaf)), leaf))
         offset += hit.size
     return jax.tree.unflatten(structure, parts)
 

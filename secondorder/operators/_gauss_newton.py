@@ -113,8 +113,9 @@ class KnownGram(GaussNewton):
 
 
 def _rows(columns: Any) -> jax.Array:
-    """Outputs-tree of ``(*shape, n)`` as a matrix ``(m, n)``."""
-    return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in jax.tree.leaves(columns)])
+    """Outputs-tree of ``(*shape, n)`` as a matrix ``(m, n)``, gathered."""
+    leaves = tree.gathered_leaves(columns)
+    return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in leaves])
 
 
 def _contract(a: jax.Array, b: jax.Array) -> jax.Array:

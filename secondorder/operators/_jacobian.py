@@ -287,7 +287,7 @@ def both_modes(model: Callable, params: Params) -> Callable:
     """``model`` with derivatives in both modes; independent examples stay independent."""
     if not isinstance(model, BatchedModel):
         return derivable(model, params)
-    first = jax.tree.map(lambda x: x[0], model.examples)
+    first = tree.first_row(model.examples)
     return dataclasses.replace(model, model=derivable(model.model, params, first))
 
 
@@ -302,7 +302,8 @@ def _tabulated(fn: Known) -> Jacobian:
 
     def mv(v: Params) -> Any:
         flat = ravel(v)
-        return jax.tree.map(lambda c, z: product(c, flat).astype(z.dtype), fn.columns, fn.outputs)
+        image = lambda c, z: tree.placed_like(product(c, flat).astype(z.dtype), z)
+        return jax.tree.map(image, fn.columns, fn.outputs)
 
     pull = jax.linear_transpose(mv, fn.params)
     return Jacobian(fn.model, fn.params, fn.outputs, mv, pull, fn.columns)

@@ -37,8 +37,9 @@ def start(vector: Params, max_steps: int) -> Basis:
     """The basis of one normalised vector, with room for ``max_steps`` vectors."""
     norm = tree.norm(vector)
     first = tree.scale(1 / jnp.where(norm > 0, norm, 1), vector)
-    vectors = jax.tree.map(lambda x: jnp.zeros((max_steps, *x.shape), x.dtype), first)
-    vectors = jax.tree.map(lambda rows, x: rows.at[0].set(x), vectors, first)
+    vectors = jax.tree.map(
+        lambda rows, x: rows.at[0].set(x), tree.rows_like(first, max_steps), first
+    )
     zeros = jnp.zeros(max_steps, norm.dtype)
     return Basis(vectors, zeros, zeros, jnp.ones((), jnp.int32), norm)
 

@@ -37,8 +37,7 @@ class Sketch(NamedTuple):
 def empty(like: Params, rank: int) -> Sketch:
     """A sketch of zeros; ``like`` may have ``ShapeDtypeStruct`` leaves."""
     size = min(rank, tree.size(like))
-    wide = lambda x: tree.accumulation_dtype(tree.leaf_dtype(x))
-    vectors = jax.tree.map(lambda x: jnp.zeros((size, *jnp.shape(x)), wide(x)), like)
+    vectors = tree.rows_like(tree.accumulator(tree.zeros_like(like)), size)
     return Sketch(vectors, jnp.zeros(size, tree.dtype(like)))
 
 
@@ -47,7 +46,7 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
 
     Directions of negative curvature are left out. A non-finite product gives a sketch of zeros.
     """
-    like = jax.tree.map(jnp.zeros_like, tree.accumulator(like))
+    like = tree.zeros_like(tree.accumulator(like))
     size = min(rank, tree.size(like))
     draw = lambda j: join(_normal(jax.random.fold_in(key, j), like), 0)
     omega, _ = jnp.linalg.qr(jax.vmap(draw)(jnp.arange(size)).T)  # (n, l)

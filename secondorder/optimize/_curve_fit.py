@@ -380,7 +380,7 @@ def _truthful(solution: Solution, bent: Params) -> Solution:
 
 
 def _rows(at: Jacobian) -> jax.Array:
-    leaves = jax.tree.leaves(at.dense())
+    leaves = tree.gathered_leaves(at.dense())
     return jnp.concatenate([columns.reshape(-1, columns.shape[-1]) for columns in leaves])
 
 

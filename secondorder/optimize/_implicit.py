@@ -54,7 +54,7 @@ def _(value_fn: Objective, params: Params) -> tuple[Callable[[Any], AnyObjective
     model = value_fn.model
     checked = functools.partial(checks.arrays, user="minimize", integers=True)
     if isinstance(model, BatchedModel):
-        first = jax.tree.map(lambda x: x[0], model.examples)
+        first = tree.first_row(model.examples)
         inner, inside = _converted(checked(model.model), params, first)
         model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
         build_model = lambda t: BatchedModel(Opened(inner, t[0]), t[1])

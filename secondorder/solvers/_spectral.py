@@ -103,7 +103,8 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         sound = jnp.all(jnp.isfinite(matrix))
         matrix = jnp.where(sound, matrix, 0)
         if scaled:
-            scaling = largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
+            largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
+            scaling = largest = tree.held_whole(largest, quadratic.grad)
         else:
             scaling = jnp.ones(matrix.shape[0], matrix.dtype)
         w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])

@@ -52,9 +52,7 @@ def over_probes(
         root = lambda s, d: jnp.hypot(s, weight.astype(s.dtype) * d)
         return new, jax.tree.map(root, spread, off[0])
 
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jax.random.key(0))
-    )
+    zeros = tree.zeros_like(jax.eval_shape(one, jax.random.key(0)))
     (mean, doubt), spread = jax.lax.fori_loop(0, samples, step, (zeros, zeros[0]))
     if samples == 1:
         return mean, jax.tree.map(lambda s: jnp.full_like(s, jnp.inf), spread)

@@ -29,10 +29,22 @@ class Trial:
     gradient_equivalents: float = 0.0
     """What it cost."""
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Less is better: converging in few steps before not converging, then a low value."""
-        return (not self.converged, self.steps if self.converged else self.value)
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, best first: those that converged, by their steps; then the others, by value.
+
+    A trial converged where its value is within a hundredth of the least value of all: a gradient
+    also vanishes in a flat region far above it.
+    """
+    finite = [trial.value for trial in trials if math.isfinite(trial.value)]
+    least = min(finite, default=math.inf)
+    near = least + 0.01 * abs(least) + 1e-6 * max(map(abs, finite), default=0.0)
+
+    def rank(trial: Trial) -> tuple[bool, float]:
+        converged = trial.converged and trial.value <= near
+        return not converged, trial.steps if converged else trial.value
+
+    return sorted(trials, key=rank)
 
 
 @dataclass(frozen=True)
@@ -46,13 +58,13 @@ class Tuning:
 
     @property
     def best(self) -> Trial:
-        return min(self.trials, key=lambda trial: trial.rank)
+        return ranked(self.trials)[0]
 
 
 def next_settings(trials: list[Trial]) -> list[float]:
     """Where to look next: beyond the edge the best value lies at, or around the best value."""
     settings = sorted(trial.setting for trial in trials)
-    best = min(trials, key=lambda trial: trial.rank)
+    best = ranked(trials)[0]
     place = settings.index(best.setting)
     if place == 0 or math.isinf(best.value):
         return [settings[0] / 10]

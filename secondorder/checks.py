@@ -121,14 +121,12 @@ def optimizer(given: Any) -> None:
     """Raise an error unless ``given`` is an Optax transformation.
 
     Raises:
-      TypeError: a name, or a method that was not called.
+      TypeError: a method that was not called, or anything else.
     """
     if hasattr(given, "init") and hasattr(given, "update"):
         return
     cure = "Pass an Optax transformation, such as secondorder.bfgs(), or None for the default."
-    if isinstance(given, str):
-        cure = f"Pass the transformation itself, such as secondorder.{given}(), not its name."
-    elif callable(given):
+    if callable(given):
         cure = f"Call it: {getattr(given, '__name__', 'the factory')}(), which makes an optimizer."
     raise TypeError(f"optimizer must be an Optax transformation, but is {given!r}. {cure}")
 

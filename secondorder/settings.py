@@ -1,11 +1,11 @@
-"""Settings of methods and parts: one kind for each name, checked where a method is made.
+"""Settings of methods and parts: one kind for each name, checked when a method is constructed.
 
     @settings.checked()
     def soap(learning_rate=3e-3, *, b1=0.95, …):
 
-A name means the same everywhere, so :data:`KINDS` is the one table; the few that differ are given
-to the decorator. What is traced (under ``jit``, ``vmap``, ``optax.inject_hyperparams``) has a shape
-and a dtype to check, but no value.
+A name has the same meaning everywhere, so :data:`KINDS` is the only table; exceptions are arguments
+of the decorator. A traced setting (under ``jit``, ``vmap``, ``optax.inject_hyperparams``) has a
+shape and a dtype to check, but no value.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy as np
 from jax.core import Tracer
 
 Factory = TypeVar("Factory", bound=Callable)
-ROOMS = {"curvature", "losses", "solvers", "trust"}  # whose names need that of the room
+ROOMS = {"curvature", "losses", "solvers", "trust"}  # public names with the room as prefix
 
 
 class Kind(NamedTuple):
-    """What a setting may be.
+    """The kind of a setting.
 
     Attributes:
-      words: what to pass, for the message.
-      fits: whether a value is of this kind, whatever its size.
-      within: whether a number that is not traced has an allowed size.
-      static: whether it decides shapes or branches, so that it cannot be traced.
+      words: description of valid values, for the message.
+      fits: test of the type of a value.
+      within: test of the size of a number that is not traced.
+      static: whether it determines shapes or branches, so that it cannot be traced.
     """
 
     words: str
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
         )
 
     def of(self, user: str, name: str, value: Any) -> Any:
-        """The value, or an error: a sentence."""
+        """The value if it fits, else an error with a sentence."""
         if isinstance(value, _Default):
             return value.value
         known = not isinstance(value, Tracer)
@@ -74,7 +74,7 @@ def _shown(value: Any) -> str:
 
 
 def _is_number(x: Any) -> bool:
-    """Whether it is a real scalar; a bool is none."""
+    """Whether ``x`` is a real scalar and not a bool."""
     if isinstance(x, (bool, np.bool_)):
         return False
     if isinstance(x, (int, float)):
@@ -98,7 +98,10 @@ def _count(words: str, least: float, static: bool = False) -> Kind:
 
 
 def _part(words: str, *attributes: str) -> Kind:
-    """A record of functions, recognised by its fields; the rooms that define them are above."""
+    """A kind for a record of functions, recognised by its fields.
+
+    The rooms that define these records import this module, so their types are not available.
+    """
     return Kind(
         words, lambda x: all(hasattr(x, name) for name in attributes) and not isinstance(x, type)
     )
@@ -158,7 +161,7 @@ REFRESH = Kind(
 
 
 def unscheduled(kind: Kind) -> Kind:
-    """A number where a policy starts, with the reason why it is no schedule."""
+    """The kind of a policy's first scalar, with a message about schedules."""
     reason = "what follows the outcome of steps has no schedule, but trust.fixed takes one"
     return kind._replace(words=f"{kind.words}; {reason}")
 
@@ -216,6 +219,7 @@ KINDS = {
     "order": SIZE,
     "preconditioner": PRECONDITIONER,
     "rank": SIZE,
+    "recount": FLAG,
     "reduce": FLAG,
     "refresh_every": REFRESH,
     "relative": FLAG,
@@ -224,6 +228,7 @@ KINDS = {
     "scale": SCALE,
     "scaled": FLAG,
     "seed": SEED,
+    "skip_first_step": FLAG,
     "solver": SOLVER,
     "statistic": FUNCTION,
     "stop": FUNCTION,
@@ -238,10 +243,10 @@ KINDS = {
 
 
 def checked(**kinds: Kind) -> Callable[[Factory], Factory]:
-    """Decorator of a function that makes a method or a part: it checks its settings.
+    """Decorator of a factory of methods or parts that checks its settings.
 
     Args:
-      kinds: the kinds of settings that differ from those of :data:`KINDS`.
+      kinds: kinds of settings that differ from :data:`KINDS`.
 
     Raises:
       KeyError: a parameter without a kind.
@@ -274,9 +279,9 @@ def checked(**kinds: Kind) -> Callable[[Factory], Factory]:
 
 
 class _Default:
-    """A default that ``optax.inject_hyperparams`` leaves alone.
+    """A default that ``optax.inject_hyperparams`` does not convert.
 
-    It would make an array of a number and a schedule of a function, which decide shapes here.
+    It would convert a number to an array and a function to a schedule, but shapes depend on these.
     """
 
     def __init__(self, value: Any):

@@ -1,4 +1,4 @@
-"""The step that a solver proposes, its report, and why a computation ended."""
+"""The step that a solver proposes, its report, and the reason for its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondorder.tree import Params
 
 
 class Reason(enum.IntEnum):
-    """Why a computation ended: an integer, so that ``jit`` carries it, with a sentence."""
+    """Reason for the end of a computation: an integer under ``jit``, with a sentence."""
 
     sentence: str
 
@@ -27,7 +27,7 @@ class Reason(enum.IntEnum):
 
 
 class Stop(Reason):
-    """Why a solver stopped; carried as an integer through ``jit``."""
+    """Reason for the end of a solve of the model; an integer under ``jit``."""
 
     SOLVED = 0, "The system was solved to the asked accuracy."
     SHIFTED = 1, "The curvature was not safely positive definite; a shift made it so."
@@ -39,13 +39,13 @@ class Stop(Reason):
 
 
 class Iterates(NamedTuple):
-    """Iterates that a solver passed on its way, the latest of them, in a ring of rows.
+    """The latest iterates of a solver, in a ring buffer.
 
     Attributes:
-      steps: along a leading axis of the ring's length, which is one more than are kept.
+      steps: the iterates, stacked along a leading axis that is one longer than their number.
       predicted: the model's change at each, without the damping term.
-      count: how many were kept so far: the latest lies at ``count − 1`` modulo the length.
-      due: the iteration after which the next is kept.
+      count: number of iterates written so far; the latest is at ``count − 1`` modulo the length.
+      due: the iteration after which the next one is written.
     """
 
     steps: Params
@@ -55,7 +55,7 @@ class Iterates(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The path ``α d + ½ α² a + ⅙ α³ b + ...``, which follows the model's outputs beyond ``α d``.
+    """The path ``α d + ½ α² a + ⅙ α³ b + ...``: higher orders of a nonlinear model beyond ``α d``.
 
     Attributes:
       terms: ``a, b, ...``, shaped like the parameters; ``d`` is the direction of the step.
@@ -67,9 +67,9 @@ class Path(NamedTuple):
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False)
 class Again:
-    """The system of the step, to be solved for other residuals: no candidate, but makes a path.
+    """The solve of the step for other residuals; not a candidate, but ``geodesic`` builds a path.
 
-    A function lives inside one trace alone, so a step that leaves ``jit`` leaves it behind.
+    A function cannot leave its trace, so a step that leaves ``jit`` drops it.
 
     Attributes:
       solve: ``u ↦ (x, iterations, products)`` with ``x = argmin ½‖R x + u‖² + ½ λ‖D x‖²``; ``u``
@@ -88,25 +88,24 @@ class Again:
 
 
 class Report(NamedTuple):
-    """What a solver reports of its work; no step depends on it.
+    """Report of a solve, for the user; no step depends on it.
 
     Attributes:
-      iterations: of an iterative solver; 1 for a direct one.
-      products: curvature products (or Jacobian passes) paid.
-      jacobians: dense Jacobians formed (their passes are counted in ``products``).
-      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖`` (with momentum, of the system
-        that is solved); infinity where not computed.
-      optimality: the scaled first-order measure at the current parameters, where the solver knows
-        one (from cosines between the residual and the Jacobian's columns); infinity where it does
-        not, the largest finite number before the first step.
+      iterations: number of iterations; 1 for a direct solver.
+      products: number of curvature products (or Jacobian passes).
+      jacobians: number of dense Jacobians (their passes are counted in ``products``).
+      residual: the true relative residual ``‖(B + λ)d + g‖ / ‖g‖`` (with momentum, of the solved
+        system); infinity if not computed.
+      optimality: scaled first-order measure at the current parameters (from cosines between the
+        residual and the Jacobian's columns); infinity if the solver has none, the largest finite
+        number before the first step.
       stopped: a :class:`Stop`.
-      dimension: the order of the system that was solved, the parameters' number or that of the rows
-        where they are fewer; 0 of a solver that has no choice.
-      trial_evaluations: values of the objective taken to choose the step, before its trial.
-      order: of the path that the step begins: 1 without acceleration, as of a model that has no
-        second derivatives.
-      full: whether the step minimises the model over all parameters, neither damped nor cut.
-      fraction: how much of the step is taken, by a policy that searches along it.
+      dimension: order of the solved system: the number of parameters, or of rows if they are fewer;
+        0 for a solver without this choice.
+      trial_evaluations: evaluations of the objective to choose the step, without its trial.
+      order: order of the path of the step; 1 without acceleration.
+      full: whether the step minimises the model over all parameters, without damping or cut.
+      fraction: fraction of the step that is taken, for a policy that searches along it.
     """
 
     iterations: Any = 1
@@ -123,15 +122,15 @@ class Report(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A solver's proposal: a direction, and all that a decision about it reads.
+    """A proposed step, with the data for a decision about it.
 
     Attributes:
       direction: the step ``d``, in at least float32.
       predicted: the model's change ``m(d) = g·d + ½ d·Bd`` without the damping term; negative.
-      length: ``‖d‖``, in the norm the solver's radius is measured in.
-      candidates: other points that a policy may choose: the :class:`Iterates` on the way to the
-        step, the :class:`Path` that begins with it (a step that is not searched goes to its end,
-        α = 1), or ``None``.
+      length: ``‖d‖``, in the norm of the solver's radius.
+      candidates: other points for the policy to choose: the earlier :class:`Iterates`, the
+        :class:`Path` along the step (without a search the step goes to its end, α = 1), or
+        ``None``.
       report: a :class:`Report`.
     """
 
@@ -142,7 +141,7 @@ class Step(NamedTuple):
     report: Report = Report()
 
     def settled(self, dtype: Any) -> Step:
-        """With every number an array of its own dtype, never weakly typed."""
+        """The step with every number an array of a fixed dtype, never weakly typed."""
         kinds = {float: dtype, bool: bool}
 
         def settle(record: Any) -> Any:
@@ -156,7 +155,7 @@ class Step(NamedTuple):
         return settle(self)._replace(report=settle(self.report))
 
     def without_vectors(self) -> Step:
-        """The scalars of the step, which a state keeps."""
+        """The scalars of the step, for the state."""
         return self._replace(direction=(), candidates=None)
 
     def along(self, fraction: Any) -> Step:
@@ -174,7 +173,7 @@ class Step(NamedTuple):
         return moved if whole else moved.reporting(fraction=fraction)
 
     def backwards(self) -> tuple[Callable[[jax.Array], Step], jax.Array | None]:
-        """``k ↦`` the k-th iterate before the step, and how many there are; ``None`` of none."""
+        """``k ↦`` the k-th iterate before the step, and their number (``None`` for none)."""
         kept, whole = self.candidates, self._replace(candidates=None)
         if not isinstance(kept, Iterates):
             return lambda k: whole, None
@@ -190,11 +189,11 @@ class Step(NamedTuple):
         return at, jnp.minimum(kept.count, length - 1)
 
     def evaluating(self, count: jax.Array) -> Step:
-        """The step, chosen by so many more values of the objective."""
+        """The step with ``count`` more trial evaluations in its report."""
         return self.reporting(trial_evaluations=self.report.trial_evaluations + count)
 
     def reporting(self, **fields: Any) -> Step:
-        """The step, with other fields of its report."""
+        """The step with some fields of its report replaced."""
         same = lambda name, x: jnp.asarray(x, jnp.asarray(getattr(self.report, name)).dtype)
         settled = {name: same(name, x) for name, x in fields.items()}
         return self._replace(report=self.report._replace(**settled))
@@ -208,7 +207,7 @@ def make_step(
     length: jax.Array | None = None,
     **decisions: Any,
 ) -> Step:
-    """A :class:`Step` with settled numbers, as long as the direction where no length is given."""
+    """A :class:`Step` with arrays of fixed dtypes; its length defaults to ``‖direction‖``."""
     length = tree.norm(direction) if length is None else length
     step = Step(direction, predicted, length, report=report, **decisions)
     return step.settled(tree.dtype(direction))

@@ -29,12 +29,12 @@ def step_along(
     weight_decay_mask: Mask = None,
     first_guess: str = "one",
 ) -> optax.GradientTransformationExtraArgs:
-    """``direction`` times a learning rate (or schedule), or, where ``None``, line-searched.
+    """``direction`` times a learning rate (or schedule); ``None`` for a line search.
 
     Args:
       direction: a transformation whose updates descend.
       learning_rate: a number, an Optax schedule, or ``None``.
-      weight_decay: the part of the parameters subtracted from the direction, ``None`` for none.
+      weight_decay: fraction of the parameters subtracted from the direction; ``None`` for none.
       weight_decay_mask: the leaves that decay; see :func:`decayed`.
       first_guess: the line search's first trial, see :func:`zoom`.
     """
@@ -51,8 +51,8 @@ def decayed(weight_decay: tree.Real, mask: Mask = None) -> optax.GradientTransfo
 
     Args:
       weight_decay: w, a part of the parameters.
-      mask: a tree of bools, whose structure is that of the parameters or a prefix of it, or a
-        function ``params -> tree of bools``: the leaves that decay. ``None`` for all.
+      mask: the leaves that decay: a tree of bools like the parameters (or a prefix of it), or a
+        function ``params -> tree of bools``. ``None`` for all.
     """
 
     def update(updates, state, params: Any = None):
@@ -69,13 +69,12 @@ def decayed(weight_decay: tree.Real, mask: Mask = None) -> optax.GradientTransfo
 def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransformationExtraArgs:
     """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
 
-    Optax's search carries default-precision scalars through its loop and raises on keywords it does
-    not expect, so it gets neither low-precision parameters nor other keywords. Its precision of a
-    step size, 1e-5, is absolute, and it squares slopes, so it gets values in units of the start's
-    and steps in units of the first trial. After ``max_steps`` it may end on a step that raises the
-    value, as where a singular curvature makes the direction 1e9 too long: such a step is divided by
-    ten until the value does not rise. A search that ends on a non-finite step, or on none, gives
-    zeros.
+    Optax's search has default-precision scalars in its loop and raises on unknown keywords, so it
+    gets neither low-precision parameters nor other keywords. Its precision of a step size, 1e-5, is
+    absolute, and it squares slopes, so values are scaled by the value at the start, and steps by
+    the first trial. After ``max_steps`` it may end on a step that raises the value, as for a
+    singular curvature with a direction 1e9 times too long: such a step is divided by ten until the
+    value does not rise. A search that ends on a non-finite step, or without a step, gives zeros.
 
     Args:
       first_guess: the first trial: ``"one"`` for directions with a natural length (Newton);

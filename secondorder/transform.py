@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +19,38 @@ from secondorder.solvers._base import (
     charged,
     prepares,
 )
-from secondorder.state import CurvatureState, Needs, with_room
+from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._attempt import Attempt
-from secondorder.trust._base import Trust
+from secondorder.trust._base import Trust, TrustState
 
 
 @settings.checked(trust=settings.POLICY)
 def scale_by_curvature(
     curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
 ) -> optax.GradientTransformationExtraArgs:
-    """A step of ``B d = −g`` from a curvature, a solver and a trust policy.
+    """The step ``d = −(B + λ I)⁻¹ g`` from a curvature, a solver and a trust policy.
 
-    Unlike Optax's ``scale_by_*``, the updates *are* the step (descent included): a trust policy has
-    tried exactly this step, so pass it to ``optax.apply_updates`` as it is. A rejected step is an
-    update of zeros, and the memories stay those of before.
+    Unlike Optax's ``scale_by_*``, the updates *are* the step, sign included: the trust policy has
+    tried this step, so pass it unchanged to ``optax.apply_updates``. A rejected step is an update
+    of zeros, and the memories keep their old values.
 
     ``update(grads, state, params, value=…, grad=…, value_fn=…)`` follows ``optax.lbfgs``; ``value``
-    saves a closed-loop policy one evaluation; ``grad`` and unknown keywords are ignored. Where the
-    curvature needs gradients alone and the policy is open-loop, ``value_fn`` may be left out.
+    saves a closed-loop policy one evaluation; unknown keywords are ignored. ``value_fn`` is
+    optional if the curvature needs only gradients and the policy is open-loop.
+
+    ``grad`` is the gradient of ``value_fn``. It is needed if an earlier part of an Optax chain
+    changes the gradient (clipping, decay, an average): the step then solves for the changed
+    gradient g̃, and a trial compares values of ``f(p + d) + (g̃ − g)·d``, which has that gradient.
 
     Args:
-      curvature: WHAT, e.g. ``exact(hessian)``.
-      solver: HOW, e.g. ``solvers.cg()``.
-      trust: HOW FAR, e.g. ``trust.damping()``.
-      burn_in: number of first updates that change the curvature's memory alone; parameters, trust
-        and solver stay as they are. (``minimize`` reports ``STAGNATED`` after 20.)
+      curvature: source of ``B``, such as ``exact(hessian)``.
+      solver: solver of the model, such as ``solvers.cg()``.
+      trust: policy for λ (or a radius) and acceptance, such as ``trust.damping()``.
+      burn_in: number of first updates that only change the state of the curvature; parameters,
+        trust and solver keep theirs. A non-finite update is not counted. (``minimize`` reports
+        ``STAGNATED`` after 20.)
 
     Raises:
       ValueError: a solver that reads a radius with a policy that gives damping, or the reverse; at
@@ -60,34 +66,13 @@ def scale_by_curvature(
       >>> optax.apply_updates(p, updates).tolist()
       [1.0, 1.0]
     """
-    if trust.gives not in ("any", solver.reads):
-        raise ValueError(
-            f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
-            "Pair region solvers such as steihaug() with trust.radius(), cubic ones with "
-            "trust.cubic(), the others with trust.damping(); trust.fixed() serves all."
-        )
-
-    def init(params: Params) -> CurvatureState:
-        tree.check_real(params)
-        # Each field an array of its own: a buffer that appears twice cannot be donated.
-        none = lambda: jnp.zeros((), jnp.int32)
-        # An empty tree of parameters has no optimality to measure.
-        unmeasured = solver.measures and tree.size(params)
-        known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
-        unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
-        step = Step(report=unused).settled(tree.dtype(params))
-        memories = curvature.init(params), solver.init(params)
-        jacobian = solver.takes_jacobian and not curvature.without_jacobian
-        # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
-        room = prepares(solver) and trust.evaluates and not curvature.reads_scale
-        needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
-        counts = none(), none(), none()
-        return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
+    _check_pair(solver, trust)
+    init = functools.partial(_init, curvature, solver, trust)
 
     def update(
         updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **unused
     ):
-        del grad, unused
+        del unused
         _check_call(updates, params, value_fn, curvature.needs_value_fn or trust.evaluates)
         if not tree.size(params):
             return updates, state
@@ -109,63 +94,99 @@ def scale_by_curvature(
             radius=lambda: solver.radius(factors, memory, scale),
             watched=_numbers(averages),
             lazy=trust.lazy,
+            shift=_difference(updates, grad) if trust.evaluates else None,
         )
-        # A batch whose value or gradient is not finite says nothing about the length of steps.
+        # A batch with a non-finite value or gradient has no information about step lengths.
         tells = attempt.is_finite_here() if trust.evaluates else tree.all_finite(grads)
         step, told = trust.update(attempt, state.trust)
         trusted = tree.where(tells, told, state.trust._replace(gain=told.gain, accepted=tells))
-        accepted, taken = trusted.accepted, tree.cast(step.direction, updates)
-        memories = averages, solver.remember(after, step.direction)
-        memories = tree.where(accepted, memories, (state.curvature, state.solver))
-        return tree.where(accepted, taken, tree.zeros_like(taken)), CurvatureState(
+        taken, after = tree.cast(step.direction, updates), solver.remember(after, step.direction)
+        outcome = _Outcome(trusted.accepted, trusted.accepted, trusted, step.without_vectors())
+        if not never:
+            gathers = state.count - state.rejections < burn_in
+            sound = tree.all_finite((grads, _numbers(averages)))
+            outcome = _gathering(outcome, gathers, sound, state.trust)
+        return tree.where(outcome.accepted, taken, tree.zeros_like(taken)), CurvatureState(
             count=state.count + 1,
-            rejections=state.rejections + jnp.where(accepted, 0, 1).astype(jnp.int32),
+            rejections=state.rejections + (~outcome.learns).astype(jnp.int32),
             products=state.products + step.report.products,
-            curvature=memories[0],
-            solver=memories[1],
-            trust=trusted,
-            step=step.without_vectors(),
+            curvature=tree.where(outcome.learns, averages, state.curvature),
+            solver=tree.where(outcome.accepted, after, state.solver),
+            trust=outcome.trust,
+            step=outcome.step,
             point=point,
             needs=state.needs,
         )
 
-    whole = optax.GradientTransformationExtraArgs(init, update)
     never = isinstance(burn_in, int) and burn_in == 0
-    return whole if never else _after_burn_in(whole, curvature, trust, burn_in)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _after_burn_in(
-    method: optax.GradientTransformationExtraArgs, curvature: Curvature, trust: Trust, burn_in: Any
-) -> optax.GradientTransformationExtraArgs:
-    """``method``, whose first updates change the curvature's memory alone."""
+def _check_pair(solver: Solver, trust: Trust) -> None:
+    if trust.gives not in ("any", solver.reads):
+        raise ValueError(
+            f"The solver reads a {solver.reads}, but the trust policy gives a {trust.gives}. "
+            "Pair region solvers such as steihaug() with trust.radius(), cubic ones with "
+            "trust.cubic(), the others with trust.damping(); trust.fixed() serves all."
+        )
 
-    def update(updates, state, params=None, *, value_fn: Any = None, **known):
-        objective = at_point(value_fn, "update")
 
-        def gather():
-            scale, shown = trust.scale(state.trust), objective.curved
-            _, memory = curvature.at(updates, state.curvature, params, shown, scale)
-            memory = tree.where(tree.all_finite(_numbers(memory)), memory, state.curvature)
-            # No model was evaluated, so the precision test of the loop must not fire.
-            last = state.step._replace(predicted=jnp.full_like(state.step.predicted, -jnp.inf))
-            rest = state._replace(count=state.count + 1, curvature=memory, step=last, point=None)
-            found = tree.zeros_like(updates), rest
-            kept = state.needs.room is not None and objective.stationary
-            return with_room(found, jax.eval_shape(step)) if kept else found
+def _init(curvature: Curvature, solver: Solver, trust: Trust, params: Params) -> CurvatureState:
+    """The state before the first update."""
+    tree.check_real(params)
+    # Each field an array of its own: a buffer that appears twice cannot be donated.
+    none = lambda: jnp.zeros((), jnp.int32)
+    # An empty tree of parameters has no optimality to measure.
+    unmeasured = solver.measures and tree.size(params)
+    known = float(jnp.finfo(tree.dtype(params)).max) if unmeasured else float("inf")
+    unused = Report(iterations=0, optimality=known, order=0, fraction=0.0)
+    step = Step(report=unused).settled(tree.dtype(params))
+    memories = curvature.init(params), solver.init(params)
+    jacobian = solver.takes_jacobian and not curvature.without_jacobian
+    # Factors stay valid when the scalar changes, unless the curvature depends on the scalar.
+    room = prepares(solver) and trust.evaluates and not curvature.reads_scale
+    needs = Needs(*(optax.EmptyState() if used else None for used in (jacobian, room)))
+    counts = none(), none(), none()
+    return CurvatureState(*counts, *memories, trust.init(params), step, None, needs)
 
-        step = lambda: method.update(updates, state, params, value_fn=value_fn, **known)
-        return jax.lax.cond(state.count >= burn_in, step, gather)
 
-    return optax.GradientTransformationExtraArgs(method.init, update)
+class _Outcome(NamedTuple):
+    """The outcome of an update.
+
+    Attributes:
+      accepted: whether the step is taken.
+      learns: whether the state of the curvature is updated; otherwise the update is a rejection.
+      trust: the new state of the trust policy.
+      step: the step for the state.
+    """
+
+    accepted: jax.Array
+    learns: jax.Array
+    trust: TrustState
+    step: Step
+
+
+def _gathering(
+    outcome: _Outcome, gathers: jax.Array, sound: jax.Array, trust: TrustState
+) -> _Outcome:
+    """The outcome, or during burn-in an update of the curvature alone, if it is ``sound``."""
+    # No step is taken during burn-in, so the precision test of the loop must not fire.
+    predicted = jnp.where(gathers, -jnp.inf, outcome.step.predicted)
+    return _Outcome(
+        outcome.accepted & ~gathers,
+        jnp.where(gathers, sound, outcome.accepted),
+        tree.where(gathers, trust._replace(accepted=sound), outcome.trust),
+        outcome.step._replace(predicted=predicted),
+    )
 
 
 def _prepared(
     solver: Solver, quadratic: Quadratic, state: CurvatureState, keeps: bool
 ) -> tuple[Any, Any, Cost, Any]:
-    """Factors and memory at a point, their cost, and the part of them that the state keeps.
+    """Factors and memory at a point, their cost, and the factors for the state to keep.
 
-    The point is unchanged after a rejection, if the objective is the same at every update; its
-    factors are then reused at no cost. Of any other objective nothing is kept.
+    If the objective is the same at every update, the factors stay valid after a rejection and are
+    reused at no cost. For any other objective nothing is kept.
     """
     again = ~state.trust.accepted if keeps else None
     old, known = state.solver, []
@@ -191,6 +212,25 @@ def _prepared(
     factors, changed = point
     memory = jax.tree.map(lambda new, x: x if new is None else new, changed, old, is_leaf=is_none)
     return factors, memory, cost, point if keeps and jax.tree.leaves(factors) else None
+
+
+def _difference(updates: Params, grad: Params | None) -> Params | None:
+    """``g̃ − g``; ``None`` for the same arrays, or without a given gradient."""
+    if grad is None:
+        return None
+    is_gap = lambda x: isinstance(x, optax.MaskedNode)
+    if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks only the updates
+        grad = jax.tree.map(lambda u, g: u if is_gap(u) else g, updates, grad, is_leaf=is_gap)
+    if jax.tree.structure(grad) != jax.tree.structure(updates):
+        raise ValueError(
+            "update got a grad of another tree than the gradients. Before a method leave "
+            "optax.flatten out, since methods take any tree."
+        )
+    pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(grad), strict=True)
+    if all(a is b for a, b in pairs):
+        return None
+    wide = tree.accumulator
+    return jax.tree.map(jnp.subtract, wide(updates), wide(grad))
 
 
 def _numbers(state: Any) -> list[jax.Array]:

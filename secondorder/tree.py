@@ -20,7 +20,7 @@ import numpy as np
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
 Real = float | jax.Array  # a setting: a number, or an injected hyperparameter
-MANY = 4096  # entries of a leaf that is worth kernels of its own
+MANY = 4096  # entries; larger leaves have kernels of their own
 
 
 def joined(*dtypes: Any) -> Any:
@@ -303,8 +303,7 @@ def only(mask: Params, x: Params) -> Params:
 
 
 def folded(data: jax.Array, count: jax.Array) -> jax.Array:
-    """A key of its own for each count, from key data: the plain array that a state can be saved
-    with."""
+    """The key for a count, from key data (a plain array, so that a state can be saved)."""
     return jax.random.fold_in(jax.random.wrap_key_data(data), count)
 
 
@@ -363,7 +362,7 @@ def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def all_finite(x: Params) -> jax.Array:
-    """Whether no leaf holds a NaN or an infinity."""
+    """Whether all entries are finite."""
     # Zero times a non-finite number is NaN, and a sum is faster than a conjunction; one sum for all
     # leaves of a kind, since each costs a kernel or two.
     alike: dict[Any, jax.Array] = {}

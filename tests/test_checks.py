@@ -149,7 +149,6 @@ def test_a_leaf_that_is_no_real_array_is_named(entry, leaf, message):
     ("given", "message"),
     [
         (so.newton, r"Call it: newton\(\)"),
-        ("bfgs", r"such as secondorder.bfgs\(\), not its name"),
         (0.1, "Pass an Optax transformation"),
     ],
 )

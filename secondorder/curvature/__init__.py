@@ -1,4 +1,4 @@
-"""WHAT curvature a method uses."""
+"""Curvature sources: which matrix a method uses, and how it is estimated."""
 
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._block_diagonal import block_diagonal

@@ -1,4 +1,4 @@
-"""WHAT curvature: from a ``value_fn`` at some parameters to an operator, with memory."""
+"""The curvature protocol: an objective and parameters in, an operator out, with a state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class Curvature(NamedTuple):
     Attributes:
       init: ``params -> state``; works on ``ShapeDtypeStruct`` leaves.
       update: ``(grads, state, params, value_fn) -> (Operator, state)``.
-      needs_value_fn: whether ``update`` takes the objective, or gradients alone.
-      reads_scale: whether ``update`` takes the trust's scalar as a fifth argument: damping that
-        goes into inverses which are kept.
-      without_jacobian: whether its operators serve solvers on rows without a dense Jacobian.
+      needs_value_fn: whether ``update`` needs the objective; False for gradients only.
+      reads_scale: whether ``update`` takes the scalar of the trust policy as a fifth argument, the
+        damping of stored inverses.
+      without_jacobian: whether its operators give least-squares solvers their rows without a dense
+        Jacobian.
     """
 
     init: Callable[[Params], Any]
@@ -30,6 +31,6 @@ class Curvature(NamedTuple):
     def at(
         self, grads: Params, state: Any, params: Params, value_fn: Any, scale: Any
     ) -> tuple[Operator, Any]:
-        """``update``, with the trust's scalar where it reads it."""
+        """``update``, with the scalar of the trust policy if it reads one."""
         known = (scale,) if self.reads_scale else ()
         return self.update(grads, state, params, value_fn, *known)

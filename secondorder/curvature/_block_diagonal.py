@@ -1,4 +1,4 @@
-"""Curvature restricted to each layer: the diagonal blocks of a Gauss-Newton matrix."""
+"""Block-diagonal curvature: one block for each layer."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from secondorder.operators._block_diagonal import (
 def block_diagonal(
     operator: Callable[..., Operator] = ggn, layer_of: Callable[[Path], Hashable] = by_module
 ) -> Curvature:
-    """``⊕ B_ll``: for each layer l the curvature with all other parameters held where they are.
+    """``⊕ B_ll``: for each layer l, the curvature with all other parameters fixed.
 
-    A block's product runs through the model from its layer on, forward and back: about a quarter
-    of a product with the whole matrix, as a mean over many layers of one size. For
-    ``solvers.block_diagonal(…)``; nothing of a block is formed or kept.
+    A product with a block runs through the model from its layer to the output and back. For many
+    layers of one size that is on average a quarter of a product with the whole matrix. For
+    ``solvers.block_diagonal(…)``; no block is formed or stored.
 
     Args:
-      operator: ``ggn``, ``hessian``, ``empirical_fisher`` or any function of that shape.
-      layer_of: a leaf's path in the tree of parameters ↦ the name of its layer. By default leaves
-        that lie beside one another are one, as kernel and bias do;
-        ``operators.by_leaf`` makes each leaf one.
+      operator: ``ggn``, ``hessian``, ``empirical_fisher`` or any function with the same arguments.
+      layer_of: path of a leaf in the tree of parameters ↦ name of its layer. By default leaves with
+        the same parent are one layer, such as kernel and bias; ``operators.by_leaf`` makes each
+        leaf a layer.
 
     Example:
       >>> import secondorder as so

@@ -20,16 +20,17 @@ def empirical_diagonal(
 ) -> Curvature:
     """``D = w Σₙ gₙ ∘ gₙ`` of the per-example gradients, with the inverse ``(D + λ)^−exponent``.
 
-    ``w`` is ``1/N`` for a loss that is a mean over examples, 1 for a sum: the units of the
-    curvature. For ``hessian_free(preconditioner=…)``: the exponent makes up for what a diagonal
-    does not see. Each sample is a backward pass over the batch, with a random sign per example; its
-    relative variance is 2, so the average over steps counts some ``samples/(1 − decay)`` of them.
+    ``w`` is ``1/N`` for a loss that is a mean over examples, 1 for a sum, so D has the units of the
+    curvature. For ``hessian_free(preconditioner=…)``; an exponent below 1 compensates for the
+    missing off-diagonal curvature. Each sample is a backward pass over the batch, with a random
+    sign per example, and has relative variance 2; the average over steps contains about
+    ``samples/(1 − decay)`` of them.
 
     Args:
-      exponent: Martens' ¾; 1 trusts the diagonal as it is.
-      samples: at every update.
-      decay: of the average.
-      seed: of the random signs.
+      exponent: ¾ as in Martens (2010); 1 for the plain inverse.
+      samples: number of samples per update.
+      decay: decay of the average, per update.
+      seed: seed of the random signs.
 
     Raises:
       ValueError: ``samples`` below 1.

@@ -1,4 +1,4 @@
-"""Curvature at the current parameters, with no memory of earlier ones."""
+"""Exact curvature at the current parameters, without memory of earlier ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from secondorder.operators._base import Identity, Operator
 
 @settings.checked()
 def exact(operator: Callable[..., Operator], *, seed: int | None = None, **options) -> Curvature:
-    """The curvature that ``operator(value_fn, params, **options)`` gives, afresh at every step.
+    """The curvature ``operator(value_fn, params, **options)``, computed at every step.
 
     Args:
-      operator: ``hessian``, ``ggn``, ``fisher``, ``empirical_fisher``, or any function of that
-        shape.
-      seed: for sampled operators (``fisher``): a random key is kept in the state and a new one
-        passed as ``key=`` at every step.
-      options: passed on, such as ``samples=4``.
+      operator: ``hessian``, ``ggn``, ``fisher``, ``empirical_fisher``, or any function with the
+        same arguments.
+      seed: seed of the ``key=`` of sampled operators (``fisher``), a new key at every step.
+      options: keyword arguments of ``operator``, such as ``samples=4``.
 
     Example:
       >>> import secondorder as so
@@ -45,7 +44,7 @@ def exact(operator: Callable[..., Operator], *, seed: int | None = None, **optio
 
 
 def identity() -> Curvature:
-    """``B = I``: no curvature. Newton's step becomes the negative gradient.
+    """``B = I``: no curvature; Newton's step is the negative gradient.
 
     Example:
       >>> import secondorder as so

@@ -1,4 +1,4 @@
-"""Gauss-Newton while the objective falls fast, the Hessian once it does not."""
+"""Hybrid curvature: Gauss-Newton while the objective falls fast, else the Hessian."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from secondorder.operators._hessian import hessian
 from secondorder.operators._switch import Switch
 from secondorder.tree import Params
 
-FAST = 0.5  # a step that takes away this part of the objective is Gauss-Newton's to go on from
+FAST = 0.5  # relative decrease of the objective from which Gauss-Newton stays in use
 
 
 class HybridState(NamedTuple):
-    """What :func:`hybrid` remembers: the objective at the last point, and what it took there."""
+    """Memory of :func:`hybrid`: the objective and the chosen curvature at the last point."""
 
     value: jax.Array
     newton: jax.Array
 
 
 def hybrid() -> Curvature:
-    """``JᵀMJ`` after a step that took away half of ``f`` or more, else ``∇²f``.
+    """``JᵀMJ`` after a step that halves ``f`` or better, else ``∇²f``.
 
-    Gauss-Newton leaves out ``Σ rᵢ ∇²rᵢ``. Where the residuals vanish, f falls by a large factor at
-    every step and nothing is missed; where they stay large, it stalls at a linear rate, and the
-    Hessian is worth its price.
+    Gauss-Newton leaves out ``Σ rᵢ ∇²rᵢ``. If the residuals vanish at the solution, f falls by a
+    large factor at every step and this term does not matter. If they stay large, Gauss-Newton
+    converges at a slow linear rate, and the Hessian is worth its cost.
 
     Raises:
       TypeError: a plain function instead of an objective.

@@ -1,18 +1,19 @@
-"""Layer statistics: what K-FAC and EKFAC keep of the inputs and sensitivities of each layer.
+"""Layer statistics: the Kronecker factors of K-FAC and EKFAC for each layer.
 
-With inputs ``a`` (a one for the bias within) and sensitivities ``g`` of the outputs of a layer,
-``vₙ = Σₜ aₙₜ ⊗ gₙₜ`` is example n's part of a sample ``v``, ``E[v vᵀ] = B``. The block is taken as
+With inputs ``a`` (extended by a one for the bias) and sensitivities ``g`` of the outputs of a
+layer, ``vₙ = Σₜ aₙₜ ⊗ gₙₜ`` is the part of example n in a sample ``v``, ``E[v vᵀ] = B``. The block
+is approximated by A ⊗ G with
 
     expand:  A = (1/NT) Σₙₜ a aᵀ,   G = Σₙₜ g gᵀ               positions t count as examples
     reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
 
-which is the same where T = 1, and exact there for one example, or for a linear network whose loss
-has the same curvature at all of them. EKFAC's second moments are over the same pairs ``a, g``:
-those of the examples where T = 1, else of single positions. Factors longer than a limit are kept as
-diagonals, and so are the inputs of a look-up, whose Gram is diagonal. A leaf in no layer has the
-Grams of the sample along its axes; a vector, its squares. A leaf that the model also returns, as
-for an L2 penalty in ``losses.total``, adds the mean square of that part of a sample, ``c`` in A ⊗ G
-+ cI: exact where the penalty is one number times the squares of all leaves of the layer.
+For T = 1 both are the same, and exact for one example, or for a linear network whose loss has the
+same curvature at all examples. EKFAC's second moments use the same pairs ``a, g``: one per example
+for T = 1, else one per position. A factor longer than a limit is stored as its diagonal, and so is
+the Gram of the inputs of a look-up, which is diagonal. A leaf outside all layers has the Grams of
+the sample along its axes; a vector has its squares. A leaf that the model also returns, as for an
+L2 penalty in ``losses.total``, adds the mean square ``c`` of that part of a sample: A ⊗ G + cI.
+This is exact if the penalty is one number times the squares of all leaves of the layer.
 
 Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; Eschenhagen et al.
 (2023) for expand and reduce; George et al. (2018) for EKFAC.
@@ -52,11 +53,11 @@ from secondorder.operators._kronecker import (
 )
 from secondorder.tree import Params
 
-MAX_SIZE = 8192  # a longer factor is kept as its diagonal
+MAX_SIZE = 8192  # a longer factor is stored as its diagonal
 
 
 class InChunks(NamedTuple):
-    """A sample of a chunked objective: ``draw(objective of chunk k, k)`` is that of a chunk."""
+    """A sample of a chunked objective: ``draw(objective of chunk k, k)`` for each chunk."""
 
     objective: Chunked
     params: Params
@@ -64,12 +65,12 @@ class InChunks(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """A sample, still to be pulled back through the layers.
+    """A sample before its backward pass through the layers.
 
     Attributes:
-      tapped: the model's outputs, and what is pulled back of them.
+      tapped: the model's outputs and their backward pass.
       cotangents: one tree like the outputs, or several along a leading axis.
-      several: whether it is several.
+      several: whether there are several.
     """
 
     tapped: layers.Instrumented
@@ -80,7 +81,7 @@ class Layers(NamedTuple):
 Blocks = tuple[Leaf | layers.Block, ...]
 Read = Callable[[Params], layers.Layout]
 
-# An objective on a batch like those to come, or a function of the parameters that returns one.
+# An example objective (only its shapes are used), or a function of the parameters that returns one.
 Example = Objective | Chunked | Callable[[Params], Objective | Chunked]
 
 
@@ -97,29 +98,28 @@ def layerwise(
     max_size: int = MAX_SIZE,
     seed: int = 0,
 ) -> Curvature:
-    """The Kronecker-factored curvature of a network, layer by layer: K-FAC's, or EKFAC's.
+    """Kronecker-factored curvature ``⊕ A ⊗ G`` of a network, by layer: K-FAC or EKFAC.
 
     Args:
-      example: an objective on a batch like those to come (only shapes matter), or a function of the
-        parameters that returns one. It shows how the model uses its leaves.
+      example: an example objective on a batch (only its shapes are used), or a function of the
+        parameters that returns one. Its program defines the layers.
       estimator: ``loss_sample()`` (default), ``fisher_sample()``, ``ggn_sample()``,
-        ``ggn_components()`` for all output components instead of a sample, or ``per_example()``,
-        which is the empirical Fisher.
-      decay: of the averages, per sample.
-      sample_every: updates from one sample to the next; the first update takes one.
-      refresh_every: updates from one computation of the inverses (``eigen``: of the eigenbases) to
-        the next; or ``curvature.drift(0.1)``, where the factors, or λ, have moved away from them.
-      eigen: keep eigenbases, and the second moments of the sample in them, as EKFAC does, instead
-        of inverses that have the damping within. A refresh is one orthogonal iteration from the
-        bases before.
-      reduce: whether positions that share weights are summed before their outer products are taken.
-      max_size: longer factors are kept as their diagonals.
-      seed: of the random draws.
+        ``ggn_components()`` for all output components instead of a sample, or ``per_example()``
+        for the empirical Fisher.
+      decay: decay of the averages, per sample.
+      sample_every: updates from one sample to the next, starting at the first update.
+      refresh_every: updates from one computation of the inverses (with ``eigen``, the eigenbases)
+        to the next; or ``curvature.drift(0.1)`` to refresh after a change of the factors or λ.
+      eigen: True for eigenbases and the second moments of the sample in them (EKFAC), instead of
+        damped inverses. A refresh is one orthogonal iteration from the last bases.
+      reduce: whether positions that share weights are summed before the outer products.
+      max_size: longer factors are stored as their diagonals.
+      seed: seed of the random draws.
 
     Raises:
-      TypeError: an ``example`` that is no objective.
-      ValueError: an estimator that sends nothing back from the outputs; at update, a model that
-        uses its parameters in another way than the example's.
+      TypeError: an ``example`` that is not an objective.
+      ValueError: an estimator without cotangents of the outputs; at update, a model that uses its
+        parameters in another way than the example.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -131,7 +131,7 @@ def layerwise(
     """
     estimator = loss_sample() if estimator is None else estimator
     read = _reader(example)
-    structure = _structure(read, eigen, reduce, max_size)
+    structure = _structure(_Statistics(read, eigen, reduce, max_size))
     return running(
         _layer_sample(estimator, read),
         structure,
@@ -143,7 +143,7 @@ def layerwise(
 
 
 def _reader(example: Any) -> Read:
-    """``params -> Layout``, read once for each kind of parameters."""
+    """``params -> Layout``, cached by the shapes and dtypes of the parameters."""
 
     def model(params):
         shown: Any = example
@@ -164,7 +164,7 @@ def _reader(example: Any) -> Read:
 
 
 def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
-    """What ``estimator`` sends back from the outputs, to be seen at every layer on its way."""
+    """An estimator with the cotangents of ``estimator``, recorded at every layer."""
     start = estimator.cotangents
     if start is None:
         raise ValueError(
@@ -191,111 +191,159 @@ def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
     return Estimator(draw)
 
 
-def _structure(read: Read, eigen: bool, reduce: bool, max_size: int) -> Structure:
-    def blocks_of(like: Params) -> Blocks:
+class _Statistics(NamedTuple):
+    """Settings of the layer statistics.
+
+    Attributes:
+      read, eigen, reduce, max_size: as in :func:`layerwise`, with ``read`` of :func:`_reader`.
+    """
+
+    read: Read
+    eigen: bool
+    reduce: bool
+    max_size: int
+
+    def blocks(self, like: Params) -> Blocks:
+        """The blocks of the parameters: of each layer, and of each leaf outside all layers."""
         shapes = [jnp.shape(x) for x in jax.tree.leaves(like)]
         return tuple(
             Leaf(b.leaves[0], shapes[b.leaves[0]]) if b.kind == "fallback" else b
-            for b in read(like).blocks
+            for b in self.read(like).blocks
         )
 
-    def init(params: Params) -> tuple[Any, Any]:
-        leaves, averages, frame = jax.tree.leaves(params), [], []
-        for block in blocks_of(params) if leaves else ():
-            dtype = tree.dtype([leaves[i] for i in block.leaves])
-            stack, *axes = (1, *block.axes) if isinstance(block, Leaf) else block.shape
-            whole = [moments.is_whole(block, axis, axes, max_size) for axis in range(len(axes))]
-            zeros = tuple(
-                jnp.zeros((stack, d, d) if w else (stack, d), dtype)
-                for d, w in zip(axes, whole, strict=True)
-            )
-            eyes = tuple(
-                jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1))
-                if w
-                else jnp.ones((stack, d), dtype)
-                for d, w in zip(axes, whole, strict=True)
-            )
-            squares = jnp.zeros((stack, *axes), dtype) if eigen else None
-            own = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
-            averages.append(Moments(zeros, squares, own))
-            frame.append(eyes)
-        return tuple(averages), tuple(frame)
-
-    def rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
-        """The first factor of a layer is a mean over all that is added, else it is a sum."""
-        mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
-        pairs = zip(blocks, total, strict=True)
-        return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
-
-    def measure(sample: Layers | InChunks, frame: Sequence[Factors]) -> tuple[Moments, ...]:
-        if isinstance(sample, InChunks):
-            whole, blocks = sample.objective, blocks_of(sample.params)
-
-            def of_chunk(part, k):
-                own = measure(sample.draw(part, k), frame)
-                return rescaled(blocks, own, whole.share(k) / whole.weight(k))
-
-            return whole.total(of_chunk)
-
-        def one(u):
-            v, statistics = sample.tapped.pull(u)
-            leaves, found = jax.tree.leaves(v), []
-            parts = zip(blocks_of(v), statistics, frame, sample.tapped.returned(u), strict=True)
-            for block, uses, kept, returned in parts:
-                bases = kept if eigen else None
-                if isinstance(block, Leaf):
-                    own = tree.gathered(tree.accumulator(leaves[block.index]))
-                    found.append(moments.of_leaf(block.join([own]), kept, bases))
-                else:
-                    own = moments.of_uses(uses, kept, bases, reduce)
-                    found.append(own._replace(returned=returned))
-            return tuple(found)
-
-        if not sample.several:
-            return one(sample.cotangents)
-        # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, all else is a sum.
-        first = jax.tree.map(lambda x: x[0], sample.cotangents)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
-        step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
-        total, _ = jax.lax.scan(step, zeros, sample.cotangents)
-        passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
-        return rescaled(blocks_of(jax.eval_shape(sample.tapped.pull, first)[0]), total, 1 / passes)
-
-    def factors_of(like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
-        pairs = zip(blocks_of(like), averages, strict=True)
+    def factors(self, like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
+        """The factors of each block, from the averages."""
+        pairs = zip(self.blocks(like), averages, strict=True)
         return tuple(
             moments.scaled(m.factors) if isinstance(b, Leaf) else m.factors for b, m in pairs
         )
 
-    def inverted(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
-        parts = zip(factors_of(like, averages), averages, frame, strict=True)
-        new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
-        return averages, tuple(jax.tree.map(sound, *both) for both in new)
 
-    def turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
-        means, bases = [], []
-        for mean, old in zip(averages, frame, strict=True):
-            new = tuple(map(moments.basis, mean.factors, old))
-            bases.append(new)
-            means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
-        return tuple(means), tuple(bases)
-
-    def drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
-        if eigen:
-            factors = jax.tree.leaves([m.factors for m in averages])
-            pairs = zip(factors, jax.tree.leaves(frame), strict=True)
-            return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])
-        parts = zip(frame, factors_of(like, averages), averages, strict=True)
-        return farthest(
-            [d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))]
+def _structure(statistics: _Statistics) -> Structure:
+    own = lambda fn: functools.partial(fn, statistics)
+    if statistics.eigen:
+        return Structure(
+            own(_start), own(_measure), own(_eigen), _turned, _basis_drift, recount=True
         )
+    refresh, drift = own(_inverted), own(_inverse_drift)
+    return Structure(own(_start), own(_measure), own(_kronecker), refresh, drift)
 
-    def operator(like: Params, averages: Any, frame: Any) -> Kronecker | KroneckerEigen:
-        if eigen:
-            entries = [m.with_returned(jnp.maximum(m.squares, 0)) for m in averages]
-            return KroneckerEigen(blocks_of(like), frame, entries)
-        shifts = [m.with_returned(0.0) for m in averages]
-        return Kronecker(blocks_of(like), factors_of(like, averages), frame, shifts)
 
-    refresh = turned if eigen else inverted
-    return Structure(init, measure, operator, refresh, drift, recount=eigen)
+def _start(statistics: _Statistics, params: Params) -> tuple[Any, Any]:
+    """Averages of zero, and identities as the frame."""
+    leaves, averages, frame = jax.tree.leaves(params), [], []
+    for block in statistics.blocks(params) if leaves else ():
+        dtype = tree.dtype([leaves[i] for i in block.leaves])
+        stack, *axes = (1, *block.axes) if isinstance(block, Leaf) else block.shape
+        count, limit = range(len(axes)), statistics.max_size
+        whole = [moments.is_whole(block, axis, axes, limit) for axis in count]
+        zeros = tuple(
+            jnp.zeros((stack, d, d) if w else (stack, d), dtype)
+            for d, w in zip(axes, whole, strict=True)
+        )
+        eyes = tuple(
+            jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1)) if w else jnp.ones((stack, d), dtype)
+            for d, w in zip(axes, whole, strict=True)
+        )
+        squares = jnp.zeros((stack, *axes), dtype) if statistics.eigen else None
+        returned = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
+        averages.append(Moments(zeros, squares, returned))
+        frame.append(eyes)
+    return tuple(averages), tuple(frame)
+
+
+def _measure(
+    statistics: _Statistics, sample: Layers | InChunks, frame: Sequence[Factors]
+) -> tuple[Moments, ...]:
+    """The moments of each block in a sample."""
+    if isinstance(sample, InChunks):
+        whole, blocks = sample.objective, statistics.blocks(sample.params)
+
+        def of_chunk(part, k):
+            own = _measure(statistics, sample.draw(part, k), frame)
+            return _rescaled(blocks, own, whole.share(k) / whole.weight(k))
+
+        return whole.total(of_chunk)
+
+    one = lambda u: _of_pass(statistics, sample.tapped, u, frame)
+    if not sample.several:
+        return one(sample.cotangents)
+    # A ⊗ Σₖ Gₖ: the first factor of a layer is a mean over the passes, the others are sums.
+    first = jax.tree.map(lambda x: x[0], sample.cotangents)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
+    step = lambda total, u: (jax.tree.map(jnp.add, total, one(u)), None)
+    total, _ = jax.lax.scan(step, zeros, sample.cotangents)
+    passes = jax.tree.leaves(sample.cotangents)[0].shape[0]
+    like = jax.eval_shape(sample.tapped.pull, first)[0]
+    return _rescaled(statistics.blocks(like), total, 1 / passes)
+
+
+def _of_pass(
+    statistics: _Statistics, tapped: layers.Instrumented, u: Any, frame: Sequence[Factors]
+) -> tuple[Moments, ...]:
+    """The moments of each block in one backward pass, from the cotangents ``u``."""
+    v, uses_of = tapped.pull(u)
+    leaves, found = jax.tree.leaves(v), []
+    parts = zip(statistics.blocks(v), uses_of, frame, tapped.returned(u), strict=True)
+    for block, uses, kept, returned in parts:
+        bases = kept if statistics.eigen else None
+        if isinstance(block, Leaf):
+            own = tree.gathered(tree.accumulator(leaves[block.index]))
+            found.append(moments.of_leaf(block.join([own]), kept, bases))
+        else:
+            own = moments.of_uses(uses, kept, bases, statistics.reduce)
+            found.append(own._replace(returned=returned))
+    return tuple(found)
+
+
+def _rescaled(blocks: Blocks, total: Sequence[Moments], by: Any) -> tuple[Moments, ...]:
+    """``total``, with the first factor of each layer as a mean: its sum times ``by``."""
+    mean = lambda m: m._replace(factors=(m.factors[0] * by, *m.factors[1:]))
+    pairs = zip(blocks, total, strict=True)
+    return tuple(m if isinstance(block, Leaf) else mean(m) for block, m in pairs)
+
+
+def _kronecker(statistics: _Statistics, like: Params, averages: Any, frame: Any) -> Kronecker:
+    """The operator of K-FAC, with the inverses of the frame."""
+    factors, shifts = statistics.factors(like, averages), [m.with_returned(0.0) for m in averages]
+    return Kronecker(statistics.blocks(like), factors, frame, shifts)
+
+
+def _inverted(
+    statistics: _Statistics, like: Params, averages: Any, frame: Any, now: Now
+) -> tuple[Any, Any]:
+    """Refresh of the damped inverses; a failed factorisation keeps the old ones."""
+    parts = zip(statistics.factors(like, averages), averages, frame, strict=True)
+    new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
+    return averages, tuple(jax.tree.map(sound, *both) for both in new)
+
+
+def _inverse_drift(
+    statistics: _Statistics, like: Params, averages: Any, frame: Any, damping: Any
+) -> jax.Array:
+    """The largest relative error of an inverse."""
+    parts = zip(frame, statistics.factors(like, averages), averages, strict=True)
+    return farthest([d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))])
+
+
+def _eigen(statistics: _Statistics, like: Params, averages: Any, frame: Any) -> KroneckerEigen:
+    """The operator of EKFAC: the second moments in the bases of the frame."""
+    entries = [m.with_returned(jnp.maximum(m.squares, 0)) for m in averages]
+    return KroneckerEigen(statistics.blocks(like), frame, entries)
+
+
+def _turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any]:
+    """Refresh of the eigenbases, with the second moments rotated into them."""
+    means, bases = [], []
+    for mean, old in zip(averages, frame, strict=True):
+        new = tuple(map(moments.basis, mean.factors, old))
+        bases.append(new)
+        means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
+    return tuple(means), tuple(bases)
+
+
+def _basis_drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
+    """The largest off-diagonal part of a factor in its basis."""
+    factors = jax.tree.leaves([m.factors for m in averages])
+    pairs = zip(factors, jax.tree.leaves(frame), strict=True)
+    return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])

@@ -1,4 +1,4 @@
-"""The second moments of one block, from what its layer's taps say or from a sampled leaf."""
+"""Second moments of one block, from the statistics of its layer or from a sampled leaf."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder import layers
 from secondorder.curvature._structures import sound
 from secondorder.operators import _kronecker as kr
-from secondorder.operators._axes import eigenbasis, next_basis
+from secondorder.operators._axes import first_basis, next_basis
 from secondorder.operators._kronecker import Factors
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -21,11 +21,12 @@ class Moments(NamedTuple):
     """The averages of one block.
 
     Attributes:
-      factors: ``A, G``, or the Grams along the axes of a leaf in no layer.
-      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the block's shape, over what counts as examples: the
-        second moments of their gradients where each has one position; ``None`` if not kept.
-      returned: the mean square of what comes of leaves that the model returns, a number that counts
-        in all directions alike; ``None`` where it returns none.
+      factors: ``A, G``, or the Grams along the axes of a leaf outside all layers.
+      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the shape of the block, summed over examples (or
+        positions); for one position per example, the second moments of the gradients; ``None`` if
+        not stored.
+      returned: the mean square of the sample at leaves that the model returns, one number for all
+        directions; ``None`` if it returns none.
     """
 
     factors: Factors
@@ -33,12 +34,12 @@ class Moments(NamedTuple):
     returned: jax.Array | None = None
 
     def with_returned(self, x: Any) -> Any:
-        """``x``, a λ or eigenvalues, and what is returned on top, which the factors do not hold."""
+        """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""
         return x if self.returned is None else x + self.returned
 
 
 def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:
-    """Whether the factor along an axis is a matrix, and not a diagonal."""
+    """Whether the factor along an axis is a matrix; otherwise it is a diagonal."""
     looked_up = getattr(block, "kind", None) == "embedding" and axis == 0
     return len(axes) > 1 and axes[axis] <= max_size and not looked_up
 
@@ -72,7 +73,7 @@ def scaled(grams: Factors) -> Factors:
 
 
 def _rows(use: layers.Use, reduce: bool) -> tuple[jax.Array | None, jax.Array]:
-    """Inputs and sensitivities ``(S, M, ·)`` over what counts as examples."""
+    """Inputs and sensitivities ``(S, M, ·)``, M the examples, or all positions of all examples."""
     x, y = use.inputs, use.sensitivities
     if reduce and x is not None:
         into, out = (jnp.sum, jnp.mean) if use.transposed else (jnp.mean, jnp.sum)
@@ -86,7 +87,7 @@ def of_uses(
 ) -> Moments:
     """``A`` and ``G`` over all uses of a layer, and the squares in its bases.
 
-    ``A`` is a mean: of each of the independent maps over its own uses.
+    ``A`` is a mean over the uses, for each of the S independent maps.
     """
     (kept_a, kept_g), dtype = kept, kept[0].dtype
     total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
@@ -107,7 +108,7 @@ def of_uses(
         else:
             x = x.astype(dtype)
             if use.transposed and size is not None:
-                # The roles are exchanged, and so are the units: brought to those of the others.
+                # A transposed use exchanges inputs and sensitivities: rescale to the common units.
                 ratio = jnp.sqrt(size / jnp.maximum(jnp.mean(x * x), jnp.finfo(dtype).tiny))
                 x, y = x * ratio, y / jnp.where(ratio > 0, ratio, 1)
             a = _gram(x, kept_a.ndim == 3)
@@ -131,12 +132,12 @@ def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
-    """The eigenvectors of a factor, where it has any: at first exactly, then one step nearer.
+    """The eigenvectors of a factor: exact at first, then by one step of orthogonal iteration.
 
-    From a basis near by, an orthogonal iteration is a fraction of the time of new eigenvectors, and
-    those that belong to nearly the same eigenvalue do not turn among one another, which would make
-    what is known of the moments along them worthless. From mere coordinates, as at the start, or
-    where the factor was zero until now, it would take many.
+    From a nearby basis, an orthogonal iteration takes a fraction of the time of ``eigh``, and does
+    not rotate eigenvectors of nearly equal eigenvalues, which would invalidate the second moments
+    along them. From the coordinate basis (the start, or a factor that was zero until now) it would
+    take many iterations.
     """
     if factor.ndim == 2:
         return old
@@ -144,12 +145,12 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     factor = factor / jnp.where(size > 0, size, 1)
     # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
     coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
-    exact, nearer = lambda: eigenbasis(factor)[1], lambda: next_basis(factor, old)[0]
+    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)[0]
     return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 
 def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:
-    """The diagonal of ``Q diag(s) Qᵀ`` in another basis: what is known of the moments there."""
+    """The diagonal of ``Q diag(s) Qᵀ`` in a new basis: an estimate of the second moments there."""
 
     def between(a: jax.Array, b: jax.Array) -> jax.Array:
         if a.ndim == 2:

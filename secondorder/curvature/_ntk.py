@@ -1,12 +1,12 @@
-"""Grams of the samples from layer statistics: ``J Jᵀ`` without ``J``.
+"""The Gram of the samples from layer statistics: ``J Jᵀ`` without ``J``.
 
-A layer with inputs ``a`` and, for output k of example n, sensitivities ``g`` of what comes out, has
-``Σₜ a_nt ⊗ g_nkt`` in that row of the Jacobian. So its part of the Gram is
+For output k of example n, a layer with inputs ``a`` and sensitivities ``g`` has the row
+``Σₜ a_nt ⊗ g_nkt`` of the Jacobian. Its part of the Gram is
 
     (J Jᵀ)_(nk)(ml) = Σ_ts (a_nt · a_ms) (g_nkt · g_mls)            n, m examples; t, s positions
 
-for T = 1 the product, entry by entry, of two small matrices. With many positions the layer's rows
-themselves may be smaller (convolutions): shapes decide which of the two costs less.
+For T = 1 this is the elementwise product of two small matrices. With many positions
+(convolutions) the rows of the layer may be smaller; the shapes decide which costs less.
 
 Source: Goodfellow (2015) for the norms, n = m; Rochette, Manoel and Tramel (2019) for positions;
 Novak, Sohl-Dickstein and Schoenholz (2022) for whole Grams and the choice between the two.
@@ -38,21 +38,21 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def ntk() -> Curvature:
-    """``JᵀMJ`` whose Gram of the samples, ``SᵀJJᵀS``, is made of layer statistics: no J is formed.
+    """``JᵀMJ`` with the Gram of the samples ``SᵀJJᵀS`` from layer statistics, without J.
 
-    For solvers in the space of the samples, ``solvers.sample_space()``: of N examples with K
-    outputs each, K backward passes see the inputs and sensitivities of every layer, whose Grams
-    multiply. What is kept is ``(NK)²`` numbers and those statistics, instead of the NK rows of J.
-    Leaves that no layer explains (``layer_table`` says which) add their columns of J, exactly. With
-    no more parameters than outputs, and of a chunked objective, J is formed as with ``exact(ggn)``.
+    For solvers in sample space, ``solvers.sample_space()``. With N examples of K outputs each, K
+    backward passes record the inputs and sensitivities of every layer. The memory is ``(NK)²``
+    numbers and these statistics, instead of the NK rows of J. Leaves outside all layers (see
+    ``layer_table``) add their exact columns of J. With at most as many parameters as outputs, or a
+    chunked objective, J is formed as with ``exact(ggn)``.
 
-    It pays where outputs are many fewer than parameters: of 256 examples and a network 64-256-256-1
-    (float32, two cores) the Gram takes 4 ms instead of 640 and 2 MB instead of 170, a whole step of
-    natural gradient a third of the time.
+    It is faster if outputs are many fewer than parameters: for 256 examples and a network
+    64-256-256-1 (float32, two cores) the Gram takes 4 ms instead of 640 and 2 MB instead of 170,
+    and a whole step of natural gradient takes a third of the time.
 
     Raises:
-      TypeError: at update, an objective that is not by ``per_example``: only there examples are
-        known to be independent.
+      TypeError: at update, an objective that is not from ``per_example``, whose examples may not be
+        independent.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -84,7 +84,7 @@ def _with_gram(value_fn: AnyObjective, params: Params) -> Operator:
     objective = value_fn.split("ntk")
     model = objective.model
     op = ggn(objective, params)
-    if isinstance(model, Known):  # J is at hand
+    if isinstance(model, Known):  # J is already computed
         return op
     if not isinstance(model, BatchedModel):
         raise TypeError(
@@ -99,15 +99,15 @@ def jacobian_gram(objective: Any, params: Params) -> jax.Array:
     """``J Jᵀ`` of the outputs of a ``per_example`` objective, ``(m, m)``, in their ravelled order.
 
     Args:
-      objective: by :func:`secondorder.per_example`.
-      params: where.
+      objective: an objective from :func:`secondorder.per_example`.
+      params: the point.
     """
     model = objective.model
     layout = layers.read(model, params)
     outputs, pull, _ = layers.instrumented(model, params, layout)
     one = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape[1:], z.dtype), outputs)
     each = lambda e: jax.tree.map(lambda x, z: jnp.broadcast_to(x, z.shape), e, outputs)
-    statistics = over_basis(lambda e: pull(each(e))[1], one)  # along a leading axis, of outputs
+    statistics = over_basis(lambda e: pull(each(e))[1], one)  # leading axis: outputs
     count, components = jax.tree.leaves(outputs)[0].shape[0], tree.size(one)
     total = jnp.zeros((count * components,) * 2, tree.dtype(params))
     for block, uses in zip(layout.blocks, statistics, strict=True):
@@ -122,7 +122,7 @@ def jacobian_gram(objective: Any, params: Params) -> jax.Array:
 
 
 def _ravelled(outputs: Any) -> np.ndarray | None:
-    """Where in the order (example, output) the entries of the ravelled outputs lie."""
+    """Index in the order (example, output) of each entry of the ravelled outputs."""
     leaves = jax.tree.leaves(outputs)
     if len(leaves) == 1:
         return None
@@ -141,10 +141,10 @@ def _columns(objective: Any, params: Params, leaves: Sequence[int]) -> jax.Array
 
 
 class Positions(NamedTuple):
-    """What a layer's uses have left at all their positions, S independent maps and T positions.
+    """Inputs and sensitivities of a layer, for S independent maps and T positions.
 
     Attributes:
-      inputs: ``(S, T, N, K or 1, a)``; or ``(S, T, N, 1)``, the rows that a look-up takes.
+      inputs: ``(S, T, N, K or 1, a)``; for a look-up ``(S, T, N, 1)``, the indices of its rows.
       sensitivities: ``(S, T, N, K, b)``.
     """
 
@@ -153,9 +153,9 @@ class Positions(NamedTuple):
 
 
 def _positions(block: layers.Block, uses: Sequence[layers.Use]) -> Positions:
-    """The uses of a block, each a further position, since a gradient is the sum over them."""
-    # What went in is the same for every output; of a use that sees a kernel transposed, what went
-    # in stands where the others have their sensitivities.
+    """The uses of a block as positions, since a gradient is the sum over both."""
+    # All outputs share the inputs. A use with the kernel transposed has its inputs in the place of
+    # the sensitivities.
     several = any(use.transposed for use in uses)
     lookups = all(use.indices is not None for use in uses)
     order = lambda x: jnp.moveaxis(x, (0, 1, 2, 3), (3, 0, 2, 1))  # from (K, S, N, T, …)
@@ -176,13 +176,13 @@ def _positions(block: layers.Block, uses: Sequence[layers.Use]) -> Positions:
 
 
 def _of_layer(block: layers.Block, uses: Sequence[layers.Use]) -> jax.Array:
-    """The part of one layer in ``J Jᵀ``."""
+    """The contribution of one layer to ``J Jᵀ``."""
     at = _positions(block, uses)
     return _pairs(at) if pairs_are_cheaper(block, at) else _rows(at, block.shape[1])
 
 
 def pairs_are_cheaper(block: layers.Block, at: Positions) -> bool:
-    """Whether a layer's Gram by pairs of positions takes fewer operations than by its rows."""
+    """Whether the Gram of a layer takes fewer operations by pairs of positions than by its rows."""
     s, t, n, k, b = at.sensitivities.shape
     a, wide = block.shape[1], at.inputs.shape[3]
     of_inputs = n**2 if at.inputs.ndim == 4 else a * (n * wide) ** 2
@@ -197,7 +197,7 @@ def _pairs(at: Positions) -> jax.Array:
 
     def gram(x: jax.Array, pair: jax.Array) -> jax.Array:
         one, other = x[pair[0], pair[1]], x[pair[0], pair[2]]
-        if x.ndim == 4:  # the rows of a look-up: unit vectors
+        if x.ndim == 4:  # indices of a look-up: unit vectors
             return (one[:, :, None, None] == other[None, None]).astype(at.sensitivities.dtype)
         return _einsum("nka,mla->nkml", one, other)
 
@@ -209,7 +209,7 @@ def _pairs(at: Positions) -> jax.Array:
 
 
 def _rows(at: Positions, a: int) -> jax.Array:
-    """The layer's rows of J, and their Gram."""
+    """The Gram of a layer from its rows of J."""
     s, _, n, k, b = at.sensitivities.shape
     inputs = at.inputs
     if inputs.ndim == 4:

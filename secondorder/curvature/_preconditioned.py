@@ -1,4 +1,4 @@
-"""Known exactly through its products, approximately through its inverse."""
+"""Exact products of one curvature, approximate inverse of another."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from secondorder.tree import Params
 
 @settings.checked()
 def preconditioned(base: Curvature, approximation: Curvature) -> Curvature:
-    """``mv`` of the one, ``solve`` of the other: an exact model with an approximate minimum.
+    """Products ``B v`` of ``base`` with ``(B + λ I)⁻¹ v`` of ``approximation``.
 
-    A solver takes from it what it needs: ``momentum(apply_inverse())`` proposes a step by the
-    approximate inverse and chooses its length by exact products. The gain ratio compares with the
-    exact model.
+    ``optimal_scaling(apply_inverse())`` proposes a step with the approximate inverse and chooses
+    its length with exact products. The gain ratio uses the exact model.
 
     Args:
-      base: such as ``exact(ggn)``.
-      approximation: whose operator knows its inverse, such as ``curvature.layerwise(example)``.
+      base: an exact curvature, such as ``exact(ggn)``.
+      approximation: a curvature with ``solve``, such as ``curvature.layerwise(example)``.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so

@@ -1,4 +1,4 @@
-"""The direction of any Optax transformation, as a curvature of which one solution is known."""
+"""Curvature whose Newton step is the direction of an Optax transformation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secondorder.tree import Params, Scalar
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Proposal(Operator):
-    """A ``B`` with ``B⁻¹ g = −d``; nothing else of it is known.
+    """An operator ``B`` with ``B⁻¹ g = −d`` for the current gradient, and no products.
 
     Attributes:
       step: ``d``.
@@ -23,22 +23,22 @@ class Proposal(Operator):
     step: Params
 
     def solve(self, v: Params, damping: Scalar) -> Params:
-        """``−d``, whatever the damping."""
+        """``−d``, for any ``v`` and damping."""
         del damping
         return tree.negative(tree.cast(self.step, v))
 
 
 @settings.checked()
 def proposed(direction: optax.GradientTransformation) -> Curvature:
-    """Whatever Optax transformation: the direction that it proposes, for a model to scale.
+    """A curvature with ``B⁻¹ g = −d``, ``d`` the update of an Optax transformation.
 
-    Beside an exact curvature, ``preconditioned(exact(ggn), proposed(optax.adam(1.0)))``, a solver
-    such as ``momentum(apply_inverse())`` chooses its length. Where a step is rejected, the
-    transformation's memory is rolled back.
+    With an exact curvature, ``preconditioned(exact(ggn), proposed(optax.adam(1.0)))``, a solver
+    such as ``optimal_scaling(apply_inverse())`` chooses the length of ``d``. After a rejected step
+    the state of the transformation is restored.
 
     Args:
-      direction: called with gradients and parameters alone, in at least float32; its memory begins
-        at zeros of their shape. Its own learning rate changes nothing.
+      direction: an Optax transformation, called with gradients and parameters in at least float32.
+        Its learning rate has no effect.
 
     Example:
       >>> import optax, secondorder as so

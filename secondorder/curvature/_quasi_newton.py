@@ -1,4 +1,4 @@
-"""Curvature learnt from the gradients along the way: no second derivative is ever taken."""
+"""Quasi-Newton curvature from differences of gradients: BFGS, L-BFGS, SR1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from secondorder.operators._quasi_newton import (
 )
 from secondorder.tree import Params
 
-# A pair counts where its curvature stands out from rounding, relative to both vectors.
+# Smallest curvature of a pair, relative to the lengths of both vectors; below it is rounding.
 RELATIVE = 1e-8
 
 
@@ -31,9 +31,9 @@ class Secant(NamedTuple):
 
     Attributes:
       model: a matrix, or :class:`Pairs`.
-      params, grads: the point of the last accepted step; what ``s`` and ``y`` are counted from.
-      count: points seen, 0 before the first.
-      pairs: pairs taken.
+      params, grads: the point of the last accepted step, the start of ``s`` and ``y``.
+      count: number of points, 0 before the first.
+      pairs: number of pairs used.
     """
 
     model: Any
@@ -45,7 +45,7 @@ class Secant(NamedTuple):
 
 def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
     """A curvature from ``start(params) -> model``, ``learn(model, s, y, first) -> (model, taken)``
-    and ``operator(model, first, grads, free) -> Operator``, of the free parameters alone."""
+    and ``operator(model, first, grads, free) -> Operator`` on the free parameters."""
 
     def init(params: Params) -> Secant:
         zeros = lambda: tree.accumulator(tree.zeros_like(params))
@@ -53,7 +53,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         return Secant(start(params), zeros(), zeros(), none(), none())
 
     def update(grads, state: Secant, params, value_fn):
-        # On bounds ``grads`` has zeros, not differences; the pairs are of the whole gradient.
+        # On bounds ``grads`` is set to zero, so the pairs use the whole gradient.
         face = at_point(value_fn, "update").face
         free = None if face is None else face.free
         here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
@@ -76,19 +76,19 @@ def _eye(params: Params) -> jax.Array:
 
 
 def _unit(grads: Params) -> jax.Array:
-    """The length of the very first step: one, along the gradient. Nothing is known yet."""
+    """The scale of the first step, of length one along the gradient, before any pair."""
     norm = tree.norm(grads)
     return 1 / jnp.where(norm > 0, norm, 1)
 
 
 def _unit_vector(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The length of a vector, and the vector over it."""
+    """The length of a vector, and the vector divided by it."""
     size = tree.norm(x)
     return size, x / jnp.where(size > 0, size, 1)
 
 
 def _pair(s: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """``s/‖s‖, y/‖y‖``, the cosine between them, and ``‖s‖/‖y‖``: no product leaves the range."""
+    """``s/‖s‖, y/‖y‖``, their cosine, and ``‖s‖/‖y‖``, without overflow or underflow."""
     short, s = _unit_vector(s)
     steep, y = _unit_vector(y)
     ratio = short / jnp.where(steep > 0, steep, 1)
@@ -96,7 +96,7 @@ def _pair(s: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, 
 
 
 def _along(s: Params, y: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """``sᵀy/‖y‖, ‖y‖`` (one where it is zero) ``, ‖s‖``: ``‖y‖²`` may leave the range."""
+    """``sᵀy/‖y‖``, ``‖y‖`` (one for zero) and ``‖s‖``, since ``‖y‖²`` may overflow."""
     steep = tree.norm(y)
     steep = jnp.where(steep > 0, steep, 1)
     return tree.vdot(s, tree.scale(1 / steep, y)), steep, tree.norm(s)
@@ -117,7 +117,7 @@ def _inverse_among(free: jax.Array, inverse: jax.Array) -> jax.Array:
 
 
 def _among(free: Params, pairs: Pairs) -> Pairs:
-    """The pairs' parts in the free parameters; those without positive curvature there left out."""
+    """The pairs restricted to the free parameters, without pairs of nonpositive curvature there."""
     s, y = (
         jax.tree.map(lambda m, x: jnp.where(m[None], x, 0), free, x) for x in (pairs.s, pairs.y)
     )
@@ -132,8 +132,8 @@ def _among(free: Params, pairs: Pairs) -> Pairs:
 def bfgs() -> Curvature:
     """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
 
-    Positive definite as long as ``sᵀy > 0``, which a strong-Wolfe line search ensures; other pairs
-    are left out. Before the first pair ``H`` is rescaled to ``sᵀy/yᵀy`` (Nocedal and Wright 2006,
+    Positive definite if ``sᵀy > 0``, which a strong-Wolfe line search ensures; other pairs are left
+    out. The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update (Nocedal and Wright 2006,
     equations 6.17 and 6.20).
     """
 
@@ -156,7 +156,7 @@ def bfgs() -> Curvature:
 
 
 def sr1() -> Curvature:
-    """``B⁺ = B + rrᵀ/(rᵀs)`` with ``r = y − Bs``: symmetric, rank one, free to be indefinite.
+    """``B⁺ = B + rrᵀ/(rᵀs)`` with ``r = y − Bs``: symmetric rank one; may be indefinite.
 
     A pair is left out where ``|rᵀs| ≤ 1e-8 ‖r‖‖s‖`` (Nocedal and Wright 2006, equation 6.26). The
     first matrix is scaled to ``yᵀy/sᵀy``, in magnitude.
@@ -173,7 +173,7 @@ def sr1() -> Curvature:
         along = jnp.dot(r, s, precision=HIGHEST)
         updates = jnp.abs(along) > RELATIVE
         weight = jnp.where(updates, size / jnp.where(updates, along, 1), 0)
-        # Also a first pair that only sets the scale is taken: the scaled matrix is right along s.
+        # A first pair that only sets the scale counts too: the scaled matrix is exact along s.
         return matrix + weight * jnp.outer(r, r), moved & (updates | first)
 
     def operator(matrix, first, grads, free):
@@ -185,10 +185,10 @@ def sr1() -> Curvature:
 
 @settings.checked()
 def lbfgs(memory: int = 10) -> Curvature:
-    """BFGS from the last ``memory`` pairs alone, matrix-free (Nocedal 1980; Liu and Nocedal 1989).
+    """BFGS from the last ``memory`` pairs, matrix-free (Nocedal 1980; Liu and Nocedal 1989).
 
     Args:
-      memory: how many pairs; 2 × memory vectors are kept.
+      memory: number of pairs; the state has 2 × memory vectors.
     """
 
     def start(params):

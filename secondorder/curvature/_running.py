@@ -1,4 +1,4 @@
-"""Curvature remembered: a running average of what samples tell, and what is derived from it."""
+"""Exponential moving average of sampled curvature, with scheduled refreshes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
 from secondorder.curvature._structures import Grams, Now, Structure
 
-Steps = int | jax.Array  # from one time to the next
+Steps = int | jax.Array  # number of updates between two events
 
 
 class Drift(NamedTuple):
-    """When a frame is refreshed: once it is further than ``tolerance`` from its averages."""
+    """Schedule of refreshes: at a drift above ``tolerance``, measured at a fixed interval."""
 
     tolerance: tree.Real
     measure_every: Steps = 1
@@ -25,21 +25,22 @@ class Drift(NamedTuple):
 
 @settings.checked(tolerance=settings.POSITIVE)
 def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
-    """Refresh what is derived from the averages once they have drifted from it, and not before.
+    """Schedule of refreshes by drift, the relative distance of the averages from their frame.
 
     Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``
-    and ``soap``. The largest over all factors F of all blocks of
+    and ``soap``. The drift is the largest value, over all factors F of all blocks, of
 
         ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
         ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
-        ‖F P F − F‖ / ‖F‖               for a root, of which P is the power (``shampoo``)
+        ‖F P F − F‖ / ‖F‖               for an inverse root with the power P (``shampoo``)
 
-    is compared with the tolerance; all are renewed together, and at the first update. This costs
-    a few products of matrices for each factor, which is less than to renew it. An inverse is
-    measured where it is most wrong, and λ often moves by factors: there, tolerances are above 1.
+    All blocks are refreshed together: at the first update, and where the drift exceeds the
+    tolerance. A measurement costs a few products of matrices for each factor, less than a refresh.
+    The measure of an inverse is its largest error, and λ often changes by factors, so tolerances of
+    inverses are above 1.
 
     Args:
-      tolerance: the drift that is still borne.
+      tolerance: maximum relative drift before a refresh.
       measure_every: updates from one measurement of the drift to the next.
 
     Raises:
@@ -55,13 +56,13 @@ def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
 
 
 class Running(NamedTuple):
-    """The memory of :func:`running`.
+    """The state of :func:`running`.
 
     Attributes:
-      averages, frame: of the :class:`Structure`.
-      count: updates so far.
-      samples: how many of them took a sample.
-      key: data of the key of the random draws, one folded from it per update; ``None`` without
+      averages, frame: averages and frame of the :class:`Structure`.
+      count: number of updates.
+      samples: number of samples.
+      key: key data of the random draws, folded with the count at each update; ``None`` without
         draws.
     """
 
@@ -83,36 +84,27 @@ def running(
     debias: bool = True,
     seed: int = 0,
 ) -> Curvature:
-    """An exponential moving average of sampled curvature, in a structure.
+    """Exponential moving average ``E[v wᵀ]`` of sampled curvature, in a structure.
 
     Args:
-      estimator: the source of the samples, such as ``curvature.fisher_sample()``.
-      structure: how it is summarised, such as ``curvature.diagonal()``.
-      decay: of the average, per sample; 1 sums instead.
-      sample_every: updates from one sample to the next; the first update takes one.
-      refresh_every: updates from one computation of a structure's expensive part, such as an
-        eigenbasis, to the next; or ``curvature.drift(0.1)``, where the averages have moved away.
-      debias: whether the average is of the samples alone, or also of the zeros it starts from.
-      seed: of the random draws.
+      estimator: source of the samples, such as ``curvature.fisher_sample()``.
+      structure: summary of the samples, such as ``curvature.diagonal()``.
+      decay: decay of the average, per sample; 1 for a sum.
+      sample_every: updates from one sample to the next, starting at the first update.
+      refresh_every: updates from one refresh of the structure's frame, such as an eigenbasis, to
+        the next; or ``curvature.drift(0.1)`` to refresh by drift.
+      debias: whether to correct the bias of an average that starts at zero.
+      seed: seed of the random draws.
 
     Raises:
-      ValueError: ``drift`` for a structure that does not know how far its frame is.
+      ValueError: ``drift`` for a structure without a measure of its drift.
 
     Example:
       >>> import secondorder as so
       >>> diagonal = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), decay=0.99)
       >>> tx = so.scale_by_curvature(diagonal, so.solvers.apply_inverse(), so.trust.fixed(1e-3))
     """
-
-    if (
-        isinstance(refresh_every, Drift)
-        and structure.refresh is not None
-        and structure.drift is None
-    ):
-        raise ValueError(
-            "running got refresh_every=drift(...), but the structure has no drift of its frame. "
-            "Pass a number of updates, or a structure with drift=."
-        )
+    _check_drift(structure, refresh_every)
 
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
@@ -124,12 +116,14 @@ def running(
             key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
             new = structure.measure(sample, frame)
-            return tree.running_mean(state.averages, new, decay, state.samples, debias)
+            mean = lambda n: tree.running_mean(state.averages, new, decay, n, debias)
+            known, join = mean(state.samples), structure.join
+            return known if join is None else join(known, mean(state.samples - 1))
 
         def renewed():
             first = state.count == 0
             averages, frame = renew(grads, *before, Now(first, scale))
-            if structure.recount:  # what was counted in no frame yet is counted anew in the first
+            if structure.recount:  # the first sample again, now that there is a frame
                 averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
             return averages, frame
 
@@ -156,6 +150,15 @@ def running(
     return Curvature(init, update, estimator.needs_value_fn, reads_scale=True)
 
 
+def _check_drift(structure: Structure, refresh_every: Any) -> None:
+    by_drift = isinstance(refresh_every, Drift)
+    if by_drift and structure.refresh is not None and structure.drift is None:
+        raise ValueError(
+            "running got refresh_every=drift(...), but the structure has no drift of its frame. "
+            "Pass a number of updates, or a structure with drift=."
+        )
+
+
 def _held(memory: Any, params: tree.Params) -> Any:
     """The memory on every device, but for the squares of leaves without Grams."""
     is_grams = lambda x: isinstance(x, Grams)
@@ -165,7 +168,7 @@ def _held(memory: Any, params: tree.Params) -> Any:
 
 
 def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:
-    """``then()`` at each ``every``-th count from the first on; else ``otherwise()``, for free."""
+    """``then()`` at every ``every``-th count, starting at the first; else ``otherwise()``."""
     if isinstance(every, int) and every == 1:
         return then()
     return jax.lax.cond(count % every == 0, then, otherwise)

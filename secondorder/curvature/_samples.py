@@ -1,18 +1,18 @@
-"""Vectors whose outer products are a curvature in expectation: ``E[v wᵀ] = B``.
+"""Estimators: sampled vectors with a curvature as expected outer product, ``E[v wᵀ] = B``.
 
 ==================  ============================  =======================================
 ``gradient``        ``v = w = g``                 second moment of the (batch) gradient
 ``fisher_sample``   ``v = w = Jᵀ s``              Fisher: ``s`` the scores of drawn targets
 ``ggn_sample``      ``v = w = Jᵀ S u``, u = ±1    Gauss-Newton: ``S Sᵀ`` the loss's curvature
-``loss_sample``     the first of these two that the loss has
-``ggn_components``  the same, exactly             layers: a pass per output component
+``loss_sample``     ``fisher_sample`` of a likelihood, else ``ggn_sample``
+``ggn_components``  all output components         for layers: a pass per output component
 ``per_example``     ``v = w = Σₙ ±gₙ √w``         empirical Fisher
 ``hutchinson``      ``v = z = ±1``, ``w = H z``   Hessian
 ==================  ============================  =======================================
 
-A draw is one backward pass over the whole batch (Hutchinson: one Hessian product): random signs
-make the terms between examples, and between outputs, vanish in expectation. No matrix of outputs by
-outputs is formed.
+A draw is one backward pass over the whole batch (Hutchinson: one Hessian product). With random
+signs the products between examples, and between outputs, have expectation zero. No matrix of
+outputs by outputs is formed.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from secondorder.tree import Params
 
 
 class Sample(NamedTuple):
-    """Two vectors, in at least float32, with ``E[left rightᵀ] = B``; often the same one."""
+    """Two vectors in at least float32 with ``E[left rightᵀ] = B``; often both are the same."""
 
     left: Params
     right: Params
 
 
 class Estimator(NamedTuple):
-    """Where samples come from.
+    """A source of samples.
 
     Attributes:
       draw: ``(grads, params, value_fn, key) -> Sample``.
-      needs_value_fn: whether it takes the objective, or the gradient alone.
-      cotangents: where a draw is a backward pass from the outputs, what it starts from:
-        ``(loss, outputs, key) -> `` a tree like the outputs, or several along a new leading axis
-        whose outer products are to be summed.
-      draws: whether it uses its key; if not, no key is kept, and it gets ``None``.
+      needs_value_fn: whether it needs the objective; False for the gradient only.
+      cotangents: start of the backward pass, for an estimator that is one: ``(loss, outputs, key)
+        ->`` a tree like the outputs, or several along a new leading axis, whose outer products are
+        summed.
+      draws: whether it uses the key; otherwise no key is stored, and the key is ``None``.
     """
 
     draw: Callable[[Params, Params, Any, jax.Array], Any]
@@ -61,7 +61,7 @@ def _twice(v: Params) -> Sample:
 
 
 def gradient() -> Estimator:
-    """``v = g``, the gradient that the optimizer is given; needs no objective.
+    """``v = g``, the optimizer's gradient; needs no objective.
 
     Example:
       >>> import secondorder as so
@@ -75,7 +75,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     """``v = Jᵀ cotangent(loss, outputs, key)``."""
 
     def draw(grads, params, value_fn, key):
-        def of_chunks(chunks):  # their samples are independent, so that their sum is one
+        def of_chunks(chunks):  # independent samples: their sum is a sample
             one = lambda part, k: draw(grads, params, part, jax.random.fold_in(key, k)).left
             return _twice(chunks.total(one, root=True))
 
@@ -91,10 +91,10 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
 
 
 def ggn_sample() -> Estimator:
-    """``v = Jᵀ S u`` with random signs ``u``: any loss, through its closed-form root ``S``.
+    """``v = Jᵀ S u`` with random signs ``u`` and the root ``S`` of the loss's curvature.
 
-    A plain function as loss takes the dense root of its output curvature; of more than 4096
-    outputs, 30 products with that.
+    A plain function as loss uses the dense root of its output curvature; with more than 4096
+    outputs, 30 products with this curvature.
     """
     return _pulled_back("ggn_sample", _signed)
 
@@ -104,7 +104,7 @@ def _signed(loss: losses.Loss, outputs: Any, key: jax.Array) -> Any:
 
 
 def loss_sample() -> Estimator:
-    """:func:`fisher_sample` of a likelihood, :func:`ggn_sample` of any other loss."""
+    """:func:`fisher_sample` for a likelihood, :func:`ggn_sample` for other losses."""
 
     def draw(loss, outputs, key):
         return loss.sample(key, outputs) if loss.is_likelihood else _signed(loss, outputs, key)
@@ -113,11 +113,11 @@ def loss_sample() -> Estimator:
 
 
 def ggn_components() -> Estimator:
-    """``v = Jᵀ S Σₙ ±e_nc`` for every output component c of an example, to be summed: no sample.
+    """``v = Jᵀ S Σₙ ±e_nc`` for every output component c, with the outer products summed over c.
 
-    Layer statistics are exact by it, at a backward pass per component; the sum over the examples
-    keeps random signs, which those do not see. The components of an example are what follows its
-    leading axis; of outputs in several arrays, all of each.
+    It makes layer statistics exact, at the cost of a backward pass per component. The random signs
+    of the sum over examples do not affect layer statistics. The components of an example are the
+    entries after the leading axis; for outputs in several arrays, of each array.
 
     Raises:
       TypeError: used for one vector instead of layer statistics.
@@ -150,13 +150,13 @@ def ggn_components() -> Estimator:
 def fisher_sample() -> Estimator:
     """``v = Jᵀ s``: the gradient for targets drawn from the model, times √N for a mean over N.
 
-    What Liu et al. (2023) call Gauss-Newton-Bartlett is its square, ``N ĝ ∘ ĝ``.
+    Its square ``N ĝ ∘ ĝ`` is the Gauss-Newton-Bartlett estimator of Liu et al. (2023).
     """
     return _pulled_back("fisher_sample", lambda loss, outputs, key: loss.sample(key, outputs))
 
 
 def per_example() -> Estimator:
-    """``v = √w Σₙ ±gₙ`` over the gradients ``gₙ`` of single examples: the empirical Fisher."""
+    """``v = √w Σₙ ±gₙ``, ``gₙ`` the gradients of single examples: the empirical Fisher."""
 
     def draw(loss, outputs, key):
         root_w = math.sqrt(loss.weight(outputs))

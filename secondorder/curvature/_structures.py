@@ -1,4 +1,4 @@
-"""How the outer products of samples are summarised: a diagonal, or Grams along the axes."""
+"""Structures of sampled curvature: a diagonal, or Grams along the axes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from secondorder.tree import Params, Scalar
 
 
 class Now(NamedTuple):
-    """When a frame is renewed: whether for the first time, and under which damping."""
+    """Arguments of a refresh: whether it is the first one, and the damping."""
 
     first: jax.Array
     damping: Scalar
@@ -34,18 +34,20 @@ class Now(NamedTuple):
 class Structure(NamedTuple):
     """A summary of outer products.
 
-    What is averaged over samples are the *averages*; what is derived from them now and then, since
-    it is expensive, is the *frame*: inverse roots, or a basis that the averages are counted in.
+    The *averages* are means over samples. The *frame* is expensive and computed from the averages
+    at each refresh: inverse roots, or a basis of the averages.
 
     Attributes:
       init: ``params -> (averages, frame)``, zeros and identities.
-      measure: ``(sample, frame) -> `` what one sample tells, shaped like the averages.
+      measure: ``(sample, frame) ->`` the summary of one sample, shaped like the averages.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
       refresh: ``(like, averages, frame, Now) -> (averages, frame)``; ``None`` without a frame.
-      drift: ``(like, averages, frame, damping) -> `` how far the averages have moved from the
-        frame, relatively; ``None`` if not known.
-      behind: whether this step's operator is in the frame of before its refresh.
-      recount: whether the first sample is counted anew in the first frame.
+      drift: ``(like, averages, frame, damping) ->`` the relative distance of the averages from the
+        frame; ``None`` without a measure of it.
+      behind: whether the operator of a step uses the frame before the refresh of this step.
+      recount: whether the first sample is measured again in the first frame.
+      join: ``(averages, averages with a count of one less) -> averages``, for a structure with
+        averages that start at the second sample; ``None`` if all start at the first.
     """
 
     init: Callable[[Params], tuple[Any, Any]]
@@ -55,6 +57,7 @@ class Structure(NamedTuple):
     drift: Callable[[Params, Any, Any, Scalar], jax.Array] | None = None
     behind: bool = False
     recount: bool = False
+    join: Callable[[Any, Any], Any] | None = None
 
 
 @settings.checked()
@@ -62,11 +65,11 @@ def diagonal(
     entries: Callable[[jax.Array], jax.Array] = jnp.abs,
     statistic: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> Structure:
-    """``diag(entries(mean of statistic(v ∘ w)))``, leaf by leaf.
+    """The diagonal ``diag(entries(mean of statistic(v ∘ w)))``, leaf by leaf.
 
     Args:
-      entries: from an averaged leaf to entries that are not negative.
-      statistic: of a sampled leaf, before it is averaged.
+      entries: an averaged leaf ↦ nonnegative entries.
+      statistic: function of a sampled leaf, applied before the average.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -81,13 +84,14 @@ def diagonal(
 
 
 class Grams(NamedTuple):
-    """The averages of one leaf; those of all are a tuple, in the order of the leaves.
+    """The averages of one leaf; all leaves are a tuple, in order.
 
-    A tree shaped like the parameters would have tuples for leaves, which Flax NNX takes for trees.
+    A tree shaped like the parameters would have tuples as leaves, and Flax NNX treats tuples as
+    trees.
 
     Attributes:
-      grams: ``v wᵀ`` along each axis that has one, ``(N, b, b)``.
-      squares: ``v ∘ w`` in blocks ``(N, b₁, …)``, in the leaf's basis; ``None`` if not kept.
+      grams: ``v wᵀ`` along each axis with a Gram, ``(N, b, b)``.
+      squares: ``v ∘ w`` in blocks ``(N, b₁, …)``, in the basis of the leaf; ``None`` if not stored.
     """
 
     grams: Factors
@@ -99,7 +103,7 @@ def _zeros(layout: Layout, x: Any, dtype: Any, squares: bool) -> Grams:
     if not squares:
         return Grams(square, None)
     if not any(layout.factored):
-        return Grams(square, jnp.zeros_like(x, dtype)[None])  # sharded as the leaf is
+        return Grams(square, jnp.zeros_like(x, dtype)[None])  # sharded like the leaf
     return Grams(square, jnp.zeros((layout.blocks, *layout.sizes), dtype))
 
 
@@ -122,18 +126,18 @@ def _start(axes: Axes, squares: Callable[[Layout], bool]) -> Callable:
 
 
 def _two(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple, tuple]:
-    """Two tuples from pairs."""
+    """Two tuples from an iterable of pairs."""
     pairs = tuple(pairs)
     return tuple(first for first, _ in pairs), tuple(second for _, second in pairs)
 
 
 def sound(new: jax.Array, old: jax.Array) -> jax.Array:
-    """A factorisation that failed is not taken."""
+    """``new`` if it is finite, else ``old``: a failed factorisation is not used."""
     return jnp.where(jnp.all(jnp.isfinite(new)), new, old)
 
 
 def farthest(drifts: Sequence[jax.Array]) -> jax.Array:
-    """The largest of the drifts of single factors; 0 where there is none."""
+    """The largest drift of a factor; 0 without factors."""
     peaks = [jnp.max(d).astype(jnp.float32) for d in drifts if d.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros(())
 
@@ -147,13 +151,18 @@ def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> ja
 
 
 @settings.checked()
-def axis_basis(axes: Axes | None = None) -> Structure:
+def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
-    The squares are counted in the basis at every sample; the basis is of the Grams, by ``eigh`` at
-    first and by one step of orthogonal iteration at each later refresh. A step uses the basis of
-    before its own gradient, which would look too good in a basis made of it. Leaves without Grams
-    have their own coordinates as basis: RMSProp's.
+    The squares are averaged in the basis, at every sample. The basis comes from ``eigh`` of the
+    Grams at first, and from one step of orthogonal iteration at each later refresh. A step uses the
+    basis before its own gradient, since a basis from this gradient would fit it too well. Leaves
+    without Grams keep their coordinates as the basis, as in RMSProp.
+
+    Args:
+      axes: rule for the Grams of a leaf.
+      recount: True to count the squares of the first sample, in its own basis. False to start the
+        squares at the second sample; the first step then has neither basis nor squares.
 
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
@@ -168,8 +177,7 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         return ax.over_leaves(leaf, sample, bases)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        entries = tuple(jnp.sqrt(jnp.maximum(mean.squares, 0)) for mean in averages)
-        return AxisEigen(axes, bases, entries)
+        return AxisEigen(axes, bases, tuple(map(_roots, averages)))
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def leaf(way, x, mean, old):
@@ -184,12 +192,18 @@ def axis_basis(axes: Axes | None = None) -> Structure:
                 order = ax.along(order, axis, len(old))
                 squares = jnp.take_along_axis(squares, order, axis=axis)
                 new.append(sound(basis, q))
+            if not recount:  # the squares of the first sample have no basis yet
+                squares = jnp.where(now.first, 0, squares)
             return mean._replace(squares=squares), tuple(new)
 
         renew = lambda way: _two(
             ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
         )
         return _first_or_next(now.first, renew)
+
+    def join(averages: Any, later: Any) -> Any:
+        pairs = zip(averages, later, strict=True)
+        return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
 
     return Structure(
         _start(axes, lambda layout: True),
@@ -198,17 +212,34 @@ def axis_basis(axes: Axes | None = None) -> Structure:
         refresh,
         _basis_drift,
         behind=True,
-        recount=True,
+        recount=recount,
+        join=None if recount else join,
     )
 
 
+def _roots(mean: Grams) -> jax.Array:
+    """``√E[v'∘v']``; entries at the rounding level of their block are set to its largest entry.
+
+    A rotated gradient has rounding errors in place of zeros. Division by their size would give
+    full steps in random directions.
+    """
+    squares: Any = mean.squares
+    roots = jnp.sqrt(jnp.maximum(squares, 0))
+    if all(gram is None for gram in mean.grams):
+        return roots
+    axes = tuple(range(1, roots.ndim))
+    size = jnp.sqrt(jnp.mean(jnp.maximum(squares, 0), axes, keepdims=True))
+    level = float(jnp.finfo(roots.dtype).eps) ** 0.5 * size
+    return jnp.where(roots > level, roots, jnp.max(roots, axes, keepdims=True))
+
+
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
-    """``renew(way)`` with bases by ``eigh``, or by one step from the ones before."""
+    """``renew(way)`` with bases from ``eigh``, or from one step of orthogonal iteration."""
     return renew(lambda gram, q: jax.lax.cond(first, _first_basis, ax.next_basis, gram, q))
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    _, vectors = ax.eigenbasis(gram)
+    vectors = ax.first_basis(gram, basis)
     return vectors, jnp.broadcast_to(jnp.arange(gram.shape[-1], dtype=jnp.int32), gram.shape[:2])
 
 
@@ -228,17 +259,25 @@ def _without_grams(layout: Layout) -> bool:
     return not any(layout.factored)
 
 
-def _power(layout: Layout) -> float:
-    """``1/2k`` for k Grams; ½ of the squares where there is none."""
-    return 0.5 / max(sum(layout.factored), 1)
+def _power(layout: Layout, exponent: Scalar | None) -> Scalar:
+    """The power of each Gram: ``exponent``, by default ``1/2k`` for k Grams; ½ without Grams."""
+    count = sum(layout.factored)
+    return 0.5 if not count else 0.5 / count if exponent is None else exponent
 
 
-@settings.checked()
-def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """``⊗ᵢ (Gᵢ + ε I)^(1/2k)`` over the k axes with a Gram, kept as its inverse roots.
+@settings.checked(exponent=settings.POSITIVE)
+def axis_roots(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """``⊗ᵢ (Gᵢ + ε I)^p`` over the k axes with a Gram, stored as inverse roots; p is 1/2k.
 
-    The roots are by ``eigh`` at each refresh, eigenvalues below zero raised to it, and used in the
-    same step. Leaves without Grams have their diagonal, ``(E[v∘w] + ε)^½``.
+    Each refresh computes the roots by ``eigh``, with negative eigenvalues raised to zero, for use
+    in the same step. Leaves without Grams have a diagonal, ``(E[v∘w] + ε)^½``.
+
+    Args:
+      eps: ε.
+      axes: rule for the Grams of a leaf.
+      exponent: p; ``None`` for 1/2k.
 
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020).
     """
@@ -252,7 +291,10 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
                 if gram is None:
                     return None
                 values, vectors = ax.eigenbasis(gram)
-                scale = (values + jnp.asarray(eps, values.dtype)) ** -_power(layout)
+                # Eigenvalues are at least at rounding level: inverse roots would amplify noise.
+                values = jnp.maximum(values, ax.rounding(gram) * values[:, :1])
+                power = jnp.asarray(_power(layout, exponent), values.dtype)
+                scale = (values + jnp.asarray(eps, values.dtype)) ** -power
                 new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
                 return sound(new, before)
 
@@ -265,7 +307,9 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
         def of_one(x, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            return ax.change(gram, jnp.linalg.matrix_power(root, round(1 / _power(axes.of(x)))))
+            power: Any = _power(axes.of(x), exponent)
+            times = round(1 / power)
+            return ax.change(gram, jnp.linalg.matrix_power(root, times))
 
         def leaf(x, mean, old):
             pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
@@ -281,15 +325,21 @@ def axis_roots(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
 
         return AxisRoots(axes, roots, ax.over_leaves(entries, [like], averages))
 
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, refresh, drift)
+    # The drift needs an integer power of the root.
+    whole = exponent is None or (isinstance(exponent, float) and (1 / exponent).is_integer())
+    start, measure = _start(axes, _without_grams), _root_measure(axes)
+    return Structure(start, measure, operator, refresh, drift if whole else None)
 
 
-@settings.checked()
-def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
-    """The same ``⊗ᵢ (Gᵢ + ε I)^(1/2k)``, kept as eigenbases with eigenvalues taken anew each step.
+@settings.checked(exponent=settings.POSITIVE)
+def axis_eigen(
+    eps: Scalar = 1e-6, axes: Axes | None = None, exponent: Scalar | None = None
+) -> Structure:
+    """``⊗ᵢ (Gᵢ + ε I)^p`` as in :func:`axis_roots`, stored as eigenbases.
 
-    Where roots grow stale between refreshes, only the bases do here: ``diag(Qᵀ G Q)`` is of the
-    Grams as they are. Bases are by ``eigh`` at first, by one step of orthogonal iteration later.
+    The eigenvalues ``diag(Qᵀ G Q)`` are computed at every step from the current Grams, so only the
+    bases are old between refreshes. Bases come from ``eigh`` at first, and from one step of
+    orthogonal iteration later.
     """
     axes = Axes() if axes is None else axes
 
@@ -305,7 +355,8 @@ def axis_eigen(eps: Scalar = 1e-6, axes: Axes | None = None) -> Structure:
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(x, mean, q):
             layout = axes.of(x)
-            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** _power(layout)
+            power = _power(layout, exponent)
+            shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** jnp.asarray(power, d.dtype)
             if mean.squares is not None:
                 return shift(mean.squares)
             pairs = zip(mean.grams, q, strict=True)

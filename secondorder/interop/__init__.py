@@ -1,8 +1,7 @@
 """Adapters to other libraries.
 
-``only_extra_args`` is for Optax. Those for Lineax and Optimistix are modules of their own, which
-need the extra ``interop`` and are imported by name: ``secondorder.interop.lineax`` and
-``secondorder.interop.optimistix``.
+``only_extra_args`` is for Optax. The adapters for Lineax and Optimistix need the extra ``interop``;
+import their modules by name: ``secondorder.interop.lineax`` and ``secondorder.interop.optimistix``.
 """
 
 from secondorder.interop._extra_args import only_extra_args

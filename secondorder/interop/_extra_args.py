@@ -1,4 +1,4 @@
-"""What an Optax transformation sees of the extra arguments of ``update``."""
+"""Filter of the extra arguments of an Optax transformation's ``update``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import optax
 def only_extra_args(
     tx: optax.GradientTransformation, *names: str
 ) -> optax.GradientTransformationExtraArgs:
-    """``tx`` that sees only the named extra arguments of ``update``.
+    """``tx`` with only the named extra arguments of ``update``; the others are dropped.
 
-    Optax's line searches raise on keywords they do not know. Wrapped, they chain with methods that
-    take more, and methods chain with transformations that would choke on ``value_fn``.
+    Optax's line searches raise on unknown keywords. Wrapped, they can be chained with methods that
+    take more keywords; so can other transformations that do not accept ``value_fn``.
 
     Args:
       tx: any Optax transformation.
-      names: the keywords it may see, e.g. ``"value", "grad", "value_fn"``.
+      names: the keywords to pass on, e.g. ``"value", "grad", "value_fn"``.
 
     Example:
       >>> import optax, secondorder as so

@@ -1,4 +1,4 @@
-"""Curvature as an operator of Lineax, and its operators as curvature."""
+"""Conversion of operators to and from Lineax."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from secondorder.tree import Params
 def to_lineax(
     operator: Operator, like: Params, tags: object | Iterable[object] = ()
 ) -> lx.AbstractLinearOperator:
-    """``operator`` for Lineax's solvers, tagged as symmetric.
+    """``operator`` as a Lineax operator, tagged as symmetric.
 
     Args:
-      operator: such as ``so.hessian(f, params)``.
-      like: the parameters it acts on, or their shapes.
-      tags: what else is known. Lineax's ``CG`` and ``Cholesky`` want to be told
-        ``lineax.positive_semidefinite_tag``, which is true of a Fisher matrix, of a Gauss-Newton
-        matrix where the loss is convex, and of a Hessian at a minimum. Such a matrix may still be
-        singular, as with fewer examples than parameters: ``Cholesky`` needs it ``.damped(λ)``.
+      operator: an operator, such as ``so.hessian(f, params)``.
+      like: the parameters, or their shapes.
+      tags: further Lineax tags. ``CG`` and ``Cholesky`` require
+        ``lineax.positive_semidefinite_tag``, which is true for a Fisher matrix, for a Gauss-Newton
+        matrix with a convex loss, and for a Hessian at a minimum. Such a matrix may still be
+        singular, as with fewer examples than parameters: pass ``.damped(λ)`` to ``Cholesky``.
 
     Example:
       >>> import jax.numpy as jnp, lineax as lx, secondorder as so
@@ -42,10 +42,10 @@ def to_lineax(
 
 
 def from_lineax(operator: lx.AbstractLinearOperator) -> Operator:
-    """A symmetric operator of Lineax, for ``so.dense``, ``so.trace`` and all that takes products.
+    """An :class:`Operator` from a symmetric operator of Lineax, for ``so.dense`` or ``so.trace``.
 
     Raises:
-      ValueError: an operator that Lineax does not know to be symmetric.
+      ValueError: an operator without Lineax's tag of symmetry.
 
     Example:
       >>> import jax, jax.numpy as jnp, lineax as lx, secondorder as so

@@ -1,10 +1,10 @@
-"""Methods as solvers of Optimistix: its loop and its ``ImplicitAdjoint``, their steps and test.
+"""Solvers of Optimistix from the library's methods, with the convergence test of ``so.minimize``.
 
-Optimistix's own wrapper of Optax stops where an update is small, which a rejected step is; these
-stop as ``so.minimize`` does, at a point whose gradient is small, and say why they did. The test is
-a turn of the loop of its own: Optimistix's ``max_steps`` are those of :func:`secondorder.minimize`
-and one more. Its ``RecursiveCheckpointAdjoint`` cannot differentiate through these steps. An
-auxiliary output costs an evaluation of its own at each turn.
+Optimistix's own wrapper of Optax stops at a small update, so a rejected step ends it. These solvers
+stop like ``so.minimize``, at a point with a small gradient, and report a status. The test takes an
+iteration of its own, so Optimistix's ``max_steps`` is the one of :func:`secondorder.minimize` plus
+one. The derivative is Optimistix's ``ImplicitAdjoint``; its ``RecursiveCheckpointAdjoint`` cannot
+differentiate through these steps. An auxiliary output costs one more evaluation per iteration.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from secondorder.state import settled
 
 
 class _Steps(optx.AbstractIterativeSolver):
-    """What both kinds share; ``_objective`` says what is minimised."""
+    """Base class of both solvers; ``_objective`` builds the objective."""
 
     optimizer: optax.GradientTransformation
     tol: float | None = None
@@ -89,7 +89,7 @@ class _Steps(optx.AbstractIterativeSolver):
 
     def postprocess(self, fn, y, aux, args, options, state: Loop, tags, result):
         del aux, tags, result
-        # Where Optimistix's limit came first, nobody has looked at the last point yet.
+        # If Optimistix's limit ended the loop, the last point is not tested yet.
         spent = self._problem(fn, y, args, options)._replace(max_steps=state.steps)
         unseen = state.status == Status.RUNNING.value
         end = jax.lax.cond(unseen, lambda loop: once(spent, loop), lambda loop: loop, state)
@@ -100,15 +100,15 @@ class _Steps(optx.AbstractIterativeSolver):
 class Minimiser(_Steps, optx.AbstractMinimiser):
     """An optimizer for ``optimistix.minimise``.
 
-    Optimistix traces the function it is given into one piece, so that there is no loss after a
-    model in it: methods of the Hessian and of gradients serve it, Gauss-Newton ones raise.
+    Optimistix traces the function as a whole, without a split into loss and model, so Hessian and
+    gradient methods work, and Gauss-Newton methods raise an error.
 
     Attributes:
       optimizer: any Optax transformation.
       tol: tolerance of the test of :func:`secondorder.minimize`; ``None`` takes ``√ε``.
 
     ``solution.stats`` holds the ``status`` (:class:`secondorder.Status`), ``steps`` and
-    ``grad_norm``; a status that is no success is ``optimistix.RESULTS.nonfinite`` or
+    ``grad_norm``. A failed solve has the result ``optimistix.RESULTS.nonfinite`` or
     ``nonlinear_divergence``.
 
     Example:

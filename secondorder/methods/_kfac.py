@@ -51,9 +51,10 @@ def kfac(
         and the model's use of its leaves count, as ``secondorder.layer_table`` prints them.
         Optax's ``inject_hyperparams`` takes functions for schedules: ``static_args="example"``.
       trust: a policy that gives a damping, or the λ that ``trust.damping(λ)`` starts from, in the
-        units of the curvature. On small batches a step fitted to the batch always looks good on it,
-        and λ would fall without end: there ``trust.damping(λ, trial_every=5)`` tries fewer steps,
-        ``trust.fixed(λ)`` none. With a learning rate a number or a schedule is ``trust.fixed(λ)``.
+        units of the curvature. If batches change, λ falls slowly, and only if the last step has a
+        good gain on the next batch too, at the cost of one more value.
+        ``trust.damping(λ, trial_every=5)`` tries fewer steps, ``trust.fixed(λ)`` none. With a
+        learning rate, a number or a schedule means ``trust.fixed(λ)``.
       momentum: decay of an average of gradients, from which Δ is computed. Default: 0.9 with
         ``learning_rate``, otherwise off. With the quadratic model it keeps α from being fitted to
         the noise of one batch.
@@ -68,7 +69,7 @@ def kfac(
         likelihood), ``ggn_sample()`` (default for other losses), ``ggn_components()`` for no
         sampling, ``per_example()`` for the empirical Fisher.
       reduce: whether positions that share weights are summed before A and G, or count as examples.
-      burn_in: number of first updates that average A and G alone; parameters and λ stay.
+      burn_in: number of first updates that only average A and G; parameters and λ stay.
 
     Raises:
       TypeError: at ``init``, an ``example`` that is not an objective.

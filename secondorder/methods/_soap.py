@@ -24,14 +24,15 @@ def soap(
     eps: Real = 1e-8,
     refresh_every: Steps | Drift = 10,
     max_precond_dim: int = 10000,
+    skip_first_step: bool = True,
     weight_decay: Real | None = None,
     weight_decay_mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     """``D = −α Q_L (m̂' / (√v̂ + ε)) Q_Rᵀ``: Adam on ``Q_Lᵀ G Q_R``, and likewise for more axes.
 
     ``Q`` are the eigenvectors of the running ``G Gᵀ`` and ``Gᵀ G``; the second moment is averaged
-    in this basis at every step. The first step, before there is a basis, is Adam's. Needs gradients
-    alone: ``value_fn`` may be left out.
+    in this basis at every step. The first update gives the first basis, and a step of zero, as in
+    the authors' program. Needs only gradients: ``value_fn`` is optional.
 
     Args:
       learning_rate: α or a schedule.
@@ -40,6 +41,8 @@ def soap(
       refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
         for refreshes by drift.
       max_precond_dim: longer axes keep the identity as basis; vectors do, too.
+      skip_first_step: True for a first update that only computes the first basis. False for a first
+        step of Adam, ±α in every coordinate, whose gradient counts in both moments.
       weight_decay: decoupled: the parameters shrink by α times it a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.
@@ -47,15 +50,19 @@ def soap(
     Example:
       >>> import jax.numpy as jnp, secondorder as so
       >>> opt, w = so.soap(0.1), jnp.ones((2, 3))
-      >>> updates, state = opt.update(w, opt.init(w), w)  # w is the gradient of ½‖w‖²
-      >>> float((w + updates)[0, 0])
-      0.9
+      >>> state = opt.init(w)
+      >>> for _ in range(3):
+      ...     updates, state = opt.update(w, state, w)  # w is the gradient of ½‖w‖²
+      ...     w = w + updates
+      >>> bool(jnp.all(w < 1))
+      True
 
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
-    structure = axis_basis(Axes(max_size=max_precond_dim))
+    structure = axis_basis(Axes(max_size=max_precond_dim), recount=not skip_first_step)
     curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
-    direction = scale_by_curvature(curvature, momentum(apply_inverse(), b1), fixed(eps))
+    solver, burn_in = momentum(apply_inverse(), b1), int(skip_first_step)
+    direction = scale_by_curvature(curvature, solver, fixed(eps), burn_in=burn_in)
     return step_along(
         direction,
         learning_rate,

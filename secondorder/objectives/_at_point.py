@@ -1,4 +1,4 @@
-"""An objective in one call of an optimizer, with what the caller has at hand at this point."""
+"""An objective during one update, with the bounds and Jacobian that the caller supplies."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class Face:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AtPoint(AnyObjective):
-    """An objective, and what an optimizer's caller has at hand.
+    """An objective with the bounds and Jacobian of one update.
 
     Attributes:
       objective: the objective; with bounds it is ``f ∘ face.onto``, so that a search along any ray,
         also of another library, follows the projected path.
       stationary: whether it is the same function at every update, as inside ``minimize``, so that
         the factors of a point serve the next trial there. It has derivatives in both modes.
-      face: where steps may lead; ``None`` without bounds.
-      jacobian: point, outputs and dense Jacobian of the model; ``None`` where not at hand.
+      face: the feasible set; ``None`` without bounds.
+      jacobian: point, outputs and dense Jacobian of the model; ``None`` if not available.
     """
 
     objective: AnyObjective
@@ -71,6 +71,12 @@ class AtPoint(AnyObjective):
 
     def __call__(self, params: Params) -> jax.Array:
         return self.objective(params)
+
+    def __getattr__(self, name: str) -> Any:
+        """Fields of the objective, such as its ``loss`` and ``model``."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.objective, name)
 
     @property
     def is_split(self) -> bool:

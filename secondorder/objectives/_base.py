@@ -1,4 +1,4 @@
-"""What every objective is: a function of the parameters, in one part or a sum over several."""
+"""The base class of objectives: a function of the parameters, in one part or a sum of parts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class AnyObjective:
     """An objective of any kind: called like a function of the parameters.
 
     Attributes:
-      is_split: whether loss and model are at hand, for the rows of the Jacobian.
-      curved: the objective whose curvature is taken; itself, unless it has that of another.
+      is_split: whether loss and model are available separately, for the rows of the Jacobian.
+      curved: source of the curvature: the objective itself, or another one.
     """
 
     is_split = False
@@ -59,6 +59,12 @@ class Plain(AnyObjective):
 
     def __call__(self, params: Params) -> jax.Array:
         return self.fn(params)
+
+    def __getattr__(self, name: str) -> Any:
+        """Fields of a user's callable, which a user's estimator may read."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.fn, name)
 
     def before(self, change: Callable[[Params], Params]) -> Plain:
         return Plain(lambda p: self.fn(change(p)))

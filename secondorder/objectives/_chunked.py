@@ -60,7 +60,7 @@ class Chunked(AnyObjective):
         return self.whole + (self.left > 0)
 
     def share(self, k: Any) -> Any:
-        """The part of the examples that chunk k has."""
+        """The fraction of the examples in chunk k."""
         size = (
             jnp.where(k < self.whole, self.chunk_size, self.left) if self.left else self.chunk_size
         )
@@ -71,9 +71,9 @@ class Chunked(AnyObjective):
         return self.share(k) if self.mean else 1.0
 
     def chunk(self, k: Any) -> Any:
-        """Of the K whole chunks the k-th: every K-th example, starting at the k-th.
+        """The k-th of the K whole chunks: every K-th example, starting at the k-th.
 
-        So each device that the batch is spread over holds its share of a chunk, and nothing moves.
+        A batch sharded over devices then has a share of every chunk on each, and no data move.
         """
 
         def cut(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Kinds of models: of independent examples, with real outputs, with a Jacobian at hand."""
+"""Kinds of models: with independent examples, with real outputs, with a stored Jacobian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Symmetric maps on the space of parameters: one structure per file."""
+"""Curvature operators: symmetric linear maps on the parameters, one structure per file."""
 
 from secondorder.operators._axes import Axes, AxisEigen, AxisRoots
 from secondorder.operators._base import (

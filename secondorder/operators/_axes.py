@@ -1,9 +1,9 @@
 """Kronecker products along the axes of each leaf: ``B = (⊗ᵢ Qᵢ) diag(entries) (⊗ᵢ Qᵢ)ᵀ``.
 
-A leaf of shape ``(d₁, …, d_r)`` has, for each axis i, the Gram ``Gᵢ = E[v wᵀ]`` summed over its
-other axes, ``(dᵢ, dᵢ)``, of its samples v and w. Axes too large for that are cut into blocks or
-left without one; a leaf of fewer than two axes has none. Blocks stand along a leading axis: arrays
-here are ``(N, b₁, …, b_r)``, Grams and bases ``(N, bᵢ, bᵢ)``, and ``None`` for an axis without one.
+A leaf of shape ``(d₁, …, d_r)`` has a Gram for each axis i: ``Gᵢ = E[v wᵀ]``, ``(dᵢ, dᵢ)``, of its
+samples v and w, summed over the other axes. Too long axes are cut into blocks or have no Gram; a
+leaf of fewer than two axes has none. Blocks are stacked along a leading axis: arrays here are
+``(N, b₁, …, b_r)``, Grams and bases ``(N, bᵢ, bᵢ)``, or ``None`` for an axis without a Gram.
 
 Source: Gupta, Koren and Singer (2018); Anil et al. (2020) for blocks; Vyas et al. (2024) for bases.
 """
@@ -32,11 +32,11 @@ Factors = tuple[jax.Array | None, ...]  # one (N, bᵢ, bᵢ) per axis, or None
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """How the leaves are cut: which axes have Grams, and of what size.
+    """Rule for the Grams of a leaf: which axes have one, and the size of its blocks.
 
     Attributes:
       block_size: longer axes are cut into even blocks of at most this length; ``None`` cuts none.
-      max_size: still longer axes are left without a Gram; ``None`` leaves none.
+      max_size: axes longer than this have no Gram; ``None`` for no limit.
     """
 
     block_size: int | None = None
@@ -61,7 +61,7 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The blocks of one leaf: how many along each axis, their lengths, and which have a Gram."""
+    """The blocks of one leaf: their number and length along each axis, and the axes with a Gram."""
 
     shape: tuple[int, ...]
     counts: tuple[int, ...]
@@ -96,20 +96,20 @@ class Layout:
         return x[tuple(slice(d) for d in self.shape)]
 
     def padding(self, axis: int) -> np.ndarray:
-        """Which coordinates along an axis are none of the leaf's: ``(N, b)`` booleans."""
+        """Mask of the padding along an axis: ``(N, b)`` booleans."""
         n, b = self.counts[axis], self.sizes[axis]
         beyond = np.arange(n * b).reshape(n, b) >= self.shape[axis]
         wide = beyond.reshape([n if i == axis else 1 for i in range(len(self.counts))] + [b])
         return np.broadcast_to(wide, (*self.counts, b)).reshape(self.blocks, b)
 
     def square(self, fill: Callable[[int, int], jax.Array]) -> Factors:
-        """``fill(N, b)`` for each axis that has a Gram, ``None`` for the others."""
+        """``fill(N, b)`` for each axis with a Gram, ``None`` for the others."""
         pairs = zip(self.sizes, self.factored, strict=True)
         return tuple(fill(self.blocks, b) if f else None for b, f in pairs)
 
 
 def grams(layout: Layout, v: jax.Array, w: jax.Array) -> Factors:
-    """``v wᵀ`` along each axis that has a Gram, of two leaves in blocks."""
+    """``v wᵀ`` along each axis with a Gram, for two leaves in blocks."""
 
     def gram(axis: int) -> jax.Array:
         others = [i for i in range(1, v.ndim) if i != axis]
@@ -129,7 +129,7 @@ def along_axes(factors: Sequence[jax.Array | None], x: jax.Array) -> jax.Array:
 
 def along_axis(factor: jax.Array, x: jax.Array, axis: int) -> jax.Array:
     """``F x`` for each of ``(N, b, b)``, along one axis of a leaf in blocks."""
-    if axis == x.ndim - 1:  # where it stands already: no transposition
+    if axis == x.ndim - 1:  # already the last axis: no transposition
         contract = ((axis,), (2,)), ((0,), (0,))
         return jax.lax.dot_general(x, factor, contract, precision=HIGHEST)
     contract = ((2,), (axis,)), ((0,), (0,))
@@ -142,7 +142,7 @@ def transposed(factors: Factors) -> Factors:
 
 
 def separated(layout: Layout, factors: Factors) -> Factors:
-    """The Grams with the padding's own, large eigenvalue, so that no eigenvector mixes the two."""
+    """The Grams with a large eigenvalue for the padding, so that no eigenvector mixes it in."""
 
     def apart(axis: int, gram: jax.Array | None) -> jax.Array | None:
         padding = layout.padding(axis)
@@ -158,8 +158,8 @@ def separated(layout: Layout, factors: Factors) -> Factors:
 def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
     """``factorise(*stacks)`` of stacks ``(N, …)``, on a CPU one after another, also under ``vmap``.
 
-    There, LAPACK's batched kernels share the threads of all that runs beside them, and where steps
-    are dispatched ahead they were seen to wait for one another for ever (JAX 0.10.2).
+    On a CPU, batched LAPACK kernels share their threads with all other kernels, and with
+    asynchronous dispatch they may deadlock (seen with JAX 0.10.2).
     """
 
     def singly(*stacks: jax.Array) -> Any:
@@ -193,34 +193,58 @@ def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
 
 
 def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, largest first and none negative, and eigenvectors of ``(N, b, b)``."""
+    """Eigenvalues (descending, clipped at zero) and eigenvectors of ``(N, b, b)``."""
     values, vectors = one_by_one(jnp.linalg.eigh, gram)
     return jnp.maximum(values[:, ::-1], 0), vectors[:, :, ::-1]
 
 
+def rounding(gram: jax.Array) -> float:
+    """The rounding level of the eigenvalues of ``(N, b, b)``, relative to the largest."""
+    return 10 * gram.shape[-1] * float(jnp.finfo(gram.dtype).eps)
+
+
+def first_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
+    """Eigenvectors, largest first; in the null space, those of a fixed form on the old basis.
+
+    In the null space every basis consists of eigenvectors, and the solver's choice depends on
+    rounding: a change of the last bit of the start would change it. Old columns in the null space
+    are unchanged.
+    """
+    values, vectors = eigenbasis(gram)
+    size, dtype = gram.shape[-1], gram.dtype
+    null = values <= rounding(gram) * values[:, :1]
+    both, eye = null[:, :, None] & null[:, None, :], jnp.eye(size, dtype=dtype)[None]
+    # Convex weights, so that no two sums are equal: e₁ − e₄ and e₂ − e₃ stay distinct.
+    weights = size / (size + jnp.arange(size, dtype=dtype))
+    inside = jnp.matmul(basis.mT, vectors, precision=HIGHEST)
+    form = jnp.matmul(inside.mT * weights, inside, precision=HIGHEST)
+    _, turn = eigenbasis(jnp.where(both, form, (2 + weights) * eye))
+    return jnp.matmul(vectors, jnp.where(both, turn, eye), precision=HIGHEST)
+
+
 def rayleigh(gram: jax.Array, basis: jax.Array) -> jax.Array:
-    """``diag(Qᵀ G Q)``: the eigenvalues as the basis has them, ``(N, b)``."""
+    """``diag(Qᵀ G Q)``, ``(N, b)``: the Rayleigh quotients of the basis."""
     product = jnp.matmul(gram, basis, precision=HIGHEST)
     return jnp.maximum(jnp.sum(basis * product, axis=1), 0)
 
 
 def off_diagonal(gram: jax.Array, basis: jax.Array) -> jax.Array:
-    """``‖QᵀGQ − diag‖ / ‖G‖`` of each block, ``(N,)``: 0 for eigenvectors, and where G is 0."""
+    """``‖QᵀGQ − diag‖ / ‖G‖`` of each block, ``(N,)``: 0 for eigenvectors, and for ``G = 0``."""
     turned = jnp.matmul(basis.mT, jnp.matmul(gram, basis, precision=HIGHEST), precision=HIGHEST)
     return _ratio(jnp.where(jnp.eye(gram.shape[-1], dtype=bool)[None], 0, turned), gram)
 
 
 def change(gram: jax.Array, inverse: jax.Array) -> jax.Array:
-    """``‖G P G − G‖ / ‖G‖`` of each block, ``(N,)``: what of G is new since ``P = G⁻¹``.
+    """``‖G P G − G‖ / ‖G‖`` of each block, ``(N,)``: the change of G since ``P = G⁻¹``.
 
-    Not ``P G − I``, which is of rounding errors alone where G is nearly singular.
+    Not ``P G − I``: if G is nearly singular, that is mostly rounding errors.
     """
     image = jnp.matmul(jnp.matmul(gram, inverse, precision=HIGHEST), gram, precision=HIGHEST)
     return _ratio(image - gram, gram)
 
 
 def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
-    """``‖x‖ / ‖y‖`` of each block; 0 where y is."""
+    """``‖x‖ / ‖y‖`` of each block; 0 where y is 0."""
     size = jnp.max(jnp.abs(y), axis=(1, 2), keepdims=True)
     size = jnp.where(size > 0, size, 1)
     x, y = (jnp.sqrt(jnp.sum((z / size) ** 2, axis=(1, 2))) for z in (x, y))
@@ -228,27 +252,35 @@ def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of orthogonal iteration from a basis near by: ``Q⁺ = qr(G Q)``.
+    """One step of orthogonal iteration from a nearby basis: ``Q⁺ = qr(G Q)``.
 
-    The iteration sorts by size, so the columns are put into the order of their eigenvalues first.
+    The iteration needs descending eigenvalues, so the columns are sorted first. A column whose
+    image is at rounding level, relative to the columns before it, is only made orthogonal to them.
 
     Returns:
-      The basis and the order ``(N, b)`` that its columns were put into.
+      The basis, and the order ``(N, b)`` of the old columns.
     """
-    order = jnp.argsort(-rayleigh(gram, basis), axis=1, stable=True).astype(jnp.int32)
+    values = rayleigh(gram, basis)
+    values = jnp.where(values > rounding(gram) * jnp.max(values, 1, keepdims=True), values, 0)
+    order = jnp.argsort(-values, axis=1, stable=True).astype(jnp.int32)
     basis = jnp.take_along_axis(basis, order[:, None, :], axis=2)
     size = jnp.max(jnp.abs(gram), axis=(1, 2), keepdims=True)
     image = jnp.matmul(gram / jnp.where(size > 0, size, 1), basis, precision=HIGHEST)
-    return one_by_one(lambda x: jnp.linalg.qr(x)[0], image), order
+    new, triangle = one_by_one(lambda x: tuple(jnp.linalg.qr(x)), image)
+    own = jnp.abs(jnp.diagonal(triangle, axis1=1, axis2=2))
+    unknown = own <= rounding(gram) * jnp.max(own, axis=1, keepdims=True)
+    kept = lambda: jnp.where(unknown[:, None, :], basis, image)
+    again = lambda: one_by_one(lambda x: jnp.linalg.qr(x)[0], kept())
+    return jax.lax.cond(jnp.any(unknown), again, lambda: new), order
 
 
 def along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
-    """``(N, b)`` shaped so that it broadcasts along one axis of a leaf in blocks."""
+    """``(N, b)``, reshaped to broadcast along one axis of a leaf in blocks."""
     return jnp.expand_dims(vector, tuple(i for i in range(1, rank + 1) if i != axis))
 
 
 def outer(layout: Layout, vectors: Sequence[jax.Array | None]) -> jax.Array:
-    """``⊗ᵢ vᵢ`` in the shape of a leaf in blocks; ones where there is no vector."""
+    """``⊗ᵢ vᵢ`` in the shape of a leaf in blocks; ones for an axis without a vector."""
     dtype = tree.joined(*(v.dtype for v in vectors if v is not None))
     product = jnp.ones((layout.blocks, *layout.sizes), dtype)
     for axis, vector in enumerate(vectors, start=1):
@@ -258,12 +290,12 @@ def outer(layout: Layout, vectors: Sequence[jax.Array | None]) -> jax.Array:
 
 
 def over_leaves(fn: Callable, trees: Sequence[Params], *kept: Sequence[Any]) -> tuple:
-    """``fn(leaf of each tree, …, one of each kept)`` for every leaf: a tuple in their order."""
+    """``fn(leaf of each tree, …, item of each kept)`` for every leaf, as a tuple in leaf order."""
     return tuple(itertools.starmap(fn, zip(*map(jax.tree.leaves, trees), *kept, strict=True)))
 
 
 def _by_leaf(axes: Axes, fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:
-    """``fn(blocks of a leaf, …)`` joined again, for every leaf, in at least float32."""
+    """The tree of ``fn(blocks of a leaf, …)``, joined again, in at least float32."""
 
     def leaf(x, *parts):
         layout = axes.of(x)
@@ -279,7 +311,7 @@ class AxisEigen(Operator):
     """``(⊗ᵢ Qᵢ) diag(entries) (⊗ᵢ Qᵢ)ᵀ`` on each leaf, ``entries ≥ 0`` in blocks.
 
     Attributes:
-      bases: for each leaf, in their order, the :data:`Factors` Q.
+      bases: for each leaf, in order, the :data:`Factors` Q.
       entries: for each leaf, an array ``(N, b₁, …, b_r)``.
     """
 
@@ -305,11 +337,11 @@ class AxisEigen(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AxisRoots(Operator):
-    """``(⊗ᵢ Rᵢ)⁻¹`` on each leaf, known by the inverse roots ``Rᵢ`` along its axes.
+    """``(⊗ᵢ Rᵢ)⁻¹`` on each leaf, stored as inverse roots ``Rᵢ`` along its axes.
 
     Attributes:
-      roots: for each leaf, in their order, the :data:`Factors` R.
-      entries: for each leaf without any R, its diagonal in blocks; ones elsewhere.
+      roots: for each leaf, in order, the :data:`Factors` R.
+      entries: for each leaf without an R, its diagonal in blocks; ones for the others.
     """
 
     axes: Axes
@@ -317,7 +349,7 @@ class AxisRoots(Operator):
     entries: Any
 
     def solve(self, v: Params, damping: Scalar) -> Params:
-        """``(⊗ᵢ Rᵢ) v``; the damping is within the roots."""
+        """``(⊗ᵢ Rᵢ) v``; the roots include the damping."""
         del damping
         divide = lambda x, d: jnp.where(d > 0, x / jnp.where(d > 0, d, 1), 0)
         leaf = lambda x, r, d: divide(along_axes(r, x), d)

@@ -1,4 +1,4 @@
-"""Symmetric maps on the space of parameters, and their algebra."""
+"""The base class of curvature operators, and their algebra."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from secondorder.tree import Params, Scalar
 
 
 class Operator:
-    """A symmetric linear map ``B``: ``params → params``, known by its products.
+    """A symmetric linear map ``B``: ``params → params``, defined by its products.
 
     ``mv(v)`` is ``B v``; ``A + B``, ``c * B`` and ``B.damped(λ)``, which is ``B + λ I``, are
     operators again; :func:`secondorder.dense` gives the matrix. Vectors have the structure and
     shapes of the parameters, in any float dtype: a product is computed in the parameters' dtype and
-    returned in that of ``v``. What else a solver may need of an operator is declared here, and
-    refused in a sentence where a kind of operator does not have it.
+    returned in the dtype of ``v``. The other methods are optional; by default they raise an error
+    with a sentence.
     """
 
-    __array_ufunc__ = None  # so that NumPy's `array * B` is refused, not spread over the array
+    __array_ufunc__ = None  # NumPy's `array * B` raises instead of mapping over the array
 
     def mv(self, v: Params) -> Params:
         """``B v``."""
         raise TypeError(f"{type(self).__name__} defines no product mv(v).")
 
     def gram(self, *vectors: Params) -> jax.Array:
-        """``vᵢ · B vⱼ`` for all pairs, ``(k, k)``: ``B`` as it is within their span."""
+        """``vᵢ · B vⱼ`` for all pairs, ``(k, k)``: ``B`` restricted to the span of the vectors."""
         images = [self.mv(v) for v in vectors]
         rows = [jnp.stack([tree.vdot(v, image) for image in images]) for v in vectors]
         matrix = jnp.stack(rows)
         return 0.5 * (matrix + matrix.T)
 
     def matrix(self, like: Params) -> jax.Array:
-        """The matrix of ``B``; structured operators know it without a product per column."""
+        """The matrix of ``B``; structured operators need no product per column."""
         return matrix_of_products(self.mv, like)
 
     def solve(self, v: Params, damping: Scalar) -> Params:
@@ -54,13 +54,13 @@ class Operator:
         """``R`` with ``B = RᵀR``.
 
         Args:
-          formed: whether ``R`` may be formed; else all is done by products with it.
-          matrix: ``R``, where it has been formed in one piece before.
+          formed: whether ``R`` may be formed; False for products only.
+          matrix: ``R``, if it was formed in one piece before.
         """
         raise self._without_rows("")
 
     def gauss_newton(self) -> Any:
-        """The :class:`GaussNewton` matrix in one piece whose rows those of ``B`` are."""
+        """The :class:`GaussNewton` matrix with the rows of ``B``, in one piece."""
         raise self._without_rows(" of an objective that is not chunked")
 
     def _without_rows(self, which: str) -> TypeError:
@@ -70,7 +70,7 @@ class Operator:
         )
 
     def bends(self, order: int) -> bool:
-        """Whether steps may follow a path of that order, by derivatives of a model's outputs."""
+        """Whether the model's outputs have the derivatives for a path of this order."""
         del order
         return False
 
@@ -101,7 +101,7 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function(Operator):
-    """The operator of a product function, linear in its argument, with the dtype it works in."""
+    """An operator from a linear function, with the dtype of its products."""
 
     product: Callable[[Params], Params]
     like: Params
@@ -167,7 +167,7 @@ class Diagonal(Operator):
         return jnp.diag(ravel(self.entries))
 
     def solve(self, v: Params, damping: Scalar) -> Params:
-        """``vᵢ / (|entriesᵢ| + λ)``, the denominator floored at rounding level of the largest."""
+        """``vᵢ / (|entriesᵢ| + λ)``, the denominator at least at the largest entry's rounding."""
         size = jax.tree.map(lambda d: jnp.abs(d) + damping, tree.accumulator(self.entries))
         peak = tree.max_abs(size)
         floor = jnp.finfo(peak.dtype).eps * jnp.where(peak > 0, peak, 1)
@@ -177,7 +177,7 @@ class Diagonal(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preconditioned(Operator):
-    """``B`` known exactly through its products, approximately through its inverse."""
+    """Exact products of one operator, approximate inverse of another."""
 
     base: Operator
     approximation: Operator

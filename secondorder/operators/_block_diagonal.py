@@ -1,7 +1,7 @@
-"""The diagonal blocks of a curvature, one for each layer: ``B = ⊕ B_ll``.
+"""Block-diagonal curvature, one block for each layer: ``B = ⊕ B_ll``.
 
-A block's vectors are trees like the parameters, with a gap (``optax.MaskedNode()``) for every leaf
-of other layers.
+The vectors of a block are trees like the parameters, with ``optax.MaskedNode()`` for every leaf of
+another layer.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import optax
 from secondorder.operators._base import Operator
 from secondorder.tree import Params
 
-Path = tuple[Any, ...]  # of keys, as in jax.tree_util
+Path = tuple[Any, ...]  # keys, as in jax.tree_util
 Group = tuple[int, ...]  # the leaves of a layer: indices in jax.tree.leaves(params)
 
 
 def by_module(path: Path) -> Hashable:
-    """The place in the tree that a leaf hangs from: kernel and bias of a layer share it."""
+    """The parent path of a leaf, which the kernel and bias of a layer share."""
     return jax.tree_util.keystr(_of_array(path)[:-1])
 
 
 def by_leaf(path: Path) -> Hashable:
-    """The leaf itself: each is a layer."""
+    """The path of the leaf: each leaf is a layer."""
     return jax.tree_util.keystr(_of_array(path))
 
 
 def _of_array(path: Path) -> Path:
-    """The path without the ``.value`` of Flax NNX, whose variables hold an array each."""
+    """The path without the ``.value`` of a Flax NNX variable."""
     last = path[-1:]
     boxed = last and getattr(last[0], "name", None) == "value"
     return path[:-1] if boxed else path
@@ -46,14 +46,14 @@ def groups_of(params: Params, layer_of: Callable[[Path], Hashable]) -> tuple[Gro
 
 
 def of_group(x: Params, group: Group) -> Params:
-    """``x`` with gaps for the leaves that are not of the group."""
+    """``x`` with gaps for the leaves outside the group."""
     leaves, structure = jax.tree.flatten(x)
     own = [leaf if i in group else optax.MaskedNode() for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, own)
 
 
 def joined(parts: Sequence[Params], groups: Sequence[Group], like: Params) -> Params:
-    """The whole tree from those of its groups."""
+    """The whole tree from the trees of its groups."""
     found: dict[int, Any] = {}
     for part, group in zip(parts, groups, strict=True):
         found |= dict(zip(group, jax.tree.leaves(part), strict=True))
@@ -66,8 +66,8 @@ class BlockDiagonal(Operator):
     """``⊕ B_ll``.
 
     Attributes:
-      groups: the leaves of each block; every leaf in one of them.
-      blocks: an operator for each, on trees with gaps.
+      groups: the leaves of each block; every leaf is in one group.
+      blocks: the operator of each group, on trees with gaps.
     """
 
     groups: Sequence[Group]

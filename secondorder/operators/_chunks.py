@@ -1,4 +1,4 @@
-"""``Σₖ wₖ Bₖ``: the curvature of a chunked objective, each chunk's taken anew for every product."""
+"""``Σₖ wₖ Bₖ``: the curvature of a chunked objective, linearised again for every product."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from secondorder.tree import Params
 class Chunks(Operator):
     """``Σₖ wₖ Bₖ`` over the chunks of an objective.
 
-    Kept linearisations would be as large as that of the whole batch: no chunk's outlives its
-    product. So a product begins with a forward pass, in the memory of one chunk.
+    Stored linearisations of all chunks would need as much memory as the whole batch. So each
+    product linearises each chunk again (a forward pass), in the memory of one chunk.
 
     Attributes:
       objective, params: the objective and the point.
@@ -58,10 +58,10 @@ def over_parts(
     of: Callable[[Any, Params, jax.Array | None], Operator],
     key: jax.Array | None = None,
 ) -> Operator:
-    """``of(objective, params, key)``, or of an objective in chunks the sum of those of its chunks.
+    """``of(objective, params, key)``; for a chunked objective, the sum over its chunks.
 
     Args:
-      key: of random draws; each chunk gets its own.
+      key: key of the random draws; each chunk gets its own.
     """
     own = lambda k: None if key is None else jax.random.fold_in(key, k)
     return objective_of(objective).by_parts(
@@ -72,14 +72,14 @@ def over_parts(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChunkedRows:
-    """``R`` of a chunked objective, ``√wₖ Rₖ`` for chunk k: those of two chunks live at once.
+    """``R`` of a chunked objective, ``√wₖ Rₖ`` for chunk k, at most two chunks in memory.
 
-    Every method forms the rows anew, so a Gram of K chunks in the space of the samples costs K + K²
-    Jacobians of a chunk, and one in that of the parameters K.
+    Every method forms the rows again. With K chunks, the Gram in sample space costs K + K²
+    Jacobians of a chunk, and the Gram in parameter space costs K.
 
     Attributes:
       operator: ``Σₖ wₖ Bₖ``.
-      formed: whether the rows of a chunk are formed, or known by products alone.
+      formed: whether the rows of a chunk are formed; False for products only.
     """
 
     operator: Chunks
@@ -91,7 +91,7 @@ class ChunkedRows:
         return self.operator.of(self._objective.objective(chunk), k).rows(self.formed)
 
     def _stacked(self, fn: Callable[[AnyRows], jax.Array]) -> jax.Array:
-        """``√wₖ fn(Rₖ)`` of all chunks, one under another."""
+        """``√wₖ fn(Rₖ)`` of all chunks, stacked."""
         whole, chunk = self._objective.whole, self._objective.chunk
         of = lambda chunk, k: self._objective.weight(k) ** 0.5 * fn(self._of(chunk, k))
         found = jax.lax.map(lambda k: of(chunk(k), k), jnp.arange(whole))
@@ -111,7 +111,7 @@ class ChunkedRows:
 
     @property
     def passes(self) -> int:
-        """Of the smaller Gram. Each product with ``R`` forms the rows once more, uncounted."""
+        """Jacobian passes of the smaller Gram; products with ``R`` form rows again, uncounted."""
         m, n = self.shape
         return m if n <= m else (1 + self._objective.count) * m
 

@@ -1,4 +1,4 @@
-"""From operators and trees to matrices and back: the one place where parameters are ravelled."""
+"""Conversion of operators and trees to matrices and back; only this module ravels parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def unravel(vector: jax.Array, like: Params) -> Params:
 
 
 def basis_vector(index: jax.Array, like: Params) -> Params:
-    """The ``index``-th unit vector of the space of ``like``, made on the fly, leaf by leaf."""
+    """The ``index``-th unit vector of the space of ``like``, built leaf by leaf."""
     leaves, structure = jax.tree.flatten(like)
     parts, offset = [], 0
     for leaf in leaves:
@@ -62,8 +62,8 @@ def basis_vector(index: jax.Array, like: Params) -> Params:
 def over_basis(fn: Callable, like: Params, chunk_size: int | None = None) -> Any:
     """``fn`` of every unit vector of the space of ``like``, stacked along a new leading axis.
 
-    ``chunk_size`` unit vectors go through at a time (all at once where ``None``), which bounds the
-    memory of the intermediate values. A callback without a rule for ``vmap`` takes one by one.
+    ``chunk_size`` unit vectors at a time (``None``: all at once) bound the memory of intermediate
+    values. A callback without a ``vmap`` rule gets one unit vector at a time.
     """
     indices = jnp.arange(tree.size(like))
     column = lambda i: fn(basis_vector(i, like))
@@ -79,7 +79,7 @@ def dense(op: Any, like: Params) -> jax.Array:
     """The matrix of a symmetric operator, ``(n, n)``, in the order of ``jax.tree.leaves(like)``.
 
     Args:
-      op: an operator with ``mv``; one that knows its own matrix (``matrix(like)``) is asked for it.
+      op: an operator with ``mv``; its method ``matrix(like)`` is used if it has one.
       like: the parameters, for shapes and dtypes.
 
     Returns:

@@ -1,7 +1,7 @@
-"""A diagonal that is known to be nonnegative: divided by as it is, without a floor.
+"""Nonnegative diagonals, with an inverse that has no floor.
 
-This differs from ``base.Diagonal`` in that it takes no absolute values and guards nothing but zero,
-so a method's own ε means what its paper says.
+Unlike ``Diagonal``, they take no absolute values and only guard division by zero, so a method's ε
+has the meaning of its paper.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from secondorder.tree import Params, Scalar
 
 
 def damped_power(entries: jax.Array, p: Scalar, damping: Scalar) -> jax.Array:
-    """``(entries + λ)ᵖ``; zero where a zero curvature without damping has no inverse."""
+    """``(entries + λ)ᵖ``; zero where a zero entry without damping has no inverse."""
     power = (entries + jnp.asarray(damping, entries.dtype)) ** p
     return jnp.where(jnp.isposinf(power) & (entries == 0), 0, power)
 
@@ -38,7 +38,7 @@ class PositiveDiagonal(Diagonal):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftenedDiagonal(PositiveDiagonal):
-    """``diag(entries)``, whose inverse is taken to a power below 1.
+    """``diag(entries)`` with the inverse raised to a power below 1.
 
     Attributes:
       exponent: 0 for no effect, 1 for the inverse.

@@ -1,9 +1,9 @@
-"""``Jᵀ M J``: a curvature of the outputs pulled back through the model to the parameters.
+"""``Jᵀ M J``: the curvature ``M`` of the outputs, pulled back to the parameters.
 
-With ``M`` the loss's own curvature it is the Gauss-Newton matrix; with ``M`` the outer products of
-sampled per-example scores it is the (Monte Carlo) Fisher; of the actual per-example gradients, the
-empirical Fisher. ``M = S Sᵀ`` always has a root, so ``B = RᵀR`` with ``R = Sᵀ J``, which is what a
-least-squares solver wants.
+``M = ∇²ℓ(z)``, the Hessian of the loss, gives the Gauss-Newton matrix; outer products of sampled
+scores per example give the (Monte Carlo) Fisher matrix; outer products of the gradients per example
+give the empirical Fisher matrix. ``M = S Sᵀ`` always has a root, so ``B = RᵀR`` with ``R = Sᵀ J``,
+the form for least-squares solvers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GaussNewton(Operator):
         return tree.cast(self.jacobian.mvt(through), v)
 
     def gram(self, *vectors: Params) -> jax.Array:
-        """``J vᵢ · M J vⱼ``: tangents alone, which is half of the products."""
+        """``J vᵢ · M J vⱼ``: tangents only, half the cost of products."""
         params = self.jacobian.params
         images = [self.jacobian.mv(tree.cast(v, params)) for v in vectors]
         bent = [self.middle.mv(u) for u in images]
@@ -52,11 +52,11 @@ class GaussNewton(Operator):
         return 0.5 * (matrix + matrix.T)
 
     def _columns(self) -> Any:
-        # XLA on CPUs (JAX 0.10.2) errs where it fuses float32 sums over outputs with the columns.
+        # XLA on CPUs (JAX 0.10.2) gives wrong float32 sums if it fuses them with the columns.
         return jax.lax.optimization_barrier(self.jacobian.dense())
 
     def matrix(self, like: Params) -> jax.Array:
-        # Not cached: an array kept from within one jit or cond would escape into the next.
+        # Not cached: an array from inside a jit or cond must not escape to outside.
         columns = self._columns()
         middle = jax.vmap(self.middle.mv, in_axes=-1, out_axes=-1)(columns)
         return _contract(_rows(columns), _rows(middle))
@@ -64,13 +64,13 @@ class GaussNewton(Operator):
     def factor(self) -> jax.Array:
         """``R`` with ``RᵀR = B``, one row per output (or per sampled score): ``(k, n)``.
 
-        A plain loss that is not convex has it for the upward part of ``M`` (``losses.AnyLoss``).
+        For a non-convex plain loss, ``RᵀR`` uses the positive part of ``M`` (``losses.AnyLoss``).
         """
         columns = self._columns()
         return _rows(jax.vmap(self.middle.root_transpose, in_axes=-1, out_axes=-1)(columns))
 
     def derivative_along(self, *path: Params) -> jax.Array:
-        """``Sᵀ`` times the outputs' next derivative along a path: ``(k,)``."""
+        """``Sᵀ`` times the next derivative of the outputs along a path: ``(k,)``."""
         return ravel(self.middle.root_transpose(self.jacobian.derivative_along(*path)))
 
     def residual(self) -> jax.Array | None:
@@ -99,7 +99,7 @@ class GaussNewton(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KnownGram(GaussNewton):
-    """``JᵀMJ`` of which ``J Jᵀ`` is known without ``J``.
+    """``JᵀMJ`` with ``J Jᵀ`` available without ``J``.
 
     Attributes:
       outputs_gram: ``() ↦ J Jᵀ``, ``(m, m)``, in the order of the ravelled outputs.
@@ -132,8 +132,8 @@ def ggn(objective: Objective | Chunked, params: Params) -> Operator:
 
     ``J`` is the Jacobian of the model's outputs ``z``. For least squares it is ``JᵀJ``; for a
     likelihood loss of natural parameters it is the Fisher matrix (Schraudolph 2002; Martens 2020).
-    Scaling (mean or sum over examples) is the loss's. It is positive semi-definite, unless the loss
-    is a plain function that is not convex: then products are of ``∇²ℓ`` as it is.
+    The loss sets the scaling (mean or sum over examples). The matrix is positive semi-definite,
+    except for a plain non-convex loss, where products use the indefinite ``∇²ℓ``.
 
     Raises:
       TypeError: a plain function instead of an objective; integer or complex parameters.
@@ -181,13 +181,13 @@ def fisher(
     Args:
       objective: its loss must be a negative log-likelihood of the library (``squared_error``,
         ``softmax_cross_entropy``, ``sigmoid_cross_entropy``, ``poisson``).
-      params: where.
-      key: ``None`` takes the expectation exactly; for these losses that equals :func:`ggn`. With a
+      params: the point.
+      key: ``None`` for the exact expectation, which equals :func:`ggn` for these losses. With a
         key, ``samples`` targets per example are drawn once, so the operator stays linear.
-      samples: how many draws to average.
+      samples: number of draws to average.
 
     Raises:
-      TypeError: a loss that is no likelihood, or a plain function instead of an objective.
+      TypeError: a loss that is not a likelihood, or a plain function instead of an objective.
       ValueError: ``samples`` below 1.
 
     Example:
@@ -206,23 +206,23 @@ def _fisher(objective: Any, params: Params, key: jax.Array | None, samples: int)
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
     draw = functools.partial(loss.sample, outputs=at.outputs)
-    jax.eval_shape(draw, jax.random.key(0))  # refuses a loss without targets, for free
+    jax.eval_shape(draw, jax.random.key(0))  # raises for a loss without targets, at no cost
     if key is None:
         return GaussNewton(at, LossCurvature(loss, at.outputs))
-    # A key is folded per sample, so that more samples extend the draw instead of replacing it.
+    # A key folded per sample: more samples extend the draw instead of replacing it.
     scores = jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(jnp.arange(samples))
     return GaussNewton(at, outer_products(scores, loss, at.outputs))
 
 
 def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator:
-    """``w Σₙ gₙ gₙᵀ``: outer products of the per-example gradients ``gₙ`` of the actual loss.
+    """The empirical Fisher matrix ``w Σₙ gₙ gₙᵀ``, ``gₙ`` the loss gradients of single examples.
 
     ``w`` is ``1/N`` for a loss that is a mean over N examples, 1 for a sum. It is *not* the Fisher
     matrix: its targets are the data, and far from a good fit it measures noise, not curvature
     (Kunstner, Balles and Hennig 2019).
 
     Raises:
-      TypeError: a loss whose terms for single examples are unknown, or a plain function.
+      TypeError: a loss without separate terms for single examples, or a plain function.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -238,7 +238,7 @@ def _empirical_fisher(objective: Any, params: Params, key: Any) -> GaussNewton:
     objective = objective_of(objective).split("empirical_fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
-    # ∂f/∂z holds w·sₙ; the score that makes E[v vᵀ] the matrix is √w·sₙ.
+    # ∂f/∂z contains w·sₙ; the outer products need √w·sₙ.
     root_w = math.sqrt(loss.weight(at.outputs))
     losses.count_examples(at.outputs)
     slope = jax.grad(loss)(tree.accumulator(at.outputs))

@@ -1,4 +1,4 @@
-"""The Hessian: all second derivatives of a scalar function, as products."""
+"""The Hessian of a scalar function, as products."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hvp(value_fn: Callable[[Params], jax.Array], params: Params, v: Params) -> P
 
     Args:
       value_fn: a scalar function of the parameters, or an Objective.
-      params: where to differentiate.
+      params: the point.
       v: a tree shaped like ``params``.
 
     Raises:
@@ -41,11 +41,11 @@ def hvp(value_fn: Callable[[Params], jax.Array], params: Params, v: Params) -> P
 
 
 def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator:
-    """``∇²f`` at ``params``, as an operator: linearised once, multiplied many times.
+    """The Hessian ``∇²f`` at ``params``, as an operator: linearised once for all products.
 
     Args:
       value_fn: a scalar function of the parameters, or an Objective.
-      params: where to differentiate.
+      params: the point.
 
     Raises:
       TypeError: integer or complex parameters, or a function without second derivatives.
@@ -66,7 +66,7 @@ def _hessian(value_fn: Callable, params: Params, key: Any) -> Operator:
 
 
 def _product(value_fn: Callable, params: Params) -> Callable:
-    """``v ↦ ∇²f v``, of what can be differentiated twice in whichever modes."""
+    """``v ↦ ∇²f v``, in any two modes that can differentiate the function twice."""
     try:
         try:
             _, product = jax.linearize(jax.grad(value_fn), params)
@@ -74,11 +74,11 @@ def _product(value_fn: Callable, params: Params) -> Callable:
             _, product = jax.linearize(jax.grad(derivable(value_fn, params)), params)
         if runs(product, params):
             return product
-        pull = jax.linear_transpose(product, params)  # it is symmetric
+        pull = jax.linear_transpose(product, params)  # the Hessian is symmetric
         jax.eval_shape(pull, params)
         return lambda v: pull(v)[0]
     except REFUSED as error:
-        jax.eval_shape(value_fn, params)  # what is wrong without derivatives is told as it is
+        jax.eval_shape(value_fn, params)  # raises the function's own error first
         raise TypeError(
             "A Hessian needs second derivatives, which value_fn does not have. For least squares "
             "take a Gauss-Newton method, such as secondorder.levenberg_marquardt, else one of "

@@ -1,8 +1,8 @@
-"""The Jacobian: all first derivatives of a vector function, dense or as products from both sides.
+"""The Jacobian of a vector function, dense or as products from both sides.
 
 A column costs one forward pass (``J e``), a row one backward pass (``Jᵀ e``), so the shape decides
-the mode: with n inputs and m outputs, ``forward`` where ``n ≤ m``, else ``reverse``. The measured
-crossover is printed by ``python -m experiments bench jacobian``.
+the mode: with n inputs and m outputs, ``forward`` for ``n ≤ m``, else ``reverse``. ``python -m
+experiments bench jacobian`` prints the measured crossover.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODES = ("auto", "forward", "reverse")
 
 
 def cheaper_mode(inputs: int, outputs: int) -> str:
-    """``forward`` (one pass per input) or ``reverse`` (one per output), whichever needs fewer."""
+    """The mode with fewer passes: ``forward`` (one per input) or ``reverse`` (one per output)."""
     return "forward" if inputs <= outputs else "reverse"
 
 
@@ -47,7 +47,7 @@ def jacobian(
     mode: str = "auto",
     chunk_size: int | None = None,
 ) -> Any:
-    """All first derivatives ``∂ fn(params)ᵢ / ∂ paramsⱼ``, dense.
+    """The dense Jacobian ``∂ fn(params)ᵢ / ∂ paramsⱼ``.
 
     Args:
       fn: maps a pytree of arrays to a pytree of arrays. The model of a
@@ -55,14 +55,14 @@ def jacobian(
         costs a pass per output *component* instead of one per row.
       params: pytree of floating-point arrays.
       mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
-        ``"auto"``: forward where ``n ≤ m`` (for one example of a ``per_example`` model: where n is
-        at most its number of output components), and the other where ``fn`` has one mode alone.
-      chunk_size: how many columns or rows (for a ``per_example`` model: examples) to differentiate
-        at a time. The intermediate values of that many passes live at once; ``None`` takes all.
+        ``"auto"``: forward for ``n ≤ m`` (for a ``per_example`` model: n at most the number of
+        output components of one example), or the only mode of ``fn``.
+      chunk_size: number of columns or rows (for a ``per_example`` model: examples) to differentiate
+        at a time, which bounds the memory of intermediate values; ``None`` for all.
 
     Returns:
-      The outputs' tree; each leaf a tree like ``params`` of arrays of shape
-      ``(*output.shape, *param.shape)``, as ``jax.jacrev`` returns it; complex for complex outputs.
+      The tree of the outputs; each leaf is a tree like ``params`` of arrays of shape
+      ``(*output.shape, *param.shape)``, as in ``jax.jacrev``; complex for complex outputs.
 
     Raises:
       ValueError: an unknown mode or a chunk size below 1.
@@ -93,12 +93,12 @@ def jacobian(
         return _whole(_chunked(split, params, mode, chunk_size))
     try:
         return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
-    except NotImplementedError:  # a callback without a rule for vmap
+    except NotImplementedError:  # a callback without a vmap rule
         return _whole(_chunked(split, params, mode, 1))
 
 
 def _suitable_mode(fn: Callable, params: Params) -> str:
-    """The cheaper mode, or where ``fn`` does not have it, the other."""
+    """The cheaper mode, or the other one if ``fn`` lacks it."""
     outputs, product = linearized(fn, params)
     mode = cheaper_mode(tree.size(params), tree.size(outputs))
     if mode == "forward" and not runs(product, params):
@@ -109,7 +109,7 @@ def _suitable_mode(fn: Callable, params: Params) -> str:
 
 
 def _whole(jacobian: Any) -> Any:
-    """The Jacobian of complex outputs, from those of their parts."""
+    """The Jacobian of complex outputs, from the Jacobians of their parts."""
     is_parts = lambda x: isinstance(x, tree.Parts)
 
     def join(z: Any) -> Any:
@@ -145,7 +145,7 @@ def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
 
 
 def _offsets(like: Any) -> Any:
-    """Where each leaf starts in the joined vector."""
+    """The offset of each leaf in the joined vector."""
     leaves, structure = jax.tree.flatten(like)
     starts = [tree.size(leaves[:i]) for i in range(len(leaves))]
     return jax.tree.unflatten(structure, starts)
@@ -153,15 +153,15 @@ def _offsets(like: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Jacobian:
-    """``J`` of a function at a point, linearised once: ``mv(v) = J v`` and ``mvt(u) = Jᵀ u``.
+    """The Jacobian of a function at a point, linearised once: ``mv(v) = J v``, ``mvt(u) = Jᵀ u``.
 
     Attributes:
       fn, params: the function and the point.
-      outputs: ``fn(params)``, complex ones as their parts.
-      mv: ``params``-shaped ``v`` ↦ outputs-shaped ``J v``.
-      pull: outputs-shaped ``u`` ↦ ``(Jᵀ u,)``. It is made where ``mv`` is: one that is made within
-        a loop or a branch would carry what belongs there outside.
-      known: ``J`` itself as :meth:`dense` returns it, where it is at hand.
+      outputs: ``fn(params)``; complex outputs as their parts.
+      mv: ``v`` shaped like ``params`` ↦ ``J v`` shaped like the outputs.
+      pull: ``u`` shaped like the outputs ↦ ``(Jᵀ u,)``. It is built together with ``mv``: built
+        inside a loop or a branch, it would leak tracers.
+      known: ``J`` in the form of :meth:`dense`, if it is already computed.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -183,25 +183,25 @@ class Jacobian:
         return product
 
     def bends(self, order: int) -> bool:
-        """Whether the outputs have that many derivatives along a line."""
+        """Whether the outputs have ``order`` derivatives along a line."""
 
         def along(v: Params) -> Any:
             return self.derivative_along(*[v] * (order - 1))
 
-        try:  # under vmap, where a rule that is missing is found missing at once
+        try:  # under vmap, where JAX raises at once for a missing rule
             jax.eval_shape(jax.vmap(along), jax.tree.map(lambda x: x[None], self.params))
         except REFUSED:
             return False
         return True
 
     def second_derivative(self, v: Params) -> Any:
-        """``z″ = d²/dt² fn(params + t v)`` at t = 0, of the outputs' shapes: two forward passes."""
+        """``d²/dt² fn(params + t v)`` at t = 0, shaped like the outputs: two forward passes."""
         along = tree.cast(v, self.params)
         slope = lambda p: jax.jvp(self.fn, (p,), (along,))[1]
         return jax.jvp(slope, (self.params,), (along,))[1]
 
     def derivative_along(self, *path: Params) -> Any:
-        """The derivative of the outputs, of one order more than the path has terms, at t = 0.
+        """The ``(k+1)``-th derivative of the outputs along a path with k terms, at t = 0.
 
         The path is ``params + t x₁ + ½ t² x₂ + ⅙ t³ x₃ + ...``; each order is a forward pass.
         """
@@ -225,24 +225,24 @@ class Jacobian:
 
     @property
     def mode(self) -> str:
-        """The cheaper mode of a dense Jacobian here: ``forward`` or ``reverse``."""
+        """The cheaper mode for the dense Jacobian: ``forward`` or ``reverse``."""
         return cheaper_mode(*self._counts)
 
     @property
     def passes(self) -> int:
-        """Passes of a dense Jacobian: columns forward, rows (of one example) in reverse."""
+        """Number of passes for the dense Jacobian: its columns, or the rows of one example."""
         return min(self._counts)
 
     @property
     def _counts(self) -> tuple[int, int]:
-        """Inputs, and outputs: of one example where the model is known to be batched."""
+        """Numbers of inputs and outputs; outputs of one example for a batched model."""
         inputs, outputs = tree.size(self.params), tree.size(self.outputs)
         if isinstance(self.fn, BatchedModel):
             outputs //= max(jax.tree.leaves(self.fn.examples)[0].shape[0], 1)
         return inputs, outputs
 
     def dense(self) -> Any:
-        """``J`` as the outputs' tree of arrays ``(*output.shape, n)``, in at least float32."""
+        """``J`` as a tree like the outputs of arrays ``(*output.shape, n)``, at least float32."""
         if self.known is not None:
             return self.known
         if isinstance(self.fn, BatchedModel):
@@ -263,9 +263,9 @@ class Jacobian:
 def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
     """The :class:`Jacobian` of ``fn`` at ``params``: one forward pass now, products later.
 
-    XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop
-    driven from the host; linearising here, once, serves both. Where ``fn`` has derivatives of one
-    mode alone, the other is made of it (``operators/_modes.py``).
+    XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop on
+    the host, so the function is linearised once, here. If ``fn`` has derivatives in one mode only,
+    the other mode is derived from it (``operators/_modes.py``).
 
     Raises:
       TypeError: integer or complex parameters, or a function without derivatives.
@@ -284,7 +284,7 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
 
 
 def both_modes(model: Callable, params: Params) -> Callable:
-    """``model`` with derivatives in both modes, still knowing its examples apart."""
+    """``model`` with derivatives in both modes; independent examples stay independent."""
     if not isinstance(model, BatchedModel):
         return derivable(model, params)
     first = tree.first_row(model.examples)
@@ -297,7 +297,7 @@ def _linearized(fn: Callable, params: Params) -> Jacobian:
 
 
 def _tabulated(fn: Known) -> Jacobian:
-    """The Jacobian whose columns are at hand: its products differentiate nothing."""
+    """The Jacobian of a model with known columns: its products need no differentiation."""
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
     def mv(v: Params) -> Any:

@@ -1,15 +1,15 @@
 """Kronecker products, block by block: ``B = ⊕ₖ F₁ ⊗ F₂`` for the layers of a network.
 
-A block joins the leaves of a layer to an array ``(S, a, b)``: S independent linear maps of a inputs
-and b outputs, stacked. Its factors are the second moments of what goes in, ``A (S, a, a)``, and of
-what the objective says to what comes out, ``G (S, b, b)``, so that on the block
+A block joins the leaves of a layer to an array ``(S, a, b)``: a stack of S independent linear maps
+with a inputs and b outputs. Its factors are the second moments ``A (S, a, a)`` of the inputs and
+``G (S, b, b)`` of the gradient with respect to the outputs, so that on the block
 
     B v = A v G,        (B + λ I)⁻¹ v ≈ (A + π √λ I)⁻¹ v (G + √λ/π I)⁻¹
 
-with ``π² = (tr A/a) / (tr G/b)``, separately for each of the stack. A factor that is diagonal
-is kept as its diagonal, ``(S, a)``. Any number of factors will do: a leaf that belongs to no layer
-has one for each axis, ``(S, d₁, …, d_r)``, and ``λ^(1/r)`` is split by the geometric mean of their
-traces.
+with ``π² = (tr A/a) / (tr G/b)``, separately for each map. A diagonal factor is stored as its
+diagonal, ``(S, a)``. A block may have any number of factors: a leaf outside all layers has one for
+each axis, ``(S, d₁, …, d_r)``, and the geometric mean of their traces splits the damping into
+``λ^(1/r)`` each.
 
 Source: Martens and Grosse (2015), sections 3 and 6.3; George et al. (2018) for the eigenvalues.
 """
@@ -33,11 +33,11 @@ Factors = tuple[jax.Array, ...]  # one (S, d, d) or (S, d) per axis
 
 
 class Block(Protocol):
-    """Leaves that are one array of Kronecker structure."""
+    """Leaves joined to one array with Kronecker structure."""
 
     @property
     def leaves(self) -> tuple[int, ...]:
-        """Their indices in ``jax.tree.leaves(params)``."""
+        """Indices of the leaves in ``jax.tree.leaves(params)``."""
         ...
 
     def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
@@ -45,12 +45,12 @@ class Block(Protocol):
         ...
 
     def split(self, array: jax.Array) -> list[jax.Array]:
-        """The leaves from that array."""
+        """The leaves from the array of ``join``."""
         ...
 
 
 def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
-    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, and ``(S, dᵢ, dᵢ)`` or, diagonal, ``(S, dᵢ)``."""
+    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, factors ``(S, dᵢ, dᵢ)`` or diagonals ``(S, dᵢ)``."""
     for axis, factor in enumerate(factors, start=1):
         if factor.ndim == 2:
             x = x * _spread(factor, axis, x.ndim)
@@ -60,7 +60,7 @@ def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
 
 
 def _spread(vector: jax.Array, axis: int, ndim: int) -> jax.Array:
-    """``(S, d)`` shaped to broadcast along one axis."""
+    """``(S, d)``, reshaped to broadcast along one axis."""
     return jnp.expand_dims(vector, tuple(i for i in range(1, ndim) if i != axis))
 
 
@@ -79,16 +79,16 @@ def outer(vectors: Sequence[jax.Array]) -> jax.Array:
 
 
 def mean_trace(factor: jax.Array) -> jax.Array:
-    """``tr F / d`` for each of the stack, ``(S,)``; none below zero."""
+    """``tr F / d`` for each map, ``(S,)``, clipped at zero."""
     entries = factor if factor.ndim == 2 else jnp.diagonal(factor, axis1=1, axis2=2)
     return jnp.maximum(jnp.sum(entries, axis=1) / max(entries.shape[1], 1), 0)
 
 
 def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
-    """What each factor is damped by, ``(S,)``: ``λ^(1/r) mᵢ / exp(mean log m)``, m the mean traces.
+    """The damping of each factor, ``(S,)``: ``λ^(1/r) mᵢ / exp(mean log m)``, m the mean traces.
 
-    For two factors: ``π √λ`` and ``√λ / π``. A factor of zeros counts as one of trace 1. Each shift
-    is at least a rounding error of its factor.
+    For two factors: ``π √λ`` and ``√λ / π``. A zero factor counts as one with trace 1. Each shift
+    is at least the rounding error of its factor.
     """
     means = [mean_trace(f) for f in factors]
     logs = [jnp.log(jnp.where(m > 0, m, 1)) for m in means]
@@ -101,7 +101,7 @@ def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
 
 
 def inverses(factors: Factors, damping: Scalar) -> Factors:
-    """``(Fᵢ + shiftᵢ I)⁻¹`` by Cholesky; not finite where a factor is not semi-definite."""
+    """``(Fᵢ + shiftᵢ I)⁻¹`` by Cholesky; NaN for an indefinite factor."""
 
     def inverse(factor: jax.Array, shift: jax.Array) -> jax.Array:
         if factor.ndim == 2:
@@ -123,10 +123,10 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
 
 
 def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Array]:
-    """``‖P (F + shift I) − I‖ / √d`` of each of the stack: how far inverses P are from those."""
+    """``‖P (F + shift I) − I‖ / √d`` for each map: the relative error of the inverses P."""
 
     def residual(inverse: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
-        if factor.ndim == 2:  # an entry without any curvature has no inverse, and misses none
+        if factor.ndim == 2:  # a zero entry has no inverse, and counts as no error
             error = jnp.where(inverse > 0, inverse * (factor + shift[:, None]) - 1, 0)
             return jnp.sqrt(jnp.sum(error * error, axis=1) / max(error.shape[1], 1))
         eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
@@ -138,7 +138,7 @@ def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Arra
 
 
 def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:
-    """``fn(array of a block, …)`` split again, for every block, in at least float32."""
+    """The tree of ``fn(array of a block, …)``, split again, in at least float32."""
     leaves, structure = jax.tree.flatten(v)
     found = list(leaves)
     for block, *parts in zip(blocks, *rest, strict=True):
@@ -153,14 +153,14 @@ def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kronecker(Operator):
-    """``⊕ (⊗ᵢ Fᵢ + c I)``, with its damped inverses where they are kept.
+    """``⊕ (⊗ᵢ Fᵢ + c I)``, with stored damped inverses if given.
 
     Attributes:
-      blocks: how leaves are joined; every leaf in one of them.
+      blocks: the blocks; every leaf is in one block.
       factors: for each block, its factors F, symmetric and positive semi-definite.
-      inverses: for each block, the inverses of its factors with the damping they were made with;
-        ``None`` where they are to be made at each solution.
-      shifts: for each block, c of ``⊗ᵢ Fᵢ + c I``; ``None`` where all are 0.
+      inverses: for each block, the inverses of its damped factors; ``None`` to compute them at each
+        solve.
+      shifts: for each block, c of ``⊗ᵢ Fᵢ + c I``; ``None`` if all are 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -181,7 +181,7 @@ class Kronecker(Operator):
         return _by_block(self.blocks, product, v, self.factors, self._shifts())
 
     def solve(self, v: Params, damping: Scalar) -> Params:
-        """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; inverses that are kept have their damping, and c, within."""
+        """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; stored inverses already include their damping and c."""
         kept = self.inverses
         if kept is None:
             pairs = zip(self.factors, self._shifts(), strict=True)
@@ -194,10 +194,10 @@ class Kronecker(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KroneckerEigen(Operator):
-    """``⊕ (⊗ᵢ Qᵢ) diag(s) (⊗ᵢ Qᵢ)ᵀ``, which is damped exactly: ``s + λ``.
+    """``⊕ (⊗ᵢ Qᵢ) diag(s) (⊗ᵢ Qᵢ)ᵀ``, with exact damping ``s + λ``.
 
     Attributes:
-      blocks: how leaves are joined; every leaf in one of them.
+      blocks: the blocks; every leaf is in one block.
       bases: for each block, orthogonal ``(S, d, d)``, or ones ``(S, d)`` for no change of basis.
       entries: for each block, ``s ≥ 0`` of its shape ``(S, d₁, …, d_r)``.
     """
@@ -208,7 +208,7 @@ class KroneckerEigen(Operator):
 
     def _apply(self, v: Params, fn: Callable[[jax.Array], jax.Array]) -> Params:
         def block(x, q, s):
-            # A zero curvature without damping has no inverse; the step is zero there.
+            # A zero entry without damping has no inverse; the step is zero there.
             scale = fn(s)
             scale = jnp.where(jnp.isposinf(scale) & (s == 0), 0, scale)
             return along_axes(q, scale * along_axes(transposed(q), x))
@@ -229,7 +229,7 @@ class KroneckerEigen(Operator):
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A leaf that is a block of its own: its axes as they are, or one axis of all its entries."""
+    """A block of a single leaf, with the axes of the leaf or one axis for all entries."""
 
     index: int
     shape: tuple[int, ...]
@@ -240,7 +240,7 @@ class Leaf:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The lengths of the block's axes, after the stack of one."""
+        """The lengths of the axes, after the leading axis of length one."""
         if 0 in self.shape:
             return (0,)
         return tuple(d for d in self.shape if d != 1) or (1,)

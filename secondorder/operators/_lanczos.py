@@ -1,7 +1,7 @@
-"""Lanczos' process: an orthonormal basis of a Krylov space, in which a matrix is tridiagonal.
+"""The Lanczos process: an orthonormal basis of a Krylov space, with a tridiagonal projection.
 
-``Q`` spans ``(v, Bv, B²v, …)``, and ``QᵀBQ = T``. The basis is reorthogonalised in full: in float32
-sixty steps without it show copies of eigenvalues that the matrix has once.
+``Q`` spans ``(v, Bv, B²v, …)``, and ``QᵀBQ = T``. The basis is fully reorthogonalised: without it,
+sixty steps in float32 give copies of single eigenvalues.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Basis(NamedTuple):
     Attributes:
       vectors: tree of ``(max_steps, *shape)``, orthonormal; unused rows are zero.
       diagonal, off: of ``T``, ``(max_steps,)`` each; ``off[j]`` joins j and j + 1.
-      size: how many vectors are used.
-      norm: of the vector it began with.
+      size: number of vectors in use.
+      norm: norm of the first vector before normalisation.
     """
 
     vectors: Params
@@ -34,7 +34,7 @@ class Basis(NamedTuple):
 
 
 def start(vector: Params, max_steps: int) -> Basis:
-    """The basis of one vector, normalised, with room for ``max_steps``."""
+    """The basis of one normalised vector, with room for ``max_steps`` vectors."""
     norm = tree.norm(vector)
     first = tree.scale(1 / jnp.where(norm > 0, norm, 1), vector)
     vectors = jax.tree.map(
@@ -45,11 +45,11 @@ def start(vector: Params, max_steps: int) -> Basis:
 
 
 def expand(mv: Callable[[Params], Params], basis: Basis) -> tuple[Basis, Params, jax.Array]:
-    """One product: the last row of ``T``, and what of the image the basis does not hold.
+    """One product: the last diagonal entry of ``T``, and the image orthogonal to the basis.
 
     Returns:
-      The basis with its last diagonal entry set; the rest of the image, not normalised; its norm,
-      which is zero where the space is invariant to rounding.
+      The basis with its last diagonal entry set; the part of the image orthogonal to it, not
+      normalised; the norm of this part, zero if the space is invariant to rounding.
     """
     j = basis.size
     last = jax.tree.map(lambda rows: rows[j - 1], basis.vectors)
@@ -62,13 +62,13 @@ def expand(mv: Callable[[Params], Params], basis: Basis) -> tuple[Basis, Params,
 
 
 def append(basis: Basis, vector: Params, off: jax.Array, norm: jax.Array | None = None) -> Basis:
-    """The basis with one more vector; dropped where there is no room, zero where ``norm`` is.
+    """The basis with one more vector: dropped without room for it, zero for a norm of zero.
 
     Args:
-      basis: what to extend.
-      vector: orthogonal to it.
-      off: the entry of ``T`` that joins the two.
-      norm: of the vector; ``None`` where that is ``off``.
+      basis: the basis.
+      vector: a vector orthogonal to it.
+      off: the off-diagonal entry of ``T``.
+      norm: norm of the vector; ``None`` if it equals ``off``.
     """
     norm = off if norm is None else norm
     unit = tree.scale(jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0), vector)
@@ -81,8 +81,8 @@ def append(basis: Basis, vector: Params, off: jax.Array, norm: jax.Array | None 
 
 
 def orthogonal(x: Params, vectors: Params) -> Params:
-    """``x − Q Qᵀ x``, rows of ``vectors`` orthonormal or zero."""
-    for _ in range(2):  # once is not enough where the two nearly cancel (Parlett 1998, 6.9)
+    """``x − Q Qᵀ x`` for orthonormal or zero rows of ``vectors``."""
+    for _ in range(2):  # twice, against cancellation (Parlett 1998, 6.9)
         part = combine(coordinates(vectors, x), vectors)
         x = jax.tree.map(lambda y, p: y - p, x, part)
     return x
@@ -106,13 +106,13 @@ def combine(coefficients: jax.Array, vectors: Params) -> Params:
 
 
 def eigen(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and vectors of ``T``, those of its first ``used`` rows before all others."""
+    """Eigenvalues and eigenvectors of ``T``, with those of its first ``used`` rows first."""
     index = jnp.arange(basis.diagonal.size)
     diagonal = jnp.where(index < used, basis.diagonal, 0)
     off = jnp.where(index[:-1] < used - 1, basis.off[:-1], 0)
     size = jnp.maximum(jnp.max(jnp.abs(diagonal)), jnp.max(jnp.abs(off), initial=0))
-    size = jnp.where(size > 0, size, 1)  # in units of it nothing under- or overflows
-    # Gershgorin: 4 is above every eigenvalue of the used rows, so the others come last.
+    size = jnp.where(size > 0, size, 1)  # in this unit nothing under- or overflows
+    # By Gershgorin, 4 is above every eigenvalue of the used rows, so unused rows come last.
     diagonal = jnp.where(index < used, diagonal / size, 4)
     off = off / size
     w, v = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))

@@ -1,4 +1,4 @@
-"""``M``, a curvature of the outputs with a root ``M = S Sᵀ``: the middle of ``Jᵀ M J``."""
+"""The middle ``M`` of ``Jᵀ M J``: a curvature of the outputs with a root ``M = S Sᵀ``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from secondorder import losses
 
 
 class Middle(Protocol):
-    """``M`` on the outputs: a product, the transpose of a root, and maybe a residual."""
+    """``M`` on the outputs: its product, the transpose of its root, and an optional residual."""
 
     def mv(self, u: Any) -> Any: ...
 
     def root_transpose(self, u: Any) -> Any: ...
 
     def residual(self) -> Any | None:
-        """The ``r`` with ``S r`` the gradient with respect to the outputs; ``None`` if unknown."""
+        """``r`` with ``S r`` the gradient with respect to the outputs; ``None`` without one."""
 
     @property
     def least_squares(self) -> bool:
-        """Whether ``½‖r‖²`` is what is minimised, so that angles to ``r`` measure optimality."""
+        """Whether the objective is ``½‖r‖²``, so that angles to ``r`` measure optimality."""
         ...
 
 
@@ -53,8 +53,8 @@ class LossCurvature:
 class OuterProducts:
     """``M = blockdiagₙ (1/S) Σₛ vₛₙ vₛₙᵀ``: scores ``v`` with a leading axis of S samples.
 
-    Blocks belong to single examples: the product between scores of different examples has
-    expectation zero, so it is left out rather than averaged out.
+    Each block belongs to one example. Products between scores of different examples have
+    expectation zero and are left out.
     """
 
     scores: Any
@@ -94,7 +94,7 @@ class OuterProducts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blocks:
-    """The outer products of a total of losses, term by term: each has examples of its own."""
+    """The outer products of a sum of losses, term by term: each term has its own examples."""
 
     blocks: tuple[OuterProducts | Blocks, ...]
     loss: losses.Total

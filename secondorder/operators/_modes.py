@@ -1,13 +1,13 @@
-"""Models that JAX differentiates in one mode alone, given the other.
+"""The missing derivative mode of a model that JAX differentiates in one mode only.
 
-=============  ======================================  ==========================================
-a model with   has                                     the other mode is
-=============  ======================================  ==========================================
-``custom_vjp`` ``Jᵀ u``, as adjoint solvers have       ``J v``, the derivative of ``u ↦ Jᵀ u``
-               it                                      backwards, or its rows
-a loop of      ``J v``                                 ``Jᵀ u`` with the columns of ``J``, a pass
-unknown length                                         for every parameter
-=============  ======================================  ==========================================
+=================  =============================  ==============================================
+a model with       has                            the other mode is
+=================  =============================  ==============================================
+``custom_vjp``     ``Jᵀ u``, such as an adjoint   ``J v``: the derivative of ``u ↦ Jᵀ u`` in
+                   solver                         reverse mode, or from rows of ``J``
+a loop of          ``J v``                        ``Jᵀ u``: from columns of ``J``, one pass for
+unknown length                                    every parameter
+=================  =============================  ==============================================
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from secondorder.operators._dense import (
 )
 from secondorder.tree import Params
 
-REFUSED = (TypeError, ValueError, NotImplementedError)  # what JAX raises for want of a rule
+REFUSED = (TypeError, ValueError, NotImplementedError)  # JAX's errors for a missing rule
 
 
 def runs(product: Callable, v: Any) -> bool:
-    """Whether a linear map can be evaluated: that of a ``custom_vjp`` can only be transposed.
+    """Whether a linear map can be evaluated; the map of a ``custom_vjp`` has a transpose only.
 
-    JAX finds that out under ``vmap``, else not before it compiles.
+    JAX raises for it under ``vmap``; otherwise only when it compiles.
     """
     if not jax.tree.leaves(v):
         return True
@@ -47,7 +47,7 @@ def runs(product: Callable, v: Any) -> bool:
 
 
 def transposes(pull: Callable, u: Any) -> bool:
-    """Whether a transpose has a rule for all that it meets."""
+    """Whether every operation in a transpose has a rule."""
     try:
         jax.eval_shape(pull, u)
     except REFUSED:
@@ -56,11 +56,11 @@ def transposes(pull: Callable, u: Any) -> bool:
 
 
 def derivable(fn: Callable, params: Params, *rest: Any) -> Callable:
-    """``fn``, or where it has derivatives of one mode alone, the same function with both.
+    """``fn`` with derivatives in both modes.
 
     Args:
       fn: ``(params, *rest) ↦`` real arrays.
-      rest: further arguments, differentiated too.
+      rest: further differentiable arguments.
 
     Raises:
       TypeError: neither mode exists.
@@ -68,7 +68,7 @@ def derivable(fn: Callable, params: Params, *rest: Any) -> Callable:
     found: list[bool] = []
 
     def look(params: Params, *rest: Any) -> Any:
-        # Integers among the outputs, such as labels, have no derivative and need none.
+        # Integer outputs, such as labels, have no derivative and need none.
         real = lambda p: [z for z in jax.tree.leaves(fn(p, *rest)) if tree.is_real(z)]
         outputs, product = linearized(real, params)
         pull = jax.linear_transpose(product, params)
@@ -88,7 +88,7 @@ def derivable(fn: Callable, params: Params, *rest: Any) -> Callable:
 
 
 def linearized(fn: Callable, params: Params) -> tuple[Any, Callable]:
-    """``jax.linearize``, with a sentence where there is no derivative.
+    """``jax.linearize``, with a clear error for a function without derivatives.
 
     Raises:
       TypeError: a function without derivatives, such as a bare callback.
@@ -96,7 +96,7 @@ def linearized(fn: Callable, params: Params) -> tuple[Any, Callable]:
     try:
         return jax.linearize(fn, params)
     except REFUSED as error:
-        jax.eval_shape(fn, params)  # what is wrong without derivatives is told as it is
+        jax.eval_shape(fn, params)  # raises the function's own error first
         raise TypeError(
             "The function has no derivative with respect to the parameters. Give what JAX cannot "
             f"differentiate a rule, by jax.custom_jvp or jax.custom_vjp. JAX says: {error}"
@@ -104,7 +104,7 @@ def linearized(fn: Callable, params: Params) -> tuple[Any, Callable]:
 
 
 def _given_reverse(fn: Callable) -> Callable:
-    """A function that goes forward, and by its columns backward too."""
+    """A function with forward mode, and reverse mode from the columns of its Jacobian."""
 
     @jax.custom_jvp
     def both(params: Params, *rest: Any) -> Any:
@@ -127,7 +127,7 @@ def _given_reverse(fn: Callable) -> Callable:
 
 
 def _given_forward(fn: Callable) -> Callable:
-    """A function that goes backward, and by the derivative of that forward too."""
+    """A function with reverse mode, and forward mode from the derivative of its reverse mode."""
 
     @jax.custom_jvp
     def both(*inputs: Any) -> Any:
@@ -152,13 +152,13 @@ def _given_forward(fn: Callable) -> Callable:
 
 
 def _forward(pull: Callable, outputs: Any, along: Any) -> Any:
-    """``J v`` from ``u ↦ Jᵀ u``: the derivative of that backwards, or by its rows."""
+    """``J v`` from ``u ↦ Jᵀ u``: its derivative in reverse mode, or from the rows of ``J``."""
     if tree.size(outputs) > 1:
         try:
             _, twice = jax.vjp(pull, tree.zeros_like(outputs))
             return twice(along)[0]
         except REFUSED:
-            pass  # a rule that is no program of JAX, or one that goes forward alone
+            pass  # a rule that JAX cannot trace, or one with forward mode only
     rows = join(over_basis(pull, outputs), 1)
     return tree.cast(unravel(_times(rows, ravel(along)), outputs), outputs)
 
@@ -172,11 +172,11 @@ def _is_zero(x: Any) -> bool:
 
 
 def _moves(tangents: Any) -> bool:
-    """Whether any of the tangents is not known to be zero."""
+    """Whether any tangent may be nonzero."""
     return not all(map(_is_zero, jax.tree.leaves(tangents, is_leaf=_is_zero)))
 
 
 def _dense(x: Any, tangents: Any) -> Any:
-    """The tangents with zeros written out."""
+    """The tangents with symbolic zeros replaced by arrays."""
     fill = lambda x, t: jnp.zeros(x.shape, x.dtype) if _is_zero(t) else t
     return jax.tree.map(fill, x, tangents, is_leaf=_is_zero)

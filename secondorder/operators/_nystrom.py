@@ -1,8 +1,8 @@
 """The randomised Nyström approximation ``A ≈ U Λ Uᵀ`` of a positive semi-definite operator.
 
-From the products ``Y = A Ω`` with a random orthonormal Ω alone, ``Y (ΩᵀY)⁺ Yᵀ``: it agrees with A
-on Ω and lies below it. It is exact where as many columns as the rank of A are drawn; else its error
-is that of the eigenvalues which are left out, but for a small factor.
+``Y (ΩᵀY)⁺ Yᵀ`` from the products ``Y = A Ω`` with a random orthonormal Ω. It equals A on the span
+of Ω and is at most A. With at least as many columns as the rank of A it is exact; otherwise its
+error is a small multiple of the omitted eigenvalues.
 
 Source: Frangella, Tropp and Udell (2021), algorithm 2.1; Tropp et al. (2017) for the shift.
 """
@@ -27,7 +27,7 @@ class Sketch(NamedTuple):
 
     Attributes:
       vectors: ``U``, tree of ``(l, *shape)``, orthonormal along the leading axis.
-      values: ``Λ``, ``(l,)``, falling, not negative.
+      values: ``Λ``, ``(l,)``, descending, nonnegative.
     """
 
     vectors: Params
@@ -35,16 +35,16 @@ class Sketch(NamedTuple):
 
 
 def empty(like: Params, rank: int) -> Sketch:
-    """Room for a sketch; ``like`` may hold ``ShapeDtypeStruct`` leaves."""
+    """A sketch of zeros; ``like`` may have ``ShapeDtypeStruct`` leaves."""
     size = min(rank, tree.size(like))
     vectors = tree.rows_like(tree.accumulator(tree.zeros_like(like)), size)
     return Sketch(vectors, jnp.zeros(size, tree.dtype(like)))
 
 
 def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank: int) -> Sketch:
-    """The approximation of ``mv`` of at most this rank, by as many products.
+    """The approximation of ``mv`` of at most the given rank, from ``rank`` products.
 
-    Directions along which ``mv`` bends down are left out. What is not finite gives zeros.
+    Directions of negative curvature are left out. A non-finite product gives a sketch of zeros.
     """
     like = tree.zeros_like(tree.accumulator(like))
     size = min(rank, tree.size(like))
@@ -52,13 +52,13 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
     omega, _ = jnp.linalg.qr(jax.vmap(draw)(jnp.arange(size)).T)  # (n, l)
     image = lambda column: join(mv(tree.cast(unravel(column, like), like)), 0)
     y = jax.lax.map(image, omega.T).T
-    # Shifted by rounding, so that the core has a root; the shift is taken off again at the end.
+    # Shifted by rounding, so that the core has a root; the shift is subtracted at the end.
     shift = jnp.sqrt(float(y.shape[0])) * jnp.finfo(y.dtype).eps * jnp.linalg.norm(y)
     finite = jnp.isfinite(shift)
     y, shift = jnp.where(finite, y + shift * omega, 0), jnp.where(finite, shift, 0)
     core = _product(omega.T, y)
     values, turn = jnp.linalg.eigh(0.5 * (core + core.T))
-    # Not Cholesky's root, as in the paper: of an indefinite core there is none.
+    # Not a Cholesky root, as in the paper: an indefinite core has none.
     kept = values > 0.5 * shift
     root = turn * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)[None]
     vectors, sizes, _ = thin_svd(_product(y, root))
@@ -69,8 +69,8 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
 def preconditioned(sketch: Sketch, v: Params, damping: Scalar) -> Params:
     """``P⁻¹ v = (λ_l + μ) U (Λ + μ)⁻¹ Uᵀ v + (I − U Uᵀ) v``, μ the damping.
 
-    What U does not hold is taken for the smallest eigenvalue found. Where that and μ vanish, it is
-    raised to what rounding of the largest leaves of it, so that P stays positive definite.
+    Outside the span of U, the smallest eigenvalue ``λ_l`` is assumed. ``λ_l + μ`` is at least the
+    rounding level of the largest eigenvalue, so that P stays positive definite if both vanish.
     """
     values = sketch.values
     floor = 100 * jnp.finfo(values.dtype).eps * values[0]
@@ -82,7 +82,7 @@ def preconditioned(sketch: Sketch, v: Params, damping: Scalar) -> Params:
 
 
 def _normal(key: jax.Array, like: Params) -> Params:
-    """Normal entries; a key is folded per leaf."""
+    """A tree of normal entries, with a key folded per leaf."""
     leaves, structure = jax.tree.flatten(like)
     draw: Any = lambda i, x: jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
     return jax.tree.unflatten(structure, [draw(i, x) for i, x in enumerate(leaves)])

@@ -1,4 +1,4 @@
-"""Curvature from differences of gradients: dense quasi-Newton matrices and limited memory.
+"""Quasi-Newton operators: dense matrices and limited memory, from differences of gradients.
 
 With ``s = x⁺ − x`` and ``y = g⁺ − g`` each of these satisfies the secant equation ``B⁺ s = y``.
 """
@@ -35,7 +35,7 @@ class Matrix(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InverseMatrix(Operator):
-    """The operator whose *inverse* is the matrix ``H``: a system costs one product."""
+    """The operator with the *inverse* ``H``, a matrix: a solve costs one product."""
 
     inverse: jax.Array
 
@@ -94,7 +94,7 @@ class LimitedMemory(Operator):
         return tree.cast(r, v)
 
     def mv(self, v: Params) -> Params:
-        """``B v``, by the direct recursion over the pairs: O(memory²) dots, for looking at it."""
+        """``B v`` by the direct recursion over the pairs: O(memory²) dots, for diagnostics."""
         pairs = self.pairs
         count = pairs.rho.size
         row = lambda rows, i: jax.tree.map(lambda x: x[i], rows)

@@ -1,7 +1,7 @@
-"""The rows ``R`` with ``B = RᵀR``, their two Grams, and their products: formed, or not.
+"""The rows ``R`` with ``B = RᵀR``, as a matrix or by products, and their two Grams.
 
-``R`` has a row per output and a column per parameter, ``(m, n)``. Either Gram answers
-``(B + λ I) d = −g``: ``RᵀR`` in the space of the parameters, ``R Rᵀ`` in that of the samples.
+``R`` has a row per output and a column per parameter, ``(m, n)``. Either Gram solves
+``(B + λ I) d = −g``: ``RᵀR`` in parameter space, ``R Rᵀ`` in sample space.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 class AnyRows(Protocol):
-    """``R`` of shape ``(m, n)``: what a solver asks of it."""
+    """``R`` of shape ``(m, n)``, as an interface for solvers."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
     def matrix(self) -> jax.Array | None:
-        """``R`` where it is formed in one piece."""
+        """``R`` if it is formed in one piece, else ``None``."""
         ...
 
     @property
     def residual(self) -> jax.Array:
-        """The ``r`` with ``Rᵀ r`` the gradient, ``(m,)``; zero where the curvature knows none."""
+        """``r`` with ``Rᵀ r`` the gradient, ``(m,)``; zero if the curvature has no residual."""
         ...
 
     @property
     def passes(self) -> int:
-        """What the smaller Gram costs, in Jacobian passes."""
+        """The cost of the smaller Gram, in Jacobian passes."""
         ...
 
     @property
     def formed(self) -> bool:
-        """Whether ``R`` is, or its chunks are."""
+        """Whether ``R`` is formed, in one piece or in chunks."""
         ...
 
     def parameter_gram(self) -> jax.Array: ...
@@ -64,9 +64,9 @@ class Rows:
 
     Attributes:
       matrix: ``(m, n)``.
-      residual: the ``r`` with ``Rᵀ r`` the gradient (but for what the rows do not see): ``(m,)``,
-        zero where the curvature knows none.
-      passes: price of forming ``R``, in Jacobian passes, counted once.
+      residual: ``r`` with ``Rᵀ r`` the gradient (up to a part outside the rows): ``(m,)``, zero if
+        the curvature has no residual.
+      passes: cost of forming ``R`` once, in Jacobian passes.
     """
 
     matrix: jax.Array
@@ -88,22 +88,22 @@ class Rows:
         return _product(self.matrix, self.matrix.T)
 
     def mv(self, v: jax.Array) -> jax.Array:
-        """``R v``, also of the columns of a matrix."""
+        """``R v`` for a vector, or for the columns of a matrix."""
         return _product(self.matrix, v)
 
     def mvt(self, u: jax.Array) -> jax.Array:
-        """``Rᵀ u``, likewise."""
+        """``Rᵀ u`` for a vector, or for the columns of a matrix."""
         return _product(self.matrix.T, u)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImplicitRows:
-    """``R = Sᵀ J`` by its products: a forward pass, or a backward one.
+    """``R = Sᵀ J`` by products: a forward or a backward pass each.
 
     Attributes:
-      jacobian, middle: ``J``, and ``M = S Sᵀ``.
+      jacobian, middle: ``J`` and ``M = S Sᵀ``.
       square: ``() ↦ RᵀR``.
-      gram: ``() ↦ J Jᵀ`` where it is known, for the Gram of the samples.
+      gram: ``() ↦ J Jᵀ`` if available, for the Gram of the samples; else ``None``.
     """
 
     jacobian: Jacobian
@@ -115,7 +115,7 @@ class ImplicitRows:
     @property
     def formed(self) -> bool:
         m, n = self.shape
-        return self.gram is not None and n <= m  # for the Gram of the parameters
+        return self.gram is not None and n <= m  # for the parameter Gram
 
     def _root_transpose(self, columns: jax.Array) -> jax.Array:
         """``Sᵀ`` times columns in the order of the ravelled outputs."""

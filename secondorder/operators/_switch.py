@@ -1,4 +1,4 @@
-"""One of two curvatures, chosen at run time."""
+"""A curvature operator that is one of two, chosen at run time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secondorder.tree import Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Switch(Operator):
-    """``A`` where the flag is set, else ``B``; only the one is computed."""
+    """``A`` if the flag is set, else ``B``; only the chosen one is computed."""
 
     flag: jax.Array
     first: Operator

@@ -28,6 +28,7 @@ from secondorder.optimize._projection import (
     separate,
     without_linear,
 )
+from secondorder.optimize._report import fit_text
 from secondorder.tree import Params
 
 
@@ -44,6 +45,9 @@ class Fit(NamedTuple):
         combination that contains it.
       degrees_of_freedom: observations minus determined directions of the free parameters; infinite
         where ``sigma`` is absolute.
+      observations: number of residuals; a complex observation counts as two.
+
+    ``print(fit)`` is a report of the fit.
     """
 
     params: Params
@@ -52,6 +56,55 @@ class Fit(NamedTuple):
     solution: Solution
     determined: Params
     degrees_of_freedom: jax.Array
+    observations: jax.Array
+
+    def __repr__(self) -> str:
+        return fit_text(self)
+
+    @property
+    def chi_square(self) -> jax.Array:
+        """``χ² = Σ r²`` of the weighted residuals."""
+        return 2 * self.solution.value
+
+    @property
+    def reduced_chi_square(self) -> jax.Array:
+        """``χ² / (m − k)`` of m observations and k determined directions."""
+        return self.chi_square / (self.observations - self._directions())
+
+    @property
+    def correlation(self) -> jax.Array:
+        """``Cᵢⱼ / √(Cᵢᵢ Cⱼⱼ)``, ``(n, n)``; NaN where a parameter is undetermined or held."""
+        errors = jnp.sqrt(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
+        return self.covariance / (errors[..., :, None] * errors[..., None, :])
+
+    @property
+    def aic(self) -> jax.Array:
+        """Akaike's criterion ``m log(χ²/m) + 2k`` (Akaike 1974, for unknown normal errors)."""
+        return self._information(2.0)
+
+    @property
+    def bic(self) -> jax.Array:
+        """Bayes' criterion ``m log(χ²/m) + k log m`` (Schwarz 1978)."""
+        return self._information(jnp.log(1.0 * self.observations))
+
+    def report(self, style: str = "text") -> str:
+        """The fit in a dozen lines: parameters and errors, correlations, χ², status, steps.
+
+        Args:
+          style: ``"text"``, ``"markdown"`` or ``"latex"``.
+        """
+        return fit_text(self, style)
+
+    def _information(self, weight: Any) -> jax.Array:
+        m = self.observations
+        return m * jnp.log(self.chi_square / m) + weight * self._directions()
+
+    def _directions(self) -> jax.Array:
+        """k, the determined directions of the free parameters."""
+        variances = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+        free = jnp.sum((variances > 0) & jnp.isfinite(variances), axis=-1)
+        known = self.observations - self.degrees_of_freedom
+        return jnp.where(jnp.isfinite(self.degrees_of_freedom), known, free)
 
     def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
         """``params ± t · standard_errors``, lower and upper, by Student's t; of each of a batch."""
@@ -67,8 +120,8 @@ class Fit(NamedTuple):
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
 
         Infinite where the curve depends on an undetermined parameter. For a complex curve, the
-        errors of its real part and, times i, those of its imaginary part. Of a batch of fits, as
-        ``jax.vmap`` makes it, those of each at the same x.
+        errors of its real part and, times i, of its imaginary part. For a batch of fits (from
+        ``jax.vmap``), the errors of each fit at the same x.
         """
 
         def one(fit: Fit) -> jax.Array:
@@ -83,7 +136,7 @@ class Fit(NamedTuple):
         return self._of_each(one)
 
     def _of_each(self, one: Callable[[Fit], Any]) -> Any:
-        """``one(fit)`` of the fit, or of each fit along the leading axes of a batch."""
+        """``one(fit)``, mapped over the leading axes of a batch of fits."""
         for _ in range(self.degrees_of_freedom.ndim):
             one = jax.vmap(one)
         return one(self)
@@ -123,7 +176,7 @@ def curve_fit(
     x: Any,
     y: jax.Array,
     params: Params,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optax.GradientTransformation | str | None = None,
     *,
     sigma: jax.Array | None = None,
     absolute_sigma: bool = False,
@@ -305,6 +358,7 @@ def _fit(
         solution=solution,
         determined=unravel(~open_, like),
         degrees_of_freedom=jnp.full_like(freedom, jnp.inf) if absolute_sigma else freedom,
+        observations=jnp.asarray(rows.shape[0], jnp.int32),
     )
 
 

@@ -1,9 +1,9 @@
-"""A key for what a function does: its code, and the values of all names that it reads.
+"""Keys of functions: the code, and the values of all names that it reads.
 
-Two functions with one key return the same for the same arguments, so one may run the program of the
-other. A key reads closures, defaults, the globals that the code names, bound objects and the
-functions called on the way, since Python lets each of them change between two calls. Where a part
-could change without a trace in the key, there is none.
+Two functions with equal keys return the same for the same arguments, so they can share a compiled
+program. A key contains closures, defaults, the globals named in the code, bound objects and all
+called functions, since each of them can change between two calls. If a part could change without a
+change of the key, the function has no key.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from jax.core import Tracer
 
 LARGEST = 2**20  # bytes of a NumPy array that is read at every call, since it may change in place
 DEPTH = 40
-# Builtins by which a function may read what its code does not name.
+# Builtins that read names which do not appear in the code.
 UNREADABLE = frozenset(("globals", "locals", "vars", "eval", "exec", "__import__", "open", "input"))
 
-# Packages whose functions are as they were defined; any other may read globals that change.
+# Packages with unchanging functions; other packages may read globals that change.
 LIBRARIES = frozenset(
     "builtins secondorder jax jaxlib numpy scipy optax flax equinox haiku chex jaxtyping diffrax "
     "lineax optimistix jaxopt".split()
@@ -34,11 +34,11 @@ LIBRARIES = frozenset(
 
 
 class NoKey(Exception):
-    """Raised for a value that may change unseen, or is part of a trace."""
+    """Raised for a value that is traced, or that may change without a change of the key."""
 
 
 class Same:
-    """Equal to another of one and the same object, which it keeps alive."""
+    """A key by identity of an object, which it keeps alive."""
 
     __slots__ = ("of",)
 
@@ -53,7 +53,7 @@ class Same:
 
 
 class Alive:
-    """Equal to another of one and the same object, as long as somebody else keeps it alive."""
+    """A key by identity of an object, with a weak reference."""
 
     __slots__ = ("number", "of")
 
@@ -69,23 +69,23 @@ class Alive:
 
 
 class Reader:
-    """Reads keys.
+    """Reader of the key of a value.
 
     Attributes:
-      arrays: the arrays of JAX met on the way, which a program takes as arguments.
-      of_users: whether a part was met that may change between two calls.
+      arrays: the JAX arrays in the value, which become arguments of a program.
+      of_users: whether a part of the value may change between two calls.
     """
 
-    # Keys of functions of libraries that read nothing of the user's.
+    # Keys of library functions without parts that a user can change.
     _known: weakref.WeakKeyDictionary[Any, Hashable] = weakref.WeakKeyDictionary()
 
     def __init__(self, opened: tuple[Any, ...] = ()) -> None:
         self.arrays: list[jax.Array] = []
         self.of_users = False
-        self._opened = opened  # functions of libraries that are being read, the outermost first
-        self._outermost = len(opened)  # of them that was met again
+        self._opened = opened  # library functions being read, the outermost first
+        self._outermost = len(opened)  # index of the outermost that appeared again
         self._seen: dict[int, int] = {}
-        self._kept: list[Any] = []  # so that no id is used twice
+        self._kept: list[Any] = []  # keeps objects alive, so that no id is reused
 
     def key(self, x: Any, depth: int = 0) -> Hashable:
         """The key of a value.
@@ -104,7 +104,7 @@ class Reader:
             raise NoKey
         if isinstance(x, types.BuiltinFunctionType | types.ModuleType | np.ufunc | enum.Enum):
             return Same(x)
-        if kind is object:  # a mark of its own, without a state
+        if kind is object:  # a sentinel without state
             return Same(x)
         if id(x) in self._seen:
             return "again", self._seen[id(x)]
@@ -153,7 +153,7 @@ class Reader:
         return np.ndarray, x.dtype.str, x.shape, data
 
     def _of_object(self, x: Any, kind: type, depth: int) -> Hashable:
-        """The key of an object that is its attributes and the code of its class alone."""
+        """The key of an object that is defined by its attributes and the code of its class."""
         slots = any(getattr(base, "__slots__", ()) for base in kind.__mro__)
         builtin = any(b.__module__ == "builtins" and b is not object for b in kind.__mro__)
         if slots or builtin or not hasattr(x, "__dict__"):
@@ -162,7 +162,7 @@ class Reader:
         return self.key(kind, depth), tuple(fields), self._each(fields.values(), depth)
 
     def _of_class(self, x: type, depth: int) -> Hashable:
-        """The key of a class: of a user's with its methods and the values that it holds."""
+        """The key of a class; for a user's class, with its methods and attributes."""
         if _is_library(x.__module__):
             return Same(x)
         self.of_users = True
@@ -189,7 +189,7 @@ class Reader:
             place = self._opened.index(fn)
             self._outermost = min(self._outermost, place)
             return "recursion", len(self._opened) - place
-        inner = Reader((*self._opened, fn))  # so that no key depends on what was read before
+        inner = Reader((*self._opened, fn))  # no key depends on earlier keys
         found = fn.__code__, inner._each(parts, depth)
         self.arrays += inner.arrays
         self._kept += inner._kept
@@ -212,14 +212,14 @@ def _is_library(module: str | None) -> bool:
 
 
 def _is_of_a_library(x: Any) -> bool:
-    """Whether an object is a global of a library, by the names that a decorator gave it."""
+    """Whether an object is a global of a library, by its ``__module__`` and ``__qualname__``."""
     names = vars(x) if hasattr(x, "__dict__") else {}
     local = "<locals>" in names.get("__qualname__", "<locals>")
     return _is_library(names.get("__module__")) and not local
 
 
 def _names(code: types.CodeType) -> Iterable[str]:
-    """The names that a code reads, its inner functions' included."""
+    """The names that a code object reads, with those of its inner functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -227,7 +227,7 @@ def _names(code: types.CodeType) -> Iterable[str]:
 
 
 def _globals_of(fn: types.FunctionType) -> list[Any]:
-    """The values of the globals that a function names; of a user's module those of its names."""
+    """The values of the globals that a function names, with the named members of user modules."""
     found, names = [], tuple(dict.fromkeys(_names(fn.__code__)))
     if UNREADABLE.intersection(names):
         raise NoKey
@@ -240,7 +240,7 @@ def _globals_of(fn: types.FunctionType) -> list[Any]:
 
 
 def _opened(value: Any, names: tuple[str, ...], depth: int = 0) -> list[Any]:
-    """A value; of a user's module also those that the names find in it."""
+    """A value; for a user's module also its members with these names."""
     if not isinstance(value, types.ModuleType) or _is_library(value.__name__) or depth > 3:
         return [value]
     inner = [getattr(value, name) for name in names if hasattr(value, name)]

@@ -77,7 +77,7 @@ class History(NamedTuple):
 class Loop(NamedTuple):
     """The complete state of the loop: a solve continues from it bit for bit."""
 
-    params: Params  # the current point; at the end the last finite one
+    params: Params  # the current point; at the end, the last finite one
     state: Any
     last: Params  # the last finite point
     value: jax.Array  # at `last`, as are the next two
@@ -85,12 +85,12 @@ class Loop(NamedTuple):
     grad: Params
     model: tuple[Any, Any] | None  # outputs and Jacobian, if the optimizer uses one
     moved: jax.Array  # whether value and gradient belong to an earlier point
-    cut: jax.Array  # whether bounds changed the last step, so that a search's value does, too
+    cut: jax.Array  # whether bounds changed the last step, and with it the value of a line search
     first_size: jax.Array  # |f| at the start, −1 before its evaluation
     curvature: Params  # lower bounds of the Hessian's diagonal from past steps, zero where none
-    flat: jax.Array  # whether, by these bounds, no parameter alone can still gain
+    flat: jax.Array  # whether, by these bounds, no single parameter can still reduce the value
     still: jax.Array  # updates in a row without a change
-    promised: jax.Array  # the largest decrease predicted in them
+    promised: jax.Array  # the largest predicted decrease of these updates
     passed: jax.Array  # whether the previous point passed the solver's optimality test
     steps: jax.Array
     paid: jax.Array  # the four counts of Evaluations
@@ -124,10 +124,6 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     unknown = lambda *shape, dtype=dtype: jnp.full(shape, jnp.inf, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
     state = jax.tree.map(states.settled, problem.optimizer.init(params))
-    model = None
-    if states.takes_jacobian(state) and problem.fn.is_split:
-        shapes = jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
-        model = tree.zeros_like(shapes)
     return Loop(
         params=params,
         state=_with_room(state, problem, params),
@@ -135,7 +131,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         value=unknown(dtype=value_dtype),
         grad_norm=unknown(),
         grad=tree.zeros_like(params),
-        model=model,
+        model=_no_model(problem, state, params),
         moved=jnp.asarray(True),
         cut=jnp.asarray(False),
         first_size=jnp.full((), -1, dtype),
@@ -155,6 +151,31 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
             jnp.zeros(history, bool),
         ),
         status=jnp.asarray(Status.RUNNING.value, jnp.int32),
+    )
+
+
+def ended(loop: Loop) -> Loop:
+    """The loop without the Jacobian, which is as large as the data."""
+    return loop._replace(model=None)
+
+
+def resumed(problem: Problem, loop: Loop) -> Loop:
+    """The loop to go on from an ended one; its Jacobian is taken again, and not counted twice."""
+    model = _no_model(problem, loop.state, loop.params)
+    loop = loop._replace(status=jnp.full_like(loop.status, Status.RUNNING.value), model=model)
+    if model is None:
+        return loop
+    place = Evaluations._fields.index("gradients")
+    paid = loop.paid.at[place].add(jnp.where(loop.moved, 0, -1).astype(jnp.int32))
+    return loop._replace(moved=jnp.ones_like(loop.moved), paid=paid)
+
+
+def _no_model(problem: Problem, state: Any, params: Params) -> tuple[Any, Any] | None:
+    """Zeros in place of outputs and Jacobian, if the optimizer uses one."""
+    if not (states.takes_jacobian(state) and problem.fn.is_split):
+        return None
+    return tree.zeros_like(
+        jax.eval_shape(lambda p: _value_grad_model(problem.fn, p, True)[2], params)
     )
 
 
@@ -180,8 +201,8 @@ def run(problem: Problem, start: Loop) -> Loop:
     pack, unpack = tree.packing(start)
     is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
     body = _body(problem, pack, unpack)
-    # Else XLA writes known numbers of a fresh start into the body, and a solve that goes on from a
-    # solution would be rounded otherwise than the whole.
+    # Otherwise XLA folds the constants of a fresh start into the body, and a continued solve would
+    # round differently from an uninterrupted one.
     begun = jax.lax.optimization_barrier(pack(start))
     return unpack(jax.lax.while_loop(is_running, body, begun))
 
@@ -382,57 +403,23 @@ def _decrease(grad: Params, curvature: Params) -> jax.Array:
 
 def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
     """The loop after an update, or at the current point if the solver found it optimal."""
-    ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
-    passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
-    predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
-    values, gradients, jacobians, products = 0, 0, 0, 0
     params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
     if face is not None:
-        ray, params = params, face.onto(params)
-        # A search took values on the projected path, but no derivative across a bound.
-        differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
-        cut = jnp.any(jnp.stack([cut, *jax.tree.leaves(differs)]))
-        own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
-        updates = jax.tree.map(own, updates, ray, params, loop.params)
-    slope, full = tree.vdot(loop.grad, updates).astype(dtype), jnp.asarray(False)
-    if ours:
-        step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
-        passes, accepted = report.optimality <= problem.tol, trust.accepted
-        predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
-        # The step is already computed; near f = 0 it may double the correct digits, so take it.
-        # Only once: at the level of rounding a tenth is gained by chance. Gain +∞: none computed.
-        asked = ~jnp.isposinf(trust.gain)
-        made = jnp.where(asked, trust.gain, 0) * predicted
-        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
-        optimal = passes & (loop.passed | ~gains)
-        full = report.full & (~asked | (jnp.abs(trust.gain - 1) <= 0.5))
-        values = report.trial_evaluations + jnp.where(asked, 1, 0)
-        jacobians, products = report.jacobians, report.products
-        products = jnp.where(jacobians > 0, 0, products)
-    if searches:
-        info = searches[-1].info
-        gradients = info.num_linesearch_steps
-        full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
+        params, updates, cut = _on_face(loop.params, updates, params, face)
+    outcome = _outcome(loop, state, problem)
+    slope = tree.vdot(loop.grad, updates).astype(dtype)
     # The predicted decrease of a full Newton step has no unit; other models need both tests.
-    spent = full & accepted & (jnp.abs(slope) <= _little(loop, problem)) & (slope != 0)
-    agreed = loop.flat & (predicted <= _little(loop, problem))
-    optimal = optimal | ((spent | agreed) & ~states.measured(loop.state))
-    paid = jnp.stack([jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)])
+    small = jnp.abs(slope) <= _little(loop, problem)
+    spent = outcome.full & outcome.accepted & small & (slope != 0)
+    agreed = loop.flat & (outcome.predicted <= _little(loop, problem))
+    optimal = outcome.optimal | ((spent | agreed) & ~states.measured(loop.state))
 
     params = tree.where(optimal, loop.params, params)
-    eps = jnp.finfo(tree.dtype(loop.params)).eps
-    # Movement of the parameters: 0 none, 1 within rounding, 2 more; NaN counts as more.
-    beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
-    far = jax.tree.map(
-        lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, loop.params
-    )
-    distance = tree.max_abs(far)
-    still, moved = distance <= 1, distance >= 1
-
+    still, moved = _movement(params, loop.params)
     history = loop.history
     if history is not None:  # records beyond its length are dropped
-        record = (loop.value, loop.grad_norm, scale, accepted)
+        record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)
         rows = zip(history, record, strict=True)
         history = History(*(row.at[loop.steps].set(x, mode="drop") for row, x in rows))
     if problem.callback is not None:
@@ -443,10 +430,85 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         moved=moved,
         cut=cut,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
-        promised=jnp.where(still, jnp.fmax(loop.promised, predicted), 0).astype(dtype),
-        passed=passes,
+        promised=jnp.where(still, jnp.fmax(loop.promised, outcome.predicted), 0).astype(dtype),
+        passed=outcome.passes,
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
-        paid=loop.paid + paid,
+        paid=loop.paid + outcome.counts,
         history=tree.where(optimal, loop.history, history),
         status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
     )
+
+
+def _on_face(
+    start: Params, updates: Params, ray: Params, face: Face
+) -> tuple[Params, Params, jax.Array]:
+    """The feasible point after an update, the update to it, and whether bounds changed it."""
+    params = face.onto(ray)
+    # A line search evaluates on the projected path, but its derivative ignores the bounds.
+    differs = jax.tree.map(lambda a, b, m: jnp.any((a != b) | ~m), ray, params, face.free)
+    cut = jnp.any(jnp.stack([jnp.asarray(False), *jax.tree.leaves(differs)]))
+    own = lambda u, a, b, x: jnp.where(a == b, u, b - x).astype(u.dtype)
+    return params, jax.tree.map(own, updates, ray, params, start), cut
+
+
+class _Outcome(NamedTuple):
+    """The outcome of an update, from the optimizer's state.
+
+    Attributes:
+      accepted: whether a trust policy took the step; true for other optimizers.
+      predicted: the predicted decrease; infinity without a model.
+      scale: the damping, radius or cubic weight; infinity for other optimizers.
+      passes: whether the point passes the solver's optimality test.
+      optimal: whether this test ends the solve.
+      full: whether the step is a full Newton step that its trial confirms.
+      counts: the four counts of :class:`Evaluations`.
+    """
+
+    accepted: jax.Array
+    predicted: jax.Array
+    scale: jax.Array
+    passes: jax.Array
+    optimal: jax.Array
+    full: jax.Array
+    counts: jax.Array
+
+
+def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
+    ours, searches = states.find_states(state), states.find_linesearches(state)
+    dtype = loop.promised.dtype
+    passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
+    predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
+    full = jnp.asarray(False)
+    values, gradients, jacobians, products = 0, 0, 0, 0
+    if ours:
+        step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
+        passes, accepted = report.optimality <= problem.tol, trust.accepted
+        predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
+        # The step is already computed; near f = 0 it may double the correct digits, so take it.
+        # Only once: at rounding level a decrease by a tenth is chance. Gain +∞: none computed.
+        computed = ~jnp.isposinf(trust.gain)
+        made = jnp.where(computed, trust.gain, 0) * predicted
+        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
+        optimal = passes & (loop.passed | ~gains)
+        full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))
+        values = report.trial_evaluations + jnp.where(computed, 1, 0)
+        jacobians, products = report.jacobians, report.products
+        products = jnp.where(jacobians > 0, 0, products)
+    if searches:
+        info = searches[-1].info
+        gradients = info.num_linesearch_steps
+        full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
+    counts = [jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)]
+    return _Outcome(accepted, predicted, scale, passes, optimal, full, jnp.stack(counts))
+
+
+def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:
+    """Whether the parameters are still (to rounding), and whether any of them changed."""
+    eps = jnp.finfo(tree.dtype(start)).eps
+    # 0 unchanged, 1 within rounding, 2 more; NaN counts as more.
+    beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
+    far = jax.tree.map(
+        lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, start
+    )
+    distance = tree.max_abs(far)
+    return distance <= 1, distance >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from secondorder import checks, losses, settings, tree
+from secondorder import checks, losses, methods, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
@@ -30,10 +31,13 @@ from secondorder.optimize._loop import (
     Status,
     active,
     begin,
+    ended,
     free_params,
+    resumed,
     run,
 )
 from secondorder.optimize._programs import kept
+from secondorder.optimize._report import solution_text
 from secondorder.state import settled
 from secondorder.tree import Params
 
@@ -42,7 +46,7 @@ ROWS_LIMIT = 1000  # largest number of parameters for a dense Jacobian by defaul
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Solution:
     """Result of a solve; a pytree.
 
@@ -90,11 +94,14 @@ class Solution:
             return Status(found[0][0]).sentence
         return " ".join(f"{count} times: {Status(status).sentence}" for status, count in found)
 
+    def __repr__(self) -> str:
+        return solution_text(self)
+
 
 def minimize(
     value_fn: Callable[[Params], jax.Array],
     params: Params | Solution,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optax.GradientTransformation | str | None = None,
     *,
     args: tuple[Any, ...] = (),
     tol: float | None = None,
@@ -133,9 +140,9 @@ def minimize(
         Gauss-Newton methods need.
       params: the start: a pytree of floating-point arrays; or a :class:`Solution` of the same
         problem, to continue it bit for bit.
-      optimizer: any Optax transformation; ``None`` takes
-        :func:`secondorder.trust_region_newton` up to 100 parameters and
-        :func:`secondorder.newton_cg` beyond.
+      optimizer: any Optax transformation, or the name of a method with its defaults, such as
+        ``"bfgs"``; ``None`` takes :func:`secondorder.trust_region_newton`
+        up to 100 parameters and :func:`secondorder.newton_cg` beyond.
       args: further arguments of ``value_fn``, trees of arrays; the solution is differentiable with
         respect to them.
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
@@ -214,8 +221,7 @@ def _minimized(
         if earlier is None:
             loop = begin(problem, jax.lax.stop_gradient(inside), history)
         else:
-            running = jnp.full_like(earlier.loop.status, Status.RUNNING.value)
-            loop = earlier.loop._replace(status=running)
+            loop = resumed(problem, earlier.loop)
         return _ended(run(problem, loop), build, theta, params, inside, box, name)
 
     return as_one_program(solve)
@@ -267,7 +273,7 @@ def _ended(
         success=end.status == Status.CONVERGED.value,
         projected=jnp.any(jnp.asarray(moved, bool)),
         history=end.history,
-        loop=end,
+        loop=ended(end),
         unit=jnp.ones((), end.value.dtype),
         method=name,
     )
@@ -276,7 +282,7 @@ def _ended(
 def least_squares(
     residual: Callable[[Params], Any],
     params: Params | Solution,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optax.GradientTransformation | str | None = None,
     *,
     args: tuple[Any, ...] = (),
     tol: float | None = None,
@@ -296,7 +302,7 @@ def least_squares(
       residual: ``(params, *args) ↦`` vector (or pytree of arrays) of residuals, real or complex;
         the real and the imaginary part of a complex one are residuals of their own.
       params: the start, or a :class:`Solution` to continue; see :func:`minimize`.
-      optimizer: any Optax transformation; ``None`` takes :func:`secondorder.levenberg_marquardt`
+      optimizer: see :func:`minimize`; ``None`` takes :func:`secondorder.levenberg_marquardt`
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
       args: further arguments of ``residual``; see :func:`minimize`.
       tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
@@ -377,7 +383,7 @@ def _least_squares(
 
 
 def _in_units(solution: Solution, unit: jax.Array) -> Solution:
-    """The solution in the user's units, of a problem whose residuals were divided by ``unit``."""
+    """The solution in the user's units, for residuals divided by ``unit`` in the loop."""
     squared = lambda x: unit * (unit * x)
     history = solution.history
     if history is not None:
@@ -405,7 +411,9 @@ def _unit(residual: Callable[[Params], Any], params: Params) -> jax.Array:
 def _chosen(
     optimizer: Any, size: int, rows: bool = False
 ) -> tuple[str, optax.GradientTransformation]:
-    """The name of the optimizer, and the optimizer; a default by the problem's kind and size."""
+    """Name and optimizer; the default depends on the kind and size of the problem."""
+    if isinstance(optimizer, str):
+        return optimizer, by_name(optimizer)
     if optimizer is not None:
         checks.optimizer(optimizer)
         return "given", optimizer
@@ -414,6 +422,23 @@ def _chosen(
     else:
         default = trust_region_newton if size <= DENSE_LIMIT else newton_cg
     return default.__name__, default()
+
+
+def by_name(name: str) -> optax.GradientTransformation:
+    """The method of a name, with its defaults."""
+    factories = {known: getattr(methods, known) for known in methods.__all__}
+    alone = [known for known, make in factories.items() if not _required(make)]
+    if name in alone:
+        return factories[name]()
+    cure = f"Pass one of {', '.join(alone)}, or an Optax transformation."
+    if name in factories:
+        cure = f"That method needs {', '.join(_required(factories[name]))}: pass so.{name}(...)."
+    raise ValueError(f"There is no optimizer of the name {name!r} with its defaults. {cure}")
+
+
+def _required(factory: Callable) -> list[str]:
+    parameters = inspect.signature(factory).parameters.values()
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
 
 def _first_of(fn: Callable, user: str) -> Callable:
@@ -475,7 +500,7 @@ def check_bounds(bounds: Any, params: Params) -> None:
 
 
 def _ends(bound: Any, count: int) -> list[Any]:
-    """The bound of each leaf; one number is that of all."""
+    """The bound of each leaf; one number for all leaves."""
     single = jax.tree.structure(bound) == jax.tree.structure(0) and np.ndim(bound) == 0
     return [bound] * count if single else jax.tree.leaves(bound)
 

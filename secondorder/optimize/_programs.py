@@ -1,4 +1,4 @@
-"""Solves kept as compiled programs, and found again by what they compute."""
+"""Cache of compiled solves, by the code and data of their functions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from jax.core import Tracer
 from secondorder.layers._jaxpr import program_of, within_a_program
 from secondorder.optimize._identity import NoKey, Reader
 
-MOST = 128  # programs; the one that was used longest ago is given up first
-LARGEST = 2**20  # bytes of constants that a program may keep
+MOST = 128  # limit of programs; the least recently used one is dropped first
+LARGEST = 2**20  # limit in bytes of the constants of a program
 PATIENCE = 10  # compilations of one function before a warning
 
-# Settings of JAX that a trace reads, besides the precision of a Python number.
+# Without the emitters of fused kernels XLA compiles in half the time, and runs small arrays as
+# fast. Later versions of JAX have no such switch.
+QUICKLY = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+SMALL = 2**20  # limit in bytes of all arrays
+
+# JAX settings that change a trace, besides the precision of a Python number.
 SETTINGS = (
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
@@ -34,7 +39,7 @@ SETTINGS = (
 
 
 class RecompilationWarning(UserWarning):
-    """One function is compiled again at each call, since an array that it closes over is new."""
+    """Warning: a function compiles again at each call, since an array in its closure is new."""
 
 
 class Program(NamedTuple):
@@ -42,8 +47,8 @@ class Program(NamedTuple):
 
     Attributes:
       run: ``(constants, leaves) -> leaves``.
-      constants: of the program: an array, or the place of one among the arrays of its key.
-      structure: of the result.
+      constants: constants of the program: arrays, or indices into the arrays of its key.
+      structure: tree structure of the result.
     """
 
     run: Callable[[list[Any], list[Any]], list[Any]]
@@ -57,14 +62,14 @@ _lock = threading.Lock()
 
 
 def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
-    """``solve(*fixed, *arrays)``, compiled at the first call and found again at later ones.
+    """``solve(*fixed, *arrays)``, compiled at the first call and reused at later calls.
 
-    Under another transformation, with arrays that are traced, and where ``fixed`` could change
-    unseen, it is called as it is. No array that ``fixed`` closes over is kept alive.
+    Without compilation under another transformation, with traced arrays, and if ``fixed`` has no
+    key. The arrays in the closures of ``fixed`` are not kept alive.
 
     Args:
       solve: a function of this library.
-      fixed: functions and settings, the function that is solved for first.
+      fixed: functions and settings, starting with the function to solve.
       arrays: trees of arrays; leaves of other kinds count as settings.
       user: name of the caller, for a warning.
     """
@@ -90,7 +95,7 @@ def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
 
 
 def clear() -> None:
-    """Give up all programs."""
+    """Drop all programs."""
     with _lock:
         _programs.clear()
         _compiled.clear()
@@ -135,8 +140,10 @@ def _compile(
     places = {id(array): place for place, array in enumerate(closed)}
     try:
         run, constants, result = program_of(whole, inputs, lambda array: id(array) in places)
-        # The executable alone: a jitted function keeps the user's, and all that it closes over.
-        run = run.lower(constants, list(inputs)).compile()
+        # Only the executable: a jitted function keeps the user's function and its closure alive.
+        small = sum(x.nbytes for x in (*constants, *inputs)) <= SMALL
+        options = QUICKLY if small and jax.default_backend() == "cpu" else None
+        run = run.lower(constants, list(inputs)).compile(compiler_options=options)
     except Exception:
         return None  # the call itself raises it again, or takes the values as they are
     return Program(run, [places.get(id(c), c) for c in constants], result)
@@ -152,7 +159,7 @@ def _keep(name: Hashable, program: Program) -> None:
 
 
 def _count(name: Hashable, fn: Any, user: str) -> None:
-    """Count the programs of a function that closes over arrays, and warn of many."""
+    """Count the programs of a function with arrays in its closure; warn if there are many."""
     with _lock:
         _compiled[name] += 1
         often = _compiled[name] == PATIENCE

@@ -1,4 +1,4 @@
-"""HOW the quadratic model is minimised."""
+"""Solvers: minimisers of the quadratic model."""
 
 from secondorder.solvers._apply_inverse import apply_inverse
 from secondorder.solvers._base import Cost, Solver

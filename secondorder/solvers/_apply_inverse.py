@@ -1,4 +1,4 @@
-"""Operators that know their own inverse are asked for it."""
+"""Step of an operator with a closed-form damped inverse."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def apply_inverse() -> Solver:
         del factors
         grad = quadratic.grad
         step = tree.negative(quadratic.curvature.solve(grad, damping))
-        # (B + λ)d = −g, so d·Bd = −g·d − λ d·d, and no product is needed. Every sum over all
-        # parameters counts beside a diagonal, so those two are one, and the length tells of NaN.
+        # (B + λ)d = −g gives d·Bd = −g·d − λ d·d without a product. Beside a diagonal every sum
+        # over the parameters is expensive: both terms share one, and the length detects NaN.
         predicted = 0.5 * tree.vdot(tree.axpy(-damping, step, tree.accumulator(grad)), step)
         length = tree.norm(step)
         stopped = jnp.where(jnp.isfinite(length), Stop.SOLVED.value, Stop.NONFINITE.value)

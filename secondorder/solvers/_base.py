@@ -1,4 +1,4 @@
-"""HOW the quadratic model is minimised: from a Quadratic and one scalar to a step."""
+"""The solver protocol: a quadratic model and one scalar in, a step out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secondorder.tree import Params
 
 
 class Cost(NamedTuple):
-    """Price of what a solver prepares at a point.
+    """Evaluation counts of a preparation.
 
     Attributes:
       products: curvature products (or Jacobian passes).
@@ -27,37 +27,37 @@ class Cost(NamedTuple):
 
 
 def no_memory(params: Params) -> tuple:
-    """``init`` of a solver that remembers nothing."""
+    """``init`` of a solver without memory."""
     del params
     return ()
 
 
 def nothing_prepared(quadratic: Quadratic, memory: Any) -> tuple[tuple, Any, Cost]:
-    """``prepare`` of a solver whose work all depends on the scalar."""
+    """``prepare`` of a solver without work that is independent of the scalar."""
     del quadratic
     return (), memory, Cost()
 
 
 class Solver(NamedTuple):
-    """A minimiser of the quadratic model, in two halves: once per point, and once per trial there.
+    """A minimiser of the quadratic model: ``prepare`` once per point, ``solve`` once per trial.
 
-    Its memory is a tree of arrays. Whoever calls it keeps the memory of a step that is taken, and
-    the former one of a step that is not.
+    Its memory is a tree of arrays. The caller keeps the new memory after an accepted step and the
+    old memory after a rejected one.
 
     Attributes:
       init: ``params -> memory``; works on ``ShapeDtypeStruct`` leaves.
       solve: ``(quadratic, factors, memory, scale) -> (Step, memory)``, for every trial.
-      prepare: ``(quadratic, memory) -> (factors, memory, Cost)``, the expensive half. The factors
-        do not depend on the scalar, so they serve every trial at the point.
-      remember: ``(memory, taken) -> memory``, with the step as it was taken: searched, and cut at
-        the bounds.
-      measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``; memory
-        and factors are those that ``solve`` was given.
-      radius: ``(factors, memory, scale) -> Δ``, the region that bounds the step: the scalar, or a
-        region of the solver's own where the policy has none yet (an infinite scalar).
-      reads: what the scalar means to it, ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
+      prepare: ``(quadratic, memory) -> (factors, memory, Cost)``, the expensive part. The factors
+        do not depend on the scalar, so all trials at a point share them.
+      remember: ``(memory, taken) -> memory``; ``taken`` is the final step, after the search and the
+        cut at the bounds.
+      measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``, with the
+        arguments ``factors`` and ``memory`` of ``solve``.
+      radius: ``(factors, memory, scale) -> Δ``, the radius that bounds the step: the scalar, or
+        where it is infinite (the policy has no radius yet) a radius chosen by the solver.
+      reads: meaning of the scalar: ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
-      takes_jacobian: whether it forms the dense Jacobian, which a caller may have at hand.
+      takes_jacobian: whether it forms the dense Jacobian; a caller may supply one.
     """
 
     init: Callable[[Params], Any]
@@ -73,19 +73,19 @@ class Solver(NamedTuple):
     takes_jacobian: bool = False
 
     def update(self, quadratic: Quadratic, memory: Any, scale: jax.Array) -> tuple[Step, Any]:
-        """Both halves, for a single trial: ``(Step, memory)``."""
+        """``prepare`` and ``solve``, for a single trial: ``(Step, memory)``."""
         factors, memory, cost = self.prepare(quadratic, memory)
         step, memory = self.solve(quadratic, factors, memory, scale)
         return charged(step, cost), memory
 
 
 def prepares(solver: Any) -> bool:
-    """Whether a solver, or a preconditioner, does any work that serves all trials at a point."""
+    """Whether a solver or preconditioner has a ``prepare`` of its own."""
     return solver.prepare is not nothing_prepared
 
 
 def charged(step: Step, cost: Cost) -> Step:
-    """The step, its counts with the price of its preparation."""
+    """The step with the preparation added to its counts."""
     both = lambda own, more: own + jnp.asarray(more, jnp.int32)
     report = step.report
     return step.reporting(
@@ -95,5 +95,5 @@ def charged(step: Step, cost: Cost) -> Step:
 
 
 def is_on(factor: Any) -> bool:
-    """Whether a factor may be other than zero: a traced one may turn out so."""
+    """Whether a factor may differ from zero; always true for a traced factor."""
     return not isinstance(factor, int | float) or factor != 0

@@ -1,4 +1,4 @@
-"""Each layer's own system, by any solver: the diagonal blocks of a curvature."""
+"""Solver of a block-diagonal curvature: any solver, applied to each layer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from secondorder.tree import Params
 
 @settings.checked()
 def block_diagonal(solver: Solver, layer_of: Callable[[Path], Hashable] = by_module) -> Solver:
-    """``(B_ll + λ I) d_l = −g_l`` for each layer l, with lengths and stopping tests of its own.
+    """``(B_ll + λ I) d_l = −g_l`` for each layer l, solved and stopped separately.
 
-    Of a model that has no curvature between layers: where there is, all of them answer the same
-    error, and their sum goes too far. ``momentum(block_diagonal(…))`` on
+    The model ignores curvature between layers. Where the layers interact, each block corrects the
+    whole error, so the sum overshoots. ``optimal_scaling(block_diagonal(…))`` on
     ``preconditioned(exact(ggn), block_diagonal())`` takes its length from the whole matrix.
 
     Args:
-      solver: that reads a damping: ``cg()``, ``sample_space()``, ``direct()``, ``prox_linear()``.
+      solver: a solver with a damping: ``cg()``, ``sample_space()``, ``direct()``,
+        ``prox_linear()``.
       layer_of: as in ``curvature.block_diagonal``.
 
     Raises:
-      TypeError: at update, a curvature that is not by layers.
-      ValueError: a solver that does not read a damping; at update, other layers than the
-        curvature's.
+      TypeError: at update, a curvature without layer blocks.
+      ValueError: a solver without a damping; at update, layers that differ from the curvature's.
 
     Example:
       >>> import secondorder as so

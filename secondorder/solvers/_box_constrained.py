@@ -1,4 +1,4 @@
-"""A diagonal model in a box around the parameters."""
+"""Solver of a diagonal model in a box around the parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from secondorder.step import Report, Stop, make_step
 def box_constrained() -> Solver:
     """``d = clip(−B⁻¹ g, −Δ, Δ)``, coordinate by coordinate.
 
-    For a positive diagonal ``B`` that is the minimum of the model over ``|dᵢ| ≤ Δ``: a trust region
-    in the largest norm. Where the curvature is small against the gradient, a step of length Δ.
+    For a positive diagonal ``B`` this is the minimum of the model over ``|dᵢ| ≤ Δ``, a trust region
+    in the maximum norm. Where the curvature is small against the gradient, ``|dᵢ| = Δ``.
 
     Raises:
       TypeError: a curvature without a closed-form inverse.
@@ -31,7 +31,7 @@ def box_constrained() -> Solver:
         free = tree.negative(quadratic.curvature.solve(quadratic.grad, 0.0))
         inside = lambda d: jnp.clip(d, -radius.astype(d.dtype), radius.astype(d.dtype))
         step = jax.tree.map(inside, free)
-        # No reduction but this one: the clipped step is as long as that, and NaN where that is.
+        # The only reduction: it gives the length of the clipped step too, and detects NaN.
         peak = tree.max_abs(free)
         length = jnp.minimum(peak, radius.astype(peak.dtype))
         stopped = jnp.where(peak > radius, Stop.BOUNDARY.value, Stop.SOLVED.value)

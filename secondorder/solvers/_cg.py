@@ -1,4 +1,4 @@
-"""Conjugate gradients: the damped system by products alone."""
+"""Conjugate gradients for the damped system: products only, no matrix."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from secondorder.tree import Params
 
 
 class Progress(NamedTuple):
-    """What a stopping rule sees.
+    """Argument of a stopping rule.
 
     Attributes:
-      iterations: how many are done.
+      iterations: number of iterations done.
       residual: ``‖r‖ / ‖g‖``, both in the preconditioner's norm.
-      model: the values of the damped quadratic after each iteration, ``(max_steps + 1,)``; entry 0
-        is the starting point's.
+      model: values of the damped quadratic after each iteration, ``(max_steps + 1,)``; entry 0 is
+        the value at the start.
     """
 
     iterations: jax.Array
@@ -45,8 +45,8 @@ def relative_residual(tolerance: float = 1e-5) -> StopRule:
 def relative_progress(tolerance: float = 5e-4) -> StopRule:
     """Stop where the last k iterations gained less than ``k · tolerance`` of the model's decrease.
 
-    ``k = max(10, iterations/10)`` (Martens 2010, section 4.4): the quadratic model's value is what
-    a step is for, and it settles long before the residual does.
+    ``k = max(10, iterations/10)`` (Martens 2010, section 4.4). The step serves to reduce the model,
+    and the model's value converges long before the residual.
     """
 
     def rule(progress: Progress) -> jax.Array:
@@ -59,7 +59,7 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
 
 
 class Memory(NamedTuple):
-    """The last solution, where a solve starts from it, and what the preconditioner remembers."""
+    """The last solution (for a warm start) and the memory of the preconditioner."""
 
     warm: Any
     preconditioner: Any
@@ -82,21 +82,20 @@ def cg(
 ) -> Solver:
     """``(B + λ I) d = −g`` by (preconditioned) conjugate gradients.
 
-    A direction of non-positive curvature ends the iteration: the step so far is kept, which is a
-    descent direction; at the very first iteration the step is the preconditioned negative gradient,
-    as long as the curvature along it (in magnitude) suggests.
+    A direction of non-positive curvature ends the iteration. The step is then the last iterate, a
+    descent direction. At the first iteration it is the preconditioned negative gradient, with the
+    length given by the magnitude of the curvature along it.
 
     Args:
-      max_steps: at most this many iterations.
+      max_steps: maximum number of iterations.
       stop: ``Progress -> bool``; :func:`relative_residual` (default) or :func:`relative_progress`.
       preconditioner: ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, M symmetric positive definite, such
         as :func:`known_inverse`; or :func:`nystrom`.
-      warm_start: start from this factor times the last accepted step (Martens 2010: 0.95), 0 from
+      warm_start: factor of the last accepted step to start from (Martens 2010: 0.95); 0 starts from
         zero. A start that does not decrease the model is dropped.
-      iterates: so many of the iterates 1, 2, 3, 4, 6, 8, 11, ..., each by three tenths later than
-        the last one, are kept, the latest. Where the objective is evaluated, the step goes back
-        along them as long as its value falls (Martens 2010, section 4.6). A warm start is the
-        last one.
+      iterates: number of iterates to keep, the latest of 1, 2, 3, 4, 6, 8, 11, ... (each 1.3 times
+        the one before). With the objective, the step goes back along them while its value falls
+        (Martens 2010, section 4.6). The warm start uses the last iterate.
 
     Example:
       >>> import secondorder as so
@@ -117,7 +116,7 @@ def cg(
     def solve(quadratic: Quadratic, factors: Any, memory: Memory, damping: jax.Array):
         grad = quadratic.grad
         norm = tree.norm(grad)
-        # Solved for a gradient of length one: squares of a tiny one would underflow.
+        # The gradient is scaled to length one: squares of a tiny gradient would underflow.
         unit = jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1)
         scaled = quadratic._replace(grad=tree.scale(1 / unit, grad))
 
@@ -131,7 +130,7 @@ def cg(
         kept = _no_iterates(grad, iterates)
         final, stopped = _iterate(scaled.grad, product, precondition, start, stop, max_steps, kept)
         step, count = tree.scale(unit, final.at.step), final.at.count
-        # One more product buys the true residual and the undamped model change, free of drift.
+        # One more product gives the true residual and the undamped model change, without drift.
         curved = quadratic.curvature.mv(step)
         predicted = tree.vdot(grad, step) + 0.5 * tree.vdot(step, curved)
         error = tree.add(tree.axpy(damping, step, curved), grad)
@@ -153,7 +152,7 @@ def cg(
 
 
 def _start(quadratic, product, start):
-    """The warm start and its product, or zeros where it would increase the model."""
+    """The warm start and its product; zeros where it would increase the model."""
     image = product(start)
     model = tree.vdot(quadratic.grad, start) + 0.5 * tree.vdot(start, image)
     good = model < 0
@@ -164,7 +163,7 @@ def _start(quadratic, product, start):
 def _no_iterates(like: Params, length: int) -> Iterates | None:
     if length == 0:
         return None
-    # One row more than are valid: it is written at every iteration, and counted where it is due.
+    # One spare row: every iteration writes it, and only the iterates to keep are counted.
     rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * (length + 1)), like)
     values = jnp.zeros(length + 1, tree.dtype(like))
     return Iterates(rows, values, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
@@ -173,7 +172,7 @@ def _no_iterates(like: Params, length: int) -> Iterates | None:
 def _extended(
     kept: Iterates | None, step: Params, model: jax.Array, done: jax.Array
 ) -> Iterates | None:
-    """The iterates with a further one, where it is due."""
+    """The kept iterates, with the current one where it is to be kept."""
     if kept is None:
         return None
     place = kept.count % kept.predicted.shape[0]
@@ -188,7 +187,7 @@ def _extended(
 
 
 def _undamped(kept: Iterates | None, unit: jax.Array, damping: jax.Array) -> Iterates | None:
-    """In the units of the gradient, without the damping term."""
+    """The iterates in the units of the gradient, their model values without the damping term."""
     if kept is None:
         return None
     squares = jax.vmap(lambda d: tree.vdot(d, d))(kept.steps)
@@ -197,23 +196,23 @@ def _undamped(kept: Iterates | None, unit: jax.Array, damping: jax.Array) -> Ite
 
 
 def _iterate(grad, product, precondition, start, stop, max_steps, kept) -> tuple[_Carry, jax.Array]:
-    """The iteration to its end, and why it ended."""
+    """The last state of the iteration, and its status."""
     first = begin(grad, precondition, start)
-    # The yardstick is the gradient's size, not the first residual's: a warm start may be accurate.
+    # Relative to the gradient, not to the first residual: a warm start may be accurate already.
     size = first.rz if start is None else tree.vdot(grad, precondition(grad))
     eps = jnp.finfo(size.dtype).eps
     model_value = lambda at: 0.5 * (tree.vdot(grad, at.step) - tree.vdot(at.step, at.residual))
 
     def solved(c: _Carry) -> jax.Array:
         left = jnp.sqrt(c.at.rz / jnp.where(size > 0, size, 1))
-        # At rounding level whatever the rule says: from there on CG only walks in noise.
+        # Always stop at rounding level: further iterations only amplify noise.
         return (c.at.rz <= eps**2 * size) | stop(Progress(c.at.count, left, c.model))
 
     def going(c: _Carry) -> jax.Array:
         return (c.at.count < max_steps) & ~c.negative & ~solved(c)
 
     def iterate(c: _Carry) -> _Carry:
-        # Later than at the first iteration negative curvature ends the step where it is.
+        # After the first iteration, negative curvature ends the step at the current iterate.
         reach = lambda ray: jnp.where(ray.negative & (c.at.count > 0), 0, ray.length)
         at, ray = advance(c.at, product, precondition, reach)
         now = model_value(at)

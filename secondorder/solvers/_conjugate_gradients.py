@@ -1,8 +1,8 @@
-"""The iteration of conjugate gradients, of ``cg()``, ``steihaug()`` and the implicit derivative.
+"""The conjugate-gradient iteration of ``cg()``, ``steihaug()`` and the implicit derivative.
 
-Every guard is relative, so a gradient of size 1e-12 takes as many iterations as one of size 1;
-``jax.scipy.sparse.linalg.cg`` is not used because it ravels leaves, has no test of the curvature's
-sign and reports nothing.
+Every guard is relative, so a gradient of size 1e-12 takes as many iterations as a gradient of size
+1. ``jax.scipy.sparse.linalg.cg`` is not used: it ravels leaves, does not test the sign of the
+curvature, and has no report.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Iterate(NamedTuple):
     Attributes:
       step: ``d``.
       residual: ``r = −g − B d``.
-      direction: of the next iteration.
+      direction: direction of the next iteration.
       rz: ``r · M⁻¹ r``.
       count: number of iterations.
     """
@@ -43,9 +43,9 @@ class Ray(NamedTuple):
     Attributes:
       direction, image: ``u`` and ``B u``.
       bend: ``u · B u``.
-      negative: whether that is not safely positive.
-      length: the multiple of ``u`` at which the model ends, by the magnitude of the curvature; one
-        where it is flat to working precision.
+      negative: whether ``u · B u`` is negative, or zero to working precision.
+      length: multiple of ``u`` that minimises the model with the curvature in magnitude; one where
+        the model is flat to working precision.
     """
 
     direction: Params
@@ -66,14 +66,14 @@ def begin(grad: Params, precondition: Map, start: tuple[Params, Params] | None =
 def advance(
     at: Iterate, product: Map, precondition: Map, reach: Callable[[Ray], jax.Array]
 ) -> tuple[Iterate, Ray]:
-    """The next point, and the ray that led to it.
+    """The next point, and the ray from the last point to it.
 
     Args:
-      reach: the multiple of the ray's direction that is taken, ``ray.length`` without a limit.
+      reach: ``Ray ->`` the multiple of its direction to take; without a limit ``ray.length``.
     """
     image = product(at.direction)
     bend = tree.vdot(at.direction, image)
-    # Relative to the two vectors' sizes: a tiny but honest curvature is no negative one.
+    # Relative to the lengths of both vectors: a tiny curvature may still be safely positive.
     eps = jnp.finfo(at.rz.dtype).eps
     rounding = eps * tree.norm(at.direction) * tree.norm(image)
     flat = jnp.abs(bend) <= rounding

@@ -1,4 +1,4 @@
-"""The dense system, by a Cholesky factorisation that an indefinite matrix cannot break."""
+"""Cholesky solver of the dense system, with a shift for an indefinite matrix."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ MAX_SHIFTS = 30  # growing fourfold from 1e-3; in the scaled coordinates no eige
 
 
 def safe_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Cholesky factor of ``A + τ D`` with the first of a growing series of τ ≥ 0 that is safe.
+    """The Cholesky factor of ``A + τ D`` for the first safe τ of the growing series 0, 1e-3, ...
 
-    Safe means that the factorisation exists and no pivot fell below the rounding level of its own
-    diagonal entry. τ = 0 is tried first (Nocedal and Wright 2006, algorithm 3.3). ``D`` is
-    :func:`shift_scaling`, so rescaling the coordinates, ``A → SAS``, rescales the shift alike,
-    ``τD → S(τD)S``, and changes nothing else.
+    A shift is safe if the factorisation exists and every pivot is above the rounding level of its
+    diagonal entry (Nocedal and Wright 2006, algorithm 3.3). ``D`` is :func:`shift_scaling`, so
+    rescaling the coordinates, ``A → SAS``, rescales the shift in the same way, ``τD → S(τD)S``.
 
     Returns:
-      The lower factor (NaN for a matrix that is not finite) and the diagonal of ``τ D``.
+      The lower factor (NaN for a matrix with non-finite entries) and the diagonal of ``τ D``.
     """
     n = matrix.shape[0]
     diagonal = jnp.diag(matrix)
@@ -36,7 +35,7 @@ def safe_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     def attempt(shift):
         factor = jnp.linalg.cholesky(matrix + jnp.diag(shift * scaling))
         pivots = jnp.diag(factor) ** 2
-        # NaN pivots compare false, so a failed factorisation is never safe.
+        # A comparison with NaN is false, so a failed factorisation is never safe.
         return factor, jnp.all(pivots > n * eps * (jnp.abs(diagonal) + shift * scaling))
 
     def grow(carry):
@@ -57,24 +56,24 @@ def safe_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def shift_scaling(matrix: jax.Array) -> jax.Array:
-    """The diagonal of a ``D`` that measures every coordinate in the matrix's own units.
+    """The diagonal of a scaling ``D`` in the units of the matrix ``A``.
 
-    ``Dᵢ = √bᵢ maxⱼ |Aᵢⱼ| / √bⱼ``, with ``bᵢ = |Aᵢᵢ|`` where that is not zero. Then
+    ``Dᵢ = √bᵢ maxⱼ |Aᵢⱼ| / √bⱼ``, with ``bᵢ = |Aᵢᵢ|`` where ``Aᵢᵢ ≠ 0``. Then
 
     * ``A → SAS`` gives ``D → S²D``, exactly for powers of two;
-    * ``|Aᵢⱼ|² ≤ Dᵢ Dⱼ``: no entry of ``D^(-½) A D^(-½)`` exceeds one, and no eigenvalue n;
-    * ``D`` is the diagonal of ``A`` where that is positive semi-definite.
+    * ``|Aᵢⱼ|² ≤ Dᵢ Dⱼ``: no entry of ``D^(-½) A D^(-½)`` exceeds 1, and no eigenvalue exceeds n;
+    * ``D`` is the diagonal of ``A`` if ``A`` is positive semi-definite.
 
-    Where ``Aᵢᵢ = 0``, the other rows say what ``i`` is measured in: ``bᵢ = maxⱼ Aᵢⱼ² / |Aⱼⱼ|`` over
-    ``Aⱼⱼ ≠ 0``. A coordinate that they say nothing of either has no units of its own (``[[0, 1],
-    [1, 0]]`` is the same for any ``S = diag(s, 1/s)``): ``bᵢ = maxⱼ |Aᵢⱼ|``, or the largest entry
-    of all where the row is zero, or one.
+    Where ``Aᵢᵢ = 0``, the other rows give the unit: ``bᵢ = maxⱼ Aᵢⱼ² / |Aⱼⱼ|`` over ``Aⱼⱼ ≠ 0``.
+    Where this maximum is zero too, no unit is defined (``[[0, 1], [1, 0]]`` is the same for every
+    ``S = diag(s, 1/s)``). Then ``bᵢ = maxⱼ |Aᵢⱼ|``; for a zero row, the largest entry of ``A``; for
+    a zero matrix, 1.
     """
     entries = jnp.abs(matrix)
     own = jnp.diag(entries)
     root = jnp.sqrt(jnp.where(own > 0, own, 1))
     of_others = jnp.max(jnp.where(own[None] > 0, entries / root[None], 0), axis=1, initial=0)
-    # √b throughout: a square would leave the range of float32 where A does not.
+    # √b everywhere: a square may overflow in float32 where A does not.
     row, largest = jnp.max(entries, axis=1, initial=0), jnp.max(entries, initial=0)
     unknown = jnp.sqrt(jnp.where(row > 0, row, jnp.where(largest > 0, largest, 1)))
     root = jnp.where(own > 0, root, jnp.where(of_others > 0, of_others, unknown))
@@ -83,13 +82,13 @@ def shift_scaling(matrix: jax.Array) -> jax.Array:
 
 
 def direct() -> Solver:
-    """``d = −(B + λI + τD)⁻¹ g`` by Cholesky, with the smallest tried shift τ ≥ 0 that is safe.
+    """``d = −(B + λI + τD)⁻¹ g`` by Cholesky, with the first safe shift τ ≥ 0.
 
-    For problems whose matrix fits in memory: forms ``B`` (n products, or the Jacobian where the
+    For problems whose matrix fits in memory: forms ``B`` (n products, or the Jacobian if the
     curvature is ``Jᵀ M J``) and factors it, O(n³). An indefinite or singular ``B`` is shifted until
-    it is safely positive definite, so the step is always a descent direction; the step reports
-    ``Stop.SHIFTED``. The shift is in each parameter's own units (:func:`shift_scaling`), so
-    rescaling the parameters rescales the step; λ, which the user sets, is absolute.
+    it is safely positive definite, so the step is always a descent direction; it reports
+    ``Stop.SHIFTED``. The shift is in the units of each parameter (:func:`shift_scaling`), so
+    rescaling the parameters rescales the step. The damping λ is absolute.
 
     Example:
       >>> import secondorder as so
@@ -104,7 +103,7 @@ def direct() -> Solver:
         like = quadratic.grad
         g = ravel(like)
         damped = matrix + damping.astype(matrix.dtype) * jnp.eye(g.size, dtype=matrix.dtype)
-        # A parameter that nothing depends on, as on a bound, is no reason to shift the others.
+        # A parameter without any effect, such as one on a bound, must not shift the others.
         absent = (g == 0) & ~jnp.any(matrix != 0, axis=0)
         damped = damped + jnp.diag(jnp.where(absent, 1, 0).astype(matrix.dtype))
         factor, shift = safe_cholesky(damped)

@@ -1,4 +1,4 @@
-"""Geodesic acceleration: the path that a step begins, along which residuals shrink evenly."""
+"""Geodesic acceleration: a curved path along the step, with evenly shrinking residuals."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Solver
 from secondorder.step import Again, Path, Step
 
-MILD = 0.75  # the longest second term, in lengths of the step, at which both are trusted
+MILD = 0.75  # maximum length of the second term, relative to the step
 
 
 @settings.checked()
 def geodesic(solver: Solver, order: int = 2) -> Solver:
-    """``solver`` with the path ``α d + ½ α² a + ⅙ α³ b + ...`` that its step ``d`` begins.
+    """The path ``α d + ½ α² a + ⅙ α³ b + ...`` that starts along the step ``d`` of ``solver``.
 
-    The step solves ``R d = −r`` in the damped sense. Each further term solves the same system for
-    the next derivative of the model's outputs along the path so far, and so cancels it: residuals
-    are ``(1 − α) r`` to the order of the path, however the model bends. Each term costs one
+    The step solves the damped ``R d = −r``. Each further term solves the same system for the next
+    derivative of the model's outputs along the path, and so cancels it: along the path the
+    residuals are ``(1 − α) r`` up to its order, for a nonlinear model too. Each term costs one
     derivative of the model along the path and one more right-hand side.
 
-    A second term longer than three quarters of the step, and a term that is not finite, are left
-    out. Losses other than sums of squares, chunked objectives, and models that can be
-    differentiated once keep their straight step (``order`` 1 in the report).
+    A second term longer than ¾ of the step is left out, and so is a non-finite term. The step stays
+    straight (``order`` 1 in the report) for losses other than sums of squares, for chunked
+    objectives, and for models without a second derivative.
 
     Args:
-      solver: one of the rows: ``qr()``, ``svd_region()``, ``hybrid_region()``, ``sample_space()``.
-        Steps of any other solver stay straight.
-      order: 1 for the straight step; 2 for the end of the path ``d + ½ a``; 3 and more for a policy
+      solver: a least-squares solver: ``qr()``, ``svd_region()``, ``hybrid_region()``,
+        ``sample_space()``. Steps of other solvers stay straight.
+      order: 1 for the straight step; 2 for the end of the path, ``d + ½ a``; 3 or more for a policy
         that searches along the path, such as ``trust.line_search()``.
 
     Example:
@@ -54,7 +54,7 @@ def geodesic(solver: Solver, order: int = 2) -> Solver:
             x, more, paid = again(along(*terms))
             counts = {"iterations": report.iterations + more, "products": report.products + paid}
             report, size = report._replace(**counts), solver.measure(factors, memory, x)
-            # A comparison with NaN is false, so a term that is not finite is left out.
+            # A comparison with NaN is false, so a non-finite term is left out.
             sound = size <= MILD * step.length if k == 2 else jnp.isfinite(size)
             terms = *terms, tree.where(sound, x, tree.zeros_like(x))
         path = step._replace(candidates=Path(terms[1:]), report=report).reporting(order=order)

@@ -1,4 +1,4 @@
-"""The direction of one method at the length of another, leaf by leaf, and momentum on the step."""
+"""Grafting: the direction of one method at the length of another, with momentum on the step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secondorder.tree import Params
 
 
 class Grafted(NamedTuple):
-    """The averaged steps of the solver and of what it is grafted onto, and the states of both."""
+    """The averaged steps of the solver and of the other method, and the states of both."""
 
     step: Params
     onto: Params
@@ -27,15 +27,15 @@ class Grafted(NamedTuple):
 
 @settings.checked(onto=settings.TRANSFORMATION.or_none(), decay=settings.MOMENTUM)
 def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: Any = 0.0) -> Solver:
-    """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the solver's steps, ``q`` those of ``onto``.
+    """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the steps of ``solver``, ``q`` of ``onto``.
 
-    Both averages start from zero, without correction.
+    Both averages start from zero, without bias correction.
 
     Args:
-      solver: what gives the direction.
-      onto: an Optax transformation of gradients, such as ``optax.scale_by_rss()`` (AdaGrad) or
-        ``optax.identity()`` (gradient descent); ``None`` leaves the solver its own length.
-      decay: of both averages; 0 for no momentum.
+      solver: source of the direction.
+      onto: source of the length, an Optax transformation such as ``optax.scale_by_rss()`` (AdaGrad)
+        or ``optax.identity()`` (gradient descent); ``None`` keeps the length of ``p``.
+      decay: decay of both averages; 0 for no momentum.
 
     Source: Agarwal et al. (2020); Anil et al. (2020), algorithm I.
     """
@@ -57,7 +57,7 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         p, q = mean(state.step, found.direction), mean(state.onto, wanted)
         new = Grafted(p, q, state.count + 1, inner, graft_state)
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
-        predicted = tree.vdot(quadratic.grad, step)  # to first order: the length is not the model's
+        predicted = tree.vdot(quadratic.grad, step)  # first order: the length is not the model's
         stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
         report = found.report._replace(
             residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped

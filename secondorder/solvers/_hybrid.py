@@ -1,4 +1,4 @@
-"""A trust region for least squares that takes the Hessian where the rows are not enough."""
+"""Least-squares trust region that uses the Hessian where Gauss-Newton fails."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from secondorder.solvers._least_squares import (
 from secondorder.solvers._svd import in_region, singular_basis
 from secondorder.step import Stop
 
-NEARLY = 1e-2  # a cosine from which a point may be a minimum, or a saddle
+NEARLY = 1e-2  # below this optimality the point may be a minimum or a saddle
 
 
 class Eigen(NamedTuple):
     """The scaled Hessian ``D⁻¹ ∇²f D⁻¹ = V diag(w) Vᵀ``, and the gradient ``c`` in its basis.
 
     Attributes:
-      flag: whether the step is the Hessian's; else the rest is meaningless, but for ``saddle``.
-      saddle: whether the Hessian was looked at and has a negative eigenvalue.
+      flag: whether the step uses the Hessian; otherwise only ``saddle`` is meaningful.
+      saddle: whether the Hessian was computed and has a negative eigenvalue.
       w, v, c: ascending eigenvalues, vectors as columns, ``Vᵀ D⁻¹ g``.
     """
 
@@ -41,13 +41,14 @@ class Eigen(NamedTuple):
 
 
 def hybrid_region() -> Solver:
-    """:func:`secondorder.solvers.svd_region`, and ``‖D d‖ ≤ Δ`` around the Hessian where flagged.
+    """``min m(d)`` over ``‖D d‖ ≤ Δ``, with the Hessian where flagged, else Gauss-Newton.
 
-    For ``curvature.hybrid()``. Both steps are in Moré's scaled coordinates, so rescaling the
-    parameters changes nothing. The Hessian is also looked at where the residual is nearly
-    orthogonal to the columns, for so it is at a saddle, too: there the step is the Hessian's, and
-    no measure of optimality is reported. With fewer rows than parameters, whose residuals can
-    vanish, the Hessian is not taken.
+    For ``curvature.hybrid()``; the Gauss-Newton step is that of
+    :func:`secondorder.solvers.svd_region`. Both steps are in Moré's scaled coordinates, so
+    rescaling the parameters changes nothing. A residual nearly orthogonal to the columns may mean a
+    saddle, so the Hessian is then computed too; at a saddle the step uses it, and reports no
+    optimality. With fewer rows than parameters the residuals can vanish, and the Hessian is never
+    used.
 
     Example:
       >>> import secondorder as so
@@ -69,11 +70,11 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
     def eigen():
         matrix = op.first.matrix(op.gauss_newton().jacobian.params).astype(dtype)
         matrix = matrix / scaling[None] / scaling[:, None]
-        # LAPACK may not return from a matrix with NaN.
+        # LAPACK may hang on a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))
         w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))
-        # Beside columns that were once much larger, the least eigenvalue drowns in the rounding of
-        # the greatest; along its own vector it does not.
+        # Beside columns that were once much larger, the rounding of the largest eigenvalue hides
+        # the smallest; the quadratic form of its eigenvector does not lose it.
         lowest, size = _curvature(matrix, v[:, 0]), _curvature(jnp.abs(matrix), jnp.abs(v[:, 0]))
         saddle = lowest < -10 * jnp.finfo(dtype).eps * size
         w = w.at[0].set(jnp.where(saddle, lowest, w[0]))
@@ -84,8 +85,8 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
 
     w, v, saddle = jax.lax.cond(op.flag | (optimality <= NEARLY), eigen, none)
     slope = jnp.matmul(triangle.upper.T, triangle.q, precision=HIGHEST) + triangle.rest
-    # Near a solution an eigenvalue below √ε of the greatest is more rounding than curvature; the
-    # rows, which are not squared, still see there.
+    # Near a solution an eigenvalue below √ε of the largest is mostly rounding; the rows are not
+    # squared, so they still resolve it.
     least = jnp.sqrt(jnp.finfo(dtype).eps) * jnp.max(jnp.abs(w))
     blind = (optimality <= NEARLY) & (jnp.min(jnp.abs(w)) <= least)
     return Eigen(
@@ -107,7 +108,7 @@ def _solve(triangle: Triangle, factors: tuple, delta: jax.Array) -> Answer:
         lambda: _settled(_newton(triangle, eigen, delta)),
         lambda: _settled(rows),
     )
-    again: Any = rows.again  # there is no acceleration of the Hessian's step
+    again: Any = rows.again  # no acceleration of the Hessian's step
     return found._replace(again=lambda v: jnp.where(eigen.flag, 0, again(v)))
 
 
@@ -123,7 +124,7 @@ def _newton(triangle: Triangle, eigen: Eigen, delta: jax.Array) -> Answer:
 
 
 def _settled(answer: Answer) -> Answer:
-    """Every field an array of one dtype, as both branches of a ``cond`` have to return."""
+    """The answer with arrays of fixed dtypes, the same for both branches of a ``cond``."""
     whole: Any = lambda x: jax.lax.convert_element_type(x, jnp.int32)
     return answer._replace(
         stopped=whole(answer.stopped),

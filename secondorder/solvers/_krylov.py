@@ -1,8 +1,8 @@
-"""The model restricted to a Krylov space: trust region and cubic for matrices never formed.
+"""Trust-region and cubic solvers in a Krylov space, without a matrix.
 
 Lanczos builds an orthonormal basis ``Q`` of ``span(g, Bg, B²g, …)`` in which ``B`` is tridiagonal,
 ``QᵀBQ = T``, and the gradient is ``‖g‖ e₁``. The regularised model in that basis is a small dense
-problem, solved exactly; another radius or cubic weight needs no new products, only another small
+problem, solved exactly. Another radius or cubic weight needs no new products, only another small
 solve (Gould, Lucidi, Roma and Toint 1999).
 """
 
@@ -25,8 +25,8 @@ from secondorder.step import Report, Stop, make_step
 def _basis(quadratic: Quadratic, max_steps: int, tolerance: float) -> Basis:
     """Basis and projection of ``B`` on the Krylov space of the gradient.
 
-    Stops early where the space is invariant to rounding, or where the unregularised (magnitude)
-    solution in it leaves a residual below ``tolerance ‖g‖``.
+    Stops early where the space is invariant to rounding, or where the unregularised solution
+    (eigenvalues in magnitude) has a residual below ``tolerance ‖g‖``.
     """
 
     def extend(carry):
@@ -86,12 +86,12 @@ def _in_krylov_space(minimise: Callable, reads: str, max_steps: int, tolerance: 
 def gltr(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     """``min m(d)`` over ``‖d‖ ≤ Δ`` in the Krylov space of the gradient.
 
-    Unlike :func:`secondorder.solvers.steihaug` it goes on past the boundary to the best point on
+    Unlike :func:`secondorder.solvers.steihaug` it continues from the boundary to the best point on
     it, and a smaller Δ after a rejection costs no products. Memory: ``max_steps`` vectors.
 
     Args:
-      max_steps: at most this many products a step.
-      tolerance: the relative residual asked for.
+      max_steps: maximum number of products per step.
+      tolerance: relative residual at which it stops.
 
     Example:
       >>> import secondorder as so
@@ -105,7 +105,7 @@ def krylov_cubic(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     """``min m(d) + σ/3 ‖d‖³`` in the Krylov space of the gradient (Cartis et al. 2011, section 6).
 
     Args:
-      max_steps: at most this many products a step, and this many vectors of memory.
-      tolerance: the relative residual asked for.
+      max_steps: maximum number of products per step, and of vectors in memory.
+      tolerance: relative residual at which it stops.
     """
     return _in_krylov_space(secular.cubically_regularised, "cubic", max_steps, tolerance)

@@ -1,14 +1,14 @@
-"""What the least-squares solvers share: the rows ``R`` with ``B = RᵀR``, scaled and triangular.
+"""Common part of the least-squares solvers: scaled rows ``R`` with ``B = RᵀR``, in triangular form.
 
-Squaring the Jacobian squares its condition number, and with it goes half of the digits. ``RᵀR`` is
-therefore never formed. With ``D`` the largest norm each column of ``R`` has had so far (Moré 1978,
-section 6) and ``y = D d``, ``A = R D⁻¹``, rescaling a parameter or the residuals rescales the step
-and changes nothing else.
+``RᵀR`` is never formed: it squares the condition number of the Jacobian and loses half of the
+digits. ``D`` has the largest norm so far of each column of ``R`` (Moré 1978, section 6), ``y = D
+d`` and ``A = R D⁻¹``, so rescaling a parameter or the residuals only rescales the step.
 
-That alone would take a column of rounding, of a parameter on which nothing depends as yet, for one
-in large units, and send the parameter to 1e15. A column of rounding is therefore none, and in a
-region ``D`` is at least a tenth of the lesser of ``‖r‖`` and ``‖R x‖``, summed by columns, over
-``|x|``: a parameter may grow a hundredfold in one step, not more.
+A column at rounding level belongs to a parameter without any effect yet. By its norm alone, it
+would look like a parameter in large units, and the step would move it to 1e15. Such a column
+therefore counts as zero. For a trust region, ``D`` is at least a tenth of the smaller of ``‖r‖``
+and the outputs ``‖R x‖`` (summed by columns), divided by ``|x|``, so a parameter grows at most a
+hundredfold in one step.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from secondorder.solvers._base import Cost, Solver
 from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
-LEAST = 0.1  # of the residual, what a change of a parameter by its own size is taken to move
-REGION = 10.0  # times the scaled length of the parameters: a region that no step has shown
+LEAST = 0.1  # least effect of a change of a parameter by its own size, relative to the residual
+REGION = 10.0  # first radius, relative to the scaled length of the parameters
 
 
 class Span(NamedTuple):
-    """What fewer rows than parameters see.
+    """The row space, for fewer rows than parameters.
 
     Attributes:
-      basis: ``(n, k)``, orthonormal: no y outside it changes the rows.
-      outside: the part of the gradient outside it, ``(n,)``, which damping alone answers.
+      basis: ``(n, k)``, an orthonormal basis of the row space.
+      outside: the part of the gradient outside it, ``(n,)``, where damping is the only curvature.
     """
 
     basis: jax.Array
@@ -48,15 +48,15 @@ class Span(NamedTuple):
 class Triangle(NamedTuple):
     """The local least-squares problem after one orthogonal factorisation.
 
-    ``½‖A y + r‖² + rest·y`` is ``½‖U z + q‖² + rest·z`` and a constant, with ``y = basis z``; of
-    the size of the parameters, however many rows there are.
+    ``½‖A y + r‖² + rest·y = ½‖U z + q‖² + rest·z + constant`` with ``y = basis z``; its size does
+    not depend on the number of rows.
 
     Attributes:
-      upper: ``U``, ``(k, k)``, upper triangular, ``k`` the lesser of rows and parameters.
-      q: the rotated residual, ``(k,)``; zero where the curvature knows none.
-      rest: the part of the gradient that ``Uᵀ q`` does not explain, ``(k,)``: what a clipping or a
-        decay added before, or all of it where there is no residual.
-      span: where there are fewer rows than parameters; else ``None``, and ``y = z``.
+      upper: ``U``, ``(k, k)``, upper triangular, ``k`` the smaller of rows and parameters.
+      q: the rotated residual, ``(k,)``; zero if the curvature has no residual.
+      rest: the gradient minus ``Uᵀ q``, ``(k,)``: a change by clipping or decay, or the whole
+        gradient without a residual.
+      span: the :class:`Span` for fewer rows than parameters; else ``None``, and ``y = z``.
     """
 
     upper: jax.Array
@@ -66,10 +66,14 @@ class Triangle(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What a row solver keeps of a point: its triangle, its own factors, and what it reports.
+    """Factors of a least-squares solver at a point.
 
     Attributes:
-      region: the radius where a policy has none as yet; infinity where the parameters are zero.
+      triangle: the :class:`Triangle`.
+      factors: factors of the solver itself.
+      scaling: the diagonal of ``D``, ``(n,)``.
+      optimality: the first-order measure of the point.
+      region: the radius if the policy has none yet; infinity if the parameters are zero.
     """
 
     triangle: Triangle
@@ -80,12 +84,12 @@ class Point(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a row solver remembers.
+    """Memory of a least-squares solver.
 
     Attributes:
-      norms: the largest norm that each column has had, shaped like the parameters.
-      size: of the outputs: the largest residual so far, and what the parameters contribute to the
-        outputs at the start.
+      norms: the largest norm so far of each column, shaped like the parameters.
+      size: size of the outputs: the larger of the largest residual so far, and the contribution of
+        the parameters at the start.
     """
 
     norms: Any
@@ -93,14 +97,14 @@ class Memory(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a row solver finds.
+    """Result of a least-squares solver.
 
     Attributes:
       z: the step.
-      stopped: why it stopped.
-      again: ``v ↦ argmin ½‖U a‖² + ½ λ‖a‖² + v·a`` for the λ of the step, where there is one.
-      bent: ``½ z·(B − UᵀU) z``, where the model is not of the rows alone.
-      saddle: whether the curvature is negative somewhere, so that no angle proves a minimum.
+      stopped: a :class:`Stop`.
+      again: ``v ↦ argmin ½‖U a‖² + ½ λ‖a‖² + v·a`` with the λ of the step; ``None`` without it.
+      bent: ``½ z·(B − UᵀU) z``, for a model with more curvature than the rows.
+      saddle: whether there is negative curvature, so that no angle proves a minimum.
     """
 
     z: jax.Array
@@ -132,7 +136,7 @@ def on_rows(
         answer = solve(triangle, point.factors, scale)
         y = z = answer.z
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
-        # Not g·d + ½ d·Bd: this form loses no digits when the residuals are nearly fitted.
+        # Not g·d + ½ d·Bd: this form loses no digits near a perfect fit.
         predicted = jnp.dot(change, triangle.q + 0.5 * change) + jnp.dot(triangle.rest, z)
         predicted = predicted + answer.bent
         if triangle.span is not None:
@@ -179,7 +183,7 @@ def on_rows(
 
 
 def no_factors(*ignored: Any) -> tuple:
-    """For a solver that factorises anew at every trial."""
+    """The factors of a solver that factorises at every trial."""
     del ignored
     return ()
 
@@ -202,7 +206,7 @@ def _point(
     scaling = jnp.maximum(largest, least)
     scaling = jnp.where(scaling > 0, scaling, 1)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
-    optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r say nothing of other losses
+    optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r measure only least squares
     if op.middle.least_squares and quadratic.own:
         optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, shares, size)
         optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
@@ -216,18 +220,18 @@ def _point(
 
 
 def _lengths(matrix: jax.Array) -> jax.Array:
-    """Of the columns, also where squares would overflow or underflow."""
+    """The norms of the columns, without overflow or underflow of squares."""
     peaks = jnp.max(jnp.abs(matrix), axis=0, initial=0)
     units = jnp.where((peaks > 0) & jnp.isfinite(peaks), peaks, 1)
     return units * jnp.linalg.norm(matrix / units[None], axis=0)
 
 
 def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:
-    """The least scaling of each column, and which columns are rounding.
+    """The least scaling of each column, and the mask of columns at rounding level.
 
-    Beside ``outputs`` of this size a column of rounding is scaled to nothing, and its parameter
-    stays. A parameter's size is its own where it contributes to them, so that no unit matters; else
-    it is at least one, and that of a zero the largest one's.
+    A column at the rounding level of ``outputs`` is scaled to zero, and its parameter stays. The
+    size of a parameter is ``|x|`` if it contributes to the outputs, so that units do not matter;
+    otherwise at least one; for ``x = 0`` the largest ``|x|``.
     """
     eps, sizes = jnp.finfo(norms.dtype).eps, jnp.abs(x)
     typical = jnp.where(x == 0, jnp.max(sizes, initial=1), jnp.maximum(sizes, 1))
@@ -242,7 +246,7 @@ def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Arra
 
 
 def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:
-    """Whether a parameter has run off to where nothing depends on it any more."""
+    """Whether a parameter has run off to a point where it has no effect any more."""
     rounding = 10 * jnp.finfo(norms.dtype).eps
     gone = (norms < largest) & (norms <= rounding * largest) & (shares <= rounding * size)
     return jnp.any(gone if quadratic.held is None else gone & (ravel(quadratic.held) == 0))
@@ -271,14 +275,14 @@ def back_substituted(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Arr
 
 
 def _with_rest(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
-    # There is a rest only where something has altered the gradient.
+    # The rest is nonzero only after a change of the gradient, such as clipping.
     return jax.lax.cond(
         jnp.any(rest != 0), lambda: q + solve_triangular(upper, rest, trans=1), lambda: q
     )
 
 
 def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
-    """``g − Rᵀ r``, and exactly zero where that is rounding.
+    """``g − Rᵀ r``, set to zero at rounding level.
 
     Solving for rounding through ``(RᵀR)⁻¹`` would bring back the squared condition number.
     """
@@ -290,31 +294,35 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
 def _optimality(
     triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array, outputs: jax.Array
 ) -> jax.Array:
-    """How far the residual is from being orthogonal to the columns: two cosines, free of units.
+    """The angle between residual and columns: the smaller of two cosines, independent of units.
 
-    The cosine with their *span*, ``‖q‖ / (‖r‖ + 10 noise)``: its square is the part of f that
-    Gauss-Newton could still take away, the relative offset of Bates and Watts (1981). Where the
-    Jacobian is singular at the solution it never becomes small; then the largest cosine with a
-    *single* column (MINPACK's measure) has to, fivefold.
+    The cosine with the *span* of the columns is ``‖q‖ / (‖r‖ + 10 noise)``. Its square is the
+    fraction of f that Gauss-Newton can still remove, the relative offset of Bates and Watts (1981).
+    If the Jacobian is singular at the solution, this cosine never becomes small; the second one is
+    five times the largest cosine with a *single* column (the measure of MINPACK).
 
-    Two roundings stand in the way. A component of ``q`` belongs to a direction that is known to
-    ``ε/pivot`` alone, the pivot being the sine between its column and those before it; only what
-    exceeds ``10 ε ‖r‖ / pivot`` counts. And where residuals vanish at the solution a bare cosine
-    stays of size one until it is rounding; against a noise of ``√(kε)`` of what the parameters
-    themselves contribute (``shares``), ``≤ √ε`` means that rounding the parameters moves r as far.
-    A share beyond ``1/√ε`` of the ``outputs`` is of a parameter that ran off, and excuses nothing.
+    Two rounding errors are excluded. The direction of a component of ``q`` has the relative error
+    ``ε/pivot``, the pivot being the sine between its column and the earlier columns, so only the
+    part above ``10 ε ‖r‖ / pivot`` counts. And if residuals vanish at the solution, a plain cosine
+    stays near one until the residual is rounding. The noise, ``√(kε)`` times the contributions of
+    the parameters to the outputs (``shares``), makes ``≤ √ε`` reachable: rounding the parameters
+    then moves r as far. A share above ``1/√ε`` of ``outputs`` is clipped, since its parameter ran
+    off.
+    The part below ``10 ε`` times the shares is rounding of the residuals, for any tolerance.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
     shares = jnp.minimum(shares, outputs / jnp.sqrt(eps))
-    noise = jnp.sqrt(eps * triangle.q.size) * jnp.linalg.norm(shares)
+    contributions = jnp.linalg.norm(shares)
+    noise = jnp.sqrt(eps * triangle.q.size) * contributions
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     lengths = jnp.linalg.norm(upper, axis=0)
     pivots = jnp.abs(jnp.diag(upper)) / jnp.where(lengths > 0, lengths, 1)
     floor = jnp.where(pivots > 0, 10 * eps * size / jnp.where(pivots > 0, pivots, 1), jnp.inf)
     span = jnp.linalg.norm(jnp.where(jnp.isnan(q), q, jnp.maximum(jnp.abs(q) - floor, 0)))
     single = jnp.max(jnp.abs(slopes), initial=0)
-    # The span holds every column, also one that roundings hide from its triangle.
-    whole = jnp.maximum(span, single)
-    size = jnp.where(whole == 0, 1, size)  # else 0/0 where all residuals vanish
+    seen = lambda length: jnp.maximum(length - 10 * eps * contributions, 0)
+    # The span contains every column, also a column that rounding hides from the triangle.
+    whole, single = seen(jnp.maximum(span, single)), seen(single)
+    size = jnp.where(whole == 0, 1, size)  # no 0/0 if all residuals vanish
     return jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))

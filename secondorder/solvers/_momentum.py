@@ -1,4 +1,4 @@
-"""Momentum: a solver that is handed the running average of the gradients."""
+"""Momentum: a solver with the running average of the gradients in place of the gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secondorder.tree import Params
 
 
 class Averaged(NamedTuple):
-    """The mean of the gradients, in their own coordinates, how many it is of, and the solver's."""
+    """The mean of the gradients, their number, and the memory of the inner solver."""
 
     mean: Params
     count: jax.Array
@@ -25,13 +25,13 @@ class Averaged(NamedTuple):
 def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
     """``solver`` with the first moment ``m`` in place of the gradient: ``d = argmin m·d + ½ d·Bd``.
 
-    The mean is kept in the coordinates of the parameters, so it needs no rotation where a curvature
-    changes its basis. The model's predicted change is that of the mean.
+    The mean is stored in the coordinates of the parameters, so a change of the curvature's basis
+    needs no rotation. The predicted change is computed with the mean.
 
     Args:
-      solver: such as ``apply_inverse()``.
-      decay: of the exponential moving average, per step.
-      debias: whether the mean is of the gradients alone, or also of the zeros it starts from.
+      solver: any solver, such as ``apply_inverse()``.
+      decay: decay of the exponential moving average, per step.
+      debias: whether to divide by ``1 − decay^steps``, the bias of an average that starts at zero.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -52,7 +52,7 @@ def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
     def solve(quadratic: Quadratic, factors: Any, memory: Averaged, scale: jax.Array):
         averaged = quadratic._replace(grad=memory.mean)
         step, inner = solver.solve(averaged, factors, memory.inner, scale)
-        # A small mean is no proof of a small gradient.
+        # A small mean does not prove a small gradient.
         unknown = jnp.full_like(step.report.optimality, jnp.inf)
         step = step.reporting(optimality=unknown, full=jnp.zeros_like(step.report.full))
         return step, memory._replace(inner=inner)

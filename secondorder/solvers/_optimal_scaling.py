@@ -1,8 +1,8 @@
-"""Learning rate and momentum from the exact quadratic model: its minimum over two directions."""
+"""Optimal learning rate and momentum: the minimum of the quadratic model over two directions."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,20 @@ from secondorder.tree import Params
 
 @settings.checked()
 def optimal_scaling(solver: Solver) -> Solver:
-    """``d = αΔ + μδ``: ``Δ`` the solver's step, ``δ`` the last one taken, α and μ at the minimum of
+    """``d = αΔ + μδ``, ``Δ`` the solver's step, ``δ`` the last step; α and μ minimise
     ``m(d) + ½ λ ‖d‖²``.
 
         [Δ·CΔ  Δ·Cδ] [α]     [g·Δ]
         [Δ·Cδ  δ·Cδ] [μ] = − [g·δ],        C = B + λ I
 
-    ``B`` is multiplied exactly, so the length of a step that an approximate inverse has proposed
-    comes from the curvature itself: there is no learning rate, and a momentum that would not help
-    is not used. Two products with half of B (``B = JᵀMJ``: two tangents) are paid.
+    Products with ``B`` are exact, so the length of a step from an approximate inverse comes from
+    the curvature itself: there is no learning rate, and momentum is used only where it helps. The
+    cost is two products with half of B (``B = JᵀMJ``: two tangents).
 
-    Of a solver that reads a radius, λ is 0, and a step beyond the radius is cut there.
+    For a solver with a radius, λ is 0, and a longer step is cut at the radius.
 
     Args:
-      solver: whose steps are proposed, such as ``apply_inverse()``.
+      solver: source of ``Δ``, such as ``apply_inverse()``.
 
     Example:
       >>> import secondorder as so
@@ -51,26 +51,14 @@ def optimal_scaling(solver: Solver) -> Solver:
         last, inner = memory
         damping = jnp.zeros_like(scale) if within_radius else scale
         found, after = solver.solve(quadratic, factors, inner, scale)
-        # Of entries up to one, so that no product of a short step with itself underflows.
-        new, old = _unit(found.direction), _unit(last)
-        curved = quadratic.curvature.gram(new, old)
-        aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
-        ga, gb = (tree.vdot(quadratic.grad, v) for v in (new, old))
-        square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
-        alpha, mu = _minimum(curved + damping * square, ga, gb)
-        weights = jnp.stack([alpha, mu])
-        bend = jnp.sum(weights * jnp.sum(curved * weights[None], axis=1))
-        step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
-        slope, part = alpha * ga + mu * gb, 1
+        best = _combined(quadratic, found.direction, last, damping)
+        step, length, part = best.step, best.length, 1
         if within_radius:
             length = solver.measure(factors, inner, step)
             radius = solver.radius(factors, inner, scale)
             part = jnp.minimum(1, radius / jnp.where(length > 0, length, 1)).astype(length.dtype)
             step, length = tree.scale(part, step), part * length
-        else:
-            length = jnp.sum(weights * jnp.sum(square * weights[None], axis=1))
-            length = jnp.sqrt(jnp.maximum(length, 0))
-        predicted = part * (slope + 0.5 * part * bend)
+        predicted = part * (best.slope + 0.5 * part * best.bend)
         sound = jnp.isfinite(predicted)
         report = found.report._replace(
             products=found.report.products + 1,  # two halves
@@ -80,13 +68,7 @@ def optimal_scaling(solver: Solver) -> Solver:
             full=False,
             stopped=jnp.where(sound, found.report.stopped, Stop.NONFINITE.value),
         )
-        outcome = make_step(
-            step,
-            predicted,
-            report,
-            length=length,
-        )
-        return outcome, (step, after)
+        return make_step(step, predicted, report, length=length), (step, after)
 
     measure = lambda factors, memory, d: solver.measure(factors, memory[1], d)
     norm = lambda factors, memory, d: tree.norm(d)
@@ -100,19 +82,52 @@ def optimal_scaling(solver: Solver) -> Solver:
     )
 
 
+class _Combined(NamedTuple):
+    """The best combination ``d`` of two directions.
+
+    Attributes:
+      step: ``d``.
+      slope, bend: ``g·d`` and ``d·Bd``.
+      length: ``‖d‖``.
+    """
+
+    step: Params
+    slope: jax.Array
+    bend: jax.Array
+    length: jax.Array
+
+
+def _combined(
+    quadratic: Quadratic, direction: Params, last: Params, damping: jax.Array
+) -> _Combined:
+    """The minimum of ``m(d) + ½ λ ‖d‖²`` over ``d = αΔ + μδ``."""
+    # Scaled to a largest entry of one: the square of a short step would underflow.
+    new, old = _unit(direction), _unit(last)
+    curved = quadratic.curvature.gram(new, old)
+    aa, ab, bb = (tree.vdot(*pair) for pair in ((new, new), (new, old), (old, old)))
+    ga, gb = (tree.vdot(quadratic.grad, v) for v in (new, old))
+    square = jnp.stack([jnp.stack([aa, ab]), jnp.stack([ab, bb])])
+    alpha, mu = _minimum(curved + damping * square, ga, gb)
+    weights = jnp.stack([alpha, mu])
+    form = lambda matrix: jnp.sum(weights * jnp.sum(matrix * weights[None], axis=1))
+    step = jax.tree.map(lambda a, b: (alpha * a + mu * b).astype(a.dtype), new, old)
+    length = jnp.sqrt(jnp.maximum(form(square), 0))
+    return _Combined(step, alpha * ga + mu * gb, form(curved), length)
+
+
 def _unit(v: Params) -> Params:
     peak = tree.max_abs(v)
     return tree.scale(1 / jnp.where(peak > 0, peak, 1), v)
 
 
 def _minimum(matrix: jax.Array, ga: jax.Array, gb: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """``−C⁻¹ g`` in two dimensions; along the first alone where the two are nearly parallel."""
+    """``−C⁻¹ g`` in two dimensions; along the first only, where both are nearly parallel."""
     (aa, ab), (_, bb) = matrix
     eps = jnp.finfo(aa.dtype).eps
     det = aa * bb - ab * ab
     apart = (aa > 0) & (bb > 0) & (det > 100 * eps * aa * bb)
     det = jnp.where(apart, det, 1)
-    # Without curvature along it there is no length to suggest: the solver's own direction is kept.
+    # Zero curvature gives no length: divide by one, which keeps the solver's direction.
     alone = -ga / jnp.where(aa != 0, jnp.abs(aa), 1)
     alpha = jnp.where(apart, (ab * gb - bb * ga) / det, alone)
     return alpha, jnp.where(apart, (ab * ga - aa * gb) / det, 0)

@@ -1,4 +1,4 @@
-"""What conjugate gradients are preconditioned with: ``M⁻¹ ≈ (B + λ I)⁻¹``, positive definite."""
+"""Preconditioners of conjugate gradients: positive definite ``M⁻¹ ≈ (B + λ I)⁻¹``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secondorder.tree import Params
 
 
 class Preconditioner(NamedTuple):
-    """``M⁻¹ ≈ (B + λ I)⁻¹``, in two halves as a :class:`secondorder.solvers.Solver` is.
+    """``M⁻¹ ≈ (B + λ I)⁻¹``: ``prepare`` once per point, ``inverse`` once per solve.
 
     Attributes:
       inverse: ``(quadratic, factors, damping) -> (r ↦ M⁻¹ r)``.
@@ -33,7 +33,7 @@ Inverse = Callable[[Quadratic, jax.Array], Callable[[Params], Params]]
 
 
 def as_preconditioner(given: Preconditioner | Inverse | None) -> Preconditioner:
-    """Of a plain ``(quadratic, damping) -> (r ↦ M⁻¹ r)``, and the identity of ``None``."""
+    """The preconditioner of a plain ``(quadratic, damping) -> (r ↦ M⁻¹ r)``; identity for None."""
     if given is None:
         return Preconditioner(lambda quadratic, factors, damping: lambda r: r)
     if isinstance(given, Preconditioner):
@@ -42,13 +42,13 @@ def as_preconditioner(given: Preconditioner | Inverse | None) -> Preconditioner:
 
 
 def known_inverse() -> Inverse:
-    """``M⁻¹`` is what the curvature knows of ``(B + λ I)⁻¹``.
+    """``M⁻¹``: the curvature's own approximation of ``(B + λ I)⁻¹``.
 
-    Of ``curvature.preconditioned(exact(ggn), …)``: K-FAC's inverse, a diagonal's. It is one matrix
-    for all iterations of a solve.
+    For ``curvature.preconditioned(exact(ggn), …)``, whose inverse is that of K-FAC or of a
+    diagonal. One matrix serves all iterations of a solve.
 
     Raises:
-      TypeError: at update, a curvature that knows no inverse.
+      TypeError: at update, a curvature without ``solve``.
 
     Example:
       >>> import secondorder as so
@@ -62,7 +62,7 @@ def known_inverse() -> Inverse:
 
 
 class Memory(NamedTuple):
-    """What :func:`nystrom` keeps: data of a key, the number of solves, and the sketch, if kept."""
+    """Memory of :func:`nystrom`: key data, the number of solves, and the sketch if it is kept."""
 
     key: jax.Array
     count: jax.Array
@@ -74,20 +74,21 @@ def nystrom(rank: int, *, refresh_every: int = 1, seed: int = 0) -> Precondition
     """``M⁻¹ = (λ_l + λ) U (Λ + λ)⁻¹ Uᵀ + (I − U Uᵀ)`` of the randomised Nyström ``B ≈ U Λ Uᵀ``.
 
     From l = ``rank`` products with B, ``Y = B Ω``, Ω random and orthonormal; ``λ_l`` is the
-    smallest of the l eigenvalues Λ. It takes away the large eigenvalues, whatever their axes: with
-    l three times the effective dimension ``tr B (B + λ I)⁻¹`` the condition number left is below 28
-    in expectation, however small λ. It is exact, and CG done in an iteration or two, where l
-    reaches the rank of B. With l too small for λ it costs its l products and saves few. At a late
-    point of Poisson's equation (n = 129, λ 1e-11 of the trace, effective dimension 45) CG to 1e-6
-    takes 382 products, and 203, 74 or 67 with l = 16, 32 or 64, those of the sketch included.
+    smallest of the l eigenvalues Λ. It removes the large eigenvalues, for any eigenvectors: with l
+    three times the effective dimension ``tr B (B + λ I)⁻¹`` the expected condition number is below
+    28 for every λ. If l reaches the rank of B, it is exact, and CG needs one or two iterations. If
+    l is too small for λ, the l products save few iterations. At a late point of Poisson's equation
+    (n = 129, λ 1e-11 of the trace, effective dimension 45) CG to 1e-6 takes 382 products, and 203,
+    74 or 67 with l = 16, 32 or 64, the products of the sketch included.
 
     For :func:`cg`, in the space of the parameters or, within :func:`sample_space`, of the samples.
-    Products are counted; λ itself is read at every solve, so that a sketch outlives changes of it.
+    The report counts the products. Each solve applies its own λ, so a sketch stays valid when λ
+    changes.
 
     Args:
-      rank: l; as many vectors are kept while a system is solved.
+      rank: l, the number of products, and of vectors in memory during a solve.
       refresh_every: solves from one sketch to the next; more than 1 keeps l vectors in the state.
-      seed: of the random Ω, a new one for each sketch.
+      seed: seed of the random Ω, drawn anew for each sketch.
 
     Raises:
       ValueError: ``rank`` or ``refresh_every`` below 1.

@@ -1,4 +1,4 @@
-"""Damped least squares by orthogonal factorisation of the Jacobian."""
+"""Solver of damped least squares by QR factorisation of the Jacobian."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from secondorder.step import Stop
 def qr() -> Solver:
     """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by QR, for a curvature ``B = RᵀR`` with ``g = Rᵀ r``.
 
-    ``R = Sᵀ J``, the Jacobian of the model under the root of the loss's curvature; ``r`` is the
-    residual (for other losses than least squares: the vector with ``S r = ∇ℓ``). λ is relative: 1
-    damps a column as strongly as its own norm; it is kept within ``[ε‖U‖², 1/ε]``. A
-    rank-deficient ``R`` is reported as ``Stop.SINGULAR``; undamped, :func:`svd` solves it better.
-    With fewer rows than parameters the factorisation is of ``Rᵀ``. The memory is the running column
-    norms, shaped like the parameters.
+    ``R = Sᵀ J``, the Jacobian of the model times the root of the loss's curvature; ``r`` is the
+    residual (for other losses than least squares, the vector with ``S r = ∇ℓ``). λ is relative to
+    the squared column norms, and clipped to ``[ε‖U‖², 1/ε]``. A rank-deficient ``R`` is reported as
+    ``Stop.SINGULAR``; without damping :func:`svd` solves it better. With fewer rows than
+    parameters, ``Rᵀ`` is factorised. The memory is the largest norm so far of each column, shaped
+    like the parameters.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -36,7 +36,7 @@ def qr() -> Solver:
     """
 
     def solve(triangle: Triangle, factors: tuple, damping: jax.Array) -> Answer:
-        # Beside a weight beyond 1/√ε the rounding of the factorisation would drown the rows.
+        # With a weight above 1/√ε, the rounding of the factorisation would exceed the rows.
         eps = jnp.finfo(damping.dtype).eps
         size = jnp.max(jnp.abs(jnp.diag(triangle.upper)), initial=0) ** 2
         floor = eps * jnp.where(size > 0, size, 1)
@@ -50,7 +50,7 @@ def qr() -> Solver:
 
 
 def _is_singular(upper: jax.Array) -> jax.Array:
-    """A pivot at the level that the floor of the damping alone would leave."""
+    """Whether a pivot is as small as the minimum damping alone makes it."""
     pivots = jnp.abs(jnp.diag(upper))
     limit = jnp.sqrt(4 * jnp.finfo(upper.dtype).eps)
     return jnp.min(pivots, initial=jnp.inf) <= limit * jnp.max(pivots, initial=0)

@@ -1,6 +1,6 @@
-"""``(RᵀR + λ I) d = −g`` in the space of the parameters or of the samples, whichever is smaller.
+"""Solver of ``(RᵀR + λ I) d = −g`` in the smaller of parameter space and sample space.
 
-With m rows and n parameters, ``r`` the residual and ``e = g − Rᵀ r`` what it leaves unexplained,
+With m rows and n parameters, the residual ``r`` and the remaining gradient ``e = g − Rᵀ r``,
 
     d = −(RᵀR + λ I)⁻¹ (Rᵀ r + e)                         n × n, for n ≤ m
       = −Rᵀ (R Rᵀ + λ I)⁻¹ (r − R e / λ) − e / λ          m × m, for m < n
@@ -27,7 +27,7 @@ from secondorder.solvers._base import Cost, Solver, is_on
 from secondorder.step import Again, Report, Stop, make_step
 from secondorder.tree import Params
 
-PROBES = 8  # random signs that estimate the trace of a Gram which is not formed
+PROBES = 8  # vectors of random signs to estimate the trace of an implicit Gram
 
 
 class Last(NamedTuple):
@@ -39,12 +39,12 @@ class Last(NamedTuple):
 
 
 class Gram(NamedTuple):
-    """What is prepared of ``K``, a Gram of the rows in the smaller of the two spaces.
+    """Factors of ``K``, the Gram of the rows in the smaller space.
 
     Attributes:
-      factors: the matrix, or what an inner solver has prepared of its products.
-      rows: ``R``, where it is formed in one piece; else ``None``.
-      trace: ``tr K`` for an inner solver, where λ is relative to it; else ``None``.
+      factors: the matrix, or the factors of the inner solver.
+      rows: ``R`` if it is formed in one piece, else ``None``.
+      trace: ``tr K`` for an inner solver with a relative λ, else ``None``.
     """
 
     factors: Any
@@ -58,7 +58,8 @@ class System(NamedTuple):
     Attributes:
       solve: ``b ↦ (K + λ I)⁺ b``, for any number of right-hand sides.
       damping: λ in the units of K.
-      report: ``() -> (stopped, iterations, products, inner memory)`` of all solutions.
+      report: ``() -> (stopped, iterations, products, inner memory)``; the counts are sums over all
+        solves.
     """
 
     solve: Callable[[jax.Array], jax.Array]
@@ -72,32 +73,34 @@ def sample_space(
 ) -> Solver:
     """``d = argmin g·d + ½ ‖R d‖² + ½ λ ‖d − μ d₋‖²``, ``d₋`` the last step, by a Gram of the rows.
 
-    The Gram is ``RᵀR`` or ``R Rᵀ``, by shapes; the step's ``dimension`` says which. Its eigenvalues
-    below rounding, as those of repeated samples, count as zero where λ does not lift them
-    (``Stop.SINGULAR``): of many solutions the step is the shortest. Of a loss that is not convex,
-    the upward part of its curvature makes the rows, and a step along which that matters is
-    flagged (``Stop.NEGATIVE_CURVATURE``). The rows of a chunked objective live a chunk at a time.
+    The Gram is ``RᵀR`` or ``R Rᵀ``, whichever is smaller; the report's ``dimension`` is its size.
+    Eigenvalues at rounding level, such as those of repeated samples, count as zero unless λ exceeds
+    rounding (``Stop.SINGULAR``); the step is then the shortest solution. For a non-convex loss, the
+    rows come from the positive part of its curvature, and a step along negative curvature is
+    flagged (``Stop.NEGATIVE_CURVATURE``). The rows of a chunked objective are formed a chunk at a
+    time.
 
-    The Gram of the samples is made of the rows, or, under ``curvature.ntk()``, of layer
-    statistics without them. With a ``solver`` there is no Gram at all: its products are a
-    backward and a forward pass, and what is kept is as long as the batch has outputs.
+    The Gram of the samples comes from the rows, or under ``curvature.ntk()`` from layer statistics
+    without the rows. With a ``solver`` no Gram is formed: a product is a backward and a forward
+    pass, and the memory is vectors as long as the outputs of the batch.
 
-    Momentum is SPRING's: with ``p = μ d₋``, ``d = p + argmin ‖R ψ + r + R p‖² + λ‖ψ‖²``. One that
-    would turn the step uphill is left out; where λ has been raised since, as by rejections, it
-    fades with the square of that, so that a strongly damped step descends.
+    Momentum is that of SPRING: with ``p = μ d₋``, ``d = p + argmin ‖R ψ + r + R p‖² + λ‖ψ‖²``. It
+    is left out if the step would go uphill. After a rise of λ, as by rejections, μ is multiplied by
+    the square of the ratio old λ / new λ, so that a strongly damped step descends.
 
     Args:
       momentum: 0 ≤ μ < 1.
-      relative: whether λ is a part of the trace of the Gram, and never below rounding, or in the
-        units of the curvature. With a ``solver`` the trace is estimated by eight random signs, the
-        same ones at every step.
-      solver: of the system in the smaller space, by products: for batches whose Gram is too large,
-        ``cg(200, preconditioner=nystrom(50))``. One that reads a damping and keeps no vectors.
+      relative: True for λ as a fraction of the trace of the Gram, at least at rounding level; False
+        for λ in the units of the curvature. With a ``solver`` the trace is estimated with eight
+        vectors of random signs, the same at every step.
+      solver: solver of the system in the smaller space, by products, for batches with a Gram too
+        large for memory: ``cg(200, preconditioner=nystrom(50))``. It needs a damping, and no
+        vectors in its memory.
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
-      ValueError: a ``solver`` that reads no damping, or one that keeps vectors (a warm start, a
-        preconditioner for several steps): how long they are depends on the batch.
+      ValueError: a ``solver`` without a damping, or with vectors in its memory (a warm start, a
+        preconditioner for several steps): their length depends on the batch.
 
     Example:
       >>> import secondorder as so
@@ -117,18 +120,7 @@ def sample_space(
         return Last(tree.accumulator(tree.zeros_like(params)), zero, inner)
 
     def prepare(quadratic: Quadratic, last: Last):
-        rows = quadratic.curvature.rows(formed=solver is None)
-        if solver is None:
-            m, n = rows.shape
-            gram = rows.parameter_gram() if n <= m else rows.sample_gram()
-            return Gram(gram, rows.matrix), last, Cost(rows.passes, int(rows.formed))
-        dtype = tree.dtype(quadratic.grad)
-        factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
-        gram = Gram(factors)
-        if relative:
-            gram = gram._replace(trace=_trace(rows, dtype))
-            cost = cost._replace(products=cost.products + PROBES // 2)  # half a product each
-        return gram, last._replace(inner=inner), cost
+        return _prepare(quadratic, last, solver, relative)
 
     def solve(quadratic: Quadratic, gram: Gram, last: Last, damping: jax.Array):
         op, grad = quadratic.curvature, quadratic.grad
@@ -177,6 +169,24 @@ def sample_space(
     return Solver(init, solve, prepare, remember, takes_jacobian=solver is None)
 
 
+def _prepare(
+    quadratic: Quadratic, last: Last, solver: Solver | None, relative: bool
+) -> tuple[Gram, Last, Cost]:
+    """The Gram at a point, formed or implicit, and its cost."""
+    rows = quadratic.curvature.rows(formed=solver is None)
+    if solver is None:
+        m, n = rows.shape
+        gram = rows.parameter_gram() if n <= m else rows.sample_gram()
+        return Gram(gram, rows.matrix), last, Cost(rows.passes, int(rows.formed))
+    dtype = tree.dtype(quadratic.grad)
+    factors, inner, cost = solver.prepare(_products(rows, dtype), last.inner)
+    gram = Gram(factors)
+    if relative:
+        gram = gram._replace(trace=_trace(rows, dtype))
+        cost = cost._replace(products=cost.products + PROBES // 2)  # half a product per probe
+    return gram, last._replace(inner=inner), cost
+
+
 def _check_inner(solver: Solver) -> None:
     if solver.reads != "damping":
         raise ValueError(
@@ -194,7 +204,7 @@ def _check_inner(solver: Solver) -> None:
 
 
 def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) -> jax.Array | float:
-    """``‖Rᵀ(R d) + λ (d − p) + g‖ / ‖g‖`` where no rows made the step, as a test of what did."""
+    """``‖Rᵀ(R d) + λ (d − p) + g‖ / ‖g‖`` for a step without formed rows; else infinity."""
     if rows.formed:
         return jnp.inf
     size = jnp.linalg.norm(g)
@@ -202,7 +212,7 @@ def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) ->
 
 
 def _carried(last: Last, momentum: Any, damping: jax.Array) -> jax.Array:
-    """``μ d₋``, faded where λ has been raised."""
+    """``μ d₋``, reduced after a rise of λ."""
     fade = jnp.where(last.damping < damping, last.damping / damping, 1) ** 2
     return momentum * fade * ravel(last.step)
 
@@ -218,7 +228,7 @@ def _why(
 
 
 def _unexplained(g: jax.Array, explained: jax.Array) -> jax.Array:
-    """``e = g − Rᵀ r``, and exactly zero where that is rounding: it may be divided by λ."""
+    """``e = g − Rᵀ r``, set to zero at rounding level, because it may be divided by λ."""
     rest = g - explained
     size = jnp.linalg.norm(g) + jnp.linalg.norm(explained)
     return jnp.where(jnp.linalg.norm(rest) <= 1e2 * jnp.finfo(g.dtype).eps * size, 0, rest)
@@ -236,10 +246,10 @@ def _solve(rows: AnyRows, system: System, u: jax.Array, e: jax.Array) -> jax.Arr
 
 
 def _level(damping: jax.Array, trace: jax.Array | None) -> jax.Array:
-    """λ in the units of the Gram; where it is relative, not below ε of the trace.
+    """λ in the units of the Gram; a relative λ is at least ε of the trace.
 
-    The rounding of a Gram is about ε of its trace at most. As many ε as it has rows, let alone
-    columns, would be a thousandth of it in float32, and damp away what is to be solved.
+    The rounding of a Gram is at most about ε of its trace. A floor of ε times the number of rows
+    could reach a thousandth of the trace in float32, and would damp the solution away.
     """
     if trace is None:
         return damping
@@ -254,7 +264,7 @@ def _factorised(gram: jax.Array, damping: jax.Array, relative: bool) -> System:
 
 
 def _products(rows: AnyRows, dtype: Any) -> Quadratic:
-    """A model, of gradient zero, whose curvature is the Gram by its products."""
+    """A quadratic with zero gradient and the implicit Gram as curvature."""
     m, n = rows.shape
     both = (lambda v: rows.mvt(rows.mv(v))) if n <= m else (lambda u: rows.mv(rows.mvt(u)))
     zero = jnp.zeros(min(m, n), dtype)
@@ -262,7 +272,7 @@ def _products(rows: AnyRows, dtype: Any) -> Quadratic:
 
 
 def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, memory: Any) -> System:
-    """By products with the Gram, which is not formed; one preparation for all right-hand sides."""
+    """The system of an implicit Gram; all right-hand sides share one preparation."""
     damping = _level(damping, gram.trace)
     model, steps, memories = _products(rows, damping.dtype), [], []
 
@@ -281,7 +291,7 @@ def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, mem
 
 
 def _trace(rows: AnyRows, dtype: Any) -> jax.Array:
-    """``tr R Rᵀ = E ‖Rᵀ s‖²`` over random signs s."""
+    """``tr R Rᵀ = E ‖Rᵀ s‖²``, estimated over vectors s of random signs."""
     keys = jax.random.split(jax.random.key(0), PROBES)
     signs = lambda key: jax.random.rademacher(key, rows.shape[:1], dtype)
     return jnp.mean(jax.lax.map(lambda key: jnp.sum(rows.mvt(signs(key)) ** 2), keys))
@@ -290,24 +300,24 @@ def _trace(rows: AnyRows, dtype: Any) -> jax.Array:
 def _semidefinite(
     gram: jax.Array, damping: jax.Array
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
-    """``b ↦ (K + λ I)⁺ b`` by Cholesky; where a pivot is rounding, by eigenvalues above rounding.
+    """``b ↦ (K + λ I)⁺ b``: by Cholesky; if a pivot is at rounding level, by eigenvalues.
 
-    As for the rank of a matrix, rounding is as many ε as it has rows. But without rounding every
-    squared pivot of ``K + λ I`` is at least λ: where λ is more than a few ε, those above λ/2 are
-    trusted, too.
+    The rounding level is ε times the number of rows, as for the rank of a matrix. In exact
+    arithmetic every squared pivot of ``K + λ I`` is at least λ, so if λ is more than a few ε,
+    squared pivots above λ/2 are safe too.
     """
     eps, largest = jnp.finfo(gram.dtype).eps, jnp.max(jnp.diag(gram), initial=0)
     floor = gram.shape[0] * eps
     lifted = damping > 4 * eps * largest
     least = jnp.where(lifted, jnp.minimum(0.5 * damping, floor * largest), floor * largest)
     lower = jnp.linalg.cholesky(gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype))
-    # NaN pivots compare false, so a factorisation that failed is not safe.
+    # A comparison with NaN is false, so a failed factorisation is not safe.
     safe = jnp.all(jnp.diag(lower) ** 2 > least)
     finite = jnp.all(jnp.isfinite(gram))
 
     def by_eigenvalues() -> tuple[jax.Array, jax.Array]:
-        # LAPACK may not return from a matrix with NaN; nor, under vmap, where a branch is taken by
-        # all, from two batches at once: reading `safe` puts this one after the other.
+        # LAPACK may hang on a matrix with NaN, and on two batches at once: vmap runs both branches,
+        # and reading `safe` runs eigh after Cholesky.
         values, vectors = jnp.linalg.eigh(jnp.where(finite & ~safe, gram, 0))
         kept = values > floor * jnp.max(values, initial=0)
         weights = jnp.where(kept, 1 / jnp.where(kept, values + damping, 1), 0)

@@ -1,12 +1,12 @@
-"""The dense system in its eigenbasis: modified Newton, the exact trust region, the exact cubic.
+"""Dense solvers in the eigenbasis: modified Newton, exact trust region, exact cubic.
 
-One eigendecomposition, ``B = V diag(w) Vᵀ``, answers for every damping, radius or cubic weight, so
-a rejected step costs O(n²). About ten times the price of a Cholesky factorisation, and immune to
-what breaks one.
+One eigendecomposition, ``B = V diag(w) Vᵀ``, serves every damping, radius or cubic weight, so a
+rejected step costs O(n²). It costs about ten times a Cholesky factorisation, and does not fail for
+an indefinite or singular matrix.
 
-Radius and cubic weight measure ``‖D d‖``, with ``Dᵢ²`` the size of the curvature along parameter i
-(:func:`shift_scaling`), the largest so far, as Moré (1978) scales least
-squares by the columns of the Jacobian: another unit of a parameter changes no step.
+Radius and cubic weight measure ``‖D d‖``. ``Dᵢ²`` is the largest curvature so far along parameter i
+(:func:`shift_scaling`), as Moré (1978) scales least squares by the columns of the Jacobian, so the
+units of the parameters do not change the steps.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from secondorder.tree import Params
 
 
 def eigen() -> Solver:
-    """``d = −Σ vᵢ (vᵢ·g) / (|wᵢ| + λ)``: Newton with every curvature taken in magnitude.
+    """``d = −Σ vᵢ (vᵢ·g) / (|wᵢ| + λ)``: Newton with eigenvalues in magnitude.
 
-    Where the Hessian is positive definite this is Newton's step; a direction of negative curvature
-    is followed downhill as far as its curvature suggests, so saddle points repel (Nocedal and
-    Wright 2006, section 3.4). Eigenvalues below ``n ε`` of the largest are raised to that.
+    If the Hessian is positive definite, this is Newton's step. Along a direction of negative
+    curvature it goes downhill, so saddle points repel (Nocedal and Wright 2006, section 3.4).
+    Eigenvalues below ``n ε`` of the largest are raised to this level.
 
     Example:
       >>> import secondorder as so
@@ -53,10 +53,11 @@ def eigen() -> Solver:
 
 @settings.checked()
 def exact_region(scaled: bool = True) -> Solver:
-    """``min m(d)`` over ``‖D d‖ ≤ Δ``, exactly, the hard case included (Moré and Sorensen 1983).
+    """``min m(d)`` over ``‖D d‖ ≤ Δ``, exact, with the hard case (Moré and Sorensen 1983).
 
     Args:
-      scaled: whether ``D`` is learnt; else it is one, as for a matrix that is no Hessian yet.
+      scaled: True for ``D`` from the curvature; False for ``D = I``, for a matrix that does not
+        approximate the Hessian yet.
 
     Example:
       >>> import secondorder as so
@@ -74,7 +75,7 @@ def exact_region(scaled: bool = True) -> Solver:
 
 
 def exact_cubic() -> Solver:
-    """``min m(d) + σ/3 ‖D d‖³``, exactly (Nesterov and Polyak 2006; Cartis, Gould and Toint 2011).
+    """``min m(d) + σ/3 ‖D d‖³``, exact (Nesterov and Polyak 2006; Cartis, Gould and Toint 2011).
 
     Example:
       >>> import secondorder as so
@@ -93,12 +94,12 @@ def exact_cubic() -> Solver:
 def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
     """A solver from ``solve(w, c, scale, own) -> (z, stopped, full)``.
 
-    The coordinates are ``y = D d`` where scaled; a damping is absolute, and its the parameters.
+    The coordinates are ``y = D d`` if scaled, else ``d``; a damping is absolute, and not scaled.
     """
 
     def prepare(quadratic: Quadratic, largest: Any):
         matrix = dense(quadratic.curvature, quadratic.grad)
-        # LAPACK may not return from a matrix with NaN; its eigenvectors would say nothing anyway.
+        # LAPACK may hang on a matrix with NaN, and its eigenvectors would be meaningless.
         sound = jnp.all(jnp.isfinite(matrix))
         matrix = jnp.where(sound, matrix, 0)
         if scaled:

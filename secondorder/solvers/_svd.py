@@ -1,8 +1,8 @@
-"""Least squares in the singular basis of the Jacobian: undamped, in a region, along a dogleg.
+"""Least-squares solvers in the singular basis of the Jacobian: damped, trust region, dogleg.
 
-Singular values answer for every scalar at once, so a rejected step costs O(n²). Those
-below ``k ε`` of the largest count as zero and their directions get no step, so of
-many solutions it is the shortest.
+One decomposition serves every scalar, so a rejected step costs O(n²). Singular values below ``k ε``
+of the largest count as zero and their directions get no step, so the step is the shortest of all
+solutions.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from secondorder.solvers._least_squares import (
 from secondorder.step import Stop
 
 MAX_ITERATIONS = 10  # two or three are usual
-CLOSE = 0.1  # ‖y‖ within this part of Δ is at the boundary
+CLOSE = 0.1  # relative tolerance of ‖y‖ = Δ
 
 
 class Singular(NamedTuple):
     """``U`` in its singular basis.
 
     Attributes:
-      s: singular values in any order, those below rounding set to zero.
-      vt: the right vectors as rows, in that order.
-      c: the gradient's coefficients, of ``Uᵀq + rest``; zero where s is.
+      s: singular values in any order; values at rounding level are set to zero.
+      vt: right singular vectors as rows, in the same order.
+      c: coefficients of the gradient ``Uᵀq + rest``; zero where s is zero.
     """
 
     s: jax.Array
@@ -43,7 +43,7 @@ class Singular(NamedTuple):
 
 
 def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
-    """The factors of these solvers; of what is not finite, s is NaN."""
+    """The factors of these solvers; s is NaN for a non-finite triangle."""
     del ignored
     upper, q, rest = triangle[:3]
     sound = jnp.all(jnp.isfinite(upper)) & jnp.all(jnp.isfinite(q))
@@ -54,7 +54,7 @@ def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
 
 
 def _in_singular_basis(solve: Callable, reads: str) -> Solver:
-    """A row solver from ``solve(s, c, scale) -> (coefficients, whether they end at Δ)``."""
+    """A least-squares solver from ``solve(s, c, scale) -> (coefficients, at_boundary)``."""
 
     def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
         coefficients, boundary = solve(basis.s, basis.c, scale)
@@ -62,7 +62,7 @@ def _in_singular_basis(solve: Callable, reads: str) -> Solver:
         stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
         stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
         z = jnp.matmul(basis.vt.T, coefficients, precision=HIGHEST)
-        if reads == "damping":  # the rest off the kept directions, which damping alone answers
+        if reads == "damping":  # outside the kept directions, damping is the only curvature
             kept = jnp.where((basis.s > 0)[:, None], basis.vt, 0)
             off = triangle.rest - kept.T @ (kept @ triangle.rest)
             z = z - off / jnp.where(scale > 0, scale, jnp.inf)
@@ -72,14 +72,14 @@ def _in_singular_basis(solve: Callable, reads: str) -> Solver:
 
 
 def _quotient(c: jax.Array, w: jax.Array) -> jax.Array:
-    """``c/w``, zero where ``w`` is."""
+    """``c/w``; zero where ``w`` is zero."""
     return jnp.where(w == 0, 0, c / jnp.where(w == 0, 1, w))
 
 
 def svd() -> Solver:
-    """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by singular values; of many solutions the shortest.
+    """``min_d ½‖R d + r‖² + ½ λ ‖D d‖²`` by singular values; the shortest of all solutions.
 
-    λ may be 0: this is what plain Gauss-Newton needs. A few times the cost of
+    λ may be 0, as in plain Gauss-Newton. It costs a few times as much as
     :func:`secondorder.solvers.qr`. A rank-deficient ``R`` is reported as ``Stop.SINGULAR``.
 
     Raises:
@@ -95,7 +95,7 @@ def svd() -> Solver:
 
 
 def svd_region() -> Solver:
-    """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, its length met within a tenth (Moré 1978).
+    """``min_d ½‖R d + r‖²`` over ``‖D d‖ ≤ Δ``, Δ met within 10 % (Moré 1978).
 
     Raises:
       TypeError: a curvature without rows, such as the Hessian.
@@ -157,7 +157,7 @@ def dogleg() -> Solver:
     def solve(s, c, delta):
         peak = jnp.max(jnp.abs(c), initial=0)
         unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
-        c, delta = c / unit, delta / unit  # squares of a tiny gradient would underflow
+        c, delta = c / unit, delta / unit  # squares of a tiny gradient underflow
         newton = -_quotient(c, s**2)
         bend = jnp.sum((s * c) ** 2)
         cauchy = -c * jnp.sum(c**2) / jnp.where(bend > 0, bend, 1)

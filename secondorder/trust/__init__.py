@@ -1,7 +1,7 @@
-"""HOW FAR a step is trusted."""
+"""Trust policies: acceptance of a step, and the scalar of the next solve."""
 
 from secondorder.trust._attempt import Attempt
-from secondorder.trust._base import Trial, Trust, TrustState
+from secondorder.trust._base import Last, Trial, Trust, TrustState
 from secondorder.trust._policies import (
     cubic,
     damping,
@@ -14,6 +14,7 @@ from secondorder.trust._policies import (
 
 __all__ = [
     "Attempt",
+    "Last",
     "Trial",
     "Trust",
     "TrustState",

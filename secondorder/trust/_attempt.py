@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,10 @@ from secondorder.operators._modes import derivable
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
 from secondorder.tree import Params
-from secondorder.trust._base import Trial
+from secondorder.trust._base import Last, Trial
 
-EDGE = 0.9  # of the radius: a longer step ends on the boundary of its region
+SAME = 1e3  # maximum difference of two values of one function at a point, in rounding errors
+EDGE = 0.9  # a step longer than this fraction of the radius counts as on the boundary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +32,14 @@ class Attempt:
       quadratic: the model that the step minimises.
       params: the point.
       objective: the objective, with its bounds.
-      value: its value at the point; ``None`` where it is not at hand.
+      value: its value at the point; ``None`` if not available.
       measure: a direction ↦ its length in the solver's norm.
-      radius: ``() ->`` the radius of the region that the solver kept to.
-      watched: arrays, such as a curvature's averages, which a step that is taken leaves behind.
+      radius: ``() ->`` the radius of the solver's region.
+      watched: arrays that must be finite in an accepted step, such as the averages of a curvature.
       lazy: as in :class:`Trust`.
+      shift: ``g̃ − g``, the change of the gradient by an earlier part of an Optax chain; ``None``
+        for none. Values and slopes are those of ``f + (g̃ − g)·d``, which has the gradient of the
+        model, so that the gain ratio of a short step is one.
     """
 
     step: Step
@@ -46,6 +51,7 @@ class Attempt:
     radius: Callable[[], jax.Array]
     watched: Any = ()
     lazy: bool = False
+    shift: Params | None = None
 
     def is_finite_here(self) -> jax.Array:
         """Whether value and gradient at the point contain neither NaN nor infinity."""
@@ -59,14 +65,14 @@ class Attempt:
         """The candidate of the lowest value: of the solver's iterates, then of fractions.
 
         Args:
-          halvings: the fractions are 1, ½, ¼, ..., halved at most so often; 0 for the whole step.
+          halvings: maximum number of halvings in the fractions 1, ½, ¼, ...; 0 for the whole step.
         """
         step = self._best_iterate(self.step)
         step = self._best_fraction(step, halvings) if halvings else step.along(1.0)
         return self._within_bounds(step)
 
-    def trial(self, step: Step) -> Trial:
-        """The outcome of the step."""
+    def trial(self, step: Step, last: Last | tuple = ()) -> Trial:
+        """The outcome of the step, and the gain of the last step on this objective."""
         taken = tree.cast(step.direction, self.params)
         return Trial(
             gain=lambda: self._gain(taken, step.predicted),
@@ -76,12 +82,50 @@ class Attempt:
             # An infinite second moment gives a zero step at every later update; reject it.
             finite=tree.all_finite((self.quadratic.grad, taken, self.watched)),
             fraction=step.report.fraction,
+            elsewhere=self._judged(last) if self._looks_back(last) else lambda: math.inf,
         )
+
+    def remembered(self, step: Step, gain: jax.Array, accepted: jax.Array, last: Any) -> Any:
+        """The last accepted step, for the next objective: this step, or the one before."""
+        if not self._looks_back(last):
+            return last
+        dtype = last.predicted.dtype
+        here = jnp.asarray(self._value_here).astype(dtype)
+        known = jnp.isfinite(gain)  # else none was computed, nor the value after the step
+        # Of the objective itself, without what was added to its gradient.
+        shift = jnp.asarray(self._shift_along(step.direction), dtype)
+        predicted = step.predicted.astype(dtype)
+        after = here + jnp.where(known, gain, 0) * predicted - shift
+        value = jnp.where(accepted, jnp.where(known, after, jnp.inf), here)
+        taken = tree.cast(step.direction, last.step), predicted - shift
+        direction, change = tree.where(accepted, taken, (last.step, last.predicted))
+        return Last(direction, change, value)
+
+    def _looks_back(self, last: Any) -> bool:
+        """Whether the objective may differ from that of the last step."""
+        return isinstance(last, Last) and not self.objective.stationary
+
+    def _judged(self, last: Any) -> Callable[[], jax.Array]:
+        """``elsewhere`` of the trial; costs one more value if the objective has changed."""
+        dtype = last.predicted.dtype
+        here = jnp.asarray(self._value_here)
+        # The value after a step is a difference, with the rounding of the larger value before.
+        size = jnp.abs(here).astype(dtype) + jnp.abs(last.predicted)
+        rounding = (SAME * jnp.finfo(here.dtype).eps).astype(dtype) * size
+        same = jnp.abs(here.astype(dtype) - last.value) <= rounding
+
+        def there() -> jax.Array:
+            before = tree.add(self.params, tree.cast(tree.negative(last.step), self.params))
+            gain = (here - self.objective(before)).astype(dtype) / last.predicted
+            return jnp.where(jnp.isfinite(gain), gain, -jnp.inf)
+
+        nothing = lambda: jnp.full_like(last.predicted, jnp.inf)
+        return lambda: jax.lax.cond((last.predicted < 0) & ~same, there, nothing)
 
     def _value_after(self, step: Step) -> jax.Array:
         """The value after a step; infinity in place of NaN or −∞."""
         end = tree.add(self.params, tree.cast(step.direction, self.params))
-        new = self.objective(end).astype(step.predicted.dtype)
+        new = self.objective(end).astype(step.predicted.dtype) + self._shift_along(step.direction)
         return jnp.where(jnp.isfinite(new), new, jnp.inf)
 
     def _best_iterate(self, step: Step) -> Step:
@@ -100,7 +144,7 @@ class Attempt:
         """The first of the fractions 1, ½, ¼, ... that descends further than the next one.
 
         Along the step's path, with ``m(αd) = α g·d + α² (m(d) − g·d)``. A step whose predicted
-        decrease is below the rounding of the value stays whole: values do not tell fractions apart.
+        decrease is below the rounding of the value stays whole: the values of fractions are equal.
         """
         dtype = step.predicted.dtype
         start = jnp.asarray(self._value_here, dtype)
@@ -116,6 +160,11 @@ class Attempt:
 
         limit = jnp.where(visible, halvings, 0)
         return _descend(at, limit, self._value_after, start, 0.0)
+
+    def _shift_along(self, direction: Params) -> jax.Array | float:
+        if self.shift is None:
+            return 0.0
+        return tree.vdot(self.shift, direction).astype(tree.dtype(direction))
 
     @functools.cached_property
     def _value_here(self) -> Any:
@@ -155,13 +204,14 @@ class Attempt:
         noise = (1e4 * jnp.finfo(jnp.result_type(new_value)).eps).astype(dtype)
         value = jnp.asarray(self._value_here).astype(dtype)
         new_value = jnp.asarray(new_value, dtype)
-        change = new_value - value
+        shift = jnp.asarray(self._shift_along(taken), dtype)
+        change = new_value - value + shift
         near = jnp.abs(change) <= noise * jnp.abs(value)
 
         def by_slopes():
             slope = both()[1] if new_slope is None else new_slope
             first = tree.vdot(self.quadratic.grad, taken).astype(dtype)
-            return 0.5 * (first + slope.astype(dtype)), tree.max_abs(taken) == 0
+            return 0.5 * (first + slope.astype(dtype) + shift), tree.max_abs(taken) == 0
 
         unknown = lambda: (jnp.zeros((), dtype), jnp.asarray(False))
         slopes, nothing = jax.lax.cond(near, by_slopes, unknown) if self.lazy else by_slopes()
@@ -179,14 +229,14 @@ def _descend(
     start: Any,
     noise: Any,
 ) -> Step:
-    """The best of the candidates 0, 1, 2, ..., up to the first after which the value rises.
+    """The best of the candidates 0, 1, 2, ..., up to the first rise of the value.
 
     Args:
       at: k ↦ the k-th candidate.
       limit: the last candidate.
       value_after: a candidate ↦ the value there.
-      start: candidates are passed over while none has a value below it.
-      noise: relative; a smaller change of the value is none.
+      start: the value at the point; the search continues while no candidate is below it.
+      noise: a relative change of the value below this counts as none.
     """
     none = jnp.zeros((), jnp.int32)
     first = value_after(at(none))

@@ -1,7 +1,8 @@
-"""HOW FAR a step is trusted: from the outcome of a trial to the scalar of the next one."""
+"""The trust protocol: the outcome of a trial in, the scalar of the next solve out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ class Trial(NamedTuple):
       boundary: whether the step ends at the radius.
       finite: whether gradient and step contain neither NaN nor infinity.
       fraction: fraction of the solver's step that is taken, where the policy searches.
+      elsewhere: ``() ->`` the gain of the last step on this objective, if it differs from the
+        objective of that step, such as by a new batch; +∞ if it is the same, or unknown.
     """
 
     gain: Callable[[], jax.Array]
@@ -32,6 +35,21 @@ class Trial(NamedTuple):
     boundary: jax.Array
     finite: jax.Array
     fraction: jax.Array | float = 1.0
+    elsewhere: Callable[[], jax.Array | float] = lambda: math.inf
+
+
+class Last(NamedTuple):
+    """The last accepted step, for its gain on the next objective.
+
+    Attributes:
+      step: its direction.
+      predicted: the model's change.
+      value: the value of its objective after the step.
+    """
+
+    step: Params
+    predicted: jax.Array
+    value: jax.Array
 
 
 class TrustState(NamedTuple):
@@ -43,6 +61,7 @@ class TrustState(NamedTuple):
       count: number of updates.
       gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
+      last: the :class:`Last` accepted step; ``()`` for a policy that does not use it.
     """
 
     scale: jax.Array
@@ -50,6 +69,7 @@ class TrustState(NamedTuple):
     count: jax.Array
     gain: jax.Array
     accepted: jax.Array
+    last: Any = ()
 
 
 class Trust(NamedTuple):
@@ -57,11 +77,11 @@ class Trust(NamedTuple):
 
     Attributes:
       init: ``params -> TrustState``; ``params`` determines the dtype of the scalars.
-      update: ``(Attempt, TrustState) -> (Step, TrustState)``: the step as it is to be taken, and
-        whether it is (``TrustState.accepted``).
+      update: ``(Attempt, TrustState) -> (Step, TrustState)``: the chosen step, and whether it is
+        accepted (``TrustState.accepted``).
       gives: kind of its scalar: ``"damping"``, ``"radius"``, ``"cubic"`` or ``"any"``.
       scale: ``TrustState -> scalar``, for the current solve. An open-loop policy evaluates its
-        schedule or (injected) hyperparameter anew, since the state has an older value.
+        schedule or (injected) hyperparameter again, since the state has an older value.
       evaluates: whether it evaluates the objective.
       searches: whether it tries fractions of a step's path.
       lazy: whether the slope at the trial is computed only where the difference of two values is

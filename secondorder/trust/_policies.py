@@ -12,11 +12,16 @@ import optax
 from secondorder import settings, tree
 from secondorder.step import Step
 from secondorder.trust._attempt import Attempt
-from secondorder.trust._base import Trial, Trust, TrustState
+from secondorder.trust._base import Last, Trial, Trust, TrustState
 
 # A step is taken when the decrease is at least this part of the predicted one: nearly any decrease,
 # since rejecting more would cost more steps (Nocedal and Wright 2006, 4.1).
 ACCEPT = 1e-4
+
+# If the objective changes between updates, as with minibatches, λ falls (Δ grows) only if the last
+# step has at least the gain GOOD on the new objective too, and at most by the factor SLOWLY. With a
+# gain below −1 there, the change is reversed by the same factor.
+GOOD, SLOWLY = 0.75, 0.9
 
 # Policies that fit a method, by the kind of scalar that its solver reads.
 POLICIES = {
@@ -91,13 +96,20 @@ def _closed_loop(
     lazy: bool = False,
     halvings: int = 0,
 ) -> Trust:
-    """A policy that tries its step, halved at most so often; ``rule`` reads the outcome."""
+    """A policy that tries its step, with at most ``halvings`` halvings; ``rule`` gets the trial."""
+
+    def start(params: tree.Params) -> TrustState:
+        state = init(params)
+        unknown = jnp.full_like(state.scale, jnp.inf)
+        return state._replace(last=Last(tree.zeros_like(params), jnp.zeros_like(unknown), unknown))
 
     def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
         step = attempt.choose(halvings)
-        return step, rule(attempt.trial(step), state)
+        new = rule(attempt.trial(step, state.last), state)
+        last = attempt.remembered(step, new.gain, new.accepted, state.last)
+        return step, new._replace(last=last)
 
-    return Trust(init, update, gives, searches=bool(halvings), lazy=lazy)
+    return Trust(start, update, gives, searches=bool(halvings), lazy=lazy)
 
 
 @settings.checked()
@@ -124,6 +136,12 @@ def fixed(scale: optax.ScalarOrSchedule = 0.0) -> Trust:
 
     start = lambda params: _state(at(jnp.zeros((), jnp.int32)), params)
     return Trust(start, update, "any", now, evaluates=False)
+
+
+def _slowest(other: Any) -> jax.Array:
+    """The least factor of λ after a step with the gain ``other`` on another objective."""
+    moved = jnp.where(other > GOOD, SLOWLY, jnp.where(other < -1, 1 / SLOWLY, 1))
+    return jnp.where(jnp.isposinf(other), 0, moved)
 
 
 def nielsen(damping, factor, gain, accepted):
@@ -158,6 +176,12 @@ def damping(
 
     A step with ρ ≤ 1e-4, or whose trial value is NaN or infinite, is rejected: parameters and
     memory stay, λ rises, and the next update tries again.
+
+    A step has a good gain on the batch it was computed from, even for a too small λ. If the
+    objective differs from that of the last update, λ therefore falls by at most a tenth, and only
+    if the last step has a gain above ¾ on the new objective too. A gain below −1 there raises λ by
+    the same factor, and a rejection raises it by half. This costs one more value, and a copy of the
+    step. The other policies limit their Δ, σ and λ in the same way.
 
     Args:
       initial: the first λ > 0, in the solver's units (relative for ``qr``, absolute for ``cg`` and
@@ -194,6 +218,12 @@ def damping(
         if halvings:
             halved = -jnp.log2(trial.fraction)
             scale = jnp.where(accepted & (halved > 0), 1.5**halved * state.scale, scale)
+        # The gain on the batch of the step is always good, so the gain on another batch decides.
+        other = trial.elsewhere()
+        changed = ~jnp.isposinf(other)
+        least = _slowest(other)
+        most = jnp.where(changed & (gain > -jnp.inf), 1.5, jnp.inf)
+        scale = jnp.clip(scale, least * state.scale, most * state.scale)
         # Kept finite and off zero, so that λ can always come back; factor likewise.
         scale = jnp.clip(scale, limits.eps**2, jnp.sqrt(limits.max))
         return _next(state, scale, jnp.minimum(factor, 1e6), gain, accepted)
@@ -228,6 +258,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
         accepted = trial.finite & (gain > ACCEPT)
         limits = jnp.finfo(state.scale.dtype)
         factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
+        factor = jnp.maximum(factor, _slowest(trial.elsewhere()))
         scale = jnp.where(accepted, factor, 9) * state.scale
         scale = jnp.clip(scale, limits.eps, jnp.sqrt(limits.max))
         return _next(state, scale, state.factor, gain, accepted)
@@ -272,6 +303,8 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
+        # No limit (1/0) if the objective is the same.
+        grown = jnp.minimum(grown, shown / _slowest(trial.elsewhere()))
         new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
         poor = ~accepted | (gain < 0.25)
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
@@ -308,7 +341,8 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
         natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3
         natural = jnp.where(jnp.isfinite(natural), natural, 1)
         raised = jnp.maximum(4 * sigma, natural)
-        eased = jnp.where(gain > 0.9, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
+        good = (gain > 0.9) & (trial.elsewhere() > GOOD)
+        eased = jnp.where(good, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
         scale = jnp.where(accepted, eased, raised)
         return _next(state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted)
 

@@ -50,7 +50,7 @@ class Trainer:
     def __init__(self, name: str, objective: Callable):
         shown = "example" in METHODS[name].options and objective is valley
         self.tx = METHODS[name].make(**{"example": lambda p: valley((1.2, 0.0))} if shown else {})
-        self.traces = 0
+        self.opening, self.traces = METHODS[name].opening, 0
         step = training_step(self.tx, objective)
 
         def counted(params, state, data, factors):
@@ -67,6 +67,13 @@ class Trainer:
         if factors is None:
             factors = jax.tree.map(lambda leaf: np.float32(1), params)
         return self.donating(params, state, data, factors)
+
+    def begin(self, params, data):
+        """The state before the first step."""
+        state = self.tx.init(params)
+        for _ in range(self.opening):
+            state = self(params, state, data).state
+        return state
 
     def run(self, params, data, steps: int, state=None) -> Outcome:
         state = self.tx.init(params) if state is None else state

@@ -27,6 +27,7 @@ class Method(NamedTuple):
       matrix_free: whether it runs on explicitly sharded parameters.
       by_leaf: whether what it keeps or draws belongs to single leaves, so that the same numbers in
         another tree are another step.
+      opening: how many first updates are no steps.
       gradients_alone: whether ``value_fn`` may be left out.
       dtypes: the parameters' dtypes that it supports.
     """
@@ -43,6 +44,7 @@ class Method(NamedTuple):
     matrix_free: bool = False
     by_leaf: bool = False
     gradients_alone: bool = False
+    opening: int = 0
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
 
     def make(self, **changed) -> optax.GradientTransformationExtraArgs:
@@ -236,6 +238,7 @@ METHODS = {
     "soap": Method(
         so.soap, {"learning_rate": 0.1}, live=("learning_rate",),
         logistic=250, plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+        opening=1,
     ),
     "shampoo": Method(
         so.shampoo, {"learning_rate": 1.0}, live=("learning_rate",),

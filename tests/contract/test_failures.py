@@ -26,7 +26,7 @@ def indefinite():
 @rows()
 def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
     step, (params, theta) = trainer(name, valley), indefinite()
-    outcome = step(params, step.tx.init(params), theta)
+    outcome = step(params, step.begin(params, theta), theta)
     report = diagnostics(outcome.state)
     descends = vdot(outcome.updates, outcome.grads) < 0
     rejected = vdot(outcome.updates, outcome.updates) == 0 and not report["accepted"]

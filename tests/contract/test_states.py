@@ -69,7 +69,7 @@ def test_it_descends_in_every_dtype(name, dtype):
         pytest.skip("the method does not support this dtype")
     with jax.enable_x64(dtype == "float64"):
         step, params, data = trainer(name), logistic_start(dtype), batch(dtype)
-        first = step(params, step.tx.init(params), data)
+        first = step(params, step.begin(params, data), data)
         assert vdot(first.updates, first.grads) < 0
         assert {x.dtype for x in jax.tree.leaves(first.params)} == {jnp.dtype(dtype)}
         later = step.run(first.params, data, 3, first.state)

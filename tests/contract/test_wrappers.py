@@ -128,7 +128,7 @@ def test_apply_if_finite_passes_updates_through(name):
 
 @rows_of_kinds()
 def test_it_descends_along_gradients_that_another_transformation_has_shortened(name):
-    params, state = logistic_start(), trainer(name).tx.init(logistic_start())
+    params, state = logistic_start(), trainer(name).begin(logistic_start(), batch())
     shortened = jax.tree.map(lambda leaf: np.float32(1e-2), params)
     outcome = trainer(name)(params, state, batch(), shortened)
     assert vdot(outcome.updates, outcome.grads) < 0

@@ -7,7 +7,7 @@ import pytest
 from experiments.engine import prepare, set_up
 from experiments.optimizers import OPTIMIZERS
 from experiments.problems import PROBLEMS
-from experiments.tuning import Trial, next_settings, tune
+from experiments.tuning import Trial, next_settings, ranked, tune
 
 
 def trial(setting: float, value: float, steps: int = 100, converged: bool = False) -> Trial:
@@ -30,15 +30,23 @@ def test_where_everything_diverges_the_search_goes_down():
 
 
 def test_converging_early_beats_converging_late_beats_a_low_value():
-    ranked = [
+    expected = [
         trial(3.0, 0.2, steps=40, converged=True),
         trial(2.0, 0.2, steps=60, converged=True),
-        trial(1.0, 0.1),
+        trial(1.0, 0.2001),
         trial(0.5, 0.3),
         trial(9.0, math.inf, steps=10),
     ]
-    backwards = ranked[::-1]
-    assert sorted(backwards, key=lambda one: one.rank) == ranked
+    assert ranked(expected[::-1]) == expected
+
+
+def test_a_flat_region_far_above_the_least_value_is_no_convergence():
+    flat = trial(10.0, 195.6, steps=10, converged=True)
+    tried = [flat, trial(0.1, 0.2275, steps=400), trial(1.0, 0.5, steps=400)]
+    assert ranked(tried)[0].setting == 0.1 and ranked(tried)[-1] == flat
+    assert next_settings(tried) == pytest.approx([0.01])
+    vanishing = [trial(1.0, 1e-14, 90, converged=True), trial(2.0, 1e-11, 40, converged=True)]
+    assert ranked([*vanishing, trial(3.0, 24.0)])[0].setting == 2.0
 
 
 def test_the_budget_of_trials_is_kept_and_counted():

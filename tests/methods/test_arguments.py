@@ -183,7 +183,7 @@ DECAYING = {
 def test_masked_leaves_do_not_decay(name):
     p = {"w": START, "b": jnp.array(2.0)}
     f = so.compose(F.loss, lambda p: jnp.tanh(X @ p["w"] + p["b"]))
-    settings = {"example": f} if name == "kfac" else {}
+    settings = {"kfac": {"example": f}, "soap": {"skip_first_step": False}}[name]
     make = lambda **decay: getattr(so, name)(0.1, **settings, **decay)
 
     @jax.jit

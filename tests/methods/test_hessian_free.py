@@ -74,7 +74,7 @@ def test_the_warm_start_is_the_last_accepted_step():
     p, state = start(), tx.init(start())
     grad = jax.grad(OBJECTIVE)(p)
     updates, state = jax.jit(lambda s: tx.update(grad, s, p, value_fn=OBJECTIVE))(state)
-    assert state.step.fraction == 1
+    assert state.step.report.fraction == 1
     for kept, step in zip(jax.tree.leaves(state.solver), jax.tree.leaves(updates), strict=True):
         np.testing.assert_allclose(kept, step, rtol=1e-6)
 
@@ -162,7 +162,7 @@ def test_the_empirical_diagonal_is_that_of_the_empirical_fisher_in_expectation(x
     p, model = deep_start(), curvature.empirical_diagonal(exponent=0.6, samples=50)
 
     def drawn(key):
-        state = model.init(p)._replace(key=key)
+        state = model.init(p)._replace(key=jax.random.key_data(key))
         op, _ = model.at(jax.grad(DEEP)(p), state, p, DEEP, 0.0)
         return ravel(op.entries), ravel(op.solve(jax.tree.map(jnp.ones_like, p), 1e-3))
 

@@ -13,12 +13,13 @@ from training import fixed_gradients, steps_along
 import secondorder as so
 
 
-def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
+def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=True):
     """Vyas et al. (2024), algorithms 3 and 4, in NumPy: a loop over explicit matrices.
 
-    As in their implementation: the first basis is by ``eigh``, after the first gradient, whose
-    squares are then counted in it (theirs leaves out that gradient, and the step); moments are
-    corrected for bias; before a QR step the columns, and the second moments, are put in order.
+    As in their program: the first basis is by ``eigh``, from the first gradient, which counts in no
+    moment and takes no step; moments are corrected for bias; before a QR step the columns, and the
+    second moments, are put in order. Without ``skip`` the first step is Adam's, and the squares of
+    its gradient are counted in the basis that it gives.
     """
     w, rank = w.copy(), w.ndim
     m, v = np.zeros_like(w), np.zeros_like(w)
@@ -32,54 +33,68 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0):
         return x
 
     for t, g in enumerate(grads, start=1):
-        back = [a.T for a in q]
-        g_in = rotate(g, back)
-        m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * g_in**2
-        m_hat = rotate(m, back) / (1 - b1**t)
-        n = rotate(m_hat / (np.sqrt(v / (1 - b2**t)) + eps), q)
-        w = w - lr * (n + weight_decay * w)
+        count, back = t - skip, [a.T for a in q]
+        if count:
+            g_in = rotate(g, back)
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g_in**2
+            m_hat = rotate(m, back) / (1 - b1**count)
+            n = rotate(m_hat / (np.sqrt(v / (1 - b2**count)) + eps), q)
+            w = w - lr * (n + weight_decay * w)
         yield w
         for i in sided:
             others = [j for j in range(rank) if j != i]
             gram[i] = b2 * gram[i] + (1 - b2) * np.tensordot(g, g, axes=(others, others))
             if t == 1:
                 q[i] = np.linalg.eigh(gram[i])[1][:, ::-1]
-                v = (1 - b2) * rotate(g, [a.T for a in q]) ** 2
             elif (t - 1) % f == 0:
                 order = np.argsort(-np.diag(q[i].T @ gram[i] @ q[i]), kind="stable")
                 v = np.take(v, order, axis=i)
                 q[i] = np.linalg.qr(gram[i] @ q[i][:, order])[0]
+        if t == 1 and not skip:
+            v = (1 - b2) * rotate(g, [a.T for a in q]) ** 2
 
 
 @pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("f", "max_dim", "weight_decay"), [(1, 100, 0.0), (3, 100, 0.1), (2, 5, 0.0), (2, 1, 0.0)]
+    ("f", "max_dim", "weight_decay", "skip"),
+    [(1, 100, 0.0, True), (3, 100, 0.1, True), (2, 5, 0.0, False), (2, 1, 0.0, True)],
 )
-def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay):
+def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay, skip):
     # The first Grams have full rank: vectors of a null space are the eigensolver's own choice.
     shapes = {"matrix": (5, 5), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
     params, grads = fixed_gradients(shapes, 9)
     settings = {"b1": 0.9, "b2": 0.8, "eps": 1e-8, "weight_decay": weight_decay}
-    tx = so.soap(0.1, refresh_every=f, max_precond_dim=max_dim, **settings)
+    tx = so.soap(0.1, refresh_every=f, max_precond_dim=max_dim, skip_first_step=skip, **settings)
     found = list(steps_along(tx, params, grads))
     for name, shape in shapes.items():
         sides = [len(shape) > 1 and d <= max_dim for d in shape]
         matrices = [np.moveaxis(grads[0][name], i, 0).reshape(d, -1) for i, d in enumerate(shape)]
         kappa = max([1.0, *(condition_of(x) ** 2 for x in matrices)])  # of the first Grams
         expected = reference(
-            params[name], [g[name] for g in grads], lr=0.1, f=f, sides=sides, **settings
+            params[name], [g[name] for g in grads], lr=0.1, f=f, sides=sides, skip=skip, **settings
         )
         for ours, theirs in zip(found, expected, strict=True):
             assert_close(ours[name], theirs, kappa)
 
 
+def test_a_first_batch_of_nan_does_not_count_as_the_first():
+    params, grads = fixed_gradients({"w": (3, 3)}, 5)
+    params, grads = jax.tree.map(jnp.float32, (params, grads))
+    spoilt = [jax.tree.map(lambda x: x * jnp.nan, grads[0]), *grads]
+    ours = list(steps_along(so.soap(0.1), params, spoilt))
+    np.testing.assert_array_equal(ours[0]["w"], params["w"])
+    for a, b in zip(ours[1:], steps_along(so.soap(0.1), params, grads), strict=True):
+        np.testing.assert_allclose(a["w"], b["w"], rtol=1e-4)
+
+
 def test_without_any_matrix_it_is_adam():
     params, grads = fixed_gradients({"vector": (5,)}, 6)
     params, grads = jax.tree.map(jnp.float32, (params, grads))
-    ours = steps_along(so.soap(0.1, b1=0.9, b2=0.99), params, grads)
-    adam = steps_along(optax.adam(0.1, 0.9, 0.99), params, grads)
+    first, *ours = steps_along(so.soap(0.1, b1=0.9, b2=0.99), params, grads)
+    np.testing.assert_array_equal(first["vector"], params["vector"])
+    adam = steps_along(optax.adam(0.1, 0.9, 0.99), params, grads[1:])
     for a, b in zip(ours, adam, strict=True):
         np.testing.assert_allclose(a["vector"], b["vector"], rtol=1e-4)
 
@@ -106,7 +121,7 @@ def test_a_rotation_of_the_layer_rotates_the_steps():
     turn = lambda x: {"w": p @ x["w"] @ r}
 
     def late_steps(params, grads):
-        # The first step is Adam's, in the coordinates of the layer, and its moments fade with b2.
+        # A basis of eigenvectors, and squares that fade: neither is of the layer's coordinates.
         tx = so.soap(0.1, b2=0.01, refresh_every=1)
         found = [params, *steps_along(tx, params, grads)]
         return [np.asarray(b["w"] - a["w"]) for a, b in itertools.pairwise(found)][-2:]

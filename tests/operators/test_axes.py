@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from tolerances import assert_close, rounding
+from tolerances import assert_close, condition_of, rounding
 
 from secondorder.operators import (
     Axes,
@@ -172,3 +172,46 @@ def test_on_a_cpu_stacks_are_factorised_one_after_another_and_alike(factorise):
         line for line in found.lower(stack).compile().as_text().splitlines() if "lapack" in line
     ]
     assert calls and not any("[3,4,4]" in line for line in calls)
+
+
+def gram_of_rank(rank, n=8, seed=0):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(n, rank))
+    return root @ root.T
+
+
+def assert_same_columns(a, b, condition=1.0):
+    inside = np.abs(np.asarray(a).T @ np.asarray(b))
+    np.testing.assert_allclose(inside, np.eye(len(inside)), rtol=0, atol=rounding(condition))
+
+
+def test_the_first_basis_of_a_null_space_is_no_rounding():
+    gram, noise = gram_of_rank(3), RNG.normal(size=(8, 8))
+    kappa = condition_of(gram)
+    moved = gram + 10 * np.finfo(float).eps * np.max(gram) * (noise + noise.T)
+    first = jax.jit(lambda x: ax.first_basis(x[None], jnp.eye(8)[None])[0])
+    here, there = first(gram), first(moved)
+    assert_close(here.T @ here, np.eye(8))
+    inside = here.T @ gram @ here
+    assert_close(inside, np.diag(np.diag(inside)), kappa)
+    assert_same_columns(here, there, 8 * kappa)
+    # Coordinates without any gradient remain as they are.
+    dead = np.zeros((8, 8))
+    dead[:3, :3] = gram_of_rank(3, 3)
+    assert_same_columns(np.asarray(first(dead))[3:, 3:], np.eye(5))
+    assert_same_columns(first(np.zeros((8, 8))), np.eye(8))
+
+
+@pytest.mark.parametrize("gained", [0, 1, 4])
+def test_a_later_basis_keeps_its_columns_where_the_gram_is_rounding(gained):
+    gram, noise = gram_of_rank(3), RNG.normal(size=(8, 8))
+    basis = ax.first_basis(jnp.asarray(gram)[None], jnp.eye(8)[None])
+    new = gram + (gram_of_rank(gained, seed=1) if gained else 0)
+    kappa = condition_of(new)
+    moved = new + 10 * np.finfo(float).eps * np.max(new) * (noise + noise.T)
+    following = jax.jit(lambda x: ax.next_basis(x[None], basis)[0][0])
+    here, there = following(new), following(moved)
+    assert_close(here.T @ here, np.eye(8))
+    assert_same_columns(here, there, 100 * kappa)
+    if not gained:
+        assert_same_columns(here, basis[0], kappa)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import secondorder as so
@@ -186,3 +187,43 @@ def test_a_region_is_not_shortened_by_the_length_that_bounds_cut_away(x64):
         found = so.minimize(f, jnp.array([0.0, 3.0]), method, bounds=(-jnp.inf, upper))
         assert found.success and found.steps <= 10
         assert found.params[0] == 1 and abs(found.params[1]) < 1e-6
+
+
+def fitted(x, y):
+    """A linear fit with more parameters than examples: every batch can be fitted to the last."""
+    return so.compose(so.squared_error(y), lambda p: x @ p)
+
+
+NOISY = {
+    "damping": lambda: so.hessian_free(trust=so.trust.damping(0.1)),
+    "radius": lambda: so.levenberg_marquardt(trust=so.trust.radius(1.0), acceleration=False),
+    "line_search": lambda: so.natural_gradient(trust=so.trust.line_search(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", list(NOISY))
+def test_a_scalar_holds_on_batches_that_change_and_moves_as_ever_on_one(name, x64):
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(60, 4, 8))), jnp.asarray(rng.normal(size=(60, 4)))
+    tx, start = NOISY[name](), jnp.zeros(8)
+
+    @jax.jit
+    def scales(x, y):
+        def step(carry, batch):
+            params, state = carry
+            f = fitted(*batch)
+            value, grads = jax.value_and_grad(f)(params)
+            updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+            seen = so.diagnostics(state)["scale"], so.diagnostics(state)["gain"]
+            return (optax.apply_updates(params, updates), state), seen
+
+        return jax.lax.scan(step, (start, tx.init(start)), (x, y))[1]
+
+    changing, gains = scales(x, y)
+    assert np.median(gains) > 0.9  # of the batch that a step was fitted to
+    one, _ = scales(jnp.repeat(x[:1], 60, 0), jnp.repeat(y[:1], 60, 0))
+    changing, one = changing / changing[0], one / one[0]
+    if name == "radius":
+        assert np.max(changing) < 10
+    else:
+        assert np.min(changing) > 0.1 > 2e-3 > np.min(one)

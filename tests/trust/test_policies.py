@@ -29,7 +29,12 @@ def updated(policy, trial, state):
     """The state after an attempt with this outcome."""
     step = object()
     chosen = lambda *ignored: step
-    attempt = types.SimpleNamespace(choose=chosen, whole=chosen, trial=lambda step: trial)
+    attempt = types.SimpleNamespace(
+        choose=chosen,
+        whole=chosen,
+        trial=lambda step, last=(): trial,
+        remembered=lambda step, gain, accepted, last: last,
+    )
     taken, state = policy.update(attempt, state)
     assert taken is step
     return state
@@ -247,7 +252,7 @@ def test_the_state_keeps_its_types(name):
     policy = CLOSED[name]
     state = policy.init(jnp.zeros(2, jnp.bfloat16))
     assert {x.dtype for x in (state.scale, state.factor, state.gain)} == {jnp.dtype("float32")}
-    describe = lambda s: [(x.dtype, x.shape, x.weak_type) for x in s]
+    describe = lambda s: [(x.dtype, x.shape, x.weak_type) for x in jax.tree.leaves(s)]
     assert describe(updated(policy, trial(), state)) == describe(state)
 
 
@@ -293,3 +298,45 @@ def test_halvings_of_a_step_raise_damping_by_half_each_and_whole_steps_follow_th
     np.testing.assert_allclose(
         np.divide(found, [0.5, *found[:-1]]), [2.25, 1 / 3, 2], rtol=ROUNDING
     )
+
+
+# Objectives that change from update to update
+
+
+def elsewhere(gain, other, **settings):
+    """A trial on an objective where the last step had the gain ``other``."""
+    return trial(gain, **settings)._replace(elsewhere=lambda: jnp.asarray(other, jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("gain", "other", "factor"),
+    [
+        (1.0, np.inf, 1 / 3),  # the same objective
+        (1.0, 0.9, 0.9),  # another, on which the last step was good as well
+        (1.0, 0.5, 1.0),
+        (1.0, -np.inf, 1 / 0.9),
+        (0.0, 0.9, 1.5),  # a rejection, which another batch may not confirm
+        (NO, 0.9, 2.0),
+    ],
+)
+def test_damping_falls_slowly_and_only_where_other_batches_agree(gain, other, factor):
+    state = after(trust.damping(1.0), elsewhere(gain, other))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 2.0), (0.9, 1 / 0.9), (0.5, 1.0)])
+def test_a_radius_grows_only_where_other_batches_agree(other, factor):
+    state = after(trust.radius(1.0), elsewhere(1.0, other, boundary=True))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 1 / 4), (0.95, 1 / 4), (0.5, 1.0)])
+def test_a_cubic_weight_falls_only_where_other_batches_agree(other, factor):
+    state = after(trust.cubic(1.0), elsewhere(1.0, other))
+    np.testing.assert_allclose(state.scale, factor, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("other", "factor"), [(np.inf, 1 / 3), (0.9, 0.9), (0.5, 1.0)])
+def test_the_damping_of_a_search_falls_only_where_other_batches_agree(other, factor):
+    state = after(trust.line_search(1e-3), elsewhere(1.0, other))
+    np.testing.assert_allclose(state.scale, 1e-3 * factor, rtol=ROUNDING)

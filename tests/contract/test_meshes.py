@@ -10,6 +10,7 @@ import problems
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tolerances import rounding
 
 import secondorder as so
 
@@ -161,7 +162,8 @@ def test_a_call_on_eight_devices_finds_what_it_finds_on_one(axis_type, name, x64
     mesh, spread = on_mesh(axis_type, arrays, specs)
     with jax.set_mesh(mesh):
         for found in (call(*spread), jitted(*spread)):
-            assert oracles.relative_error(oracles.flat(found), alone) < 1e-9
+            error = oracles.relative_error(oracles.flat(found), alone)
+            assert error < rounding(condition=1e4)
 
 
 WHOLE, HALVES = P(None, None), P("devices", None)

@@ -45,7 +45,7 @@ class AnyLoss(Loss):
         return jax.jvp(jax.grad(self), (outputs,), (tree.cast(v, outputs),))[1]
 
     def _eigen(self, outputs: Outputs):
-        flat, unravel = jax.flatten_util.ravel_pytree(tree.accumulator(outputs))
+        flat, unravel = _ravelled(outputs)
         if flat.size > GENERIC_ROOT_LIMIT:
             raise ValueError(
                 f"A root of the curvature of {self.fn!r} was asked for, but the model has "
@@ -65,7 +65,7 @@ class AnyLoss(Loss):
         return jnp.where(values > floor, values, weight), vectors, slope, unravel
 
     def _ravel(self, x: Outputs) -> jax.Array:
-        return jax.flatten_util.ravel_pytree(tree.accumulator(x))[0]
+        return _ravelled(x)[0]
 
     def root(self, outputs: Outputs, u: Outputs) -> Outputs:
         values, vectors, _, unravel = self._eigen(outputs)
@@ -83,9 +83,17 @@ class AnyLoss(Loss):
         """``S u``; for many outputs by Lanczos' process, from products alone."""
         if tree.size(outputs) <= GENERIC_ROOT_LIMIT:
             return self.root(outputs, signs)
-        u, unravel = jax.flatten_util.ravel_pytree(tree.accumulator(signs))
+        u, unravel = _ravelled(signs)
         product = lambda x: self._ravel(self.curvature(outputs, unravel(x)))
         return unravel(_root_times(product, u, SIGNED_STEPS))
+
+
+def _ravelled(x: Outputs) -> tuple[jax.Array, Callable[[jax.Array], Outputs]]:
+    """The entries as one vector, gathered, and the way back."""
+    wide = tree.accumulator(x)
+    whole = jax.tree.unflatten(jax.tree.structure(wide), tree.gathered_leaves(wide))
+    flat, unravel = jax.flatten_util.ravel_pytree(whole)
+    return flat, lambda z: jax.tree.map(tree.placed_like, unravel(z), wide)
 
 
 def _root_times(product: Callable, u: jax.Array, steps: int) -> jax.Array:

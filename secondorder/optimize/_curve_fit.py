@@ -406,7 +406,9 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
         return lambda r: r / sigma.astype(r.dtype)
     if sigma.shape == (y.size, y.size):
         factor = jnp.linalg.cholesky(sigma)
-        white = lambda r: solve_triangular(factor.astype(r.dtype), r.reshape(-1), lower=True)
+        white = lambda r: solve_triangular(
+            factor.astype(r.dtype), tree.gathered(r).reshape(-1), lower=True
+        )
         return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
     raise ValueError(
         f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "

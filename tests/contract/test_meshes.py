@@ -76,6 +76,7 @@ def reading(instrument, p):
 
 BATCH = {
     "curve_fit": curve_fit,
+    "curve_fit, covariance": lambda t, y: curve_fit(t, y, sigma=2 * jnp.eye(t.size)),
     "curve_fit, bounds": functools.partial(curve_fit, bounds=(0.0, 2.0)),
     "least_squares": least_squares,
     "least_squares, huber": functools.partial(least_squares, loss=so.huber(0.1)),
@@ -92,6 +93,14 @@ EXAMPLES = {
     ),
     "empirical Fisher": functools.partial(
         of_network, lambda f, p: so.dense(so.empirical_fisher(f, p), p)
+    ),
+    "plain loss": lambda x, y: (
+        so.minimize(
+            so.compose(lambda z: jnp.sum(jnp.cosh(z - y)), lambda p: network(p, x)),
+            NETWORK,
+            so.levenberg_marquardt(),
+            max_steps=2,
+        ).params
     ),
     "examples": of_examples,
     "even chunks": functools.partial(of_chunks, 8),

@@ -154,9 +154,8 @@ def _searched(search, step, state, start, value, grad, objective):
     of = lambda x: jax.tree.map(lambda y: tree.explicit_sharding(y) or everywhere, x)
     explicit = jax.sharding.explicit_axes(objective, in_sharding=(of(start),))
     run = functools.partial(run, value_fn=explicit)
-    return jax.sharding.auto_axes(run, out_sharding=of((step, state)))(
-        step, state, start, value, grad
-    )
+    automatic: Any = jax.sharding.auto_axes(run, out_sharding=of((step, state)))
+    return automatic(step, state, start, value, grad)
 
 
 def _cut_until_lower(step, state, start, value, objective):

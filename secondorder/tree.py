@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
@@ -226,7 +227,7 @@ def held_whole(x: Any, params: Params) -> Any:
     It starts so, and a step that gave it back in another sharding would be compiled again.
     """
     mesh = next((jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(params)), None)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((x, params)))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, params)))
     if mesh is None or mesh.empty or not traced or not mesh.are_all_axes_auto:
         return x
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

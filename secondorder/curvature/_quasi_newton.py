@@ -192,7 +192,7 @@ def lbfgs(memory: int = 10) -> Curvature:
     """
 
     def start(params):
-        rows = lambda: tree.rows_like(tree.accumulator(params), memory)
+        rows = lambda: tree.rows_like(tree.accumulator(tree.zeros_like(params)), memory)
         dtype = tree.dtype(params)
         return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
 

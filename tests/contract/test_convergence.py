@@ -25,6 +25,7 @@ def test_it_solves_a_parabola_within_its_stated_steps(name):
     assert_solved_within(METHODS[name].parabola, *problem)
 
 
+@pytest.mark.quick(9)
 @rows(lambda method: method.rosenbrock)
 def test_it_solves_rosenbrocks_valley_within_its_stated_steps(name):
     problem = name, valley, jnp.array([-1.2, 1.0]), (10.0, 1.0)

@@ -35,6 +35,7 @@ def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(na
         assert report["stopped"] in METHODS[name].flags
 
 
+@pytest.mark.quick(12)
 @rows()
 def test_a_batch_of_nan_changes_neither_parameters_nor_memory(name):
     step = trainer(name)

@@ -163,7 +163,7 @@ def on_mesh(axis_type, arrays, specs):
     return mesh, tuple(jax.tree.map(of, x, specs) for x in arrays)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_a_call_on_eight_devices_finds_what_it_finds_on_one(axis_type, name, x64):

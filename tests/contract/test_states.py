@@ -136,6 +136,7 @@ def by_one_vector(state, file):
 ROUTES = (by_pickle, by_numpy, by_flax, by_one_vector)
 
 
+@pytest.mark.quick(10)
 @rows()
 def test_a_state_that_was_saved_and_loaded_takes_the_same_next_step(name, tmp_path):
     saved = trainer(name).run(logistic_start(), batch(), 2)

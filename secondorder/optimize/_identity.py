@@ -102,7 +102,13 @@ class Reader:
             return str(getattr(x, "dtype", "")), repr(x)
         if isinstance(x, Tracer) or depth > DEPTH:
             raise NoKey
-        if isinstance(x, types.BuiltinFunctionType | types.ModuleType | np.ufunc | enum.Enum):
+        if isinstance(x, types.BuiltinFunctionType | np.ufunc | enum.Enum):
+            return Same(x)
+        if isinstance(x, Same):
+            return x
+        if isinstance(x, types.ModuleType):
+            if not _is_library(x.__name__):
+                raise NoKey  # which of its members count is not known here
             return Same(x)
         if kind is object:  # a sentinel without state
             return Same(x)
@@ -177,10 +183,12 @@ class Reader:
         return Same(x), self._each(parts, depth)
 
     def _of_function(self, fn: types.FunctionType, depth: int) -> Hashable:
-        parts = [fn.__defaults__, fn.__kwdefaults__, *map(_contents, fn.__closure__ or ())]
+        cells = list(map(_contents, fn.__closure__ or ()))
+        parts = [fn.__defaults__, fn.__kwdefaults__, *cells]
         if not _is_library(fn.__module__):
             self.of_users = True
-            return fn.__code__, self._each((*parts, vars(fn), *_globals_of(fn)), depth)
+            own = fn.__defaults__, fn.__kwdefaults__, vars(fn)
+            return fn.__code__, self._each((*own, *_values_of(fn, cells)), depth)
         if not fn.__closure__ and "<locals>" not in fn.__qualname__:
             return Same(fn)
         if fn in Reader._known:
@@ -226,9 +234,13 @@ def _names(code: types.CodeType) -> Iterable[str]:
             yield from _names(constant)
 
 
-def _globals_of(fn: types.FunctionType) -> list[Any]:
-    """The values of the globals that a function names, with the named members of user modules."""
-    found, names = [], tuple(dict.fromkeys(_names(fn.__code__)))
+def _values_of(fn: types.FunctionType, cells: list[Any]) -> list[Any]:
+    """The values in the closure of a function and of the globals that it names.
+
+    For a user's module, its members with the names in the code.
+    """
+    names = tuple(dict.fromkeys(_names(fn.__code__)))
+    found = [part for cell in cells for part in _opened(cell, names)]
     if UNREADABLE.intersection(names):
         raise NoKey
     for name in names:
@@ -244,4 +256,4 @@ def _opened(value: Any, names: tuple[str, ...], depth: int = 0) -> list[Any]:
     if not isinstance(value, types.ModuleType) or _is_library(value.__name__) or depth > 3:
         return [value]
     inner = [getattr(value, name) for name in names if hasattr(value, name)]
-    return [value, *(part for x in inner for part in _opened(x, names, depth + 1))]
+    return [Same(value), *(part for x in inner for part in _opened(x, names, depth + 1))]

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from secondorder.layers._jaxpr import program_of, within_a_program
+from secondorder.objectives._base import is_objective
 from secondorder.optimize._identity import NoKey, Reader
 
 MOST = 128  # limit of programs; the least recently used one is dropped first
@@ -39,7 +40,7 @@ SETTINGS = (
 
 
 class RecompilationWarning(UserWarning):
-    """Warning: a function compiles again at each call, since an array in its closure is new."""
+    """Warning: a function compiles again at each call, since its closure is another one."""
 
 
 class Program(NamedTuple):
@@ -64,8 +65,9 @@ _lock = threading.Lock()
 def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
     """``solve(*fixed, *arrays)``, compiled at the first call and reused at later calls.
 
-    Without compilation under another transformation, with traced arrays, and if ``fixed`` has no
-    key. The arrays in the closures of ``fixed`` are not kept alive.
+    Within another transformation, and with traced arrays, a plain call. If ``fixed`` has no key, or
+    reads the values of the arrays, a plain call that compiles anew. The arrays in the closures of
+    ``fixed`` are not kept alive.
 
     Args:
       solve: a function of this library.
@@ -74,24 +76,29 @@ def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
       user: name of the caller, for a warning.
     """
     leaves, structure = jax.tree.flatten(arrays)
-    key = _key(solve, fixed, leaves, structure)
-    if key is None:
+    if any(isinstance(leaf, Tracer) for leaf in leaves) or within_a_program():
         return solve(*fixed, *arrays)
-    name, closed = key
+    name, closed = _key(solve, fixed, leaves, structure)
+    program = _found(name)
+    if program is None:
+        program = None if name is None else _compile(solve, fixed, leaves, structure, closed)
+        if program is None or closed:
+            others = _key(solve, fixed[1:], leaves, structure)[0]  # the call without its function
+            _count(fixed[0], others, user)
+        if program is None:
+            return solve(*fixed, *arrays)
+        _keep(name, program)
+    constants = [closed[c] if isinstance(c, int) else c for c in program.constants]
     inputs = [leaf for leaf in leaves if _is_array(leaf)]
+    return jax.tree.unflatten(program.structure, program.run(constants, inputs))
+
+
+def _found(name: Hashable) -> Program | None:
     with _lock:
         program = _programs.get(name)
         if program is not None:
             _programs.move_to_end(name)
-    if program is None:
-        program = _compile(solve, fixed, leaves, structure, closed)
-        if program is None:
-            return solve(*fixed, *arrays)
-        _keep(name, program)
-        if closed:
-            _count((getattr(fixed[0], "__code__", None), *name[2:]), fixed[0], user)
-    constants = [closed[c] if isinstance(c, int) else c for c in program.constants]
-    return jax.tree.unflatten(program.structure, program.run(constants, inputs))
+    return program
 
 
 def clear() -> None:
@@ -105,18 +112,18 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
-def _key(solve: Callable, fixed: tuple, leaves: list, structure: Any) -> Any:
-    """The key of a call and the arrays that its functions close over; ``None`` without one."""
-    if any(isinstance(leaf, Tracer) for leaf in leaves) or within_a_program():
-        return None
+def _key(
+    solve: Callable, fixed: tuple, leaves: list, structure: Any
+) -> tuple[Hashable, list[jax.Array]]:
+    """The key of a call, ``None`` if it has none, and the arrays that its functions close over."""
     reader = Reader()
     try:
         settings = tuple(getattr(jax.config, name) for name in SETTINGS)
-        settings = jnp.result_type(float), *settings
         shapes = tuple(_shape(leaf, reader) for leaf in leaves)
-        return (solve, reader.key(fixed), structure, shapes, settings), reader.arrays
+        name = solve, reader.key(fixed), structure, shapes, jnp.result_type(float), settings
+        return name, reader.arrays
     except NoKey:
-        return None
+        return None, []
 
 
 def _shape(leaf: Any, reader: Reader) -> Hashable:
@@ -128,7 +135,7 @@ def _shape(leaf: Any, reader: Reader) -> Hashable:
 def _compile(
     solve: Callable, fixed: tuple, leaves: list, structure: Any, closed: list[jax.Array]
 ) -> Program | None:
-    """The program of a call; ``None`` where it reads the values of its arrays."""
+    """The program of a call; ``None`` where its trace fails, as by reading values of arrays."""
     is_input = [_is_array(leaf) for leaf in leaves]
 
     def whole(*inputs: Any) -> Any:
@@ -140,13 +147,13 @@ def _compile(
     places = {id(array): place for place, array in enumerate(closed)}
     try:
         run, constants, result = program_of(whole, inputs, lambda array: id(array) in places)
-        # Only the executable: a jitted function keeps the user's function and its closure alive.
-        small = sum(x.nbytes for x in (*constants, *inputs)) <= SMALL
-        options = QUICKLY if small and jax.default_backend() == "cpu" else None
-        run = run.lower(constants, list(inputs)).compile(compiler_options=options)
     except Exception:
-        return None  # the call itself raises it again, or takes the values as they are
-    return Program(run, [places.get(id(c), c) for c in constants], result)
+        return None  # the plain call has the values, or raises the same error
+    small = sum(x.nbytes for x in (*constants, *inputs)) <= SMALL
+    options = QUICKLY if small and jax.default_backend() == "cpu" else None
+    # Only the executable: a jitted function keeps the user's function and its closure alive.
+    executable = run.lower(constants, list(inputs)).compile(compiler_options=options)
+    return Program(executable, [places.get(id(c), c) for c in constants], result)
 
 
 def _keep(name: Hashable, program: Program) -> None:
@@ -158,16 +165,20 @@ def _keep(name: Hashable, program: Program) -> None:
             _programs.popitem(last=False)
 
 
-def _count(name: Hashable, fn: Any, user: str) -> None:
-    """Count the programs of a function with arrays in its closure; warn if there are many."""
+def _count(fn: Any, others: Hashable, user: str) -> None:
+    """Count the compilations of a function for one and the same call; warn of many."""
+    name = getattr(fn, "__code__", type(fn)), others
     with _lock:
         _compiled[name] += 1
         often = _compiled[name] == PATIENCE
-    if often:
-        warnings.warn(
-            f"{user} has compiled {getattr(fn, '__qualname__', fn)} {PATIENCE} times, since each "
-            "call had other arrays in the function's closure. Pass the data as arguments, "
-            "args=(x, y), and one program serves them all.",
-            RecompilationWarning,
-            stacklevel=5,
-        )
+    if not often:
+        return
+    cure = "Pass the data as arguments, args=(x, y), and one program serves them all."
+    if is_objective(fn):
+        cure = "Solve inside a jitted function of the data, which builds the objective."
+    warnings.warn(
+        f"{user} has compiled {getattr(fn, '__qualname__', type(fn).__name__)} {PATIENCE} times, "
+        f"since its closure has other arrays at each call, or what may change unseen. {cure}",
+        RecompilationWarning,
+        stacklevel=4,
+    )

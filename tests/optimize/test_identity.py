@@ -77,17 +77,29 @@ def test_what_a_function_reads_on_the_way_is_part_of_its_key(change, monkeypatch
     assert key(function) == before
 
 
-def test_a_name_in_a_module_of_the_users_is_read_too(monkeypatch):
+@pytest.mark.parametrize("where", ["global", "closure", "function in it"])
+def test_a_name_in_a_module_of_the_users_is_read_too(where, monkeypatch):
     module = types.ModuleType("a_module_of_a_user")
     module.inner = types.ModuleType("another_one")  # type: ignore[attr-defined]
     module.inner.rate = 1.0
-    function = lambda p: module.inner.rate * p
+    exec("def rate_of(p):\n    return inner.rate * p", vars(module))
+    module.rate_of.__module__ = module.__name__
     monkeypatch.setitem(globals(), "module_of_a_test", module)
-    by_name = eval("lambda p: module_of_a_test.inner.rate * p", globals())
-    before = key(by_name)
+    function = {
+        "global": eval("lambda p: module_of_a_test.inner.rate * p", globals()),
+        "closure": lambda p: module.inner.rate * p,
+        "function in it": lambda p: module.rate_of(p),
+    }[where]
+    before = key(function)
+    assert key(function) == before
     module.inner.rate = 2.0
-    assert key(by_name) != before
-    del function
+    assert key(function) != before
+
+
+def test_a_module_within_an_object_has_no_key():
+    holder = {"module": types.ModuleType("a_module_of_a_user")}
+    with pytest.raises(NoKey):
+        key(lambda p: holder["module"].rate * p)
 
 
 def test_an_array_of_numpy_counts_by_its_values_and_one_of_jax_by_itself():

@@ -148,6 +148,23 @@ def test_a_function_that_is_compiled_again_and_again_gets_one_warning():
     assert only.filename == __file__
 
 
+def test_a_function_without_a_key_and_an_objective_get_the_advice_that_serves_them():
+    random = np.random.default_rng(0)
+    unseen = lambda p: p - random.bit_generator.__class__.__name__.count("x")
+    made = lambda y: so.compose(so.squared_error(y), lambda p: p)
+    calls = {
+        "args=": lambda k: so.least_squares(unseen, jnp.zeros(2), max_steps=2),
+        "jitted": lambda k: so.minimize(made(jnp.ones(2) + k), jnp.zeros(2), max_steps=2),
+    }
+    for advice, call in calls.items():
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            for k in range(_programs.PATIENCE):
+                call(k)
+        (only,) = [w for w in seen if w.category is so.RecompilationWarning]
+        assert advice in str(only.message) and len(str(only.message)) < 300
+
+
 @pytest.mark.parametrize("kind", ["jit", "vmap", "grad", "scan"])
 def test_within_a_transformation_nothing_is_kept(kind, x64):
     minimum = lambda c: so.minimize(lambda p: jnp.sum((p - c) ** 2), jnp.zeros(2)).params

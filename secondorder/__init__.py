@@ -65,10 +65,13 @@ from secondorder.operators import (
     hvp,
     jacobian,
 )
-from secondorder.optimize._curve_fit import Fit, curve_fit
-from secondorder.optimize._loop import Evaluations, History, Status
-from secondorder.optimize._minimize import Solution, least_squares, minimize
+from secondorder.optimize._curve_fit import curve_fit
+from secondorder.optimize._fit import Fit
+from secondorder.optimize._least_squares import least_squares
+from secondorder.optimize._minimize import minimize
 from secondorder.optimize._programs import RecompilationWarning
+from secondorder.optimize._records import Evaluations, History, Status
+from secondorder.optimize._solution import Solution
 from secondorder.quadratic import Quadratic
 from secondorder.spectrum import (
     condition_number,

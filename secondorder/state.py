@@ -116,6 +116,13 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     return found
 
 
+def on_one_objective(state: Any) -> Any:
+    """The state for an objective that stays the same, which judges no step of another one."""
+    is_trust = lambda x: isinstance(x, TrustState)
+    without = lambda x: x._replace(last=()) if is_trust(x) else x
+    return jax.tree.map(without, state, is_leaf=is_trust)
+
+
 def takes_jacobian(state: Any) -> bool:
     """Whether a method inside an Optax state forms a dense Jacobian at every point."""
     return any(ours.needs.jacobian is not None for ours in find_states(state))

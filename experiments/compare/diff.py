@@ -124,7 +124,7 @@ def differences(a: Folder, b: Folder) -> list[str]:
 
 
 def _lacking(a: Folder, b: Folder) -> Iterator[str]:
-    """Whole problems, whole optimizers, and what is left."""
+    """Problems and optimizers in one folder alone, and single runs."""
     for one, other, name in ((a, b, "B"), (b, a, "A")):
         lacking = one.runs - other.runs
         for place, kind in ((0, "problem"), (1, "optimizer")):

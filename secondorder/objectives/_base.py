@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from secondorder import checks
 from secondorder.tree import Params
 
 
-class AnyObjective:
+class AnyObjective(abc.ABC):
     """An objective of any kind: called like a function of the parameters.
 
     Attributes:
@@ -22,24 +23,24 @@ class AnyObjective:
 
     is_split = False
 
-    def __call__(self, params: Params) -> jax.Array:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __call__(self, params: Params) -> jax.Array: ...
 
     @property
     def curved(self) -> AnyObjective:
         return self
 
+    @abc.abstractmethod
     def before(self, change: Callable[[Params], Params]) -> AnyObjective:
         """``f ∘ change``, of the same kind."""
-        raise NotImplementedError
 
     def as_given(self) -> Callable[[Params], jax.Array]:
         """The objective as a user gave it: a plain function without its wrapper."""
         return self
 
+    @abc.abstractmethod
     def split(self, user: str) -> Any:
         """The objective with ``loss`` and ``model``, else a ``TypeError`` that names ``user``."""
-        raise NotImplementedError
 
     def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
         """``one(objective)``, or ``many(objective)`` of a sum over chunks."""

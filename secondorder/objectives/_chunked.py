@@ -157,8 +157,8 @@ def chunked(
     chunk: value, gradient, Hessian and Gauss-Newton products, samples and layer statistics go
     through the chunks one after another. Nothing is stored between chunks, so a gradient costs a
     third more, and each product begins with a forward pass. Outputs also exist for one chunk at a
-    time, which large vocabularies need. A chunk holds every K-th example; what is left over is a
-    smaller one, weighed by its share of the examples. Random draws differ from those of the batch
+    time, which large vocabularies need. A chunk holds every K-th example; the remaining
+    examples are a smaller chunk, weighed by its share. Random draws differ from those of the batch
     in one piece, with the same distribution.
 
     Methods on the rows of a Jacobian (``gauss_newton``, ``levenberg_marquardt``) refuse it; methods

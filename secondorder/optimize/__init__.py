@@ -1,8 +1,11 @@
 """Solves to convergence: minimize, least_squares, curve_fit."""
 
-from secondorder.optimize._curve_fit import Fit, curve_fit
-from secondorder.optimize._loop import Evaluations, History, Status
-from secondorder.optimize._minimize import Solution, least_squares, minimize
+from secondorder.optimize._curve_fit import curve_fit
+from secondorder.optimize._fit import Fit
+from secondorder.optimize._least_squares import least_squares
+from secondorder.optimize._minimize import minimize
+from secondorder.optimize._records import Evaluations, History, Status
+from secondorder.optimize._solution import Solution
 
 __all__ = [
     "Evaluations",

@@ -13,108 +13,13 @@ import optax
 from secondorder import state as states
 from secondorder import tree
 from secondorder.objectives._at_point import AtPoint, Face
-from secondorder.objectives._base import AnyObjective
 from secondorder.objectives._models import Known
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
-from secondorder.step import Reason
+from secondorder.optimize._bounds import free_params
+from secondorder.optimize._convergence import after_tests, little, shown
+from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
 from secondorder.tree import Params
-
-PATIENCE = 20  # updates in a row without a change before the status is STAGNATED
-REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
-
-
-class Status(Reason):
-    """Reason for the end of a solve; an integer under ``jit``. Only ``CONVERGED`` is a success."""
-
-    RUNNING = 0, "The solve has not ended."
-    CONVERGED = 1, "The scaled first-order test holds: this is a stationary point to tolerance."
-    MAX_STEPS = 2, "The step limit was reached before the first-order test held."
-    LIMIT_OF_PRECISION = (
-        3,
-        "The steps have fallen below rounding, but the gradient test has not held.",
-    )
-    TRUST_LIMIT = 4, "Every step was rejected until damping or radius reached its limit."
-    STAGNATED = 5, "The updates no longer change the parameters, and the gradient is not small."
-    NONFINITE = (
-        6,
-        "The objective or its gradient became NaN or infinite; see the last finite point.",
-    )
-    NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
-
-
-class Evaluations(NamedTuple):
-    """Evaluation counts of a solve.
-
-    Attributes:
-      values: evaluations of the objective alone (trial steps).
-      gradients: evaluations of objective and gradient together.
-      jacobians: dense Jacobians.
-      products: products with a Hessian, Gauss-Newton or Fisher matrix; a dense one counts n.
-    """
-
-    values: jax.Array
-    gradients: jax.Array
-    jacobians: jax.Array
-    products: jax.Array
-
-
-class History(NamedTuple):
-    """Record of the first steps of a solve; infinity and false beyond the last one.
-
-    Attributes:
-      value, grad_norm: at the point the step starts from.
-      scale: the damping, radius or cubic weight after the step; infinity for other optimizers.
-      accepted: whether the step was taken.
-    """
-
-    value: jax.Array
-    grad_norm: jax.Array
-    scale: jax.Array
-    accepted: jax.Array
-
-
-class Loop(NamedTuple):
-    """The complete state of the loop: a solve continues from it bit for bit."""
-
-    params: Params  # the current point; at the end, the last finite one
-    state: Any
-    last: Params  # the last finite point
-    value: jax.Array  # at `last`, as are the next two
-    grad_norm: jax.Array
-    grad: Params
-    model: tuple[Any, Any] | None  # outputs and Jacobian, if the optimizer uses one
-    moved: jax.Array  # whether value and gradient belong to an earlier point
-    cut: jax.Array  # whether bounds changed the last step, and with it the value of a line search
-    first_size: jax.Array  # |f| at the start, −1 before its evaluation
-    curvature: Params  # lower bounds of the Hessian's diagonal from past steps, zero where none
-    flat: jax.Array  # whether, by these bounds, no single parameter can still reduce the value
-    still: jax.Array  # updates in a row without a change
-    promised: jax.Array  # the largest predicted decrease of these updates
-    passed: jax.Array  # whether the previous point passed the solver's optimality test
-    steps: jax.Array
-    paid: jax.Array  # the four counts of Evaluations
-    history: History | None
-    status: jax.Array
-
-
-class Problem(NamedTuple):
-    """Arguments of a solve.
-
-    Attributes:
-      fn: the objective, with derivatives in both modes.
-      optimizer: an Optax transformation with extra arguments.
-      tol, max_steps: tolerance of the test and limit of updates.
-      box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
-      callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
-    """
-
-    fn: AnyObjective
-    optimizer: optax.GradientTransformationExtraArgs
-    tol: Any
-    max_steps: Any
-    box: tuple[Params, Params] | None = None
-    callback: Callable | None = None
 
 
 def begin(problem: Problem, params: Params, history: int) -> Loop:
@@ -123,7 +28,8 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     value_dtype = jax.eval_shape(problem.fn, params).dtype
     unknown = lambda *shape, dtype=dtype: jnp.full(shape, jnp.inf, dtype)
     count = lambda: jnp.zeros((), jnp.int32)
-    state = jax.tree.map(states.settled, problem.optimizer.init(params))
+    state = states.on_one_objective(problem.optimizer.init(params))
+    state = jax.tree.map(states.settled, state)
     return Loop(
         params=params,
         state=_with_room(state, problem, params),
@@ -226,7 +132,7 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
             face = Face(*problem.box, loop.params, grad, free)
             grad, fn = tree.only(free, grad), fn.on(face)
             columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
-        loop = _test(loop, grad, problem)
+        loop = after_tests(loop, grad, problem)
 
         def update(packed):
             loop = unpack(packed)
@@ -243,26 +149,6 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
         return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
 
     return body
-
-
-def active(
-    params: Params, grad: Params, box: tuple[Params, Params] | None
-) -> tuple[Params, Params]:
-    """Masks of the parameters held at their lower, and at their upper bound by the gradient.
-
-    A parameter between equal bounds is in one of the two.
-    """
-    if box is None:
-        none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
-        return none, none
-    lower = jax.tree.map(lambda x, g, low: (x <= low) & (g >= 0), params, grad, box[0])
-    on_upper = lambda x, g, high, other: (x >= high) & (g <= 0) & ~other
-    return lower, jax.tree.map(on_upper, params, grad, box[1], lower)
-
-
-def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
-    """Mask of the parameters that may move: all but those held at a bound by the gradient."""
-    return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))
 
 
 def _evaluate(fn: Callable, loop: Loop) -> Loop:
@@ -294,8 +180,8 @@ def _evaluate(fn: Callable, loop: Loop) -> Loop:
         (loop.last, loop.value, loop.grad_norm, loop.grad),
     )
     status = jnp.where(finite, loop.status, Status.NONFINITE.value)
-    curvature = _shown(loop, *here[:2], here[3])
     params, value, norm, grad = here
+    curvature = shown(loop, params, value, grad)
     gradients = jnp.where(known, 0, 1).astype(jnp.int32)
     return loop._replace(
         params=params,
@@ -325,82 +211,6 @@ def _value_grad_model(fn: Callable, params: Params, jacobian: bool):
     return value, known.mvt(slope), (at.outputs, columns)
 
 
-def _test(loop: Loop, grad: Params, problem: Problem) -> Loop:
-    """The loop with its status after all tests; ``grad`` is zero for held parameters."""
-    dtype = loop.grad_norm.dtype
-    size = jnp.abs(loop.value).astype(dtype)
-    first = jnp.where(loop.first_size < 0, size, loop.first_size)
-    loop = loop._replace(first_size=first)
-    loop = loop._replace(flat=_decrease(grad, loop.curvature) <= _little(loop, problem))
-    # A solver that measures optimality may be at a saddle; a solver with a second-order model is
-    # tested again after its next step.
-    flat = loop.flat & ~states.models(loop.state)
-    converged = (flat | (tree.max_abs(grad) == 0)) & ~states.measured(loop.state)
-
-    status = jnp.where(loop.steps >= problem.max_steps, Status.MAX_STEPS.value, loop.status)
-    # Either a trust policy rejected all steps, each shorter than the last; or the optimizer no
-    # longer moves.
-    tried = states.tried(loop.state)
-    idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
-    stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
-    status = jnp.where(idle, stuck, status)
-    # The first idle update counts: after rejections a step is short because damping made it so.
-    rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
-    spent = (loop.still >= 2) & (loop.promised <= rounding)
-    status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
-    status = jnp.where(converged, Status.CONVERGED.value, status)
-    nonfinite = Status.NONFINITE.value
-    status = jnp.where(loop.status == nonfinite, nonfinite, status).astype(jnp.int32)
-    return loop._replace(status=status)
-
-
-def _little(loop: Loop, problem: Problem) -> jax.Array:
-    """The largest negligible decrease of the objective: ``tol² |f|``.
-
-    Where f falls to zero, below ``tol |f₀|``, it is ``tol² max(|f|, min(|f₀|, 1))``: relative to a
-    huge value at the start every decrease would be negligible.
-    """
-    size, first = jnp.abs(loop.value).astype(loop.first_size.dtype), loop.first_size
-    falls = size < problem.tol * first
-    return problem.tol**2 * jnp.where(falls, jnp.maximum(size, jnp.minimum(first, 1)), size)
-
-
-def _shown(loop: Loop, params: Params, value: jax.Array, grad: Params) -> Params:
-    """Lower bounds of the curvatures, updated by a step ``s`` and its change ``y`` of the gradient.
-
-    By Cauchy and Schwarz ``Hᵢᵢ ≥ yᵢ²/sᵀy`` where H is positive definite. The largest of these
-    bounds is kept, halved at each further step, since curvature changes.
-    """
-    wide = tree.accumulator
-    s = jax.tree.map(jnp.subtract, wide(params), wide(loop.last))
-    y = jax.tree.map(jnp.subtract, wide(grad), wide(loop.grad))
-    energy = tree.vdot(s, y)
-    # If the step changes the objective by less than rounding, y is mostly rounding.
-    visible = energy > jnp.finfo(value.dtype).eps * jnp.abs(value).astype(energy.dtype)
-    visible = visible & (loop.steps > 0)
-    unit = jnp.where(visible, energy, 1)
-
-    def leaf(old, change):
-        bound = change * (change / unit.astype(change.dtype))
-        return jnp.where(visible, jnp.maximum(0.5 * old, bound), old)
-
-    return jax.tree.map(leaf, loop.curvature, y)
-
-
-def _decrease(grad: Params, curvature: Params) -> jax.Array:
-    """``Σ gᵢ²/cᵢ``, twice the sum of the largest gains along single parameters.
-
-    Independent of the parameters' units; infinite where a needed curvature is unknown.
-    """
-
-    def leaf(g, c):
-        known = c > 0
-        gain = g * (g / jnp.where(known, c, 1))
-        return jnp.where(g == 0, 0, jnp.where(known, gain, jnp.inf))
-
-    return tree.total(jax.tree.map(leaf, tree.accumulator(grad), curvature))
-
-
 def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem: Problem) -> Loop:
     """The loop after an update, or at the current point if the solver found it optimal."""
     dtype = loop.promised.dtype
@@ -410,9 +220,9 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     outcome = _outcome(loop, state, problem)
     slope = tree.vdot(loop.grad, updates).astype(dtype)
     # The predicted decrease of a full Newton step has no unit; other models need both tests.
-    small = jnp.abs(slope) <= _little(loop, problem)
+    small = jnp.abs(slope) <= little(loop, problem)
     spent = outcome.full & outcome.accepted & small & (slope != 0)
-    agreed = loop.flat & (outcome.predicted <= _little(loop, problem))
+    agreed = loop.flat & (outcome.predicted <= little(loop, problem))
     optimal = outcome.optimal | ((spent | agreed) & ~states.measured(loop.state))
 
     params = tree.where(optimal, loop.params, params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable
@@ -169,6 +170,8 @@ def _count(fn: Any, others: Hashable, user: str) -> None:
     """Count the compilations of a function for one and the same call; warn of many."""
     name = getattr(fn, "__code__", type(fn)), others
     with _lock:
+        if len(_compiled) >= MOST:
+            _compiled.clear()
         _compiled[name] += 1
         often = _compiled[name] == PATIENCE
     if not often:
@@ -180,5 +183,13 @@ def _count(fn: Any, others: Hashable, user: str) -> None:
         f"{user} has compiled {getattr(fn, '__qualname__', type(fn).__name__)} {PATIENCE} times, "
         f"since its closure has other arrays at each call, or what may change unseen. {cure}",
         RecompilationWarning,
-        stacklevel=4,
+        stacklevel=_frames_within(),
     )
+
+
+def _frames_within() -> int:
+    """The stack level of the user's line: the first frame outside of this library."""
+    package, level, frame = __name__.partition(".")[0], 0, inspect.currentframe()
+    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level

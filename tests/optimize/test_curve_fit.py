@@ -9,7 +9,7 @@ import scipy.stats
 from tolerances import assert_close
 
 import secondorder as so
-from secondorder.optimize._curve_fit import student_quantile
+from secondorder.optimize._fit import student_quantile
 
 X = np.linspace(0.0, 2.0, 25)
 RNG = np.random.default_rng(5)

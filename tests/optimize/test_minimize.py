@@ -9,7 +9,7 @@ import scipy.optimize
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.optimize._loop import PATIENCE
+from secondorder.optimize._convergence import PATIENCE
 
 
 def rosenbrock(p):

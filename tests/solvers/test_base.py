@@ -11,7 +11,8 @@ from tolerances import rounding
 
 import secondorder as so
 from secondorder.optimize._implicit import opened
-from secondorder.optimize._loop import Problem, begin, once
+from secondorder.optimize._loop import begin, once
+from secondorder.optimize._records import Problem
 
 START = {"a": {"w": np.array([-1.2, 1.0])}, "b": {"w": np.array(0.5)}}
 TRUST = {"damping": lambda: so.trust.damping(1e-3), "radius": so.trust.radius}

@@ -1,0 +1,72 @@
+"""Bounds of the parameters: their trees, checks, and the parameters that they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from secondorder import tree
+from secondorder.tree import Params
+
+
+def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
+    """Bounds as two trees like ``params``."""
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
+
+    lower = tree.spread(bounds[0], params, "the lower bound")
+    upper = tree.spread(bounds[1], params, "the upper bound")
+    return lower, upper
+
+
+def check_bounds(bounds: Any, params: Params) -> None:
+    """Raise an error for bounds that cross; by NumPy, which compiles nothing.
+
+    Bounds computed under ``jit`` have no values yet; those that do not fit the parameters get their
+    sentence from :func:`box_of`.
+    """
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    lower, upper = (_ends(bound, len(leaves)) for bound in bounds)
+    if any(isinstance(x, Tracer) for x in (*lower, *upper)):
+        return
+    for (path, x), low, high in zip(leaves, lower, upper, strict=False):
+        low, high = (np.asarray(end).astype(tree.leaf_dtype(x)) for end in (low, high))
+        if np.any(low > high):
+            raise ValueError(
+                f"bounds cross at params{jax.tree_util.keystr(path)}: a lower bound exceeds its "
+                "upper one. Swap them, or make them equal to fix the parameter."
+            )
+
+
+def _ends(bound: Any, count: int) -> list[Any]:
+    """The bound of each leaf; one number for all leaves."""
+    single = jax.tree.structure(bound) == jax.tree.structure(0) and np.ndim(bound) == 0
+    return [bound] * count if single else jax.tree.leaves(bound)
+
+
+def active(
+    params: Params, grad: Params, box: tuple[Params, Params] | None
+) -> tuple[Params, Params]:
+    """Masks of the parameters held at their lower, and at their upper bound by the gradient.
+
+    A parameter between equal bounds is in one of the two.
+    """
+    if box is None:
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), params)
+        return none, none
+    lower = jax.tree.map(lambda x, g, low: (x <= low) & (g >= 0), params, grad, box[0])
+    on_upper = lambda x, g, high, other: (x >= high) & (g <= 0) & ~other
+    return lower, jax.tree.map(on_upper, params, grad, box[1], lower)
+
+
+def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
+    """Mask of the parameters that may move: all but those held at a bound by the gradient."""
+    return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))

@@ -1,0 +1,171 @@
+"""Calls of the solves: their options, checks, and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from secondorder import checks, methods, settings, tree
+from secondorder.methods._hessian_free import hessian_free
+from secondorder.methods._levenberg_marquardt import levenberg_marquardt
+from secondorder.methods._newton_cg import newton_cg
+from secondorder.methods._trust_region_newton import trust_region_newton
+from secondorder.objectives._base import is_objective
+from secondorder.optimize._bounds import check_bounds
+from secondorder.optimize._programs import kept
+from secondorder.optimize._solution import Solution
+from secondorder.state import settled
+from secondorder.tree import Params
+
+
+class Options(NamedTuple):
+    """Options of a solve, with the names and meanings of the arguments of ``minimize``.
+
+    Attributes:
+      loss: of ``least_squares``.
+    """
+
+    optimizer: optax.GradientTransformation | str | None
+    tol: float | None
+    max_steps: int
+    history: int = 0
+    callback: Callable[[Any, Any, Any], None] | None = None
+    has_aux: bool = False
+    loss: Callable[[Any], jax.Array] | None = None
+
+
+KINDS = {
+    "tol": settings.POSITIVE.or_none(),
+    "max_steps": settings.COUNT,
+    "history": settings.SIZE_OR_ZERO,
+    "callback": settings.FUNCTION.or_none(),
+    "has_aux": settings.FLAG,
+    "loss": settings.FUNCTION.or_none(),
+}
+
+
+def solved(
+    solve: Callable,
+    user: str,
+    fn: Callable,
+    options: Options,
+    params: Params | Solution,
+    args: tuple[Any, ...],
+    bounds: tuple[Any, Any] | None,
+) -> Solution:
+    """``solve(fn, options, params, args, bounds)`` by a kept program, after all checks of values.
+
+    Args:
+      user: name of the caller, for messages.
+    """
+    _check_function(user, fn, args)
+    for name, kind in KINDS.items():
+        kind.of(user, name, getattr(options, name))
+    start = params.params if isinstance(params, Solution) else params
+    tree.check_real(start)
+    check_bounds(bounds, start)
+    solution = kept(solve, (fn, options), (_arrays(params), _floats(args), _arrays(bounds)), user)
+    if not options.has_aux:
+        return solution
+    return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])
+
+
+def of_params(fn: Callable, options: Options, args: tuple[Any, ...], user: str) -> Callable:
+    """``fn`` as a function of the parameters alone, without its auxiliary output."""
+    alone = fn if is_objective(fn) else lambda p: fn(p, *args)
+    return _first_of(alone, user) if options.has_aux else alone
+
+
+DENSE_LIMIT = 100  # largest number of parameters for a dense Hessian by default
+
+
+ROWS_LIMIT = 1000  # largest number of parameters for a dense Jacobian by default
+
+
+def chosen(
+    optimizer: Any, size: int, rows: bool = False
+) -> tuple[str, optax.GradientTransformation]:
+    """Name and optimizer; the default depends on the kind and size of the problem."""
+    if isinstance(optimizer, str):
+        return optimizer, by_name(optimizer)
+    if optimizer is not None:
+        checks.optimizer(optimizer)
+        return "given", optimizer
+    if rows:
+        default = levenberg_marquardt if size <= ROWS_LIMIT else hessian_free
+    else:
+        default = trust_region_newton if size <= DENSE_LIMIT else newton_cg
+    return default.__name__, default()
+
+
+def by_name(name: str) -> optax.GradientTransformation:
+    """The method of a name, with its defaults."""
+    factories = {known: getattr(methods, known) for known in methods.__all__}
+    alone = [known for known, make in factories.items() if not _required(make)]
+    if name in alone:
+        return factories[name]()
+    cure = f"Pass one of {', '.join(alone)}, or an Optax transformation."
+    if name in factories:
+        cure = f"That method needs {', '.join(_required(factories[name]))}: pass so.{name}(...)."
+    raise ValueError(f"There is no optimizer of the name {name!r} with its defaults. {cure}")
+
+
+def _required(factory: Callable) -> list[str]:
+    parameters = inspect.signature(factory).parameters.values()
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty]
+
+
+def _arrays(x: Any) -> Any:
+    """``x`` with every number an array: an input of a program, not a part of it."""
+    number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf
+    return jax.tree.map(number, x)
+
+
+def _floats(x: Any) -> Any:
+    """``x`` with every float an array; an integer may be a size, which has no tracer."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, x)
+
+
+def _first_of(fn: Callable, user: str) -> Callable:
+    """``fn`` without its auxiliary output."""
+    if is_objective(fn):
+        raise TypeError(
+            f"{user} got has_aux=True with an objective of the library, whose value is one number. "
+            "Pass a plain function that returns (value, aux)."
+        )
+
+    def first(params: Params) -> Any:
+        outputs = fn(params)
+        if not isinstance(outputs, (tuple, list)) or len(outputs) != 2:
+            raise ValueError(
+                f"{user} got has_aux=True, so the function must return (value, aux), but it "
+                f"returned {checks.described(outputs)}."
+            )
+        return outputs[0]
+
+    return first
+
+
+def start_of(params: Params) -> Params:
+    tree.check_real(params)
+    return jax.tree.map(settled, params)
+
+
+def _check_function(user: str, fn: Any, args: Any) -> None:
+    if not callable(fn):
+        name = "residual" if user == "least_squares" else "value_fn"
+        raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")
+    if not isinstance(args, tuple):
+        raise TypeError(f"{user} needs args to be a tuple, but got {args!r}. Pass args=(x,).")
+    if args and is_objective(fn):
+        raise TypeError(
+            f"{user} got args beside an objective of the library, which is a function of the "
+            "parameters alone. Pass a plain function of (params, *args), or build the objective "
+            "inside a jitted function of the data."
+        )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from secondorder import tree
+from secondorder import meshes, tree
 from secondorder.objectives._at_point import at_point
 
 ROUNDING = 1e-6  # relative rise of a value that Optax's search ignores
@@ -147,11 +147,11 @@ def _searched(search, step, state, start, value, grad, objective):
         return search.update(step, state, start, value=value, grad=grad, value_fn=value_fn)
 
     leaves = jax.tree.leaves(start)
-    meshes = [s.mesh for s in map(tree.explicit_sharding, leaves) if s is not None]
-    if not meshes:
+    found = [s.mesh for s in map(meshes.explicit_sharding, leaves) if s is not None]
+    if not found:
         return run(step, state, start, value, grad)
-    everywhere = jax.sharding.NamedSharding(meshes[0], jax.sharding.PartitionSpec())
-    of = lambda x: jax.tree.map(lambda y: tree.explicit_sharding(y) or everywhere, x)
+    everywhere = jax.sharding.NamedSharding(found[0], jax.sharding.PartitionSpec())
+    of = lambda x: jax.tree.map(lambda y: meshes.explicit_sharding(y) or everywhere, x)
     explicit = jax.sharding.explicit_axes(objective, in_sharding=(of(start),))
     run = functools.partial(run, value_fn=explicit)
     automatic: Any = jax.sharding.auto_axes(run, out_sharding=of((step, state)))

@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
+
+from secondorder import meshes
 
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
@@ -164,128 +164,6 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
     return jax.tree.map(leaf, mean, new)
 
 
-def explicit_sharding(x: Any) -> jax.sharding.NamedSharding | None:
-    """The sharding in the type of an array on a mesh with explicit axes, else ``None``."""
-    sharding = jax.typeof(x).sharding
-    return sharding if sharding.mesh.explicit_axes else None
-
-
-def gathered(x: jax.Array) -> jax.Array:
-    """``x`` replicated on every device if it is explicitly sharded, else unchanged."""
-    sharding = explicit_sharding(x)
-    if sharding is None:
-        return x
-    return _on_all_of(sharding.mesh, x)
-
-
-def _on_all_of(mesh: Any, x: jax.Array) -> jax.Array:
-    whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
-    return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
-
-
-def gathered_leaves(x: Any) -> list[jax.Array]:
-    """The leaves replicated on the explicit mesh of any of them, those made elsewhere too."""
-    leaves = jax.tree.leaves(x)
-    meshes = [s.mesh for s in map(explicit_sharding, leaves) if s is not None]
-    return [_on_all_of(meshes[0], leaf) for leaf in leaves] if meshes else leaves
-
-
-def placed_like(x: jax.Array, like: Any) -> jax.Array:
-    """``x`` with the sharding of ``like`` if that is explicit, else unchanged."""
-    sharding = explicit_sharding(like)
-    return x if sharding is None else jax.sharding.reshard(x, sharding)
-
-
-def rows_gathered(x: Any, length: int = 1) -> Any:
-    """The leaves, the first axis replicated where its devices do not share ``length`` evenly.
-
-    JAX does not cut an explicitly sharded axis into pieces of another length.
-    """
-
-    def leaf(x: Any) -> Any:
-        sharding = explicit_sharding(x)
-        if sharding is None or not x.ndim:
-            return x
-        mesh, (first, *others) = sharding.mesh, sharding.spec
-        names = first if isinstance(first, tuple) else () if first is None else (first,)
-        if length % math.prod(mesh.shape[name] for name in names) == 0:
-            return x
-        whole = jax.sharding.PartitionSpec(None, *others)
-        return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
-
-    return jax.tree.map(leaf, x)
-
-
-def first_row(x: Any) -> Any:
-    """``x[0]`` of every leaf."""
-    return jax.tree.map(lambda x: x[0], rows_gathered(x))
-
-
-def held_whole(x: Any, params: Params) -> Any:
-    """A memory, replicated on the mesh of the parameters where its axes are automatic.
-
-    It starts so, and a step that gave it back in another sharding would be compiled again.
-    """
-    mesh = next((jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(params)), None)
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, params)))
-    if mesh is None or mesh.empty or not traced or not mesh.are_all_axes_auto:
-        return x
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, everywhere), x)
-
-
-@jax.custom_batching.custom_vmap
-def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
-    stack = jnp.zeros(len(scalars), scalars[0].dtype)
-    for slot, x in zip(slots, scalars, strict=True):
-        stack = jnp.where(slot, x, stack)
-    return stack
-
-
-@_stacked.def_vmap
-def _(size: int, batched: Any, slots: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
-    del slots
-    columns = [
-        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched[1:], strict=True)
-    ]
-    # Without the barrier XLA fuses the computation of the scalars into the stack and repeats it
-    # for each entry.
-    return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True
-
-
-def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """``(pack, unpack)`` between a tree like ``example`` and one whose scalars share arrays.
-
-    One array per dtype, booleans among the int32; keys and arrays with axes stay as they are.
-    """
-    leaves, structure = jax.tree.flatten(example)
-    kinds: dict[Any, list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        dtype = jnp.int32 if leaf.dtype in (jnp.bool_, jnp.int32) else leaf.dtype
-        if leaf.shape == () and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            kinds.setdefault(dtype, []).append(i)
-    packed = {i for places in kinds.values() for i in places}
-
-    def pack(tree: Any) -> Any:
-        found = jax.tree.leaves(tree)
-        rest = [leaf for i, leaf in enumerate(found) if i not in packed]
-        stacks = []
-        for kind, places in kinds.items():
-            # Masks of NumPy are constants; those computed here would be kernels outside a loop.
-            slots = list(np.eye(len(places), dtype=bool))
-            stacks.append(_stacked(slots, *(found[i].astype(kind) for i in places)))
-        return rest, stacks
-
-    def unpack(parts: Any) -> Any:
-        rest, stacks = parts
-        found = dict(zip((i for i in range(len(leaves)) if i not in packed), rest, strict=True))
-        for places, stack in zip(kinds.values(), stacks, strict=True):
-            found |= {i: stack[k].astype(leaves[i].dtype) for k, i in enumerate(places)}
-        return jax.tree.unflatten(structure, [found[i] for i in range(len(leaves))])
-
-    return pack, unpack
-
-
 def spread(bound: Any, params: Params, name: str) -> Params:
     """``bound`` as a tree like ``params``; a number fills every entry.
 
@@ -293,7 +171,9 @@ def spread(bound: Any, params: Params, name: str) -> Params:
       ValueError: a tree that differs from ``params`` in structure or shapes.
     """
     if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
-        return jax.tree.map(lambda x: placed_like(jnp.full(x.shape, bound, x.dtype), x), params)
+        return jax.tree.map(
+            lambda x: meshes.placed_like(jnp.full(x.shape, bound, x.dtype), x), params
+        )
     check_match(bound, params, name, "params")
     return jax.tree.map(lambda b, x: jnp.asarray(b, x.dtype), bound, params)
 
@@ -322,7 +202,7 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
     leaves, structure = jax.tree.flatten(accumulator(like))
 
     def one(i: int, leaf: jax.Array) -> jax.Array:
-        return placed_like(draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype), leaf)
+        return meshes.placed_like(draw(jax.random.fold_in(key, i), leaf.shape, leaf.dtype), leaf)
 
     return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
@@ -330,7 +210,7 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
 def zeros_like(x: Params) -> Params:
     """Zeros of the same shapes, dtypes and shardings; accepts ``ShapeDtypeStruct`` leaves."""
     # JAX takes the sharding of a traced array, but not that of a constant.
-    return jax.tree.map(lambda leaf: placed_like(jnp.zeros_like(leaf), leaf), x)
+    return jax.tree.map(lambda leaf: meshes.placed_like(jnp.zeros_like(leaf), leaf), x)
 
 
 def rows_like(x: Params, rows: int) -> Params:

@@ -1,6 +1,5 @@
 """The vector space of parameters."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,41 +162,6 @@ def test_trees_that_do_not_match_are_refused_in_a_sentence():
         so.tree.check_match({"a": jnp.ones(2)}, like, "x", "y")
     with pytest.raises(ValueError, match=r"x\['b'\]\[0\] has shape \(1,\), but y has shape \(3,\)"):
         so.tree.check_match({"a": jnp.ones(2), "b": (jnp.ones(1),)}, like, "x", "y")
-
-
-def test_packing_joins_the_scalars_of_a_kind_and_gives_them_back_alone_and_under_vmap():
-    example = {
-        "yes": jnp.asarray(True),
-        "count": jnp.asarray(3, jnp.int32),
-        "key": jax.random.key(0),
-        "x": jnp.asarray(0.5),
-        "y": jnp.asarray(-2.0),
-        "half": jnp.asarray(1.5, jnp.bfloat16),
-        "array": jnp.arange(3.0),
-    }
-    pack, unpack = so.tree.packing(example)
-    kinds = [(x.dtype, x.shape) for x in pack(example)[1]]
-    assert sorted(map(str, kinds)) == sorted(
-        map(
-            str,
-            [
-                (jnp.dtype(jnp.int32), (2,)),
-                (jnp.dtype(jnp.float32), (2,)),
-                (jnp.dtype(jnp.bfloat16), (1,)),
-            ],
-        )
-    )
-    chex.assert_trees_all_equal(unpack(pack(example)), example)
-
-    def there_and_back(x):
-        tree = example | {"x": x, "yes": x > 1, "count": jnp.asarray(x, jnp.int32)}
-        return unpack(pack(tree))
-
-    many = jax.jit(jax.vmap(there_and_back, out_axes=0))(jnp.arange(4.0))
-    for i in range(4):
-        chex.assert_trees_all_equal(
-            jax.tree.map(lambda x, i=i: x[i], many), there_and_back(jnp.asarray(float(i)))
-        )
 
 
 def test_small_and_large_leaves_are_paired_with_their_own():

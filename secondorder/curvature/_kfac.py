@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import layers, losses, settings, tree
+from secondorder import layers, losses, meshes, settings, tree
 from secondorder.curvature import _moments as moments
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._moments import Moments
@@ -186,7 +186,9 @@ def _layer_sample(estimator: Estimator, read: Read) -> Estimator:
         pairs = zip(jax.tree.leaves(u), jax.tree.leaves(outputs), strict=True)
         several = any(jnp.ndim(x) > z.ndim for x, z in pairs)
         u = tree.cast(u, outputs)
-        return Layers(tapped, u if several else jax.tree.map(tree.placed_like, u, outputs), several)
+        return Layers(
+            tapped, u if several else jax.tree.map(meshes.placed_like, u, outputs), several
+        )
 
     return Estimator(draw)
 
@@ -288,7 +290,7 @@ def _of_pass(
     for block, uses, kept, returned in parts:
         bases = kept if statistics.eigen else None
         if isinstance(block, Leaf):
-            own = tree.gathered(tree.accumulator(leaves[block.index]))
+            own = meshes.gathered(tree.accumulator(leaves[block.index]))
             found.append(moments.of_leaf(block.join([own]), kept, bases))
         else:
             own = moments.of_uses(uses, kept, bases, statistics.reduce)

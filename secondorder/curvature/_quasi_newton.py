@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from secondorder import settings, tree
+from secondorder import meshes, settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._at_point import at_point
 from secondorder.operators._dense import ravel
@@ -63,7 +63,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         taken = taken & (state.count > 0)
         model = tree.where(taken, model, state.model)
         if not isinstance(model, Pairs):
-            model = tree.held_whole(model, params)
+            model = meshes.held_whole(model, params)
         pairs = state.pairs + jnp.where(taken, 1, 0).astype(jnp.int32)
         new = Secant(model, here, g, state.count + 1, pairs)
         return operator(model, pairs == 0, tree.accumulator(grads), free), new

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import settings, tree
+from secondorder import meshes, settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
 from secondorder.curvature._structures import Grams, Now, Structure
@@ -163,7 +163,7 @@ def _held(memory: Any, params: tree.Params) -> Any:
     """The memory on every device, but for the squares of leaves without Grams."""
     is_grams = lambda x: isinstance(x, Grams)
     apart = lambda x: is_grams(x) and not jax.tree.leaves(x.grams)
-    one = lambda x: x if apart(x) else tree.held_whole(x, params)
+    one = lambda x: x if apart(x) else meshes.held_whole(x, params)
     return jax.tree.map(one, memory, is_leaf=is_grams)
 
 

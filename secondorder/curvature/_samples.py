@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, losses, tree
+from secondorder import checks, losses, meshes, tree
 from secondorder.objectives._base import objective_of
 from secondorder.operators._hessian import hvp
 from secondorder.tree import Params
@@ -85,7 +85,7 @@ def _pulled_back(user: str, cotangent: Callable) -> Estimator:
     def of(objective, params, key):
         outputs, pull = jax.vjp(checks.arrays(objective.model, user), params)
         u = tree.cast(cotangent(losses.as_loss(objective.loss), outputs, key), outputs)
-        return pull(jax.tree.map(tree.placed_like, u, outputs))[0]
+        return pull(jax.tree.map(meshes.placed_like, u, outputs))[0]
 
     return Estimator(draw, cotangents=cotangent)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secondorder import checks, tree
+from secondorder import checks, meshes, tree
 from secondorder.layers._analysis import (
     MOVES,
     PIECES,
@@ -61,7 +61,7 @@ def _tap(y: jax.Array, t: jax.Array) -> jax.Array:
 @_tap.defjvp
 def _tap_jvp(primals, tangents):
     y, (dy, dt) = primals[0], tangents
-    return y, dy + tree.placed_like(dt, y)
+    return y, dy + meshes.placed_like(dt, y)
 
 
 def analyse(model: Callable, params: Params) -> tuple[Any, Reading, list[Group], Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import meshes, tree
 from secondorder.layers import _axis_labels as labels
 from secondorder.layers import _strided_views as strides
 from secondorder.layers._grouping import Group
@@ -85,7 +85,7 @@ def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
 
 def _wide(x: jax.Array) -> jax.Array:
     """``x`` in at least float32, replicated on every device, since axes are merged later."""
-    x = tree.gathered(x)
+    x = meshes.gathered(x)
     return jnp.asarray(x, tree.accumulation_dtype(x.dtype))
 
 
@@ -98,7 +98,7 @@ def _product(g: Group, site: Site, transposed: bool, record: tuple, slope: jax.A
     if site.kind == "embedding":
         if factor is not None:
             slope = slope * _fit(_wide(factor), slope.shape, site.depth)
-        indices, valid = _rows_of(site, tree.gathered(value))
+        indices, valid = _rows_of(site, meshes.gathered(value))
         slope = arrange(slope, site.outputs, columns)
         valid = arrange(valid, site.inputs, ())[..., 0]
         indices = arrange(indices, site.inputs, ())[..., 0]

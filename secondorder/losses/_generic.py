@@ -9,7 +9,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from secondorder import checks, tree
+from secondorder import checks, meshes, tree
 from secondorder.losses._base import Loss, Outputs
 
 GENERIC_ROOT_LIMIT = 4096  # outputs; a larger dense root of M does not fit into memory
@@ -91,9 +91,9 @@ class AnyLoss(Loss):
 def _ravelled(x: Outputs) -> tuple[jax.Array, Callable[[jax.Array], Outputs]]:
     """The entries as one vector, gathered, and the way back."""
     wide = tree.accumulator(x)
-    whole = jax.tree.unflatten(jax.tree.structure(wide), tree.gathered_leaves(wide))
+    whole = jax.tree.unflatten(jax.tree.structure(wide), meshes.gathered_leaves(wide))
     flat, unravel = jax.flatten_util.ravel_pytree(whole)
-    return flat, lambda z: jax.tree.map(tree.placed_like, unravel(z), wide)
+    return flat, lambda z: jax.tree.map(meshes.placed_like, unravel(z), wide)
 
 
 def _root_times(product: Callable, u: jax.Array, steps: int) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import settings, tree
+from secondorder import meshes, settings, tree
 from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.tree import Params
 
@@ -89,7 +89,7 @@ class Chunked(AnyObjective):
 
     def _shared(self) -> Any:
         """The batch, on every device where a chunk cannot be spread evenly."""
-        return tree.rows_gathered(self.batch, math.gcd(self.chunk_size, self.left))
+        return meshes.rows_gathered(self.batch, math.gcd(self.chunk_size, self.left))
 
     def objective(self, chunk: Any) -> Any:
         """The objective of a chunk."""

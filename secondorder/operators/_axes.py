@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from secondorder import settings, tree
+from secondorder import meshes, settings, tree
 from secondorder.operators._base import Operator
 from secondorder.operators._diagonal import damped_power
 from secondorder.tree import Params, Scalar
@@ -76,7 +76,7 @@ class Layout:
         """The leaf as blocks ``(N, b₁, …, b_r)``, padded with zeros."""
         if not any(self.factored):
             return x[None]
-        x, rank = tree.gathered(x), len(self.shape)
+        x, rank = meshes.gathered(x), len(self.shape)
         if self.blocks == 1:
             return x[None]
         cut = list(zip(self.counts, self.sizes, strict=True))
@@ -301,7 +301,7 @@ def _by_leaf(axes: Axes, fn: Callable, v: Params, *rest: Sequence[Any]) -> Param
         layout = axes.of(x)
         wide = jnp.asarray(x, tree.accumulation_dtype(x.dtype))
         found = layout.join(fn(layout.split(wide), *parts)).astype(x.dtype)
-        return tree.placed_like(found, x)
+        return meshes.placed_like(found, x)
 
     return jax.tree.unflatten(jax.tree.structure(v), over_leaves(leaf, [v], *rest))
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import meshes, tree
 from secondorder.tree import Params
 
 
@@ -28,7 +28,7 @@ def join(x: Any, leading: int) -> jax.Array:
       leading: how many axes to keep.
     """
     out = tree.dtype(x)
-    leaves = tree.gathered_leaves([jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)])
+    leaves = meshes.gathered_leaves([jnp.asarray(leaf, out) for leaf in jax.tree.leaves(x)])
     if not leaves:
         return jnp.zeros((0,) * (leading + 1), out)
     flat = [leaf.reshape(*leaf.shape[:leading], -1) for leaf in leaves]
@@ -41,7 +41,7 @@ def unravel(vector: jax.Array, like: Params) -> Params:
     sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
     offsets = [sum(sizes[:i]) for i in range(len(sizes))]
     parts = [
-        tree.placed_like(vector[start : start + size].reshape(jnp.shape(leaf)), leaf)
+        meshes.placed_like(vector[start : start + size].reshape(jnp.shape(leaf)), leaf)
         for start, size, leaf in zip(offsets, sizes, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, parts)
@@ -54,7 +54,7 @@ def basis_vector(index: jax.Array, like: Params) -> Params:
     for leaf in leaves:
         shape = jnp.shape(leaf)
         hit = jnp.arange(math.prod(shape)) == index - offset
-        parts.append(tree.placed_like(hit.reshape(shape).astype(tree.leaf_dtype(leaf)), leaf))
+        parts.append(meshes.placed_like(hit.reshape(shape).astype(tree.leaf_dtype(leaf)), leaf))
         offset += hit.size
     return jax.tree.unflatten(structure, parts)
 

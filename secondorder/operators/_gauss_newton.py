@@ -17,7 +17,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 
-from secondorder import losses, settings, tree
+from secondorder import losses, meshes, settings, tree
 from secondorder.objectives._base import objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective
@@ -114,7 +114,7 @@ class KnownGram(GaussNewton):
 
 def _rows(columns: Any) -> jax.Array:
     """Outputs-tree of ``(*shape, n)`` as a matrix ``(m, n)``, gathered."""
-    leaves = tree.gathered_leaves(columns)
+    leaves = meshes.gathered_leaves(columns)
     return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in leaves])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, settings, tree
+from secondorder import checks, meshes, settings, tree
 from secondorder.objectives._models import (
     BatchedModel,
     InParts,
@@ -287,7 +287,7 @@ def both_modes(model: Callable, params: Params) -> Callable:
     """``model`` with derivatives in both modes; independent examples stay independent."""
     if not isinstance(model, BatchedModel):
         return derivable(model, params)
-    first = tree.first_row(model.examples)
+    first = meshes.first_row(model.examples)
     return dataclasses.replace(model, model=derivable(model.model, params, first))
 
 
@@ -302,7 +302,7 @@ def _tabulated(fn: Known) -> Jacobian:
 
     def mv(v: Params) -> Any:
         flat = ravel(v)
-        image = lambda c, z: tree.placed_like(product(c, flat).astype(z.dtype), z)
+        image = lambda c, z: meshes.placed_like(product(c, flat).astype(z.dtype), z)
         return jax.tree.map(image, fn.columns, fn.outputs)
 
     pull = jax.linear_transpose(mv, fn.params)

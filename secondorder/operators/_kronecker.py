@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from secondorder import tree
+from secondorder import meshes, tree
 from secondorder.operators._axes import along_axis, one_by_one
 from secondorder.operators._base import Operator
 from secondorder.tree import Params, Scalar
@@ -144,10 +144,10 @@ def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[
     for block, *parts in zip(blocks, *rest, strict=True):
         own = [leaves[i] for i in block.leaves]
         wide = block.join(
-            [tree.gathered(jnp.asarray(x, tree.accumulation_dtype(x.dtype))) for x in own]
+            [meshes.gathered(jnp.asarray(x, tree.accumulation_dtype(x.dtype))) for x in own]
         )
         for i, x, new in zip(block.leaves, own, block.split(fn(wide, *parts)), strict=True):
-            found[i] = tree.placed_like(new.astype(x.dtype), x)
+            found[i] = meshes.placed_like(new.astype(x.dtype), x)
     return jax.tree.unflatten(structure, found)
 
 

@@ -13,7 +13,7 @@ import jax.scipy.stats
 import optax
 from jax.scipy.linalg import solve_triangular
 
-from secondorder import checks, settings, tree
+from secondorder import checks, meshes, settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.operators._jacobian import linearize
 from secondorder.optimize._bounds import check_bounds
@@ -248,7 +248,7 @@ def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], j
     if sigma.shape == (y.size, y.size):
         factor = jnp.linalg.cholesky(sigma)
         white = lambda r: solve_triangular(
-            factor.astype(r.dtype), tree.gathered(r).reshape(-1), lower=True
+            factor.astype(r.dtype), meshes.gathered(r).reshape(-1), lower=True
         )
         return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
     raise ValueError(

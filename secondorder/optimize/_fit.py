@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.scipy.stats
 from jax.scipy.special import betainc
 
-from secondorder import tree
+from secondorder import meshes, tree
 from secondorder.operators._dense import unravel
 from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.optimize._projection import frame, rank, scaled_svd
@@ -164,7 +164,7 @@ def fit_of(
 
 
 def _rows(at: Jacobian) -> jax.Array:
-    leaves = tree.gathered_leaves(at.dense())
+    leaves = meshes.gathered_leaves(at.dense())
     return jnp.concatenate([columns.reshape(-1, columns.shape[-1]) for columns in leaves])
 
 

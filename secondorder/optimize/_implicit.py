@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, losses, tree
+from secondorder import checks, losses, meshes, tree
 from secondorder.layers._jaxpr import converted
 from secondorder.objectives._base import AnyObjective, Plain, objective_of
 from secondorder.objectives._chunked import Chunked
@@ -54,7 +54,7 @@ def _(value_fn: Objective, params: Params) -> tuple[Callable[[Any], AnyObjective
     model = value_fn.model
     checked = functools.partial(checks.arrays, user="minimize", integers=True)
     if isinstance(model, BatchedModel):
-        first = tree.first_row(model.examples)
+        first = meshes.first_row(model.examples)
         inner, inside = _converted(checked(model.model), params, first)
         model_theta = (inside, jax.tree.map(jnp.asarray, model.examples))
         build_model = lambda t: BatchedModel(Opened(inner, t[0]), t[1])

@@ -18,6 +18,7 @@ from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
 from secondorder.optimize._bounds import free_params
 from secondorder.optimize._convergence import after_tests, little, shown
+from secondorder.optimize._packing import packing
 from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
 from secondorder.tree import Params
 
@@ -104,7 +105,7 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
 
 def run(problem: Problem, start: Loop) -> Loop:
     """Run the loop to its end. Its body evaluates, tests, then updates: one gradient per step."""
-    pack, unpack = tree.packing(start)
+    pack, unpack = packing(start)
     is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
     body = _body(problem, pack, unpack)
     # Otherwise XLA folds the constants of a fresh start into the body, and a continued solve would
@@ -115,7 +116,7 @@ def run(problem: Problem, start: Loop) -> Loop:
 
 def once(problem: Problem, loop: Loop) -> Loop:
     """One iteration, for use inside another library's loop."""
-    pack, unpack = tree.packing(loop)
+    pack, unpack = packing(loop)
     return unpack(_body(problem, pack, unpack)(pack(loop)))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import settings, tree
+from secondorder import meshes, settings, tree
 from secondorder.linalg import _secular as secular
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
@@ -104,7 +104,7 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         matrix = jnp.where(sound, matrix, 0)
         if scaled:
             largest = jnp.maximum(largest, jnp.sqrt(shift_scaling(matrix)))
-            scaling = largest = tree.held_whole(largest, quadratic.grad)
+            scaling = largest = meshes.held_whole(largest, quadratic.grad)
         else:
             scaling = jnp.ones(matrix.shape[0], matrix.dtype)
         w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])

@@ -14,7 +14,6 @@ import functools
 
 import numpy as np
 
-import secondorder as so
 from experiments.problem import Problem, minibatches
 from experiments.problems import networks
 
@@ -61,11 +60,6 @@ def load():
     return {"inputs": images[:COUNT], "held_out_inputs": images[COUNT:]}
 
 
-def objective(batch):
-    loss = so.sigmoid_cross_entropy(batch["inputs"])
-    return so.compose(loss, lambda params: networks.outputs(params, batch["inputs"]))
-
-
 PROBLEM = Problem(
     name="curves",
     title="CURVES: a deep autoencoder, one batch",
@@ -77,7 +71,7 @@ PROBLEM = Problem(
     ),
     load=lambda: {"inputs": load()["inputs"][:BATCH]},
     init=lambda key, data: networks.init(key, SIZES),
-    objective=objective,
+    objective=networks.reconstruction,
     metrics=lambda params, data: {"error": networks.squared_error(params, data["inputs"])},
     measure="loss",
     targets=TARGETS,

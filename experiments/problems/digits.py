@@ -19,11 +19,6 @@ def load():
     return {"inputs": inputs, "labels": np.asarray(labels, np.int32)}
 
 
-def reconstruction(batch):
-    loss = so.sigmoid_cross_entropy(batch["inputs"])
-    return so.compose(loss, lambda params: networks.outputs(params, batch["inputs"]))
-
-
 def classification(batch):
     loss = so.softmax_cross_entropy(batch["labels"])
     return so.compose(loss, lambda params: networks.outputs(params, batch["inputs"]))
@@ -38,7 +33,7 @@ AUTOENCODER = Problem(
     ),
     load=load,
     init=lambda key, data: networks.init(key, NARROW),
-    objective=reconstruction,
+    objective=networks.reconstruction,
     metrics=lambda params, data: {"error": networks.squared_error(params, data["inputs"])},
     measure="loss",
     targets=(3.0, 2.0),

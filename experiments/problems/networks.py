@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+import secondorder as so
+
 
 def init(key: jax.Array, sizes: Sequence[int]):
     """LeCun-normal kernels, zero biases."""
@@ -28,3 +30,9 @@ def squared_error(params, images: jax.Array) -> jax.Array:
     """Of the reconstructed intensities, summed over the pixels, a mean over the images."""
     found = jax.nn.sigmoid(outputs(params, images))
     return jnp.mean(jnp.sum((found - images) ** 2, axis=-1))
+
+
+def reconstruction(batch) -> so.Objective:
+    """Cross-entropy of the reconstructed pixels."""
+    loss = so.sigmoid_cross_entropy(batch["inputs"])
+    return so.compose(loss, lambda params: outputs(params, batch["inputs"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import optax
 
 from secondorder import settings, tree
@@ -49,7 +50,8 @@ def proposed(direction: optax.GradientTransformation) -> Curvature:
     def update(grads, state, params, value_fn) -> tuple[Operator, optax.OptState]:
         del value_fn
         wide = tree.accumulator
-        step, state = direction.update(wide(grads), state, wide(params))
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises a decay to an integer count
+            step, state = direction.update(wide(grads), state, wide(params))
         return Proposal(step), state
 
     init = lambda params: direction.init(tree.accumulator(tree.zeros_like(params)))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer, eval_jaxpr
 
 SMALL = 1024  # bytes of a constant that is written into a program
@@ -55,17 +54,18 @@ def program_of(
 def converted(fn: Callable, *examples: Any) -> tuple[Callable, list[Any]]:
     """``(closed, θ)`` with ``closed(*args, *θ)`` the same as ``fn(*args)``, traced once.
 
-    θ are the traced numbers that ``fn`` closes over, with respect to which a caller may
+    θ are the traced arrays that ``fn`` closes over, with respect to which a caller may
     differentiate. As ``jax.closure_convert``, which keeps every function that it has met.
     """
     program, outputs = jax.make_jaxpr(fn, return_shape=True)(*examples)
     jaxpr, consts, structure = program.jaxpr, program.consts, jax.tree.structure(outputs)
-    moves = [isinstance(c, Tracer) and jnp.issubdtype(c.dtype, jnp.inexact) for c in consts]
+    moves = [isinstance(c, Tracer) for c in consts]
     theta = [c for c, moving in zip(consts, moves, strict=True) if moving]
+    count = len(examples)  # ``closed`` keeps no example, which may be traced
     rest = [None if moving else c for c, moving in zip(consts, moves, strict=True)]
 
     def closed(*inputs: Any) -> Any:
-        args, given = inputs[: len(examples)], iter(inputs[len(examples) :])
+        args, given = inputs[:count], iter(inputs[count:])
         filled = [next(given) if moving else c for c, moving in zip(rest, moves, strict=True)]
         return jax.tree.unflatten(structure, eval_jaxpr(jaxpr, filled, *jax.tree.leaves(args)))
 

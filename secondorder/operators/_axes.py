@@ -217,8 +217,8 @@ def first_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
     # Convex weights, so that no two sums are equal: e₁ − e₄ and e₂ − e₃ stay distinct.
     weights = size / (size + jnp.arange(size, dtype=dtype))
     inside = jnp.matmul(basis.mT, vectors, precision=HIGHEST)
-    form = jnp.matmul(inside.mT * weights, inside, precision=HIGHEST)
-    _, turn = eigenbasis(jnp.where(both, form, (2 + weights) * eye))
+    form = jnp.matmul(inside.mT * weights[None, None], inside, precision=HIGHEST)
+    _, turn = eigenbasis(jnp.where(both, form, (2 + weights)[None, None] * eye))
     return jnp.matmul(vectors, jnp.where(both, turn, eye), precision=HIGHEST)
 
 

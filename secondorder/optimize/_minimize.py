@@ -61,7 +61,7 @@ def minimize(
       value_fn: ``(params, *args) ↦`` a scalar, or, without ``args``, the :class:`Objective` that
         Gauss-Newton methods need.
       params: the start: a pytree of floating-point arrays; or a :class:`Solution` of the same
-        problem, to continue it bit for bit.
+        problem, to continue it from its exact state.
       optimizer: any Optax transformation, or the name of a method with its defaults, such as
         ``"bfgs"``; ``None`` takes :func:`secondorder.trust_region_newton`
         up to 100 parameters and :func:`secondorder.newton_cg` beyond.

@@ -64,7 +64,7 @@ class History(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """The complete state of the loop: a solve continues from it bit for bit."""
+    """The complete state of the loop: a solve continues from it without loss."""
 
     params: Params  # the current point; at the end, the last finite one
     state: Any

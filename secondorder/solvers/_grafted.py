@@ -52,7 +52,8 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
 
     def solve(quadratic: Quadratic, factors: Any, state: Grafted, scale: jax.Array):
         found, inner = solver.solve(quadratic, factors, state.inner, scale)
-        wanted, graft_state = graft.update(tree.accumulator(quadratic.grad), state.graft)
+        with jax.numpy_dtype_promotion("standard"):  # Optax raises a decay to an integer count
+            wanted, graft_state = graft.update(tree.accumulator(quadratic.grad), state.graft)
         mean = lambda old, new: tree.running_mean(old, new, decay, state.count, debias=False)
         p, q = mean(state.step, found.direction), mean(state.onto, wanted)
         new = Grafted(p, q, state.count + 1, inner, graft_state)

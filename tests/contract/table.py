@@ -241,13 +241,13 @@ METHODS = {
         opening=1,
     ),
     "shampoo": Method(
-        so.shampoo, {"learning_rate": 1.0}, live=("learning_rate",),
-        parabola=150, logistic=95,
+        so.shampoo, {"learning_rate": 0.05}, live=("learning_rate",),
+        parabola=200, logistic=200,
         plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
     ),
     "shampoo_of_bases": Method(
-        shampoo_of_bases, {"learning_rate": 1.0}, live=("learning_rate",),
-        parabola=150, logistic=95,
+        shampoo_of_bases, {"learning_rate": 0.05}, live=("learning_rate",),
+        parabola=200, logistic=200,
         plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
     ),
     "kfac": Method(

@@ -1,6 +1,7 @@
 """JAX' debugging flags: all that is public runs under each of them."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,11 @@ from contract.table import METHODS, REPRESENTATIVES, rows_of_kinds
 
 import secondorder as so
 
-# Optax' own Adam multiplies a float by an integer count, which a strict promotion refuses.
-PROMOTES = ("adam_scaled_by_the_quadratic_model",)
-
 
 @contextlib.contextmanager
-def as_written(dtypes: str = "strict"):
+def as_written():
     """No implicit promotion of dtypes or ranks."""
-    with jax.numpy_dtype_promotion(dtypes), jax.numpy_rank_promotion("raise"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 
@@ -47,7 +45,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_a_step_needs_no_promotion(name, dtype):
     with jax.enable_x64(dtype == "float64"):
-        with as_written("standard" if name in PROMOTES else "strict"):
+        with as_written():
             jax.eval_shape(lambda: one_step(name, dtype))
 
 
@@ -104,6 +102,19 @@ def in_chunks() -> so.Objective:
     return so.chunked(classes, parts, chunk_size=4)
 
 
+def scores(p, x):
+    return jnp.stack([p["b"] + p["w"] @ x, jnp.zeros((), x.dtype)], -1)
+
+
+def labels_of():
+    return so.softmax_cross_entropy(batch()["y"].astype(jnp.int32))
+
+
+def labelled():
+    inputs = batch()["x"]
+    return so.compose(labels_of(), lambda p: jax.vmap(functools.partial(scores, p))(inputs))
+
+
 def an_update(objective):
     opt = so.newton_cg()
     grads = jax.grad(objective)(START)
@@ -122,6 +133,10 @@ BOX, HALVES = (-0.5, 0.5), {"max_steps": 2, "history": 3}
 
 PARTS = {
     "minimize": lambda: so.minimize(classes(batch()), START, **HALVES),
+    "minimize with labels": lambda: so.minimize(labelled(), START, **HALVES),
+    "minimize with labels per example": lambda: so.minimize(
+        so.per_example(labels_of(), scores, batch()["x"]), START, **HALVES
+    ),
     "minimize in a box": lambda: so.minimize(classes(batch()), START, bounds=BOX, **HALVES),
     "minimize by products": lambda: so.minimize(classes(batch()), START, so.newton_cg(), **HALVES),
     "minimize by a search": lambda: so.minimize(classes(batch()), START, so.bfgs(), **HALVES),
@@ -158,7 +173,14 @@ PARTS = {
     ),
 }
 QUICK = ("minimize", "top_eigenpairs", "per_example", "with_curvature")
-LEAKY = ("minimize", "least_squares in a box", "curve_fit", "chunked")
+LEAKY = (
+    "minimize",
+    "minimize with labels",
+    "minimize with labels per example",
+    "least_squares in a box",
+    "curve_fit",
+    "chunked",
+)
 
 
 @pytest.mark.quick(12)

@@ -109,4 +109,5 @@ def test_a_batch_of_nan_leaves_everything_as_it_was():
     updates, after = jax.jit(lambda s: tx.update(grad, s, p, value_fn=broken))(before)
     assert all(np.all(x == 0) for x in jax.tree.leaves(updates))
     jax.tree.map(np.testing.assert_array_equal, after.solver, before.solver)
-    assert after.trust.scale > before.trust.scale and not after.trust.accepted
+    # No rise of the damping either: such a batch has no information about it.
+    assert after.trust.scale == before.trust.scale and not after.trust.accepted

@@ -182,7 +182,7 @@ def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
     solution = np.array([2.0, 0.8, 0.3])
     assert_close(points[-1], solution, np.linalg.cond(jax.jacobian(exact)(solution)))
     if method.startswith("damping"):
-        assert min(report["scale"] for report in reports) < 1e-7
+        assert min(report["scale"] for report in reports) < 1e-5  # a third at each accepted step
 
 
 def test_the_acceleration_is_half_the_second_derivative_of_the_curve_the_step_begins(x64):

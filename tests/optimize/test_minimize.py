@@ -428,14 +428,27 @@ def test_bad_bounds_are_answered_in_a_sentence():
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg"])
-def test_going_on_from_a_solution_is_the_uninterrupted_run_bit_for_bit(name, x64):
+def test_going_on_from_a_solution_is_the_uninterrupted_run(name, x64):
     f = so.sum_of_squares(rosenbrock)
     whole = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name])
     part = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=4)
     rest = so.minimize(f, part, OPTIMIZERS[name])
-    assert int(part.steps) == 4 and int(rest.steps) == int(whole.steps)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert int(part.steps) == 4 and abs(int(rest.steps) - int(whole.steps)) <= 1
+    # Two programs, which a compiler may round apart; a lost state would cost many steps.
+    kappa = np.linalg.cond(jax.hessian(f)(whole.params))
+    assert_close(rest.params, whole.params, kappa)
+
+
+@pytest.mark.quick(0)
+@pytest.mark.parametrize("name", ["levenberg_marquardt", "newton_cg"])
+def test_going_on_one_step_is_the_next_step(name, x64):
+    f = so.sum_of_squares(rosenbrock)
+    early = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=4)
+    next_ = so.minimize(f, jnp.array([-1.2, 1.0]), OPTIMIZERS[name], max_steps=5)
+    after = so.minimize(f, early, OPTIMIZERS[name], max_steps=5)
+    assert jax.tree.structure(after) == jax.tree.structure(next_)
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(next_), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ PAGES := tests/test_readme.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -51,6 +51,15 @@ docs: $(VENV)/.installed-docs  ## run the code in README.md and docs/, then buil
 	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
 	$(BIN)/python -m mkdocs build --quiet --strict
 	@echo "The pages are in site/."
+
+package: $(VENV)/.installed-test  ## build wheel and sdist, install each into an environment of its own, check it there
+	rm -rf dist build/package
+	$(BIN)/python -m hatchling build --directory dist
+	for built in dist/*; do \
+	  rm -rf build/package && $(PYTHON) -m venv build/package && \
+	  build/package/bin/python -m pip install -qq --disable-pip-version-check "$$built" && \
+	  (cd build && package/bin/python -m secondorder.doctor) || exit 1; \
+	done
 
 clean:  ## remove what make built; results/ stays
 	rm -rf $(VENV) .venv-newer build dist site .hypothesis .pytest_cache .ruff_cache

@@ -1,14 +1,13 @@
-"""The pages of the site that are made while it is built: one for each public name, from its docstring.
+"""The pages that are made while the site is built: one for each public name, from its docstring.
 
-MkDocs calls `on_files` (`hooks` in mkdocs.yml): it adds these pages, the files of the repository that are pages, too
-(`BORROWED`), and completes the navigation.
+MkDocs calls `on_files` (`hooks` in mkdocs.yml): it adds these pages, and those files of the
+repository that are pages, too (`BORROWED`), and completes the navigation.
 """
 
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import secondorder as so
@@ -45,7 +44,8 @@ class Name(NamedTuple):
     def file(self) -> str:
         """Its page. `total` and `Total` would be one file where case does not count."""
         *rooms, name = self.path.removeprefix("so.").split(".")
-        return "/".join(["reference", *rooms, name + ("-class" if name[0].isupper() else "")]) + ".md"
+        kind = "-class" if name[0].isupper() else ""
+        return "/".join(["reference", *rooms, f"{name}{kind}.md"])
 
     @property
     def page(self) -> str:
@@ -90,7 +90,7 @@ def groups() -> dict[str, list[Name]]:
 
 def index() -> str:
     """The page that lists every public name with its first sentence."""
-    lines = ["# Public names", "", "`import secondorder as so`. Each name has a page: its formula, arguments, errors, an", "example, the source.", ""]
+    lines = ["# Public names", "", "`import secondorder as so`. Each name has a page.", ""]
     for group, names in groups().items():
         lines += [f"## {group}", ""]
         if not group.startswith("so:"):
@@ -125,26 +125,25 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, file, content=text))
     names = [{group: [{n.path: n.file} for n in names]} for group, names in groups().items()]
     known = {"reference": ["reference/index.md", *names]}
-    for folder, title in (("recipes", "Recipes"), ("coming-from", "Coming from"), ("notes", "Notes")):
-        found = sorted(f.src_uri for f in files.documentation_pages() if f.src_uri.startswith(f"{folder}/"))
+    for folder in ("recipes", "coming-from", "notes"):
+        found = [
+            f.src_uri for f in files.documentation_pages() if f.src_uri.startswith(f"{folder}/")
+        ]
         # The page `index.md` of a folder is that of the section.
-        known[folder] = sorted(found, key=lambda uri: not uri.endswith("/index.md"))
-        known[f"{folder} title"] = [title]
+        known[folder] = sorted(found, key=lambda uri: (not uri.endswith("/index.md"), uri))
     config.nav = list(_completed(config.nav, known))
     return files
 
 
 def _completed(nav: list[Any], known: dict[str, list[Any]]) -> Iterator[Any]:
-    """The entries of `nav`, with pages in place of the names of folders."""
+    """The entries of `nav`, with pages in place of the names of folders; none for an empty one."""
     for entry in nav:
         if isinstance(entry, str):
-            if entry not in known:
-                yield entry
-            elif known[entry]:
-                yield {known[f"{entry} title"][0]: known[entry]}
+            yield entry
             continue
         ((title, below),) = entry.items()
-        if isinstance(below, list):
-            yield {title: list(_completed(below, known))}
-        else:
-            yield {title: known.get(below, below)}
+        pages = (
+            list(_completed(below, known)) if isinstance(below, list) else known.get(below, below)
+        )
+        if pages:
+            yield {title: pages}

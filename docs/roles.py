@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings reads them: ``:func:`minimize` `` becomes a link to the page of `so.minimize`."""
+"""Docstrings as mkdocstrings reads them: a role, as of `minimize`, is a link to its page."""
 
 import re
 from typing import Any

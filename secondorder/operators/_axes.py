@@ -37,6 +37,11 @@ class Axes:
     Attributes:
       block_size: longer axes are cut into even blocks of at most this length; ``None`` cuts none.
       max_size: axes longer than this have no Gram; ``None`` for no limit.
+
+    Example:
+      >>> import secondorder as so
+      >>> roots = so.curvature.axis_roots(axes=so.operators.Axes(block_size=128))
+      >>> curvature = so.running(so.curvature.gradient(), roots, decay=0.9)
     """
 
     block_size: int | None = None
@@ -313,6 +318,14 @@ class AxisEigen(Operator):
     Attributes:
       bases: for each leaf, in order, the :data:`Factors` Q.
       entries: for each leaf, an array ``(N, b₁, …, b_r)``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> w = jnp.eye(2)
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_eigen(), decay=0.9)
+      >>> operator, _ = curvature.update(w, curvature.init(w), w, None)
+      >>> isinstance(operator, so.operators.AxisEigen)
+      True
     """
 
     axes: Axes
@@ -342,6 +355,14 @@ class AxisRoots(Operator):
     Attributes:
       roots: for each leaf, in order, the :data:`Factors` R.
       entries: for each leaf without an R, its diagonal in blocks; ones for the others.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> w = jnp.eye(2)
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_roots(), decay=0.9)
+      >>> operator, _ = curvature.update(w, curvature.init(w), w, None)
+      >>> isinstance(operator, so.operators.AxisRoots)
+      True
     """
 
     axes: Axes

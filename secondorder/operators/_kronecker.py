@@ -200,6 +200,16 @@ class KroneckerEigen(Operator):
       blocks: the blocks; every leaf is in one block.
       bases: for each block, orthogonal ``(S, d, d)``, or ones ``(S, d)`` for no change of basis.
       entries: for each block, ``s ≥ 0`` of its shape ``(S, d₁, …, d_r)``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.arange(6.0).reshape(3, 2)
+      >>> f = so.compose(so.squared_error(jnp.ones((3, 2))), lambda w: x @ w)
+      >>> w = jnp.ones((2, 2))
+      >>> curvature = so.curvature.layerwise(f, eigen=True)
+      >>> operator, _ = curvature.update(w, curvature.init(w), w, f)
+      >>> isinstance(operator, so.operators.KroneckerEigen)
+      True
     """
 
     blocks: Sequence[Block]
@@ -229,7 +239,14 @@ class KroneckerEigen(Operator):
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A block of a single leaf, with the axes of the leaf or one axis for all entries."""
+    """A block of a single leaf, with the axes of the leaf or one axis for all entries.
+
+    Example:
+      >>> import secondorder as so
+      >>> block = so.operators.Leaf(0, (3,))
+      >>> block.index, block.shape
+      (0, (3,))
+    """
 
     index: int
     shape: tuple[int, ...]

@@ -77,7 +77,7 @@ def first_sentence(thing: Any) -> str:
     text = " ".join(paragraph.split())
     text = re.sub(r":\w+:`(?:~?[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
     sentence = re.match(r".*?(?<!et al)[.](?=\s|$)", text)
-    return (sentence[0] if sentence else text).replace("|", r"\|")
+    return sentence[0] if sentence else text
 
 
 def groups() -> dict[str, list[Name]]:
@@ -133,6 +133,12 @@ def on_files(files: Any, config: Any) -> Any:
         known[folder] = sorted(found, key=lambda uri: (not uri.endswith("/index.md"), uri))
     config.nav = list(_completed(config.nav, known))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
+    """Called by MkDocs for each page: wide tables of results take the room of the contents."""
+    if re.fullmatch(r"results/(?!comparison|index)\w+\.md", page.file.src_uri):
+        page.meta["hide"] = ["toc"]
 
 
 def _completed(nav: list[Any], known: dict[str, list[Any]]) -> Iterator[Any]:

@@ -59,7 +59,7 @@ def test_a_first_sentence_ends_at_its_full_stop_and_not_within(reference):
     def thing():
         """``|x|`` of :func:`secondorder.tree.norm` (Martens et al. 2012), 1.5 of it. And more."""
 
-    sentence = r"`\|x\|` of `norm` (Martens et al. 2012), 1.5 of it."
+    sentence = "`|x|` of `norm` (Martens et al. 2012), 1.5 of it."
     assert reference.first_sentence(thing) == sentence
 
 

@@ -14,6 +14,7 @@ import secondorder as so
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
+GALLERY = ROOT / "results" / "pictures" / "gallery.html"  # where it has been drawn
 BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 TITLES = {
     "interop": "Optax transformations",
@@ -123,6 +124,8 @@ def on_files(files: Any, config: Any) -> Any:
 
     for file, text in pages().items():
         files.append(File.generated(config, file, content=text))
+    if GALLERY.exists():
+        files.append(File.generated(config, "explain/pictures.html", abs_src_path=str(GALLERY)))
     names = [{group: [{n.path: n.file} for n in names]} for group, names in groups().items()]
     known = {"reference": ["reference/index.md", *names]}
     for folder in ("recipes", "coming-from", "notes"):
@@ -135,10 +138,14 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
-    """Called by MkDocs for each page: wide tables of results take the room of the contents."""
-    if re.fullmatch(r"results/(?!comparison|index)\w+\.md", page.file.src_uri):
-        page.meta["hide"] = ["toc"]
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Called by MkDocs for each page."""
+    file = page.file.src_uri
+    if re.fullmatch(r"results/(?!comparison|index)\w+\.md", file):
+        page.meta["hide"] = ["toc"]  # its room is for wide tables
+    if file == "explain/gallery.md" and GALLERY.exists():
+        return f"{markdown}\n## The whole gallery\n\n[All pictures, with sliders](pictures.html).\n"
+    return markdown
 
 
 def _completed(nav: list[Any], known: dict[str, list[Any]]) -> Iterator[Any]:

@@ -34,7 +34,7 @@ def test_an_address_of_a_resource_is_found():
 MAIN = "document.querySelector('.md-main').scrollWidth"
 OUTSIDE = """[...document.querySelectorAll('article table, article img, article pre')].filter(
     (thing) => {
-        const scrolls = thing.closest('.md-typeset__scrollwrap') || thing.closest('pre, .highlight');
+        const scrolls = thing.closest('.md-typeset__scrollwrap, pre, .highlight');
         return thing.getBoundingClientRect().right > innerWidth + 1 && !scrolls;
     }).map((thing) => thing.outerHTML.slice(0, 80))"""
 

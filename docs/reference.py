@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
 GALLERY = ROOT / "results" / "pictures" / "gallery.html"  # where it has been drawn
 BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+SEE_ALSO = """
+See also: [its parts beside those of the others](../explain/methods.md), [memory and cost of a
+step](../start/which.md#by-what-a-step-needs), [trust and damping](../explain/trust.md).
+"""
 TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
@@ -52,7 +56,8 @@ class Name(NamedTuple):
     def page(self) -> str:
         """The text of its page."""
         qualified = self.path.replace("so.", f"{so.__name__}.", 1)
-        return f"::: {qualified}\n    options:\n      heading: {self.path}\n"
+        text = f"::: {qualified}\n    options:\n      heading: {self.path}\n"
+        return text + SEE_ALSO if self.group == "so: methods" else text
 
 
 def public_names() -> list[Name]:

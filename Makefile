@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 SHARED := -n $(WORKERS) --dist=worksteal
 PYTEST := $(BIN)/python -m pytest $(SHARED)
 GALLERY := tests/experiments/gallery
+PAGES := tests/test_readme.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-experiments test-gallery portable slow lint docs clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -22,8 +23,11 @@ help:  ## list the targets
 compare: $(VENV)/.installed-experiments  ## race the methods on test problems and draw who converges how fast
 	$(BIN)/python -m experiments compare $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the library's tests and doctests, without the slow ones
-	$(PYTEST) -m "not slow" --ignore=tests/experiments $(ARGS)
+test: $(VENV)/.installed-test  ## run the library's tests, without the slow ones
+	$(PYTEST) -m "not slow" --ignore=secondorder --ignore=$(PAGES) --ignore=tests/experiments $(ARGS)
+
+test-docs: $(VENV)/.installed-test  ## run the examples of all docstrings and pages
+	$(PYTEST) secondorder $(PAGES) $(ARGS)
 
 test-experiments: $(VENV)/.installed-test  ## run the tests of experiments/, without the slow ones
 	$(PYTEST) -m "not slow" --ignore=$(GALLERY) tests/experiments $(ARGS)

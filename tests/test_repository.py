@@ -79,7 +79,7 @@ def test_the_version_is_the_same_everywhere():
 @pytest.mark.parametrize(
     "target",
     [
-        *("compare", "test", "test-experiments", "test-gallery", "portable", "slow"),
+        *("compare", "test", "test-docs", "test-experiments", "test-gallery", "portable", "slow"),
         *("lint", "docs", "clean", "help"),
     ],
 )

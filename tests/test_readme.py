@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SLOW = {"docs/start/curvature.md", "docs/start/fit.md"}  # `make docs` and `make slow` run them
 PAGES = [
-    pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
-    for page in [
-        *("README.md", "CONTRIBUTING.md"),
-        *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))),
-    ]
+    *("README.md", "CONTRIBUTING.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))),
 ]
 
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

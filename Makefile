@@ -47,10 +47,10 @@ lint: $(VENV)/.installed-lint  ## check style, formatting and types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs  ## run the code in README.md and docs/, then build the pages into site/
-	$(BIN)/python docs/reference.py
-	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
-	$(BIN)/python -m mkdocs build --quiet --strict
-	@echo "The pages are in site/."
+	$(PYTEST) $(PAGES) tests/test_reference.py $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m pytest tests/test_site.py
+	@echo "The pages are in site/: open site/index.html."
 
 package: $(VENV)/.installed-test  ## build wheel and sdist, install each into an environment of its own, check it there
 	rm -rf dist build/package

@@ -108,7 +108,7 @@ def traced(user: str, kind: str, args: Any = ()) -> Iterator[None]:
             "for every array that depends on the parameters (the line is in the error above)."
         ) from error
     except Exception as error:
-        # An objective that fills the gaps is called with them; only the function within is to blame.
+        # What fills the gaps is called with them, so only the innermost function is judged.
         if getattr(error, "explained", False):
             raise
         sentence = GAPS if has_gaps(args) else FLAT if "string indexing" in str(error) else None

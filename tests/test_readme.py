@@ -14,6 +14,7 @@ PAGES = [
     *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))),
 ]
 
+NEEDS = re.compile(r"^<!-- needs: (.+) -->$", re.MULTILINE)  # packages of the extra `examples`
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,6 +46,9 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.programs(3000)  # a page is written to be read, op by op
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_on_the_page_runs(page, module):
+    for packages in NEEDS.findall((ROOT / page).read_text()):
+        for package in packages.split():
+            pytest.importorskip(package)
     count = run_page(ROOT / page, module)
     assert count or page != "README.md", "README.md shows no code"
 

@@ -14,8 +14,8 @@ PAGES = [
     *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))),
 ]
 
-NEEDS = re.compile(r"^<!-- needs: (.+) -->$", re.MULTILINE)  # packages of the extra `examples`
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"^<!-- needs: (.+) -->$", re.MULTILINE)  # else it is skipped
 
 
 def blocks_of(text: str) -> Iterator[str]:

@@ -78,3 +78,10 @@ def test_blocks_share_a_namespace_and_errors_name_the_line_of_the_page(tmp_path,
     with pytest.raises(ZeroDivisionError) as error:
         run_page(page, module)
     assert error.traceback[-1].lineno + 1 == PAGE[: PAGE.index("1 / (x")].count("\n") + 1
+
+
+def test_a_page_is_skipped_without_a_package_that_it_needs(tmp_path, module):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- needs: jax no_such_package -->\n\n```python\n1 / 0\n```\n")
+    with pytest.raises(pytest.skip.Exception, match="no_such_package"):
+        test_the_code_on_the_page_runs(page, module)

@@ -135,6 +135,11 @@ def bfgs() -> Curvature:
     Positive definite if ``sᵀy > 0``, which a strong-Wolfe line search ensures; other pairs are left
     out. The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update (Nocedal and Wright 2006,
     equations 6.17 and 6.20).
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.bfgs(), inverse, policy)
     """
 
     def learn(inverse, s, y, first):
@@ -160,6 +165,11 @@ def sr1() -> Curvature:
 
     A pair is left out where ``|rᵀs| ≤ 1e-8 ‖r‖‖s‖`` (Nocedal and Wright 2006, equation 6.26). The
     first matrix is scaled to ``yᵀy/sᵀy``, in magnitude.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver, policy = so.solvers.exact_region(), so.trust.radius()
+      >>> opt = so.scale_by_curvature(so.curvature.sr1(), solver, policy)
     """
 
     def learn(matrix, s, y, first):
@@ -189,6 +199,11 @@ def lbfgs(memory: int = 10) -> Curvature:
 
     Args:
       memory: number of pairs; the state has 2 × memory vectors.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.lbfgs(), inverse, policy)
     """
 
     def start(params):

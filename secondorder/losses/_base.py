@@ -21,6 +21,12 @@ class Loss:
     (``1/N`` for a mean, 1 for a sum). ``least_squares`` declares that ``‖residual‖²`` measures the
     loss itself, not only its slope: for a likelihood with a certain but wrong prediction it has no
     bound. ``averages``: True for a mean over examples, False for a sum, ``None`` if unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> loss = so.squared_error(jnp.zeros(2))
+      >>> isinstance(loss, so.losses.Loss), loss.curvature(jnp.zeros(2), jnp.ones(2)).tolist()
+      (True, [0.5, 0.5])
     """
 
     least_squares = False
@@ -92,6 +98,11 @@ def count_examples(outputs: Outputs) -> int:
 
     Raises:
       ValueError: the outputs have different leading axes.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.count_examples(jnp.zeros((5, 3)))
+      5
     """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
     leading = {shape[:1] for shape in shapes}

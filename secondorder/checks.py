@@ -132,7 +132,9 @@ def has_gaps(args: Any) -> bool:
 GAPS = (
     "params has gaps here, as optax.partition and optax.masked make them. Pass "
     "value_fn=secondorder.restrict(value_fn, params) to update, and to a method with example= also "
-    "example=secondorder.restrict(example, params); params are those of all groups, without gaps."
+    "example=secondorder.restrict(example, params); params are those of all groups, without gaps. "
+    "(minimize and least_squares take no partition: pass them an objective of the trained leaves, "
+    "with the others in its closure.)"
 )
 FLAT = (
     "it looks up a name in params, which is one array here. Leave optax.flatten out, since methods "

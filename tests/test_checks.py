@@ -238,3 +238,11 @@ def test_an_error_of_a_restricted_function_keeps_its_words(split):
     f = so.compose(so.squared_error(jnp.ones((3, 1))), model) if split else mean
     with pytest.raises(TypeError, match="contracting dimensions"):
         update_of_a_part(so.restrict(f, WHOLE), None, "w")
+
+
+def test_a_partition_in_a_solve_gets_a_sentence():
+    f = so.compose(so.squared_error(jnp.ones((3, 1))), DENSE["its gap is no operand"])
+    labels = {"b": "hold", "w": "train"}
+    tx = optax.partition({"train": so.newton_cg(), "hold": optax.set_to_zero()}, labels)
+    with pytest.raises(TypeError, match="minimize and least_squares take no partition"):
+        so.minimize(f, WHOLE, tx)

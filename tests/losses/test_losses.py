@@ -231,6 +231,8 @@ def test_outputs_that_are_no_tuple_of_as_many_are_refused(z):
             use()
     with pytest.raises(ValueError, match="at least one loss"):
         so.losses.total()
+    with pytest.raises(TypeError, match="total needs losses, one by one"):
+        so.losses.total([so.huber(), so.huber()])
 
 
 def test_a_total_has_no_examples_and_says_so():

@@ -119,7 +119,9 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     for search in find_linesearches(state):
         found["learning_rate"] = search.learning_rate
         found["linesearch_steps"] = search.info.num_linesearch_steps
-    return found
+    # Flax NNX wraps the arrays of a state in variables of its own.
+    bare = lambda x: x.__jax_array__() if hasattr(x, "__jax_array__") else x
+    return {name: bare(x) for name, x in found.items()}
 
 
 def on_one_objective(state: Any) -> Any:

@@ -102,6 +102,9 @@ def test_in_an_optimizer_of_nnx_it_takes_the_same_steps(name):
     for _ in range(5):
         params, state = step(params, state)
         theirs(net, optimizer)
+    for key, number in so.diagnostics(optimizer.opt_state).items():
+        assert number.dtype == so.diagnostics(state)[key].dtype and f"{float(number):.1e}"
+        assert isinstance(number, jax.Array)
     found = nnx.to_pure_dict(nnx.state(net, nnx.Param))
     # Rounding between two programs grows along the path.
     assert_close(found, nnx.to_pure_dict(params), rtol=1e-2, atol=1e-3)

@@ -43,6 +43,8 @@ from secondorder.methods import (
     soap,
     sophia,
     sr1,
+    ssbfgs,
+    ssbroyden,
     trust_region_newton,
 )
 from secondorder.objectives._chunked import chunked
@@ -132,6 +134,8 @@ __all__ = [
     "soap",
     "sophia",
     "sr1",
+    "ssbfgs",
+    "ssbroyden",
     "lbfgs",
     "dogleg",
     "bfgs",

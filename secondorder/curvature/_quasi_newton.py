@@ -1,4 +1,4 @@
-"""Quasi-Newton curvature from differences of gradients: BFGS, L-BFGS, SR1."""
+"""Quasi-Newton curvature from differences of gradients: BFGS and its scaled kin, L-BFGS, SR1."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class Secant(NamedTuple):
 
 
 def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
-    """A curvature from ``start(params) -> model``, ``learn(model, s, y, first) -> (model, taken)``
-    and ``operator(model, first, grads, free) -> Operator`` on the free parameters."""
+    """A curvature from ``start(params) -> model``, from ``learn(model, s, y, g, first) -> (model,
+    taken)`` with ``g`` the gradient before ``s``, and ``operator(model, first, grads, free) ->
+    Operator`` on the free parameters."""
 
     def init(params: Params) -> Secant:
         zeros = lambda: tree.accumulator(tree.zeros_like(params))
@@ -59,7 +60,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
         s = jax.tree.map(jnp.subtract, here, state.params)
         y = jax.tree.map(jnp.subtract, g, state.grads)
-        model, taken = learn(state.model, s, y, state.pairs == 0)
+        model, taken = learn(state.model, s, y, state.grads, state.pairs == 0)
         taken = taken & (state.count > 0)
         model = tree.where(taken, model, state.model)
         if not isinstance(model, Pairs):
@@ -129,6 +130,51 @@ def _among(free: Params, pairs: Pairs) -> Pairs:
     return Pairs(s, y, rho.astype(pairs.rho.dtype), gamma.astype(pairs.gamma.dtype))
 
 
+def _inverse_secant(member: Callable | None = None) -> Curvature:
+    """``H⁺ = (H − Hyyᵀ H/yᵀHy + φ yᵀHy vvᵀ)/τ + ρssᵀ``, ``v = ρs − Hy/yᵀHy``, ``ρ = 1/sᵀy``.
+
+    The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update, which is that of BFGS.
+
+    Args:
+      member: ``(b, h, n) -> (φ, τ)`` with ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy`` and n parameters;
+        ``None`` for ``φ = τ = 1``, which is BFGS.
+    """
+
+    def learn(inverse, s, y, g, first):
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        scaled = jnp.where(first, cosine * ratio, 1) * inverse
+        hy = jnp.matmul(scaled, y, precision=HIGHEST)
+        yhy = jnp.dot(y, hy, precision=HIGHEST)
+        cross, phi, tau = jnp.outer(s, hy), 1.0, 1.0
+        if member is not None:
+            # The ratio brings products of unit vectors to the units of b and h.
+            h = jnp.where(taken & (yhy > 0), rho * yhy / jnp.where(ratio > 0, ratio, 1), 1)
+            b = jnp.maximum(rho * ratio * _bend(scaled, s, ravel(g)), 1 / h)
+            phi, tau = (jnp.where(first, 1, x) for x in member(b, h, s.size))
+        new = scaled / tau - (phi * rho / tau) * (cross + cross.T)
+        new = new + rho * (ratio + phi * rho * yhy / tau) * jnp.outer(s, s)
+        if member is None:
+            return new, taken
+        rest = (1 - phi) / (tau * jnp.where(yhy > 0, yhy, 1))
+        return new - rest * jnp.outer(hy, hy), taken
+
+    def operator(inverse, first, grads, free):
+        inverse = jnp.where(first, _unit(grads), 1) * inverse
+        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
+
+    return _secant(_eye, learn, operator)
+
+
+def _bend(inverse: jax.Array, s: jax.Array, g: jax.Array) -> jax.Array:
+    """``sᵀBs = (sᵀg)²/gᵀHg`` of a step ``s = −αHg``, without α; less of any other step."""
+    _, g = _unit_vector(g)
+    slope = jnp.dot(s, g, precision=HIGHEST)
+    size = jnp.dot(g, jnp.matmul(inverse, g, precision=HIGHEST), precision=HIGHEST)
+    return jnp.where(size > 0, slope * (slope / jnp.where(size > 0, size, 1)), 0)
+
+
 def bfgs() -> Curvature:
     """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
 
@@ -136,23 +182,43 @@ def bfgs() -> Curvature:
     out. The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update (Nocedal and Wright 2006,
     equations 6.17 and 6.20).
     """
+    return _inverse_secant()
 
-    def learn(inverse, s, y, first):
-        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
-        taken = cosine > RELATIVE
-        rho = 1 / jnp.where(taken, cosine, 1)
-        scaled = jnp.where(first, cosine * ratio, 1) * inverse
-        hy = jnp.matmul(scaled, y, precision=HIGHEST)
-        yhy = jnp.dot(y, hy, precision=HIGHEST)
-        cross = jnp.outer(s, hy)
-        new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
-        return new, taken
 
-    def operator(inverse, first, grads, free):
-        inverse = jnp.where(first, _unit(grads), 1) * inverse
-        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
+def ssbfgs() -> Curvature:
+    """BFGS of ``H/τ`` in place of ``H``, with ``τ = min(1, sᵀy / sᵀBs)`` (Al-Baali 1998).
 
-    return _secant(_eye, learn, operator)
+    Where ``H`` is too small along the step, BFGS mends that one direction, and this all of them.
+    Otherwise as :func:`bfgs`.
+    """
+    return _inverse_secant(lambda b, h, n: (1.0, jnp.minimum(1, 1 / b)))
+
+
+def ssbroyden() -> Curvature:
+    """The self-scaled member of Broyden's family that each pair chooses (Al-Baali et al. 2014).
+
+    With ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy``, ``a = bh − 1``, ``c = √(a/(1+a))``,
+    ``ρ = min(1, h(1−c))``:
+
+    * ``θ = max((ρ−1)/a, min(1/ρ, (1−b)/b))``, and ``σ = 1 + aθ``;
+    * ``φ = (1−θ)/σ``: 1 is BFGS, 0 is DFP;
+    * ``τ = min(1, 1/b) min(σ^{1/(1−n)}, 1/θ)`` if ``θ > 0``, else
+      ``min(min(1, 1/b) σ^{1/(1−n)}, σ)``.
+
+    Since ``σ ≥ ρ > 0``, the matrix is positive definite if ``sᵀy > 0``. Otherwise as :func:`bfgs`.
+    """
+    return _inverse_secant(_broyden)
+
+
+def _broyden(b: jax.Array, h: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    a = jnp.maximum(b * h - 1, jnp.finfo(b.dtype).eps)
+    # h(1 − c), as h = (1+a)/b and 1 − c² = 1/(1+a), without the difference of 1 and c ≈ 1.
+    rho = jnp.minimum(1, 1 / (b * (1 + jnp.sqrt(a / (1 + a)))))
+    theta = jnp.maximum((rho - 1) / a, jnp.minimum(1 / rho, (1 - b) / b))
+    sigma = jnp.maximum(1 + a * theta, rho)
+    scale, power = jnp.minimum(1, 1 / b), sigma ** (-1 / max(n - 1, 1))
+    above = scale * jnp.minimum(power, 1 / jnp.where(theta > 0, theta, 1))
+    return (1 - theta) / sigma, jnp.where(theta > 0, above, jnp.minimum(scale * power, sigma))
 
 
 def sr1() -> Curvature:
@@ -162,7 +228,8 @@ def sr1() -> Curvature:
     first matrix is scaled to ``yᵀy/sᵀy``, in magnitude.
     """
 
-    def learn(matrix, s, y, first):
+    def learn(matrix, s, y, g, first):
+        del g
         moved = jnp.any(ravel(s) != 0)
         s, y, cosine, ratio = _pair(ravel(s), ravel(y))
         known = (cosine != 0) & (ratio > 0)
@@ -196,8 +263,8 @@ def lbfgs(memory: int = 10) -> Curvature:
         dtype = tree.dtype(params)
         return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
 
-    def learn(pairs: Pairs, s, y, first):
-        del first
+    def learn(pairs: Pairs, s, y, g, first):
+        del g, first
         along, steep, short = _along(s, y)
         taken = along > RELATIVE * short
         push = lambda rows, x: jnp.concatenate([rows[1:], x[None].astype(rows.dtype)])

@@ -1,4 +1,4 @@
-"""Quasi-Newton curvature from differences of gradients: BFGS and its scaled kin, L-BFGS, SR1."""
+"""Quasi-Newton curvature from differences of gradients: BFGS, its scaled kin, L-BFGS, SR1."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Secant(NamedTuple):
 
 
 def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
-    """A curvature from ``start(params) -> model``, from ``learn(model, s, y, g, first) -> (model,
-    taken)`` with ``g`` the gradient before ``s``, and ``operator(model, first, grads, free) ->
+    """A curvature from ``start(params) -> model``, ``learn(model, s, y, g, first) -> (model,
+    taken)``, ``g`` the gradient before the step ``s``, and ``operator(model, first, grads, free) ->
     Operator`` on the free parameters."""
 
     def init(params: Params) -> Secant:
@@ -130,51 +130,6 @@ def _among(free: Params, pairs: Pairs) -> Pairs:
     return Pairs(s, y, rho.astype(pairs.rho.dtype), gamma.astype(pairs.gamma.dtype))
 
 
-def _inverse_secant(member: Callable | None = None) -> Curvature:
-    """``H⁺ = (H − Hyyᵀ H/yᵀHy + φ yᵀHy vvᵀ)/τ + ρssᵀ``, ``v = ρs − Hy/yᵀHy``, ``ρ = 1/sᵀy``.
-
-    The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update, which is that of BFGS.
-
-    Args:
-      member: ``(b, h, n) -> (φ, τ)`` with ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy`` and n parameters;
-        ``None`` for ``φ = τ = 1``, which is BFGS.
-    """
-
-    def learn(inverse, s, y, g, first):
-        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
-        taken = cosine > RELATIVE
-        rho = 1 / jnp.where(taken, cosine, 1)
-        scaled = jnp.where(first, cosine * ratio, 1) * inverse
-        hy = jnp.matmul(scaled, y, precision=HIGHEST)
-        yhy = jnp.dot(y, hy, precision=HIGHEST)
-        cross, phi, tau = jnp.outer(s, hy), 1.0, 1.0
-        if member is not None:
-            # The ratio brings products of unit vectors to the units of b and h.
-            h = jnp.where(taken & (yhy > 0), rho * yhy / jnp.where(ratio > 0, ratio, 1), 1)
-            b = jnp.maximum(rho * ratio * _bend(scaled, s, ravel(g)), 1 / h)
-            phi, tau = (jnp.where(first, 1, x) for x in member(b, h, s.size))
-        new = scaled / tau - (phi * rho / tau) * (cross + cross.T)
-        new = new + rho * (ratio + phi * rho * yhy / tau) * jnp.outer(s, s)
-        if member is None:
-            return new, taken
-        rest = (1 - phi) / (tau * jnp.where(yhy > 0, yhy, 1))
-        return new - rest * jnp.outer(hy, hy), taken
-
-    def operator(inverse, first, grads, free):
-        inverse = jnp.where(first, _unit(grads), 1) * inverse
-        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
-
-    return _secant(_eye, learn, operator)
-
-
-def _bend(inverse: jax.Array, s: jax.Array, g: jax.Array) -> jax.Array:
-    """``sᵀBs = (sᵀg)²/gᵀHg`` of a step ``s = −αHg``, without α; less of any other step."""
-    _, g = _unit_vector(g)
-    slope = jnp.dot(s, g, precision=HIGHEST)
-    size = jnp.dot(g, jnp.matmul(inverse, g, precision=HIGHEST), precision=HIGHEST)
-    return jnp.where(size > 0, slope * (slope / jnp.where(size > 0, size, 1)), 0)
-
-
 def bfgs() -> Curvature:
     """``B`` by BFGS, kept as its inverse: ``H⁺ = (I − ρsyᵀ) H (I − ρysᵀ) + ρssᵀ``, ``ρ = 1/sᵀy``.
 
@@ -182,37 +137,92 @@ def bfgs() -> Curvature:
     out. The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update (Nocedal and Wright 2006,
     equations 6.17 and 6.20).
     """
-    return _inverse_secant()
+
+    def learn(inverse, s, y, g, first):
+        del g
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        scaled = jnp.where(first, cosine * ratio, 1) * inverse
+        hy = jnp.matmul(scaled, y, precision=HIGHEST)
+        yhy = jnp.dot(y, hy, precision=HIGHEST)
+        cross = jnp.outer(s, hy)
+        new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
+        return new, taken
+
+    return _secant(_eye, learn, _inverse_matrix)
+
+
+def _inverse_matrix(inverse, first, grads, free) -> InverseMatrix:
+    inverse = jnp.where(first, _unit(grads), 1) * inverse
+    return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
 
 
 def ssbfgs() -> Curvature:
     """BFGS of ``H/τ`` in place of ``H``, with ``τ = min(1, sᵀy / sᵀBs)`` (Al-Baali 1998).
 
-    Where ``H`` is too small along the step, BFGS mends that one direction, and this all of them.
-    Otherwise as :func:`bfgs`.
+    Where ``H`` is too small along a step, it grows in all directions, and not only in that one.
+    Pairs and first scale are those of :func:`bfgs`. An ``H`` that has lost its definiteness to
+    rounding, at a condition number of 1/ε, starts anew from the next pair.
     """
-    return _inverse_secant(lambda b, h, n: (1.0, jnp.minimum(1, 1 / b)))
+    return _self_scaled(lambda b, h, n: (1.0, jnp.minimum(1, 1 / b)))
 
 
 def ssbroyden() -> Curvature:
-    """The self-scaled member of Broyden's family that each pair chooses (Al-Baali et al. 2014).
+    """The scaled member of Broyden's family that fits each pair (Al-Baali et al. 2014).
 
-    With ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy``, ``a = bh − 1``, ``c = √(a/(1+a))``,
-    ``ρ = min(1, h(1−c))``:
+    ``H⁺ = (H − Hyyᵀ H/yᵀHy + φ yᵀHy vvᵀ)/τ + ssᵀ/sᵀy`` with ``v = s/sᵀy − Hy/yᵀHy``, and with
+    ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy``, ``a = bh − 1``, ``c = √(a/(1+a))``, ``ρ = min(1, h(1−c))``:
 
-    * ``θ = max((ρ−1)/a, min(1/ρ, (1−b)/b))``, and ``σ = 1 + aθ``;
-    * ``φ = (1−θ)/σ``: 1 is BFGS, 0 is DFP;
+    * ``θ = max((ρ−1)/a, min(1/ρ, (1−b)/b))`` and ``σ = 1 + aθ``;
+    * ``φ = (1−θ)/σ``, which is 1 for BFGS and 0 for DFP;
     * ``τ = min(1, 1/b) min(σ^{1/(1−n)}, 1/θ)`` if ``θ > 0``, else
       ``min(min(1, 1/b) σ^{1/(1−n)}, σ)``.
 
-    Since ``σ ≥ ρ > 0``, the matrix is positive definite if ``sᵀy > 0``. Otherwise as :func:`bfgs`.
+    Since ``σ ≥ ρ > 0``, it is positive definite if ``sᵀy > 0``. Otherwise as :func:`ssbfgs`.
     """
-    return _inverse_secant(_broyden)
+    return _self_scaled(_broyden)
+
+
+def _self_scaled(member: Callable) -> Curvature:
+    """The scaled Broyden family, with ``member(b, h, n) -> (φ, τ)`` for each pair after the first.
+
+    ``φ = τ = 1`` is BFGS. ``sᵀBs`` is ``(sᵀg)²/gᵀHg`` since ``s = −αHg``; of another step, such as
+    one that bounds have cut, it is more (Cauchy and Schwarz), which scales less.
+    """
+
+    def learn(inverse, s, y, g, first):
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        _, g = _unit_vector(ravel(g))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        seen = jnp.stack([y, g])
+        images = jnp.matmul(seen, inverse, precision=HIGHEST)
+        # A quotient below 2/√κ, of the condition number κ, has no positive definite matrix.
+        least = jnp.finfo(s.dtype).eps ** 0.5
+        lost = jnp.any(jnp.sum(seen * images, axis=1) <= least * jax.vmap(tree.norm)(images))
+        anew, gamma = first | lost, cosine * ratio
+        inverse = jnp.where(anew, gamma * jnp.eye(s.size, dtype=s.dtype), inverse)
+        hy, hg = jnp.where(anew, gamma * seen, images)
+        yhy, ghg, slope = (jnp.dot(*pair, precision=HIGHEST) for pair in ((y, hy), (g, hg), (s, g)))
+        yhy = jnp.where(taken & (yhy > 0), yhy, 1)
+        # Of unit vectors s and y: sᵀy is their cosine, times or by the ratio of their lengths.
+        h = rho * yhy / jnp.where(ratio > 0, ratio, 1)
+        b = rho * ratio * slope * (slope / jnp.where(ghg > 0, ghg, 1))
+        # By Cauchy and Schwarz bh ≥ 1.
+        phi, tau = (jnp.where(anew, 1, x) for x in member(jnp.maximum(b, 1 / h), h, s.size))
+        # With v formed first, H stays definite longer than with its square multiplied out.
+        v = rho * s - hy / yhy
+        kept = inverse - jnp.outer(hy, hy) / yhy + phi * yhy * jnp.outer(v, v)
+        return kept / tau + rho * ratio * jnp.outer(s, s), taken
+
+    return _secant(_eye, learn, _inverse_matrix)
 
 
 def _broyden(b: jax.Array, h: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-    a = jnp.maximum(b * h - 1, jnp.finfo(b.dtype).eps)
-    # h(1 − c), as h = (1+a)/b and 1 − c² = 1/(1+a), without the difference of 1 and c ≈ 1.
+    """φ and τ of :func:`ssbroyden`."""
+    a = jnp.maximum(b * h - 1, jnp.finfo(b.dtype).eps)  # for a → 0 all members agree: v = 0
+    # h(1 − c) = 1/(b(1 + c)), which has no difference of nearly equal numbers.
     rho = jnp.minimum(1, 1 / (b * (1 + jnp.sqrt(a / (1 + a)))))
     theta = jnp.maximum((rho - 1) / a, jnp.minimum(1 / rho, (1 - b) / b))
     sigma = jnp.maximum(1 + a * theta, rho)

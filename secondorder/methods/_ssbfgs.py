@@ -19,7 +19,8 @@ def ssbfgs(
 
     ``τ = min(1, sᵀy / sᵀBs)``: where ``H`` was too small along the step ``s``, by its change ``y``
     of the gradient, it is enlarged in all directions. The strong-Wolfe search keeps ``H`` positive
-    definite. For ill-conditioned problems, such as physics-informed networks in float64.
+    definite. For ill-conditioned problems, such as physics-informed networks in float64; on others
+    :func:`secondorder.bfgs` takes fewer values.
 
     Args:
       learning_rate: α or a schedule; ``None`` searches along the line, with α = 1 as the

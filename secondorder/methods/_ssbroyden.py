@@ -21,7 +21,7 @@ def ssbroyden(
     follow from each pair of a step ``s`` and its change ``y`` of the gradient
     (:func:`secondorder.curvature.ssbroyden`), and ``φ = τ = 1`` is BFGS. The strong-Wolfe search
     keeps ``H`` positive definite. For ill-conditioned problems, such as physics-informed networks
-    in float64.
+    in float64; on others :func:`secondorder.bfgs` takes fewer values.
 
     Args:
       learning_rate: α or a schedule; ``None`` searches along the line, with α = 1 as the

@@ -116,6 +116,7 @@ PARAMETERS = {
             "cubic_newton",
             "trust_region_newton",
             "bfgs",
+            "ssbroyden",
             "lbfgs",
             "sr1",
             "gradient_descent",

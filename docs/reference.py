@@ -18,6 +18,7 @@ ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tr
 TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
+    "linear_systems": "operators",
     "optimize": "solving",
     "quadratic": "operators",
     "state": "Optax transformations",

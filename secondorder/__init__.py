@@ -11,6 +11,7 @@ from secondorder import (
 )
 from secondorder.curvature import exact, layer_table, running
 from secondorder.interop import only_extra_args
+from secondorder.linear_systems import LinearSolution, LinearStatus, solve
 from secondorder.losses import (
     arctan,
     cauchy,
@@ -119,6 +120,10 @@ __all__ = [
     "fisher",
     "ggn",
     "hessian",
+    # linear systems
+    "LinearSolution",
+    "LinearStatus",
+    "solve",
     # instruments
     "condition_number",
     "diagonal",

@@ -25,6 +25,7 @@ class Operator:
     with a sentence.
     """
 
+    semidefinite = False  # whether it is positive semi-definite by its form
     __array_ufunc__ = None  # NumPy's `array * B` raises instead of mapping over the array
 
     def mv(self, v: Params) -> Params:
@@ -118,6 +119,10 @@ class Sum(Operator):
     left: Operator
     right: Operator
 
+    @property
+    def semidefinite(self) -> bool:
+        return self.left.semidefinite and self.right.semidefinite
+
     def mv(self, v: Params) -> Params:
         return tree.add(self.left.mv(v), self.right.mv(v))
 
@@ -132,6 +137,11 @@ class Scaled(Operator):
     factor: Scalar
     base: Operator
 
+    @property
+    def semidefinite(self) -> bool:
+        known = not isinstance(self.factor, jax.core.Tracer)
+        return self.base.semidefinite and known and bool(self.factor >= 0)
+
     def mv(self, v: Params) -> Params:
         return tree.scale(self.factor, self.base.mv(v))
 
@@ -141,6 +151,8 @@ class Scaled(Operator):
 
 class Identity(Operator):
     """``I``."""
+
+    semidefinite = True
 
     def mv(self, v: Params) -> Params:
         return v
@@ -181,6 +193,10 @@ class Preconditioned(Operator):
 
     base: Operator
     approximation: Operator
+
+    @property
+    def semidefinite(self) -> bool:
+        return self.base.semidefinite
 
     def mv(self, v: Params) -> Params:
         return self.base.mv(v)

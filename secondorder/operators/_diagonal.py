@@ -26,6 +26,8 @@ def damped_power(entries: jax.Array, p: Scalar, damping: Scalar) -> jax.Array:
 class PositiveDiagonal(Diagonal):
     """``diag(entries)``, ``entries ≥ 0`` shaped like the parameters."""
 
+    semidefinite = True
+
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``vᵢ / (entriesᵢ + λ)``."""
         return self.power(v, -1, damping)

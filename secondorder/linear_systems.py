@@ -112,8 +112,8 @@ def solve(
       preconditioner: of ``"cg"`` and ``"minres"``: :func:`secondorder.solvers.nystrom`,
         :func:`secondorder.solvers.known_inverse`, or ``(quadratic, damping) -> (r ↦ M⁻¹ r)`` with
         M symmetric positive definite.
-      tolerance: the largest ``‖b − (A + λI) x‖ / ‖b‖`` of a success; ``None`` takes ``√ε`` (1.5e-8
-        in float64, 3.5e-4 in float32).
+      tolerance: the largest ``‖b − (A + λI) x‖ / ‖b‖`` of a success; ``None`` takes ``√ε`` of
+        the right-hand side (1.5e-8 in float64, 3.5e-4 in float32).
       max_steps: largest number of iterations; ``None`` takes ten times the dimension.
 
     Returns:
@@ -141,7 +141,7 @@ def solve(
         formed = size <= DENSE_LIMIT and preconditioner is None
         method = "dense" if formed else "cg" if operator.semidefinite else "minres"
     damping = jnp.asarray(damping, dtype)
-    tol = jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype)
+    tol = jnp.asarray(_tolerance(rhs) if tolerance is None else tolerance, dtype)
     limit = max(10 * size, 1) if max_steps is None else max_steps
     product = lambda v: tree.axpy(damping.astype(dtype), v, operator.mv(v))
 
@@ -168,6 +168,11 @@ def solve(
 
     x, report = jax.lax.custom_linear_solve(product, wide, found, symmetric=True, has_aux=True)
     return LinearSolution(tree.cast(x, rhs), *jax.lax.stop_gradient(report))
+
+
+def _tolerance(rhs: Params) -> float:
+    """``√ε`` of the lowest precision, which products with the operator may have."""
+    return max((jnp.finfo(tree.leaf_dtype(x)).eps for x in jax.tree.leaves(rhs)), default=1) ** 0.5
 
 
 def _check(operator, rhs, damping, method, preconditioner, tolerance, max_steps) -> None:

@@ -31,26 +31,15 @@ import jax.numpy as jnp
 from secondorder import layers, losses, meshes, settings, tree
 from secondorder.curvature import _moments as moments
 from secondorder.curvature._base import Curvature
-from secondorder.curvature._moments import Moments
 from secondorder.curvature._running import Drift, Steps, running
 from secondorder.curvature._samples import Estimator, loss_sample
-from secondorder.curvature._structures import (
-    Now,
-    Structure,
-    farthest,
-    sound,
-)
+from secondorder.curvature._structures import Moments, Now, Structure, basis_drift, farthest, sound
 from secondorder.objectives._base import is_objective, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective
-from secondorder.operators import _axes as ax
 from secondorder.operators import _kronecker as kr
-from secondorder.operators._kronecker import (
-    Factors,
-    Kronecker,
-    KroneckerEigen,
-    Leaf,
-)
+from secondorder.operators._axes import Leaf
+from secondorder.operators._kronecker import Factors, Kronecker, KroneckerEigen
 from secondorder.tree import Params
 
 MAX_SIZE = 8192  # a longer factor is stored as its diagonal
@@ -225,7 +214,7 @@ def _structure(statistics: _Statistics) -> Structure:
     own = lambda fn: functools.partial(fn, statistics)
     if statistics.eigen:
         return Structure(
-            own(_start), own(_measure), own(_eigen), _turned, _basis_drift, recount=True
+            own(_start), own(_measure), own(_eigen), _turned, basis_drift, recount=True
         )
     refresh, drift = own(_inverted), own(_inverse_drift)
     return Structure(own(_start), own(_measure), own(_kronecker), refresh, drift)
@@ -290,7 +279,7 @@ def _of_pass(
     for block, uses, kept, returned in parts:
         bases = kept if statistics.eigen else None
         if isinstance(block, Leaf):
-            own = meshes.gathered(tree.accumulator(leaves[block.index]))
+            own = tree.accumulator(leaves[block.index])
             found.append(moments.of_leaf(block.join([own]), kept, bases))
         else:
             own = moments.of_uses(uses, kept, bases, statistics.reduce)
@@ -342,10 +331,3 @@ def _turned(like: Params, averages: Any, frame: Any, now: Now) -> tuple[Any, Any
         bases.append(new)
         means.append(mean._replace(squares=moments.turned(mean.squares, old, new)))
     return tuple(means), tuple(bases)
-
-
-def _basis_drift(like: Params, averages: Any, frame: Any, damping: Any) -> jax.Array:
-    """The largest off-diagonal part of a factor in its basis."""
-    factors = jax.tree.leaves([m.factors for m in averages])
-    pairs = zip(factors, jax.tree.leaves(frame), strict=True)
-    return farthest([ax.off_diagonal(f, q) for f, q in pairs if f.ndim == 3])

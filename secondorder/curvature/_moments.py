@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from secondorder import layers
-from secondorder.curvature._structures import sound
+from secondorder.curvature._structures import Moments, sound
 from secondorder.operators import _kronecker as kr
-from secondorder.operators._axes import first_basis, next_basis
+from secondorder.operators._eigenbases import first_basis, next_basis
 from secondorder.operators._kronecker import Factors
 
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-class Moments(NamedTuple):
-    """The averages of one block.
-
-    Attributes:
-      factors: ``A, G``, or the Grams along the axes of a leaf outside all layers.
-      squares: ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]`` in the shape of the block, summed over examples (or
-        positions); for one position per example, the second moments of the gradients; ``None`` if
-        not stored.
-      returned: the mean square of the sample at leaves that the model returns, one number for all
-        directions; ``None`` if it returns none.
-    """
-
-    factors: Factors
-    squares: jax.Array | None
-    returned: jax.Array | None = None
-
-    def with_returned(self, x: Any) -> Any:
-        """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""
-        return x if self.returned is None else x + self.returned
 
 
 def is_whole(block: kr.Block, axis: int, axes: Sequence[int], max_size: int) -> bool:
@@ -53,13 +32,8 @@ def _gram(x: jax.Array, whole: bool) -> jax.Array:
 
 def of_leaf(v: jax.Array, kept: Factors, bases: Factors | None) -> Moments:
     """The Grams of a sample along the axes of a leaf ``(1, d₁, …, d_r)``."""
-    grams = []
-    for axis, factor in enumerate(kept, start=1):
-        length = v.shape[axis]
-        rows = jnp.moveaxis(v, axis, -1).reshape(1, v.size // max(length, 1), length)
-        grams.append(_gram(rows, factor.ndim == 3))
     squares = None if bases is None else kr.along_axes(kr.transposed(bases), v) ** 2
-    return Moments(tuple(grams), squares)
+    return Moments(kr.grams(kept, v, v), squares)
 
 
 def scaled(grams: Factors) -> Factors:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from secondorder import meshes, settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._samples import Estimator
-from secondorder.curvature._structures import Grams, Now, Structure
+from secondorder.curvature._structures import Moments, Now, Structure
 
 Steps = int | jax.Array  # number of updates between two events
 
@@ -160,11 +160,11 @@ def _check_drift(structure: Structure, refresh_every: Any) -> None:
 
 
 def _held(memory: Any, params: tree.Params) -> Any:
-    """The memory on every device, but for the squares of leaves without Grams."""
-    is_grams = lambda x: isinstance(x, Grams)
-    apart = lambda x: is_grams(x) and not jax.tree.leaves(x.grams)
+    """The memory on every device, but for the squares of leaves without factors."""
+    is_moments = lambda x: isinstance(x, Moments)
+    apart = lambda x: is_moments(x) and not jax.tree.leaves(x.factors)
     one = lambda x: x if apart(x) else meshes.held_whole(x, params)
-    return jax.tree.map(one, memory, is_leaf=is_grams)
+    return jax.tree.map(one, memory, is_leaf=is_moments)
 
 
 def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:

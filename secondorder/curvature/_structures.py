@@ -11,16 +11,12 @@ import jax.numpy as jnp
 
 from secondorder import settings, tree
 from secondorder.curvature._samples import Sample
-from secondorder.operators import _axes as ax
-from secondorder.operators._axes import (
-    Axes,
-    AxisEigen,
-    AxisRoots,
-    Factors,
-    Layout,
-)
+from secondorder.operators import _eigenbases as eb
+from secondorder.operators import _kronecker as kr
+from secondorder.operators._axes import Axes, CutLeaf
 from secondorder.operators._base import Operator
 from secondorder.operators._diagonal import PositiveDiagonal
+from secondorder.operators._kronecker import Factors, Kronecker, KroneckerEigen
 from secondorder.tree import Params, Scalar
 
 
@@ -83,46 +79,62 @@ def diagonal(
     )
 
 
-class Grams(NamedTuple):
-    """The averages of one leaf; all leaves are a tuple, in order.
+class Moments(NamedTuple):
+    """The averages of one block; those of all blocks are a tuple, in order.
 
     A tree shaped like the parameters would have tuples as leaves, and Flax NNX treats tuples as
     trees.
 
     Attributes:
-      grams: ``v wᵀ`` along each axis with a Gram, ``(N, b, b)``.
-      squares: ``v ∘ w`` in blocks ``(N, b₁, …)``, in the basis of the leaf; ``None`` if not stored.
+      factors: ``v wᵀ`` along each axis with a factor, ``(N, b, b)``; of a layer ``A, G``.
+      squares: ``v ∘ w`` in the basis of the block and in its shape; of a layer
+        ``Σ E[(Q_Aᵀ x)² (Q_Gᵀ y)²]``, summed over examples (or positions): for one position per
+        example, the second moments of the gradients. ``None`` if not stored.
+      returned: the mean square of the sample at leaves that the model returns, one number for all
+        directions; ``None`` if it returns none.
     """
 
-    grams: Factors
+    factors: Factors
     squares: jax.Array | None
+    returned: jax.Array | None = None
+
+    def with_returned(self, x: Any) -> Any:
+        """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""
+        return x if self.returned is None else x + self.returned
 
 
-def _zeros(layout: Layout, x: Any, dtype: Any, squares: bool) -> Grams:
-    square = layout.square(lambda n, b: jnp.zeros((n, b, b), dtype))
-    if not squares:
-        return Grams(square, None)
-    if not any(layout.factored):
-        return Grams(square, jnp.zeros_like(x, dtype)[None])  # sharded like the leaf
-    return Grams(square, jnp.zeros((layout.blocks, *layout.sizes), dtype))
-
-
-def _eyes(layout: Layout, dtype: Any) -> Factors:
-    eye = lambda n, b: jnp.tile(jnp.eye(b, dtype=dtype), (n, 1, 1))
-    return layout.square(eye)
-
-
-def _start(axes: Axes, squares: Callable[[Layout], bool]) -> Callable:
+def _start(axes: Axes, squares: Callable[[CutLeaf], bool]) -> Callable:
     """``init`` of a structure along the axes: zeros, and identities as the frame."""
 
-    def init(params: Params) -> tuple[Any, Any]:
-        def leaf(x):
-            layout, dtype = axes.of(x), tree.accumulation_dtype(tree.leaf_dtype(x))
-            return _zeros(layout, x, dtype, squares(layout)), _eyes(layout, dtype)
+    def leaf(block: CutLeaf, x: Any) -> tuple[Moments, Factors]:
+        dtype = tree.accumulation_dtype(tree.leaf_dtype(x))
+        factors = block.square(lambda n, b: jnp.zeros((n, b, b), dtype))
+        eyes = block.square(lambda n, b: jnp.tile(jnp.eye(b, dtype=dtype), (n, 1, 1)))
+        if not squares(block):
+            return Moments(factors, None), eyes
+        if not any(block.factored):
+            return Moments(factors, jnp.zeros_like(x, dtype)[None]), eyes  # sharded like the leaf
+        return Moments(factors, jnp.zeros((block.pieces, *block.sizes), dtype)), eyes
 
-        return _two(map(leaf, jax.tree.leaves(params)))
+    return lambda params: _two(map(leaf, axes.blocks(params), jax.tree.leaves(params)))
 
-    return init
+
+def _measure(axes: Axes, squares: Callable[[CutLeaf], bool]) -> Callable:
+    """``measure`` of a structure along the axes; squares in the basis of the frame, if any."""
+
+    def leaf(block: CutLeaf, v: jax.Array, w: jax.Array, frame: Factors) -> Moments:
+        v, w = block.join([v]), block.join([w])
+        factors = kr.grams(frame, v, w)
+        if not squares(block):
+            return Moments(factors, None)
+        qt = kr.transposed(frame)
+        return Moments(factors, kr.along_axes(qt, v) * kr.along_axes(qt, w))
+
+    def measure(sample: Sample, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+        v, w = map(jax.tree.leaves, sample)
+        return tuple(map(leaf, axes.blocks(sample[0]), v, w, frame))
+
+    return measure
 
 
 def _two(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple, tuple]:
@@ -142,12 +154,15 @@ def farthest(drifts: Sequence[jax.Array]) -> jax.Array:
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros(())
 
 
-def _basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> jax.Array:
-    def leaf(mean, old):
-        pairs = zip(mean.grams, old, strict=True)
-        return farthest([ax.off_diagonal(g, q) for g, q in pairs if g is not None])
-
-    return farthest([leaf(*each) for each in zip(averages, bases, strict=True)])
+def basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> jax.Array:
+    """The largest off-diagonal part of a factor in its basis."""
+    pairs = [
+        (factor, q)
+        for mean, own in zip(averages, bases, strict=True)
+        for factor, q in zip(mean.factors, own, strict=True)
+    ]
+    whole = [(f, q) for f, q in pairs if f is not None and f.ndim == 3]
+    return farthest([eb.off_diagonal(f, q) for f, q in whole])
 
 
 @settings.checked()
@@ -168,37 +183,28 @@ def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     """
     axes = Axes() if axes is None else axes
 
-    def measure(sample: Sample, bases: Any) -> Any:
-        def leaf(v, w, q):
-            layout, qt = axes.of(v), ax.transposed(q)
-            v, w = layout.split(v), layout.split(w)
-            return Grams(ax.grams(layout, v, w), ax.along_axes(qt, v) * ax.along_axes(qt, w))
-
-        return ax.over_leaves(leaf, sample, bases)
-
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        return AxisEigen(axes, bases, tuple(map(_roots, averages)))
+        return KroneckerEigen(axes.blocks(like), bases, tuple(map(_roots, averages)))
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
-        def leaf(way, x, mean, old):
-            layout, squares, new = axes.of(x), mean.squares, []
-            factors = ax.separated(layout, mean.grams)
+        def leaf(way, block, mean, old):
+            squares, new = mean.squares, []
+            factors = block.separated(mean.factors)
             for axis, (gram, q) in enumerate(zip(factors, old, strict=True), start=1):
                 if gram is None:
                     new.append(None)
                     continue
                 basis, order = way(gram, q)
                 # The squares move with their eigenvectors.
-                order = ax.along(order, axis, len(old))
+                order = kr.along(order, axis, squares.ndim)
                 squares = jnp.take_along_axis(squares, order, axis=axis)
                 new.append(sound(basis, q))
             if not recount:  # the squares of the first sample have no basis yet
                 squares = jnp.where(now.first, 0, squares)
             return mean._replace(squares=squares), tuple(new)
 
-        renew = lambda way: _two(
-            ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
-        )
+        parts = axes.blocks(like), averages, bases
+        renew = lambda way: _two(map(functools.partial(leaf, way), *parts))
         return _first_or_next(now.first, renew)
 
     def join(averages: Any, later: Any) -> Any:
@@ -206,18 +212,18 @@ def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
         return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
 
     return Structure(
-        _start(axes, lambda layout: True),
-        measure,
+        _start(axes, lambda block: True),
+        _measure(axes, lambda block: True),
         operator,
         refresh,
-        _basis_drift,
+        basis_drift,
         behind=True,
         recount=recount,
         join=None if recount else join,
     )
 
 
-def _roots(mean: Grams) -> jax.Array:
+def _roots(mean: Moments) -> jax.Array:
     """``√E[v'∘v']``; entries at the rounding level of their block are set to its largest entry.
 
     A rotated gradient has rounding errors in place of zeros. Division by their size would give
@@ -225,7 +231,7 @@ def _roots(mean: Grams) -> jax.Array:
     """
     squares: Any = mean.squares
     roots = jnp.sqrt(jnp.maximum(squares, 0))
-    if all(gram is None for gram in mean.grams):
+    if all(factor is None for factor in mean.factors):
         return roots
     axes = tuple(range(1, roots.ndim))
     size = jnp.sqrt(jnp.mean(jnp.maximum(squares, 0), axes, keepdims=True))
@@ -235,33 +241,21 @@ def _roots(mean: Grams) -> jax.Array:
 
 def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
     """``renew(way)`` with bases from ``eigh``, or from one step of orthogonal iteration."""
-    return renew(lambda gram, q: jax.lax.cond(first, _first_basis, ax.next_basis, gram, q))
+    return renew(lambda gram, q: jax.lax.cond(first, _first_basis, eb.next_basis, gram, q))
 
 
 def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    vectors = ax.first_basis(gram, basis)
+    vectors = eb.first_basis(gram, basis)
     return vectors, jnp.broadcast_to(jnp.arange(gram.shape[-1], dtype=jnp.int32), gram.shape[:2])
 
 
-def _root_measure(axes: Axes) -> Callable:
-    def measure(sample: Sample, frame: Any) -> Any:
-        def leaf(v, w):
-            layout = axes.of(v)
-            v, w = layout.split(v), layout.split(w)
-            return Grams(ax.grams(layout, v, w), None if any(layout.factored) else v * w)
-
-        return ax.over_leaves(leaf, sample)
-
-    return measure
+def _without_grams(block: CutLeaf) -> bool:
+    return not any(block.factored)
 
 
-def _without_grams(layout: Layout) -> bool:
-    return not any(layout.factored)
-
-
-def _power(layout: Layout, exponent: Scalar | None) -> Scalar:
+def _power(block: CutLeaf, exponent: Scalar | None) -> Scalar:
     """The power of each Gram: ``exponent``, by default ``1/2k`` for k Grams; ½ without Grams."""
-    count = sum(layout.factored)
+    count = sum(block.factored)
     return 0.5 if not count else 0.5 / count if exponent is None else exponent
 
 
@@ -284,50 +278,48 @@ def axis_roots(
     axes = Axes() if axes is None else axes
 
     def refresh(like: Params, averages: Any, roots: Any, now: Now) -> tuple[Any, Any]:
-        def leaf(x, mean, old):
-            layout = axes.of(x)
-
+        def leaf(block, mean, old):
             def root(gram, before):
                 if gram is None:
                     return None
-                values, vectors = ax.eigenbasis(gram)
+                values, vectors = eb.eigenbasis(gram)
                 # Eigenvalues are at least at rounding level: inverse roots would amplify noise.
-                values = jnp.maximum(values, ax.rounding(gram) * values[:, :1])
-                power = jnp.asarray(_power(layout, exponent), values.dtype)
+                values = jnp.maximum(values, eb.rounding(gram) * values[:, :1])
+                power = jnp.asarray(_power(block, exponent), values.dtype)
                 scale = (values + jnp.asarray(eps, values.dtype)) ** -power
-                new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=ax.HIGHEST)
+                new = jnp.matmul(vectors * scale[:, None, :], vectors.mT, precision=eb.HIGHEST)
                 return sound(new, before)
 
-            factors = ax.separated(layout, mean.grams)
-            return tuple(root(g, r) for g, r in zip(factors, old, strict=True))
+            return tuple(map(root, block.separated(mean.factors), old))
 
-        return averages, ax.over_leaves(leaf, [like], averages, roots)
+        return averages, tuple(map(leaf, axes.blocks(like), averages, roots))
 
     def drift(like: Params, averages: Any, roots: Any, damping: Scalar) -> jax.Array:
-        def of_one(x, gram, root):
+        def of_one(block, gram, root):
             shift = jnp.asarray(eps, gram.dtype) * jnp.eye(gram.shape[-1], dtype=gram.dtype)
             gram = gram + shift[None]
-            power: Any = _power(axes.of(x), exponent)
+            power: Any = _power(block, exponent)
             times = round(1 / power)
-            return ax.change(gram, jnp.linalg.matrix_power(root, times))
+            return eb.change(gram, jnp.linalg.matrix_power(root, times))
 
-        def leaf(x, mean, old):
-            pairs = zip(ax.separated(axes.of(x), mean.grams), old, strict=True)
-            return farthest([of_one(x, g, r) for g, r in pairs if g is not None])
+        def leaf(block, mean, old):
+            pairs = zip(block.separated(mean.factors), old, strict=True)
+            return farthest([of_one(block, g, r) for g, r in pairs if g is not None])
 
-        return farthest(ax.over_leaves(leaf, [like], averages, roots))
+        return farthest(list(map(leaf, axes.blocks(like), averages, roots)))
 
     def operator(like: Params, averages: Any, roots: Any) -> Operator:
-        def entries(x, mean):
+        def entries(mean):
             if mean.squares is None:
-                return jnp.ones((), tree.accumulation_dtype(x.dtype))
+                return None
             return jnp.sqrt(mean.squares + jnp.asarray(eps, mean.squares.dtype))
 
-        return AxisRoots(axes, roots, ax.over_leaves(entries, [like], averages))
+        diagonals = list(map(entries, averages))
+        return Kronecker(axes.blocks(like), None, inverses=roots, entries=diagonals)
 
     # The drift needs an integer power of the root.
     whole = exponent is None or (isinstance(exponent, float) and (1 / exponent).is_integer())
-    start, measure = _start(axes, _without_grams), _root_measure(axes)
+    start, measure = _start(axes, _without_grams), _measure(axes, _without_grams)
     return Structure(start, measure, operator, refresh, drift if whole else None)
 
 
@@ -344,26 +336,26 @@ def axis_eigen(
     axes = Axes() if axes is None else axes
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
-        def leaf(way, x, mean, old):
-            factors = ax.separated(axes.of(x), mean.grams)
-            pairs = zip(factors, old, strict=True)
+        def leaf(way, block, mean, old):
+            pairs = zip(block.separated(mean.factors), old, strict=True)
             return tuple(None if g is None else sound(way(g, q)[0], q) for g, q in pairs)
 
-        renew = lambda way: ax.over_leaves(functools.partial(leaf, way), [like], averages, bases)
+        parts = axes.blocks(like), averages, bases
+        renew = lambda way: tuple(map(functools.partial(leaf, way), *parts))
         return averages, _first_or_next(now.first, renew)
 
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
-        def entries(x, mean, q):
-            layout = axes.of(x)
-            power = _power(layout, exponent)
+        def entries(block, mean, q):
+            power = _power(block, exponent)
             shift = lambda d: (d + jnp.asarray(eps, d.dtype)) ** jnp.asarray(power, d.dtype)
             if mean.squares is not None:
                 return shift(mean.squares)
-            pairs = zip(mean.grams, q, strict=True)
-            values = [None if g is None else shift(ax.rayleigh(g, b)) for g, b in pairs]
-            return ax.outer(layout, values)
+            pairs = zip(mean.factors, q, strict=True)
+            values = [None if g is None else shift(eb.rayleigh(g, b)) for g, b in pairs]
+            return kr.outer(tuple(values), (block.pieces, *block.sizes))
 
-        return AxisEigen(axes, bases, ax.over_leaves(entries, [like], averages, bases))
+        blocks = axes.blocks(like)
+        return KroneckerEigen(blocks, bases, tuple(map(entries, blocks, averages, bases)))
 
-    frame = refresh, _basis_drift
-    return Structure(_start(axes, _without_grams), _root_measure(axes), operator, *frame)
+    start, measure = _start(axes, _without_grams), _measure(axes, _without_grams)
+    return Structure(start, measure, operator, refresh, basis_drift)

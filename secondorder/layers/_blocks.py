@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from secondorder import meshes
 from secondorder.layers import _strided_views as strides
 from secondorder.layers._strided_views import Axis
 
@@ -81,7 +82,8 @@ class Block:
 
     def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
         """The leaves of the block (only those, in its order) as one array ``(S, a, b)``."""
-        arrays = [part.join(leaf) for part, leaf in zip(self.parts, leaves, strict=True)]
+        whole = map(meshes.gathered, leaves)
+        arrays = [part.join(leaf) for part, leaf in zip(self.parts, whole, strict=True)]
         return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis=self._axis)
 
     def split(self, array: jax.Array) -> list[jax.Array]:

@@ -1,6 +1,6 @@
 """Curvature operators: symmetric linear maps on the parameters, one structure per file."""
 
-from secondorder.operators._axes import Axes, AxisEigen, AxisRoots
+from secondorder.operators._axes import Axes, CutLeaf, Leaf
 from secondorder.operators._base import (
     Diagonal,
     Function,
@@ -22,12 +22,11 @@ from secondorder.operators._gauss_newton import (
 )
 from secondorder.operators._hessian import hessian, hvp
 from secondorder.operators._jacobian import Jacobian, jacobian, linearize
-from secondorder.operators._kronecker import Kronecker, KroneckerEigen, Leaf
+from secondorder.operators._kronecker import Kronecker, KroneckerEigen
 
 __all__ = [
     "Axes",
-    "AxisEigen",
-    "AxisRoots",
+    "CutLeaf",
     "Diagonal",
     "Function",
     "Identity",

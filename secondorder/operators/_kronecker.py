@@ -7,9 +7,9 @@ with a inputs and b outputs. Its factors are the second moments ``A (S, a, a)`` 
     B v = A v G,        (B + λ I)⁻¹ v ≈ (A + π √λ I)⁻¹ v (G + √λ/π I)⁻¹
 
 with ``π² = (tr A/a) / (tr G/b)``, separately for each map. A diagonal factor is stored as its
-diagonal, ``(S, a)``. A block may have any number of factors: a leaf outside all layers has one for
-each axis, ``(S, d₁, …, d_r)``, and the geometric mean of their traces splits the damping into
-``λ^(1/r)`` each.
+diagonal, ``(S, a)``, and a missing one as ``None``, the identity. A block may have any number of
+factors: a leaf outside all layers has one for each axis, ``(S, d₁, …, d_r)``, and the geometric
+mean of their traces splits the damping into ``λ^(1/r)`` each.
 
 Source: Martens and Grosse (2015), sections 3 and 6.3; George et al. (2018) for the eigenvalues.
 """
@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import meshes, tree
-from secondorder.operators._axes import along_axis, one_by_one
 from secondorder.operators._base import Operator
+from secondorder.operators._diagonal import damped_power
+from secondorder.operators._eigenbases import one_by_one
 from secondorder.tree import Params, Scalar
 
 HIGHEST = jax.lax.Precision.HIGHEST
-Factors = tuple[jax.Array, ...]  # one (S, d, d) or (S, d) per axis
+Factors = tuple[Any, ...]  # per axis an array (S, d, d), a diagonal (S, d), or None
 
 
 class Block(Protocol):
@@ -41,7 +42,7 @@ class Block(Protocol):
         ...
 
     def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
-        """The leaves of the block, in its order, as one array ``(S, d₁, …, d_r)``."""
+        """The leaves of the block, in its order, as one array ``(S, d₁, …, d_r)``, gathered."""
         ...
 
     def split(self, array: jax.Array) -> list[jax.Array]:
@@ -49,33 +50,56 @@ class Block(Protocol):
         ...
 
 
-def along_axes(factors: Sequence[jax.Array], x: jax.Array) -> jax.Array:
-    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``, factors ``(S, dᵢ, dᵢ)`` or diagonals ``(S, dᵢ)``."""
+def along_axes(factors: Factors, x: jax.Array) -> jax.Array:
+    """``(⊗ᵢ Fᵢ) x`` for ``x (S, d₁, …, d_r)``."""
     for axis, factor in enumerate(factors, start=1):
-        if factor.ndim == 2:
-            x = x * _spread(factor, axis, x.ndim)
-        else:
-            x = along_axis(factor, x, axis)
+        if factor is None:
+            continue
+        x = x * along(factor, axis, x.ndim) if factor.ndim == 2 else _product(factor, x, axis)
     return x
 
 
-def _spread(vector: jax.Array, axis: int, ndim: int) -> jax.Array:
+def _product(factor: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    """``F x`` for each of ``(S, d, d)``, along one axis."""
+    if axis == x.ndim - 1:  # already the last axis: no transposition
+        contract = ((axis,), (2,)), ((0,), (0,))
+        return jax.lax.dot_general(x, factor, contract, precision=HIGHEST)
+    contract = ((2,), (axis,)), ((0,), (0,))
+    return jnp.moveaxis(jax.lax.dot_general(factor, x, contract, precision=HIGHEST), 1, axis)
+
+
+def along(vector: jax.Array, axis: int, ndim: int) -> jax.Array:
     """``(S, d)``, reshaped to broadcast along one axis."""
     return jnp.expand_dims(vector, tuple(i for i in range(1, ndim) if i != axis))
 
 
 def transposed(factors: Factors) -> Factors:
     """``Fᵢᵀ`` for each axis."""
-    return tuple(f if f.ndim == 2 else f.mT for f in factors)
+    return tuple(f if f is None or f.ndim == 2 else f.mT for f in factors)
 
 
-def outer(vectors: Sequence[jax.Array]) -> jax.Array:
-    """``⊗ᵢ vᵢ`` of vectors ``(S, dᵢ)``: ``(S, d₁, …, d_r)``."""
-    ndim = len(vectors) + 1
-    product = _spread(vectors[0], 1, ndim)
-    for axis, vector in enumerate(vectors[1:], start=2):
-        product = product * _spread(vector, axis, ndim)
+def outer(vectors: Factors, shape: tuple[int, ...]) -> jax.Array:
+    """``⊗ᵢ vᵢ`` of vectors ``(S, dᵢ)`` in the shape ``(S, d₁, …, d_r)`` of a block."""
+    product = jnp.ones(shape, tree.joined(*(v.dtype for v in vectors if v is not None)))
+    for axis, vector in enumerate(vectors, start=1):
+        if vector is not None:
+            product = product * along(vector, axis, len(shape))
     return product
+
+
+def grams(like: Factors, v: jax.Array, w: jax.Array) -> Factors:
+    """``v wᵀ`` along each axis, symmetric; or its diagonal, or ``None``, as in ``like``."""
+
+    def gram(axis: int, factor: jax.Array | None) -> jax.Array | None:
+        others = [i for i in range(1, v.ndim) if i != axis]
+        if factor is None:
+            return None
+        if factor.ndim == 2:
+            return jnp.sum(v * w, axis=tuple(others))
+        product = jax.lax.dot_general(v, w, ((others, others), ((0,), (0,))), precision=HIGHEST)
+        return 0.5 * (product + product.mT)
+
+    return tuple(gram(axis, factor) for axis, factor in enumerate(like, start=1))
 
 
 def mean_trace(factor: jax.Array) -> jax.Array:
@@ -143,9 +167,7 @@ def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[
     found = list(leaves)
     for block, *parts in zip(blocks, *rest, strict=True):
         own = [leaves[i] for i in block.leaves]
-        wide = block.join(
-            [meshes.gathered(jnp.asarray(x, tree.accumulation_dtype(x.dtype))) for x in own]
-        )
+        wide = block.join([jnp.asarray(x, tree.accumulation_dtype(x.dtype)) for x in own])
         for i, x, new in zip(block.leaves, own, block.split(fn(wide, *parts)), strict=True):
             found[i] = meshes.placed_like(new.astype(x.dtype), x)
     return jax.tree.unflatten(structure, found)
@@ -153,14 +175,17 @@ def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kronecker(Operator):
-    """``⊕ (⊗ᵢ Fᵢ + c I)``, with stored damped inverses if given.
+    """``⊕ (D ⊗ᵢ Fᵢ + c I)``, with stored damped inverses if given.
 
     Attributes:
       blocks: the blocks; every leaf is in one block.
-      factors: for each block, its factors F, symmetric and positive semi-definite.
+      factors: for each block, its factors F, symmetric and positive semi-definite; ``None`` to
+        compute them from the inverses.
       inverses: for each block, the inverses of its damped factors; ``None`` to compute them at each
         solve.
-      shifts: for each block, c of ``⊗ᵢ Fᵢ + c I``; ``None`` if all are 0.
+      shifts: for each block, c; ``None`` if all are 0.
+      entries: for each block, the diagonal of D in its shape, ``None`` for D = I, as beside
+        factors; ``None`` if all are.
 
     Example:
       >>> import jax.numpy as jnp
@@ -172,24 +197,39 @@ class Kronecker(Operator):
     """
 
     blocks: Sequence[Block]
-    factors: Sequence[Factors]
+    factors: Sequence[Factors] | None
     inverses: Sequence[Factors] | None = None
     shifts: Sequence[Scalar] | None = None
+    entries: Sequence[jax.Array | None] | None = None
 
     def mv(self, v: Params) -> Params:
-        product = lambda x, f, c: along_axes(f, x) + c * x
-        return _by_block(self.blocks, product, v, self.factors, self._shifts())
+        def product(x, factors, entries, c):
+            image = along_axes(factors, x)
+            return (image if entries is None else entries * image) + c * x
+
+        factors = self.factors
+        if factors is None:
+            assert self.inverses is not None
+            factors = jax.tree.map(jnp.linalg.inv, self.inverses)
+        rest = self._of_blocks(self.entries, None), self._of_blocks(self.shifts, 0.0)
+        return _by_block(self.blocks, product, v, factors, *rest)
 
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``⊗ᵢ (Fᵢ + shiftᵢ I)⁻¹ v``; stored inverses already include their damping and c."""
+
+        def quotient(x, factors, entries):
+            x = along_axes(factors, x)
+            return x if entries is None else x * damped_power(entries, -1, 0.0)
+
         kept = self.inverses
         if kept is None:
-            pairs = zip(self.factors, self._shifts(), strict=True)
+            assert self.factors is not None
+            pairs = zip(self.factors, self._of_blocks(self.shifts, 0.0), strict=True)
             kept = [inverses(f, damping + c) for f, c in pairs]
-        return _by_block(self.blocks, lambda x, f: along_axes(f, x), v, kept)
+        return _by_block(self.blocks, quotient, v, kept, self._of_blocks(self.entries, None))
 
-    def _shifts(self) -> Sequence[Scalar]:
-        return [0.0] * len(self.factors) if self.shifts is None else self.shifts
+    def _of_blocks(self, given: Sequence[Any] | None, default: Any) -> Sequence[Any]:
+        return [default] * len(self.blocks) if given is None else given
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,7 +238,8 @@ class KroneckerEigen(Operator):
 
     Attributes:
       blocks: the blocks; every leaf is in one block.
-      bases: for each block, orthogonal ``(S, d, d)``, or ones ``(S, d)`` for no change of basis.
+      bases: for each block, orthogonal ``(S, d, d)``, or ``None`` or ones ``(S, d)`` for no change
+        of basis.
       entries: for each block, ``s ≥ 0`` of its shape ``(S, d₁, …, d_r)``.
     """
 
@@ -207,12 +248,7 @@ class KroneckerEigen(Operator):
     entries: Sequence[jax.Array]
 
     def _apply(self, v: Params, fn: Callable[[jax.Array], jax.Array]) -> Params:
-        def block(x, q, s):
-            # A zero entry without damping has no inverse; the step is zero there.
-            scale = fn(s)
-            scale = jnp.where(jnp.isposinf(scale) & (s == 0), 0, scale)
-            return along_axes(q, scale * along_axes(transposed(q), x))
-
+        block = lambda x, q, s: along_axes(q, fn(s) * along_axes(transposed(q), x))
         return _by_block(self.blocks, block, v, self.bases, self.entries)
 
     def mv(self, v: Params) -> Params:
@@ -220,33 +256,8 @@ class KroneckerEigen(Operator):
 
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``(B + λ I)⁻¹ v``."""
-        return self._apply(v, lambda s: 1 / (s + jnp.asarray(damping, s.dtype)))
+        return self.power(v, -1, damping)
 
     def power(self, v: Params, p: Scalar, damping: Scalar) -> Params:
         """``(B + λ I)ᵖ v``."""
-        return self._apply(v, lambda s: (s + jnp.asarray(damping, s.dtype)) ** p)
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """A block of a single leaf, with the axes of the leaf or one axis for all entries."""
-
-    index: int
-    shape: tuple[int, ...]
-
-    @property
-    def leaves(self) -> tuple[int, ...]:
-        return (self.index,)
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The lengths of the axes, after the leading axis of length one."""
-        if 0 in self.shape:
-            return (0,)
-        return tuple(d for d in self.shape if d != 1) or (1,)
-
-    def join(self, leaves: Sequence[jax.Array]) -> jax.Array:
-        return leaves[0].reshape(1, *self.axes)
-
-    def split(self, array: jax.Array) -> list[jax.Array]:
-        return [array.reshape(self.shape)]
+        return self._apply(v, lambda s: damped_power(s, p, damping))

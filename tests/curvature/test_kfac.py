@@ -18,7 +18,7 @@ from secondorder.curvature import (
     per_example,
 )
 from secondorder.curvature._moments import basis
-from secondorder.operators import _axes as axes
+from secondorder.operators import _eigenbases as eb
 from secondorder.operators import _kronecker as kr
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -291,10 +291,10 @@ def test_bases_are_eigenvectors_at_first_and_then_one_orthogonal_iteration_neare
     roots = rng.normal(size=(2, 2, 4, 4))
     first, moved = (r @ np.swapaxes(r, 1, 2) for r in (roots[0], roots[0] + 0.2 * roots[1]))
     start = np.tile(np.eye(4), (2, 1, 1))
-    renew, off_diagonal = jax.jit(basis), jax.jit(axes.off_diagonal)
+    renew, off_diagonal = jax.jit(basis), jax.jit(eb.off_diagonal)
     found = renew(first, start)
     assert np.max(off_diagonal(first, found)) < rounding(np.linalg.cond(first).max())
-    nearer, _ = jax.jit(axes.next_basis)(moved, found)
+    nearer, _ = jax.jit(eb.next_basis)(moved, found)
     assert_close(renew(moved, found), nearer, np.linalg.cond(moved).max())
     # A factor of zeros, as of a layer below one that starts at zero, has taught nothing.
     blank = renew(0 * first, start)

@@ -146,7 +146,7 @@ def test_the_bases_of_the_eigen_variant_follow_the_matrices():
     for g in grads:
         _, state = update(g, state, params)
     gram, basis = (
-        state[0].curvature.averages[0].grams[0][0],
+        state[0].curvature.averages[0].factors[0][0],
         state[0].curvature.frame[0][0][0],
     )
     inside = np.asarray(basis.T @ gram @ basis)

@@ -1,19 +1,14 @@
-"""Operators along the axes of leaves, against Kronecker products written out."""
+"""Leaves as blocks along their axes, and operators of them against Kronecker products."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from tolerances import assert_close, condition_of, rounding
+from tolerances import assert_close, rounding
 
-from secondorder.operators import (
-    Axes,
-    AxisEigen,
-    AxisRoots,
-    PositiveDiagonal,
-)
-from secondorder.operators import _axes as ax
+from secondorder.operators import Axes, Kronecker, KroneckerEigen, PositiveDiagonal
+from secondorder.operators import _kronecker as kr
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -46,16 +41,17 @@ def in_order(by_name: dict) -> tuple:
 def test_an_operator_of_bases_equals_its_kronecker_products(size, limit):
     axes, bases, entries, blocks = Axes(size, limit), {}, {}, []
     for name in sorted(LEAVES):
-        layout = axes.of(LIKE[name])
-        q = [
-            orthogonal(d) if f else None for d, f in zip(layout.sizes, layout.factored, strict=True)
-        ]
+        block = axes.of(LEAVES[name])
+        q = [orthogonal(d) if f else None for d, f in zip(block.sizes, block.factored, strict=True)]
         bases[name] = tuple(None if x is None else jnp.asarray(x)[None] for x in q)
         entries[name] = 0.1 + RNG.uniform(size=(1, *LEAVES[name]))
-        full = [np.eye(d) if x is None else x for x, d in zip(q, layout.sizes, strict=True)]
+        full = [np.eye(d) if x is None else x for x, d in zip(q, block.sizes, strict=True)]
         basis = kronecker(full)
         blocks.append(basis @ np.diag(entries[name].ravel()) @ basis.T)
-    op, dense = AxisEigen(axes, in_order(bases), in_order(entries)), block_diagonal(blocks)
+    op, dense = (
+        KroneckerEigen(axes.blocks(LIKE), in_order(bases), in_order(entries)),
+        block_diagonal(blocks),
+    )
     eye = np.eye(len(dense))
     values, vectors = np.linalg.eigh(dense + 0.3 * eye)
     root = vectors @ np.diag(values**-0.25) @ vectors.T
@@ -71,11 +67,12 @@ def test_an_operator_of_bases_equals_its_kronecker_products(size, limit):
 def test_an_operator_of_roots_inverts_its_product():
     axes, roots, entries = Axes(), {}, {}
     for name in LEAVES:
-        layout = axes.of(LIKE[name])
+        block = axes.of(LEAVES[name])
         definite = lambda n, b: jnp.eye(b)[None] + 0.1 * jnp.ones((n, b, b))
-        roots[name] = layout.square(definite)
-        entries[name] = jnp.full((1, *LEAVES[name]), 2.0) if not any(layout.factored) else 1.0
-    op = AxisRoots(axes, in_order(roots), in_order(entries))
+        roots[name] = block.square(definite)
+        entries[name] = None if any(block.factored) else jnp.full((1, *LEAVES[name]), 2.0)
+    blocks = axes.blocks(LIKE)
+    op = Kronecker(blocks, None, inverses=in_order(roots), entries=in_order(entries))
     there = oracles.matrix(op.mv, POINT)
     back = oracles.matrix(lambda v: op.solve(v, 0.0), POINT)
     kappa = np.linalg.cond(there)
@@ -90,6 +87,30 @@ def test_an_operator_of_roots_inverts_its_product():
     assert oracles.relative_error(back, expected) < rounding(kappa)
 
 
+@pytest.mark.quick(8)
+@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 8), (1, 9), (6, 6), (26, 2)])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_pieces_form_the_leaf_again_and_none_is_padding_alone(shape, size):
+    block = Axes(block_size=size).of(shape)
+    x = RNG.normal(size=shape)
+    pieces = block.join([jnp.asarray(x)])
+    assert pieces.shape == (block.pieces, *block.sizes) and max(block.sizes) <= size
+    np.testing.assert_array_equal(block.split(pieces)[0], x)
+    ones = np.asarray(block.join([jnp.ones(shape)]))
+    assert ones.reshape(block.pieces, -1).any(axis=1).all()
+    for axis in range(len(shape)):
+        rest = tuple(i for i in range(1, len(shape) + 1) if i != axis + 1)
+        np.testing.assert_array_equal(block.padding(axis), ones.max(axis=rest) == 0)
+
+
+def test_which_axes_have_a_matrix():
+    axes = Axes(block_size=4, max_size=10)
+    assert axes.of((8, 12)).factored == (True, False)
+    assert axes.of((8, 12)).counts == (2, 1)
+    for shape in ((), (5,), (0, 3)):
+        assert not any(axes.of(shape).factored)
+
+
 def test_a_diagonal_divides_by_itself_and_leaves_alone_what_it_knows_nothing_of():
     op = PositiveDiagonal({"a": jnp.array([4.0, 0.0])})
     v = {"a": jnp.array([2.0, 3.0])}
@@ -99,119 +120,13 @@ def test_a_diagonal_divides_by_itself_and_leaves_alone_what_it_knows_nothing_of(
     np.testing.assert_allclose(op.mv(v)["a"], [8.0, 0.0])
 
 
-@pytest.mark.quick(8)
-@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 8), (1, 9), (6, 6), (26, 2)])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-def test_blocks_join_again_and_none_is_padding_alone(shape, size):
-    layout = Axes(block_size=size).of(jnp.zeros(shape))
-    x = RNG.normal(size=shape)
-    blocks = layout.split(jnp.asarray(x))
-    assert blocks.shape == (layout.blocks, *layout.sizes) and max(layout.sizes) <= size
-    np.testing.assert_array_equal(layout.join(blocks), x)
-    ones = np.asarray(layout.split(jnp.ones(shape)))
-    assert ones.reshape(layout.blocks, -1).any(axis=1).all()
-    for axis in range(len(shape)):
-        rest = tuple(i for i in range(1, len(shape) + 1) if i != axis + 1)
-        np.testing.assert_array_equal(layout.padding(axis), ones.max(axis=rest) == 0)
-
-
-def test_which_axes_have_a_matrix():
-    axes = Axes(block_size=4, max_size=10)
-    assert axes.of(jnp.zeros((8, 12))).factored == (True, False)
-    assert axes.of(jnp.zeros((8, 12))).counts == (2, 1)
-    for shape in ((), (5,), (0, 3)):
-        assert not any(axes.of(jnp.zeros(shape)).factored)
-
-
 def test_grams_sum_over_the_other_axes():
     v, w = RNG.normal(size=(2, 2, 3, 4))
-    layout = Axes().of(v)
-    found = ax.grams(layout, jnp.asarray(v)[None], jnp.asarray(w)[None])
+    like = Axes().of(v.shape).square(lambda n, b: jnp.zeros((n, b, b)))
+    found = kr.grams(like, jnp.asarray(v)[None], jnp.asarray(w)[None])
     for gram, letters in zip(found, ("iab,jab->ij", "aib,ajb->ij", "abi,abj->ij"), strict=True):
         product = np.einsum(letters, v, w)
         assert_close(gram[0], 0.5 * (product + product.T))
-
-
-def test_a_basis_near_by_is_improved_to_the_eigenvectors():
-    q = orthogonal(5)
-    gram = jnp.asarray(q @ np.diag([1.0, 30.0, 3.0, 100.0, 10.0]) @ q.T)[None]
-    basis = jnp.eye(5)[None]
-    for _ in range(40):
-        basis, _ = ax.next_basis(gram, basis)
-    inside = basis[0].T @ gram[0] @ basis[0]
-    np.testing.assert_allclose(inside, np.diag([100.0, 30, 10, 3, 1]), atol=1e-8)
-
-
-def test_the_basis_of_nothing_is_a_basis():
-    basis, _ = ax.next_basis(jnp.zeros((1, 3, 3)), jnp.eye(3)[None])
-    assert_close(basis[0] @ basis[0].T, np.eye(3))
-
-
-def test_the_columns_are_put_in_order_before_they_are_improved():
-    gram, basis = jnp.diag(jnp.array([1.0, 9.0, 4.0]))[None], jnp.eye(3)[None]
-    new, order = ax.next_basis(gram, basis)
-    np.testing.assert_array_equal(order[0], [1, 2, 0])
-    assert_close(np.abs(new[0]), np.eye(3)[:, [1, 2, 0]])
-
-
-@pytest.mark.parametrize("factorise", ["eigh", "qr", "cholesky"])
-def test_on_a_cpu_stacks_are_factorised_one_after_another_and_alike(factorise):
-    # Batched, they may wait for one another for ever.
-    kinds = {
-        "eigh": jnp.linalg.eigh,
-        "qr": lambda x: tuple(jnp.linalg.qr(x)),
-        "cholesky": lambda x: (jnp.linalg.cholesky(x),),
-    }
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(3, 4, 6))
-    stack = jnp.asarray(root @ root.mT)
-    found = jax.jit(lambda x: ax.one_by_one(kinds[factorise], x))
-    for x, y in zip(found(stack), kinds[factorise](stack), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
-    calls = [
-        line for line in found.lower(stack).compile().as_text().splitlines() if "lapack" in line
-    ]
-    assert calls and not any("[3,4,4]" in line for line in calls)
-
-
-def gram_of_rank(rank, n=8, seed=0):
-    rng = np.random.default_rng(seed)
-    root = rng.normal(size=(n, rank))
-    return root @ root.T
-
-
-def assert_same_columns(a, b, condition=1.0):
-    inside = np.abs(np.asarray(a).T @ np.asarray(b))
-    np.testing.assert_allclose(inside, np.eye(len(inside)), rtol=0, atol=rounding(condition))
-
-
-def test_the_first_basis_of_a_null_space_is_no_rounding():
-    gram, noise = gram_of_rank(3), RNG.normal(size=(8, 8))
-    kappa = condition_of(gram)
-    moved = gram + 10 * np.finfo(float).eps * np.max(gram) * (noise + noise.T)
-    first = jax.jit(lambda x: ax.first_basis(x[None], jnp.eye(8)[None])[0])
-    here, there = first(gram), first(moved)
-    assert_close(here.T @ here, np.eye(8))
-    inside = here.T @ gram @ here
-    assert_close(inside, np.diag(np.diag(inside)), kappa)
-    assert_same_columns(here, there, 8 * kappa)
-    # Coordinates without any gradient remain as they are.
-    dead = np.zeros((8, 8))
-    dead[:3, :3] = gram_of_rank(3, 3)
-    assert_same_columns(np.asarray(first(dead))[3:, 3:], np.eye(5))
-    assert_same_columns(first(np.zeros((8, 8))), np.eye(8))
-
-
-@pytest.mark.parametrize("gained", [0, 1, 4])
-def test_a_later_basis_keeps_its_columns_where_the_gram_is_rounding(gained):
-    gram, noise = gram_of_rank(3), RNG.normal(size=(8, 8))
-    basis = ax.first_basis(jnp.asarray(gram)[None], jnp.eye(8)[None])
-    new = gram + (gram_of_rank(gained, seed=1) if gained else 0)
-    kappa = condition_of(new)
-    moved = new + 10 * np.finfo(float).eps * np.max(new) * (noise + noise.T)
-    following = jax.jit(lambda x: ax.next_basis(x[None], basis)[0][0])
-    here, there = following(new), following(moved)
-    assert_close(here.T @ here, np.eye(8))
-    assert_same_columns(here, there, 100 * kappa)
-    if not gained:
-        assert_same_columns(here, basis[0], kappa)
+    found = kr.grams((None, jnp.zeros((1, 3)), None), jnp.asarray(v)[None], jnp.asarray(w)[None])
+    assert found[0] is None and found[2] is None
+    assert_close(found[1][0], np.einsum("aib,aib->i", v, w))

@@ -19,6 +19,7 @@ from secondorder.step import Reason
 from secondorder.tree import Params
 
 DENSE_LIMIT = 200  # largest dimension whose matrix is formed by default
+MAX_STEPS = 10_000  # by default, and at most ten times the dimension
 METHODS = ("dense", "cg", "minres")
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -52,7 +53,7 @@ class LinearSolution(NamedTuple):
       residual_norm: ``‖b − (A + λI) x‖`` as it is, not as the iteration estimates it; infinity for
         a system with NaN.
       iterations: number of iterations; 1 for the dense method.
-      products: number of products with ``A``; a dense matrix counts n.
+      products: number of products with ``A``; the dense method counts n for the matrix and 2.
       status: a :class:`LinearStatus`, as an integer array.
     """
 
@@ -96,9 +97,10 @@ def solve(
 ) -> LinearSolution:
     """``x`` with ``(A + λI) x = b``, for an operator ``A`` and a tree ``b`` like the parameters.
 
-    Under ``jit`` and ``vmap``, which serves several right-hand sides. The solution is
-    differentiable, forward and reverse, with respect to ``b``, λ and everything that the operator
-    closes over, by another solve with the same matrix: no iteration is differentiated.
+    Runs under ``jit``, which compiles once for many calls, and under ``vmap``, which serves several
+    right-hand sides. The solution is differentiable, forward and reverse, with respect to ``b``, λ
+    and everything that the operator closes over, by another solve with the same matrix: no
+    iteration is differentiated.
 
     Args:
       operator: A, such as ``so.hessian(f, params)`` or ``so.ggn(objective, params)``.
@@ -114,7 +116,8 @@ def solve(
         M symmetric positive definite.
       tolerance: the largest ``‖b − (A + λI) x‖ / ‖b‖`` of a success; ``None`` takes ``√ε`` of
         the right-hand side (1.5e-8 in float64, 3.5e-4 in float32).
-      max_steps: largest number of iterations; ``None`` takes ten times the dimension.
+      max_steps: largest number of iterations; ``None`` takes ten times the dimension, at most
+        10,000.
 
     Returns:
       A :class:`LinearSolution`. Failure is a status, never an exception or a NaN. For a singular
@@ -142,32 +145,48 @@ def solve(
         method = "dense" if formed else "cg" if operator.semidefinite else "minres"
     damping = jnp.asarray(damping, dtype)
     tol = jnp.asarray(_tolerance(rhs) if tolerance is None else tolerance, dtype)
-    limit = max(10 * size, 1) if max_steps is None else max_steps
-    product = lambda v: tree.axpy(damping.astype(dtype), v, operator.mv(v))
+    limit = min(10 * size, MAX_STEPS) if max_steps is None else max_steps
+    product = lambda v: tree.axpy(damping, v, operator.mv(v))
 
-    def found(matvec: Callable, b: Params) -> tuple[Params, tuple]:
-        """The solution and its report: only ``matvec`` is differentiated, and not in here."""
+    def found(_, b: Params) -> tuple[Params, tuple]:
+        """The solution and its report, which is never differentiated."""
         norm = tree.norm(b)
         sound = jnp.isfinite(norm)
         unit = jnp.where((norm > 0) & sound, norm, 1)
         b = tree.where(sound, tree.scale(1 / unit, b), tree.zeros_like(b))
         if method == "dense":
-            out = _dense(operator, matvec, b, damping, tol)
+            out = _dense(operator, product, b, damping, tol)
         else:
             helper = as_preconditioner(preconditioner)
             quadratic = Quadratic(tree.negative(b), operator)
             factors, _, cost = helper.prepare(quadratic, helper.init(b))
             inverse = helper.inverse(quadratic, factors, damping)
             inner = {"cg": _by_cg, "minres": _by_minres}[method]
-            out = _refined(inner, matvec, inverse, b, tol, limit, method == "cg")
+            out = _refined(inner, product, inverse, b, tol, limit, method == "cg")
             out = out._replace(products=out.products + jnp.asarray(cost.products, jnp.int32))
         sound = sound & jnp.isfinite(out.norm)
         x = tree.where(sound, tree.scale(unit, out.x), tree.zeros_like(b))
         status = jnp.where(sound, out.status, LinearStatus.NONFINITE.value).astype(jnp.int32)
         return x, (jnp.where(sound, unit * out.norm, jnp.inf), out.count, out.products, status)
 
-    x, report = jax.lax.custom_linear_solve(product, wide, found, symmetric=True, has_aux=True)
-    return LinearSolution(tree.cast(x, rhs), *jax.lax.stop_gradient(report))
+    x, report = jax.lax.custom_linear_solve(
+        _joined(product), wide, found, symmetric=True, has_aux=True
+    )
+    return LinearSolution(tree.cast(x, rhs), *map(jnp.asarray, jax.lax.stop_gradient(report)))
+
+
+def _joined(product: Callable) -> Callable:
+    """``product`` with every leaf of its image a function of all: for derivatives of derivatives.
+
+    JAX does not transpose a derivative of ``custom_linear_solve`` in which a leaf is constant.
+    """
+
+    def joined(v: Params) -> Params:
+        image = product(v)
+        nothing = 0 * tree.total(image)
+        return jax.tree.map(lambda y: y + nothing.astype(y.dtype), image)
+
+    return joined
 
 
 def _tolerance(rhs: Params) -> float:

@@ -25,7 +25,7 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class LinearStatus(Reason):
-    """Reason for the end of :func:`solve`; an integer under ``jit``. Only ``SOLVED`` is a success."""
+    """Reason for the end of :func:`solve`; an integer under ``jit``."""
 
     SOLVED = 0, "The residual is within the tolerance."
     MAX_STEPS = 1, "The step limit was reached before the residual was within the tolerance."
@@ -191,7 +191,8 @@ def _joined(product: Callable) -> Callable:
 
 def _tolerance(rhs: Params) -> float:
     """``√ε`` of the lowest precision, which products with the operator may have."""
-    return max((jnp.finfo(tree.leaf_dtype(x)).eps for x in jax.tree.leaves(rhs)), default=1) ** 0.5
+    kinds = map(tree.leaf_dtype, jax.tree.leaves(rhs))
+    return max((float(jnp.finfo(kind).eps) for kind in kinds), default=1.0) ** 0.5
 
 
 def _check(operator, rhs, damping, method, preconditioner, tolerance, max_steps) -> None:
@@ -227,7 +228,8 @@ def _dense(operator: Operator, product: Callable, b: Params, damping, tol) -> _F
 
     def once(b: Params) -> Params:
         parts = jnp.matmul(vectors.T, ravel(b), precision=HIGHEST)
-        return unravel(jnp.matmul(vectors, inverse * parts, precision=HIGHEST), b)
+        x = jnp.matmul(vectors, inverse * parts, precision=HIGHEST)
+        return tree.cast(unravel(x, b), b)
 
     # The second solve takes the rounding of the first away.
     x = once(b)
@@ -238,14 +240,15 @@ def _dense(operator: Operator, product: Callable, b: Params, damping, tol) -> _F
         jnp.all(within), LinearStatus.LIMIT_OF_PRECISION.value, LinearStatus.SINGULAR.value
     )
     one, count = jnp.ones((), jnp.int32), jnp.asarray(values.size + 2, jnp.int32)
-    return _Found(x, residual, norm, one, count, jnp.where(norm <= tol, 0, short))
+    status = jnp.where(norm <= tol, LinearStatus.SOLVED.value, short)
+    return _Found(x, residual, norm, one, count, status)
 
 
 def _refined(inner: Callable, product, precondition, b, tol, limit, grows: bool) -> _Found:
     """Solves for the residual that is left, until the residual itself is within the tolerance.
 
-    An iteration knows its residual from a recurrence, which drifts, and in the preconditioner's
-    norm.
+    An iteration has its residual from a recurrence, which drifts, and in the norm of the
+    preconditioner.
 
     Args:
       inner: ``(product, precondition, b, reduction, limit) -> (x, count, status)``.

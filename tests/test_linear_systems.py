@@ -304,6 +304,21 @@ def test_low_precisions_are_solved_in_float32(name, dtype):
     np.testing.assert_allclose(np.asarray(found.solution, float), RHS / 9, atol=2e-2)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_leaves_keep_their_precisions_and_a_scalar_is_a_tree(name, x64):
+    b = {"a": jnp.ones(2, "float32"), "b": jnp.ones((2, 1))}
+    op = Diagonal({"a": jnp.full(2, 2.0, "float32"), "b": jnp.full((2, 1), 4.0)})
+    found = so.solve(op, b, method=name)
+    assert bool(found.success) and jax.tree.map(lambda x: x.dtype, found.solution) == {
+        "a": jnp.float32, "b": jnp.float64,
+    }  # fmt: skip
+    np.testing.assert_allclose(found.solution["b"], 0.25, rtol=1e-3)
+    alone = so.solve(
+        so.hessian(lambda p: 2 * p**2, jnp.array(1.0)), jnp.array(3.0), 2.0, method=name
+    )
+    assert alone.solution == pytest.approx(0.5)
+
+
 def test_an_empty_tree_has_an_empty_solution():
     for name in METHODS:
         found = so.solve(Diagonal({}), {}, method=name)

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.operators._dense import matrix_of_products, ravel
@@ -139,8 +141,8 @@ class Scaled(Operator):
 
     @property
     def semidefinite(self) -> bool:
-        known = not isinstance(self.factor, jax.core.Tracer)
-        return self.base.semidefinite and known and bool(self.factor >= 0)
+        known = not isinstance(self.factor, Tracer)
+        return self.base.semidefinite and known and bool(np.asarray(self.factor) >= 0)
 
     def mv(self, v: Params) -> Params:
         return tree.scale(self.factor, self.base.mv(v))

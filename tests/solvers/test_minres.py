@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from tolerances import rounding
 
 from secondorder.solvers import _minres as minres
 
@@ -47,9 +48,9 @@ def test_each_iterate_has_the_least_residual_of_its_krylov_space(spectrum, preco
     assert not least.any()
 
 
-def test_in_an_exhausted_space_it_says_that_the_residual_is_the_least(x64):
+def test_in_an_exhausted_space_the_residual_is_marked_as_the_least(x64):
     matrix = np.diag(np.r_[0.0, 0.0, 1.0, -2.0, np.full(N - 4, 1.0)])
     steps, residuals, least = walked(matrix, np.eye(N), np.ones(N))
     assert np.asarray(least)[-1]
-    np.testing.assert_allclose(np.asarray(residuals)[-1], 2**0.5, rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(residuals)[-1], 2**0.5, rtol=rounding(1e4))
     np.testing.assert_allclose(np.asarray(steps)[-1][2:5], [1.0, -0.5, 1.0], rtol=1e-7)

@@ -205,11 +205,11 @@ def test_self_scaled_updates_stay_positive_definite_for_any_pair_of_positive_cur
     inverse = np.asarray(taught(broyden, start, x, slopes))
     sy, scale = np.sum(s * y, axis=1), np.linalg.norm(inverse, axis=(1, 2))
     values = np.linalg.eigvalsh(inverse)
-    assert np.all(values[:, 0] > -1e-13 * scale) and np.mean(values[:, 0] > 0) > 0.99
+    assert np.all(values[:, 0] > -rounding(10) * scale) and np.mean(values[:, 0] > 0) > 0.99
     seen = np.einsum("kij,kj->ki", inverse, y)
     assert np.all(sy > 0)
-    bound = 1e-12 * scale * np.linalg.norm(y, axis=1)
-    assert np.all(np.linalg.norm(seen - s, axis=1) <= bound + 1e-12 * np.linalg.norm(s, axis=1))
+    sizes = scale * np.linalg.norm(y, axis=1) + np.linalg.norm(s, axis=1)
+    assert np.all(np.linalg.norm(seen - s, axis=1) <= rounding(100) * sizes)
 
 
 ODD_PAIRS = {

@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 SHARED := -n $(WORKERS) --dist=worksteal
 PYTEST := $(BIN)/python -m pytest $(SHARED)
 GALLERY := tests/experiments/gallery
+PAGES := tests/test_readme.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-experiments test-gallery portable slow lint docs clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -22,8 +23,11 @@ help:  ## list the targets
 compare: $(VENV)/.installed-experiments  ## race the methods on test problems and draw who converges how fast
 	$(BIN)/python -m experiments compare $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the library's tests and doctests, without the slow ones
-	$(PYTEST) -m "not slow" --ignore=tests/experiments $(ARGS)
+test: $(VENV)/.installed-test  ## run the library's tests, without the slow ones
+	$(PYTEST) -m "not slow" --ignore=secondorder --ignore=$(PAGES) --ignore=tests/experiments $(ARGS)
+
+test-docs: $(VENV)/.installed-test  ## run the examples of all docstrings and pages
+	$(PYTEST) secondorder $(PAGES) $(ARGS)
 
 test-experiments: $(VENV)/.installed-test  ## run the tests of experiments/, without the slow ones
 	$(PYTEST) -m "not slow" --ignore=$(GALLERY) tests/experiments $(ARGS)
@@ -43,10 +47,19 @@ lint: $(VENV)/.installed-lint  ## check style, formatting and types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs  ## run the code in README.md and docs/, then build the pages into site/
-	$(BIN)/python docs/reference.py
-	$(BIN)/python -m pytest tests/test_readme.py $(ARGS)
-	$(BIN)/python -m mkdocs build --quiet --strict
-	@echo "The pages are in site/."
+	$(PYTEST) $(PAGES) tests/test_reference.py $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m pytest tests/test_site.py
+	@echo "The pages are in site/: open site/index.html."
+
+package: $(VENV)/.installed-test  ## build wheel and sdist, install each into an environment of its own, check it there
+	rm -rf dist build/package
+	$(BIN)/python -m hatchling build --directory dist
+	for built in dist/*; do \
+	  rm -rf build/package && $(PYTHON) -m venv build/package && \
+	  build/package/bin/python -m pip install -qq --disable-pip-version-check "$$built" && \
+	  (cd build && package/bin/python -m secondorder.doctor) || exit 1; \
+	done
 
 clean:  ## remove what make built; results/ stays
 	rm -rf $(VENV) .venv-newer build dist site .hypothesis .pytest_cache .ruff_cache

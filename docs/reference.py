@@ -1,20 +1,25 @@
-"""Writes `reference.md`: every public name, what it is called with, and its first sentence.
+"""The pages that are made while the site is built: one for each public name, from its docstring.
 
-The text is that of the docstrings. `make docs` runs this, and a test fails where the page is not
-what it would write.
+MkDocs calls `on_files` (`hooks` in mkdocs.yml): it adds these pages, and those files of the
+repository that are pages, too (`BORROWED`), and completes the navigation.
 """
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import secondorder as so
 
-PAGE = Path(__file__).with_name("reference.md")
+ROOT = Path(__file__).parents[1]
 ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
+GALLERY = ROOT / "results" / "pictures" / "gallery.html"  # where it has been drawn
+BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+SEE_ALSO = """
+See also: [its parts beside those of the others](../explain/methods.md), [memory and cost of a
+step](../start/which.md#by-what-a-step-needs), [trust and damping](../explain/trust.md).
+"""
 TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
@@ -26,29 +31,45 @@ TITLES = {
 }
 
 
-def first_sentence(thing: Any) -> str:
-    """The first paragraph of a docstring up to its first full stop."""
-    paragraph = inspect.cleandoc(inspect.getdoc(thing) or "").split("\n\n")[0]
-    text = " ".join(paragraph.split())
-    text = re.sub(r":\w+:`(?:~?[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
-    sentence = re.match(r".*?(?<!et al)[.](?=\s|$)", text)
-    return (sentence[0] if sentence else text).replace("|", r"\|")
+class Name(NamedTuple):
+    """A public name: `so.kfac`, or `so.solvers.cg` of a room."""
+
+    path: str
+    thing: Any
+
+    @property
+    def group(self) -> str:
+        """The heading under which it is listed."""
+        parts = self.path.split(".")
+        if len(parts) == 3:
+            return f"so.{parts[1]}"
+        room = self.thing.__module__.split(".")[1]
+        return f"so: {TITLES.get(room, room)}"
+
+    @property
+    def file(self) -> str:
+        """Its page. `total` and `Total` would be one file where case does not count."""
+        *rooms, name = self.path.removeprefix("so.").split(".")
+        kind = "-class" if name[0].isupper() else ""
+        return "/".join(["reference", *rooms, f"{name}{kind}.md"])
+
+    @property
+    def page(self) -> str:
+        """The text of its page."""
+        qualified = self.path.replace("so.", f"{so.__name__}.", 1)
+        text = f"::: {qualified}\n    options:\n      heading: {self.path}\n"
+        return text + SEE_ALSO if self.group == "so: methods" else text
 
 
-def called(name: str, thing: Any) -> str:
-    """`name(arguments)`, or the name alone of what is not called."""
-    if not inspect.isfunction(thing):
-        return f"`{name}`"
-    arguments = ", ".join(inspect.signature(thing).parameters)
-    return f"`{name}({arguments})`"
-
-
-def table(prefix: str, names: Iterable[tuple[str, Any]]) -> list[str]:
-    """The lines of a table, by name."""
-    rows = [
-        f"| {called(prefix + name, thing)} | {first_sentence(thing)} |" for name, thing in names
-    ]
-    return ["| | |", "|---|---|", *sorted(rows, key=str.lower), ""]
+def public_names() -> list[Name]:
+    """Every public name, except modules and plain values."""
+    names = [Name(f"so.{name}", getattr(so, name)) for name in so.__all__]
+    for room in ROOMS:
+        module = getattr(so, room)
+        known = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+        own = [Name(f"so.{room}.{name}", getattr(module, name)) for name in known]
+        names += [n for n in own if getattr(so, n.path.split(".")[2], None) is not n.thing]
+    return sorted((n for n in names if _is_ours(n.thing)), key=lambda n: n.path.lower())
 
 
 def _is_ours(thing: Any) -> bool:
@@ -57,33 +78,91 @@ def _is_ours(thing: Any) -> bool:
     return known and thing.__module__.startswith(so.__name__)
 
 
-def page() -> str:
-    """The whole page."""
-    lines = [
-        "# Public names",
-        "",
-        "Each with the first sentence of its docstring; `help(so.kfac)` shows the rest: shapes,",
-        "scaling, errors, an example, the source. `python docs/reference.py` writes this page.",
-        "",
-    ]
-    groups: dict[str, list[tuple[str, Any]]] = {}
-    for name in so.__all__:
-        thing = getattr(so, name)
-        if isinstance(thing, ModuleType | str):
+def first_sentence(thing: Any) -> str:
+    """The first paragraph of a docstring up to its first full stop."""
+    paragraph = inspect.cleandoc(inspect.getdoc(thing) or "").split("\n\n")[0]
+    text = " ".join(paragraph.split())
+    text = re.sub(r":\w+:`(?:~?[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+    sentence = re.match(r".*?(?<!et al)[.](?=\s|$)", text)
+    return sentence[0] if sentence else text
+
+
+def groups() -> dict[str, list[Name]]:
+    """The public names by heading: those of the package itself first."""
+    found: dict[str, list[Name]] = {}
+    for name in sorted(public_names(), key=lambda n: (not n.group.startswith("so:"), n.group)):
+        found.setdefault(name.group, []).append(name)
+    return found
+
+
+def index() -> str:
+    """The page that lists every public name with its first sentence."""
+    lines = ["# Public names", "", "`import secondorder as so`. Each name has a page.", ""]
+    for group, names in groups().items():
+        lines += [f"## {group}", ""]
+        if not group.startswith("so:"):
+            lines += [first_sentence(getattr(so, group.removeprefix("so."))), ""]
+        lines += ["| name | |", "|---|---|"]
+        for name in names:
+            link = name.file.removeprefix("reference/")
+            lines.append(f"| [`{name.path}`]({link}) | {first_sentence(name.thing)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def borrowed(text: str) -> str:
+    """A file of the repository as a page: its links to `docs/` are links between pages."""
+    return text.replace("](docs/", "](")
+
+
+def pages() -> dict[str, str]:
+    """All pages that are made, by file."""
+    made = {name.file: name.page for name in public_names()}
+    made["reference/index.md"] = index()
+    for file, source in BORROWED.items():
+        made[file] = borrowed((ROOT / source).read_text())
+    return made
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Called by MkDocs with the files that it found: adds the pages, and completes `nav`."""
+    from mkdocs.structure.files import File
+
+    for file, text in pages().items():
+        files.append(File.generated(config, file, content=text))
+    if GALLERY.exists():
+        files.append(File.generated(config, "explain/pictures.html", abs_src_path=str(GALLERY)))
+    names = [{group: [{n.path: n.file} for n in names]} for group, names in groups().items()]
+    known = {"reference": ["reference/index.md", *names]}
+    for folder in ("recipes", "coming-from", "notes"):
+        found = [
+            f.src_uri for f in files.documentation_pages() if f.src_uri.startswith(f"{folder}/")
+        ]
+        # The page `index.md` of a folder is that of the section.
+        known[folder] = sorted(found, key=lambda uri: (not uri.endswith("/index.md"), uri))
+    config.nav = list(_completed(config.nav, known))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Called by MkDocs for each page."""
+    file = page.file.src_uri
+    if re.fullmatch(r"results/(?!comparison|index)\w+\.md", file):
+        page.meta["hide"] = ["toc"]  # its room is for wide tables
+    if file == "explain/gallery.md" and GALLERY.exists():
+        return f"{markdown}\n## The whole gallery\n\n[All pictures, with sliders](pictures.html).\n"
+    return markdown
+
+
+def _completed(nav: list[Any], known: dict[str, list[Any]]) -> Iterator[Any]:
+    """The entries of `nav`, with pages in place of the names of folders; none for an empty one."""
+    for entry in nav:
+        if isinstance(entry, str):
+            yield entry
             continue
-        room = thing.__module__.split(".")[1]
-        groups.setdefault(TITLES.get(room, room), []).append((name, thing))
-    for title in sorted(groups):
-        lines += [f"## so: {title}", "", *table("so.", groups[title])]
-    for room in ROOMS:
-        module = getattr(so, room)
-        names = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
-        known = [(n, getattr(module, n)) for n in names]
-        own = [(n, t) for n, t in known if _is_ours(t) and getattr(so, n, None) is not t]
-        lines += [f"## so.{room}", "", first_sentence(module), ""]
-        lines += table(f"{room}.", own)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
+        ((title, below),) = entry.items()
+        pages = (
+            list(_completed(below, known)) if isinstance(below, list) else known.get(below, below)
+        )
+        if pages:
+            yield {title: pages}

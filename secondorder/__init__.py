@@ -9,6 +9,7 @@ from secondorder import (
     tree,
     trust,
 )
+from secondorder.citations import citation
 from secondorder.curvature import exact, layer_table, running
 from secondorder.interop import only_extra_args
 from secondorder.linear_systems import LinearSolution, LinearStatus, solve
@@ -94,6 +95,7 @@ __all__ = [
     # objectives
     "Objective",
     "chunked",
+    "citation",
     "compose",
     "per_example",
     "restrict",

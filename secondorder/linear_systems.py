@@ -25,7 +25,13 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class LinearStatus(Reason):
-    """Reason for the end of :func:`solve`; an integer under ``jit``."""
+    """Reason for the end of :func:`solve`; an integer under ``jit``. Only ``SOLVED`` is a success.
+
+    Example:
+      >>> import secondorder as so
+      >>> so.LinearStatus(0).name, so.LinearStatus.SOLVED.sentence
+      ('SOLVED', 'The residual is within the tolerance.')
+    """
 
     SOLVED = 0, "The residual is within the tolerance."
     MAX_STEPS = 1, "The step limit was reached before the residual was within the tolerance."
@@ -55,6 +61,12 @@ class LinearSolution(NamedTuple):
       iterations: number of iterations; 1 for the dense method.
       products: number of products with ``A``; the dense method counts n for the matrix and 2.
       status: a :class:`LinearStatus`, as an integer array.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> found = so.solve(so.operators.Identity(), jnp.ones(2), damping=1.0)
+      >>> found.solution.tolist(), bool(found.success)
+      ([0.5, 0.5], True)
     """
 
     solution: Params

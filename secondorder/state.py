@@ -45,6 +45,12 @@ class CurvatureState(NamedTuple):
       point: factors and memory prepared at the last point; ``None`` where the objective may change
         before the next update, as in a training loop.
       needs: a :class:`Needs`.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> state = so.newton_cg().init(jnp.zeros(2))
+      >>> isinstance(state, so.CurvatureState), state.count.item()
+      (True, 0)
     """
 
     count: jax.Array

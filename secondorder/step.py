@@ -27,7 +27,13 @@ class Reason(enum.IntEnum):
 
 
 class Stop(Reason):
-    """Reason for the end of a solve of the model; an integer under ``jit``."""
+    """Reason for the end of a solve of the model; an integer under ``jit``.
+
+    Example:
+      >>> import secondorder as so
+      >>> so.solvers.Stop(3).name, so.solvers.Stop.SHIFTED.sentence
+      ('BOUNDARY', 'The curvature was not safely positive definite; a shift made it so.')
+    """
 
     SOLVED = 0, "The system was solved to the asked accuracy."
     SHIFTED = 1, "The curvature was not safely positive definite; a shift made it so."
@@ -132,6 +138,14 @@ class Step(NamedTuple):
         :class:`Path` along the step (without a search the step goes to its end, α = 1), or
         ``None``.
       report: a :class:`Report`.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> q = so.Quadratic(jnp.array([2.0, 4.0]), so.operators.Diagonal(2 * jnp.ones(2)))
+      >>> solver = so.solvers.direct()
+      >>> step, _ = solver.update(q, solver.init(jnp.zeros(2)), jnp.array(0.0))
+      >>> isinstance(step, so.solvers.Step), step.direction.tolist()
+      (True, [-1.0, -2.0])
     """
 
     direction: Params = ()

@@ -25,35 +25,74 @@ MANY = 4096  # entries; larger leaves have kernels of their own
 
 
 def joined(*dtypes: Any) -> Any:
-    """The common dtype, also where ``jax_numpy_dtype_promotion`` is strict."""
+    """The common dtype, also where ``jax_numpy_dtype_promotion`` is strict.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.joined(jnp.bfloat16, jnp.float32).name
+      'float32'
+    """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*dtypes)
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """The dtype of sums over ``dtype``: itself, but at least float32."""
+    """The dtype of sums over ``dtype``: itself, but at least float32.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.accumulation_dtype(jnp.bfloat16).name
+      'float32'
+    """
     return joined(dtype, jnp.float32)
 
 
 def dtype(tree: Params) -> Any:
-    """The dtype of scalars that belong to a tree: norms, damping, gain ratios."""
+    """The dtype of scalars that belong to a tree: norms, damping, gain ratios.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.dtype(x).name
+      'float32'
+    """
     return joined(jnp.float32, *map(leaf_dtype, jax.tree.leaves(tree)))
 
 
 def leaf_dtype(leaf: Any) -> Any:
-    """The dtype of a leaf as a JAX array: NumPy's float64 is float32 unless x64 is switched on."""
+    """The dtype of a leaf as a JAX array: NumPy's float64 is float32 unless x64 is switched on.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.leaf_dtype(jnp.ones(2, jnp.float16)).name
+      'float16'
+    """
     if hasattr(leaf, "dtype"):
         return jax.dtypes.canonicalize_dtype(leaf.dtype)
     return jnp.result_type(leaf)
 
 
 def size(tree: Params) -> int:
-    """The dimension of the space: the number of scalars in the tree."""
+    """The dimension of the space: the number of scalars in the tree.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.size(x)
+      3
+    """
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 def vdot(a: Params, b: Params) -> jax.Array:
-    """``Σ aᵢ bᵢ`` over all leaves, in at least float32."""
+    """``Σ aᵢ bᵢ`` over all leaves, in at least float32.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.vdot(x, x).item()
+      9.0
+    """
     out = dtype(a)
 
     def product(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -84,13 +123,27 @@ def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
 
 
 def total(x: Params) -> jax.Array:
-    """``Σ xᵢ`` over all leaves, in at least float32."""
+    """``Σ xᵢ`` over all leaves, in at least float32.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.total(x).item()
+      1.0
+    """
     out = dtype(x)
     return sum((jnp.sum(leaf.astype(out)) for (leaf,) in _few(out, x)), jnp.zeros((), out))
 
 
 def norm(a: Params) -> jax.Array:
-    """``√(Σ aᵢ²)``, scaled by the largest entry so that it neither overflows nor underflows."""
+    """``√(Σ aᵢ²)``, scaled by the largest entry so that it neither overflows nor underflows.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.norm(x).item()
+      3.0
+    """
     peak = max_abs(a)
     unit = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
     scaled = jax.tree.map(lambda x: jnp.asarray(x, dtype(x)) / unit.astype(dtype(x)), a)
@@ -98,46 +151,100 @@ def norm(a: Params) -> jax.Array:
 
 
 def max_abs(a: Params) -> jax.Array:
-    """The largest entry in magnitude; 0 for an empty tree, NaN if an entry is NaN."""
+    """The largest entry in magnitude; 0 for an empty tree, NaN if an entry is NaN.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.max_abs(x).item()
+      2.0
+    """
     out = dtype(a)
     peaks = [jnp.max(jnp.abs(x)).astype(out) for (x,) in _few(out, a) if x.size]
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), out)
 
 
 def together(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in their common dtype."""
+    """The arrays in their common dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> [a.dtype.name for a in so.tree.together(jnp.ones(2), jnp.ones(2, jnp.bfloat16))]
+      ['float32', 'float32']
+    """
     wide = joined(*(x.dtype for x in arrays))
     return [x.astype(wide) for x in arrays]
 
 
 def times(a: jax.Array, x: jax.Array) -> jax.Array:
-    """``a x`` of two arrays, in the dtype of ``x``."""
+    """``a x`` of two arrays, in the dtype of ``x``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.times(jnp.array(2.0), jnp.ones(2)).tolist()
+      [2.0, 2.0]
+    """
     left, right = together(a, x)
     return (left * right).astype(x.dtype)
 
 
 def axpy(alpha: Scalar, x: Params, y: Params) -> Params:
-    """``α x + y``, in the dtype of ``y``."""
+    """``α x + y``, in the dtype of ``y``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.axpy(2.0, x, x)["a"].tolist()
+      [3.0, -6.0]
+    """
     return jax.tree.map(lambda xi, yi: jnp.asarray(alpha * xi + yi, leaf_dtype(yi)), x, y)
 
 
 def scale(alpha: Scalar, x: Params) -> Params:
-    """``α x``, in the dtype of ``x``."""
+    """``α x``, in the dtype of ``x``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.scale(2.0, x)["a"].tolist()
+      [2.0, -4.0]
+    """
     return jax.tree.map(lambda xi: jnp.asarray(alpha * xi, leaf_dtype(xi)), x)
 
 
 def add(x: Params, y: Params) -> Params:
-    """``x + y``."""
+    """``x + y``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.add(x, x)["a"].tolist()
+      [2.0, -4.0]
+    """
     return jax.tree.map(jnp.add, x, y)
 
 
 def negative(x: Params) -> Params:
-    """``−x``."""
+    """``−x``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.negative(x)["a"].tolist()
+      [-1.0, 2.0]
+    """
     return jax.tree.map(jnp.negative, x)
 
 
 def where(condition: Scalar, x: Params, y: Params) -> Params:
-    """``x`` where the scalar ``condition`` holds, else ``y``; also for whole states."""
+    """``x`` where the scalar ``condition`` holds, else ``y``; also for whole states.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.where(jnp.array(True), x, so.tree.scale(0.0, x))["b"].item()
+      2.0
+    """
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
 
 
@@ -150,6 +257,11 @@ def running_mean(mean: Any, new: Any, decay: Scalar, count: jax.Array, debias: b
 
     Args:
       count: number of values in ``mean``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.running_mean(jnp.array(1.0), jnp.array(3.0), 0.5, 1, debias=False).item()
+      2.0
     """
 
     def leaf(a: jax.Array, x: jax.Array) -> jax.Array:
@@ -169,6 +281,12 @@ def spread(bound: Any, params: Params, name: str) -> Params:
 
     Raises:
       ValueError: a tree that differs from ``params`` in structure or shapes.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.spread(0.0, x, "the lower bound")["a"].tolist()
+      [0.0, 0.0]
     """
     if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
         return jax.tree.map(
@@ -179,22 +297,48 @@ def spread(bound: Any, params: Params, name: str) -> Params:
 
 
 def only(mask: Params, x: Params) -> Params:
-    """``x`` where the tree of booleans holds, zero elsewhere."""
+    """``x`` where the tree of booleans holds, zero elsewhere.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.only({"a": True, "b": False}, x)["b"].item()
+      0.0
+    """
     return jax.tree.map(lambda m, leaf: jnp.where(m, leaf, 0), mask, x)
 
 
 def folded(data: jax.Array, count: jax.Array) -> jax.Array:
-    """The key for a count, from key data (a plain array, so that a state can be saved)."""
+    """The key for a count, from key data (a plain array, so that a state can be saved).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> data = jax.random.key_data(jax.random.key(0))
+      >>> bool(jnp.all(so.tree.folded(data, 1) == so.tree.folded(data, 1)))
+      True
+    """
     return jax.random.fold_in(jax.random.wrap_key_data(data), count)
 
 
 def random_signs(key: jax.Array, like: Params) -> Params:
-    """±1 with equal odds, shaped like a tree, in at least float32; a key is folded per leaf."""
+    """±1 with equal odds, shaped like a tree, in at least float32; a key is folded per leaf.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> so.tree.random_signs(jax.random.key(0), jnp.zeros((2, 3))).shape
+      (2, 3)
+    """
     return _drawn(jax.random.rademacher, key, like)
 
 
 def random_normal(key: jax.Array, like: Params) -> Params:
-    """Standard normal numbers, shaped like a tree, in at least float32; a key per leaf."""
+    """Standard normal numbers, shaped like a tree, in at least float32; a key per leaf.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> so.tree.random_normal(jax.random.key(0), jnp.zeros((2, 3))).shape
+      (2, 3)
+    """
     return _drawn(jax.random.normal, key, like)
 
 
@@ -208,29 +352,63 @@ def _drawn(draw: Callable, key: jax.Array, like: Params) -> Params:
 
 
 def zeros_like(x: Params) -> Params:
-    """Zeros of the same shapes, dtypes and shardings; accepts ``ShapeDtypeStruct`` leaves."""
+    """Zeros of the same shapes, dtypes and shardings; accepts ``ShapeDtypeStruct`` leaves.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.zeros_like(x)["a"].tolist()
+      [0.0, 0.0]
+    """
     # JAX takes the sharding of a traced array, but not that of a constant.
     return jax.tree.map(lambda leaf: meshes.placed_like(jnp.zeros_like(leaf), leaf), x)
 
 
 def rows_like(x: Params, rows: int) -> Params:
-    """Zeros of shapes ``(rows, *shape)`` and of the same dtypes and shardings."""
+    """Zeros of shapes ``(rows, *shape)`` and of the same dtypes and shardings.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.rows_like(x, 5)["a"].shape
+      (5, 2)
+    """
     wide = lambda leaf: jnp.broadcast_to(leaf[None], (rows, *leaf.shape))
     return jax.tree.map(wide, zeros_like(x))
 
 
 def cast(x: Params, like: Params) -> Params:
-    """``x`` in the dtypes of ``like``."""
+    """``x`` in the dtypes of ``like``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.cast(x, {"a": jnp.zeros(2, jnp.float16), "b": jnp.array(0.0)})["a"].dtype.name
+      'float16'
+    """
     return jax.tree.map(lambda a, b: jnp.asarray(a, leaf_dtype(b)), x, like)
 
 
 def accumulator(x: Params) -> Params:
-    """``x`` in the dtype of its sums (at least float32)."""
+    """``x`` in the dtype of its sums (at least float32).
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.accumulator(x)["a"].dtype.name
+      'float32'
+    """
     return jax.tree.map(lambda a: jnp.asarray(a, accumulation_dtype(leaf_dtype(a))), x)
 
 
 def power_of_two(x: jax.Array) -> jax.Array:
-    """A power of two near ``x > 0``, so that a division by it is exact; 1 for other ``x``."""
+    """A power of two near ``x > 0``, so that a division by it is exact; 1 for other ``x``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.power_of_two(jnp.array(5.0)).item()
+      4.0
+    """
     limits = jnp.finfo(x.dtype)
     usable = jnp.isfinite(x) & (x >= limits.tiny)
     kept = jnp.where(usable, jnp.minimum(x, limits.max / 4), 1)
@@ -238,12 +416,25 @@ def power_of_two(x: jax.Array) -> jax.Array:
 
 
 def nan_unless(sound: jax.Array, x: jax.Array) -> jax.Array:
-    """``x``, NaN where not sound; no NaN arises before, so ``jax_debug_nans`` does not raise."""
+    """``x``, NaN where not sound; no NaN arises before, so ``jax_debug_nans`` does not raise.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.nan_unless(jnp.array(False), jnp.array(1.0)).item()
+      nan
+    """
     return x + 0 * jnp.where(sound, jnp.zeros((), x.dtype), jnp.inf)
 
 
 def all_finite(x: Params) -> jax.Array:
-    """Whether all entries are finite."""
+    """Whether all entries are finite.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.all_finite(x).item()
+      True
+    """
     # Zero times a non-finite number is NaN, and a sum is faster than a conjunction; one sum for all
     # leaves of a kind, since each costs a kernel or two.
     alike: dict[Any, jax.Array] = {}
@@ -257,37 +448,75 @@ def all_finite(x: Params) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """A complex array as two real ones of the same shape."""
+    """A complex array as two real ones of the same shape.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> parts = so.tree.Parts(jnp.ones(2), jnp.zeros(2))
+      >>> so.tree.whole(parts).dtype.name
+      'complex64'
+    """
 
     real: jax.Array
     imag: jax.Array
 
 
 def parts(x: Any) -> Any:
-    """``x`` with every complex leaf as its :class:`Parts`; the others as they are."""
+    """``x`` with every complex leaf as its :class:`Parts`; the others as they are.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.parts(jnp.array([1 + 2j])).imag.tolist()
+      [2.0]
+    """
     split = lambda leaf: Parts(jnp.real(leaf), jnp.imag(leaf)) if is_complex(leaf) else leaf
     return jax.tree.map(split, x)
 
 
 def whole(x: Any) -> Any:
-    """``x`` with all :class:`Parts` joined: the inverse of :func:`parts`."""
+    """``x`` with all :class:`Parts` joined: the inverse of :func:`parts`.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.array([1 + 2j])
+      >>> bool(jnp.all(so.tree.whole(so.tree.parts(x)) == x))
+      True
+    """
     is_parts = lambda leaf: isinstance(leaf, Parts)
     join = lambda leaf: jax.lax.complex(leaf.real, leaf.imag) if is_parts(leaf) else leaf
     return jax.tree.map(join, x, is_leaf=is_parts)
 
 
 def is_real(leaf: Any) -> bool:
-    """Whether a leaf is of a real floating-point dtype."""
+    """Whether a leaf is of a real floating-point dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.is_real(jnp.ones(2)), so.tree.is_real(jnp.arange(2))
+      (True, False)
+    """
     return jnp.issubdtype(leaf_dtype(leaf), jnp.floating)
 
 
 def is_complex(leaf: Any) -> bool:
-    """Whether a leaf is of a complex dtype."""
+    """Whether a leaf is of a complex dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.tree.is_complex(1j * jnp.ones(2))
+      True
+    """
     return jnp.issubdtype(leaf_dtype(leaf), jnp.complexfloating)
 
 
 def check_real(params: Params, name: str = "params") -> None:
-    """Raise a ``TypeError`` with the first leaf that is not a real floating-point array."""
+    """Raise a ``TypeError`` with the first leaf that is not a real floating-point array.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.check_real(x)
+    """
     cure = (
         "Pass the floating-point arrays alone and join the rest in the objective (of an Equinox "
         "module: eqx.partition(model, eqx.is_inexact_array) and eqx.combine; of an NNX one: "
@@ -311,7 +540,13 @@ def check_real(params: Params, name: str = "params") -> None:
 
 
 def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:
-    """Raise a ``ValueError`` where two trees differ in structure or shapes."""
+    """Raise a ``ValueError`` where two trees differ in structure or shapes.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(2.0)}
+      >>> so.tree.check_match(x, x, "the gradients", "params")
+    """
     found, expected = jax.tree.structure(tree), jax.tree.structure(like)
     if found != expected:
         raise ValueError(

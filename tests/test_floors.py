@@ -24,7 +24,7 @@ HOUSE = (
     ({"transform", "state"}, {"spectrum"}, {"linear_systems"}, {"stepsize"}),
     ({"methods"},),
     ({"optimize"},),  # its defaults are methods
-    ({"interop"},),
+    ({"interop"}, {"doctor"}, {"citations"}),
     ({"__init__"},),
 )
 

@@ -71,6 +71,7 @@ def test_public_names_exist_and_are_listed_once():
 def test_the_version_is_the_same_everywhere():
     assert getattr(secondorder, "__version__", VERSION) == VERSION
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{VERSION}}}" in secondorder.citation("newton")
     changes = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert VERSION in changes[:2], "CHANGELOG.md has no section for this version"
 
@@ -79,8 +80,8 @@ def test_the_version_is_the_same_everywhere():
 @pytest.mark.parametrize(
     "target",
     [
-        *("compare", "test", "test-experiments", "test-gallery", "portable", "slow"),
-        *("lint", "docs", "clean", "help"),
+        *("compare", "test", "test-docs", "test-experiments", "test-gallery", "portable", "slow"),
+        *("lint", "docs", "package", "clean", "help"),
     ],
 )
 def test_make_knows_the_target(target, tmp_path):

@@ -20,6 +20,11 @@ class Curvature(NamedTuple):
         damping of stored inverses.
       without_jacobian: whether its operators give least-squares solvers their rows without a dense
         Jacobian.
+
+    Example:
+      >>> import secondorder as so
+      >>> isinstance(so.exact(so.hessian), so.curvature.Curvature)
+      True
     """
 
     init: Callable[[Params], Any]

@@ -136,6 +136,11 @@ def bfgs() -> Curvature:
     Positive definite if ``sᵀy > 0``, which a strong-Wolfe line search ensures; other pairs are left
     out. The first pair rescales ``H`` to ``sᵀy/yᵀy`` before its update (Nocedal and Wright 2006,
     equations 6.17 and 6.20).
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.bfgs(), inverse, policy)
     """
 
     def learn(inverse, s, y, g, first):
@@ -164,6 +169,11 @@ def ssbfgs() -> Curvature:
     Where ``H`` is too small along a step, it grows in all directions, and not only in that one.
     Pairs and first scale are those of :func:`bfgs`. An ``H`` that has lost its definiteness to
     rounding, at a condition number of 1/ε, starts anew from the next pair.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.ssbfgs(), inverse, policy)
     """
     return _self_scaled(lambda b, h, n: (1.0, jnp.minimum(1, 1 / b)))
 
@@ -180,6 +190,11 @@ def ssbroyden() -> Curvature:
       ``min(min(1, 1/b) σ^{1/(1−n)}, σ)``.
 
     Since ``σ ≥ ρ > 0``, it is positive definite if ``sᵀy > 0``. Otherwise as :func:`ssbfgs`.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.ssbroyden(), inverse, policy)
     """
     return _self_scaled(_broyden)
 
@@ -236,6 +251,11 @@ def sr1() -> Curvature:
 
     A pair is left out where ``|rᵀs| ≤ 1e-8 ‖r‖‖s‖`` (Nocedal and Wright 2006, equation 6.26). The
     first matrix is scaled to ``yᵀy/sᵀy``, in magnitude.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver, policy = so.solvers.exact_region(), so.trust.radius()
+      >>> opt = so.scale_by_curvature(so.curvature.sr1(), solver, policy)
     """
 
     def learn(matrix, s, y, g, first):
@@ -266,6 +286,11 @@ def lbfgs(memory: int = 10) -> Curvature:
 
     Args:
       memory: number of pairs; the state has 2 × memory vectors.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.lbfgs(), inverse, policy)
     """
 
     def start(params):

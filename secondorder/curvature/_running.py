@@ -64,6 +64,12 @@ class Running(NamedTuple):
       samples: number of samples.
       key: key data of the random draws, folded with the count at each update; ``None`` without
         draws.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.9)
+      >>> isinstance(curvature.init(jnp.zeros(2)), so.curvature.Running)
+      True
     """
 
     averages: Any

@@ -31,7 +31,15 @@ from secondorder.tree import Params
 
 
 class Sample(NamedTuple):
-    """Two vectors in at least float32 with ``E[left rightᵀ] = B``; often both are the same."""
+    """Two vectors in at least float32 with ``E[left rightᵀ] = B``; often both are the same.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> g = jnp.array([1.0, 2.0])
+      >>> sample = so.curvature.gradient().draw(g, g, None, None)
+      >>> sample.left.tolist()
+      [1.0, 2.0]
+    """
 
     left: Params
     right: Params
@@ -47,6 +55,12 @@ class Estimator(NamedTuple):
         ->`` a tree like the outputs, or several along a new leading axis, whose outer products are
         summed.
       draws: whether it uses the key; otherwise no key is stored, and the key is ``None``.
+
+    Example:
+      >>> import secondorder as so
+      >>> estimator = so.curvature.gradient()
+      >>> isinstance(estimator, so.curvature.Estimator), estimator.needs_value_fn
+      (True, False)
     """
 
     draw: Callable[[Params, Params, Any, jax.Array], Any]
@@ -95,6 +109,10 @@ def ggn_sample() -> Estimator:
 
     A plain function as loss uses the dense root of its output curvature; with more than 4096
     outputs, 30 products with this curvature.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.ggn_sample(), so.curvature.diagonal(), decay=0.9)
     """
     return _pulled_back("ggn_sample", _signed)
 
@@ -104,7 +122,12 @@ def _signed(loss: losses.Loss, outputs: Any, key: jax.Array) -> Any:
 
 
 def loss_sample() -> Estimator:
-    """:func:`fisher_sample` for a likelihood, :func:`ggn_sample` for other losses."""
+    """:func:`fisher_sample` for a likelihood, :func:`ggn_sample` for other losses.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.loss_sample(), so.curvature.diagonal(), decay=0.9)
+    """
 
     def draw(loss, outputs, key):
         return loss.sample(key, outputs) if loss.is_likelihood else _signed(loss, outputs, key)
@@ -121,6 +144,11 @@ def ggn_components() -> Estimator:
 
     Raises:
       TypeError: used for one vector instead of layer statistics.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.squared_error(jnp.ones((5, 2))), lambda w: jnp.ones((5, 3)) @ w)
+      >>> opt = so.kfac(example=f, estimator=so.curvature.ggn_components())
     """
 
     def cotangents(loss, outputs, key):
@@ -151,12 +179,21 @@ def fisher_sample() -> Estimator:
     """``v = Jᵀ s``: the gradient for targets drawn from the model, times √N for a mean over N.
 
     Its square ``N ĝ ∘ ĝ`` is the Gauss-Newton-Bartlett estimator of Liu et al. (2023).
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.fisher_sample(), so.curvature.diagonal(), decay=0.9)
     """
     return _pulled_back("fisher_sample", lambda loss, outputs, key: loss.sample(key, outputs))
 
 
 def per_example() -> Estimator:
-    """``v = √w Σₙ ±gₙ``, ``gₙ`` the gradients of single examples: the empirical Fisher."""
+    """``v = √w Σₙ ±gₙ``, ``gₙ`` the gradients of single examples: the empirical Fisher.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.per_example(), so.curvature.diagonal(), decay=0.9)
+    """
 
     def draw(loss, outputs, key):
         root_w = math.sqrt(loss.weight(outputs))
@@ -172,6 +209,10 @@ def per_example() -> Estimator:
 
 def hutchinson() -> Estimator:
     """``z`` and ``H z`` with random signs z: ``E[z ∘ H z]`` is the Hessian's diagonal.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.hutchinson(), so.curvature.diagonal(), decay=0.9)
 
     Source: Hutchinson (1989); Bekas, Kokiopoulou and Saad (2007).
     """

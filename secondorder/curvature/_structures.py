@@ -21,7 +21,13 @@ from secondorder.tree import Params, Scalar
 
 
 class Now(NamedTuple):
-    """Arguments of a refresh: whether it is the first one, and the damping."""
+    """Arguments of a refresh: whether it is the first one, and the damping.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.curvature.Now(first=jnp.array(True), damping=jnp.array(0.1)).first.item()
+      True
+    """
 
     first: jax.Array
     damping: Scalar
@@ -44,6 +50,11 @@ class Structure(NamedTuple):
       recount: whether the first sample is measured again in the first frame.
       join: ``(averages, averages with a count of one less) -> averages``, for a structure with
         averages that start at the second sample; ``None`` if all start at the first.
+
+    Example:
+      >>> import secondorder as so
+      >>> isinstance(so.curvature.diagonal(), so.curvature.Structure)
+      True
     """
 
     init: Callable[[Params], tuple[Any, Any]]
@@ -179,6 +190,10 @@ def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
       recount: True to count the squares of the first sample, in its own basis. False to start the
         squares at the second sample; the first step then has neither basis nor squares.
 
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_basis(), decay=0.9)
+
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
     axes = Axes() if axes is None else axes
@@ -273,6 +288,10 @@ def axis_roots(
       axes: rule for the Grams of a leaf.
       exponent: p; ``None`` for 1/2k.
 
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_roots(), decay=0.9)
+
     Source: Gupta, Koren and Singer (2018), algorithms 1 and 2; Anil et al. (2020).
     """
     axes = Axes() if axes is None else axes
@@ -332,6 +351,10 @@ def axis_eigen(
     The eigenvalues ``diag(Qᵀ G Q)`` are computed at every step from the current Grams, so only the
     bases are old between refreshes. Bases come from ``eigh`` at first, and from one step of
     orthogonal iteration later.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_eigen(), decay=0.9)
     """
     axes = Axes() if axes is None else axes
 

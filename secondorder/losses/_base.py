@@ -22,6 +22,12 @@ class Loss:
     loss itself, not only its slope: for a likelihood with a certain but wrong prediction it has no
     bound. ``semidefinite`` declares that ``M`` has no negative eigenvalue. ``averages``: True for a
     mean over examples, False for a sum, ``None`` if unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> loss = so.squared_error(jnp.zeros(2))
+      >>> isinstance(loss, so.losses.Loss), loss.curvature(jnp.zeros(2), jnp.ones(2)).tolist()
+      (True, [0.5, 0.5])
     """
 
     least_squares = False
@@ -94,6 +100,11 @@ def count_examples(outputs: Outputs) -> int:
 
     Raises:
       ValueError: the outputs have different leading axes.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.count_examples(jnp.zeros((5, 3)))
+      5
     """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)]
     leading = {shape[:1] for shape in shapes}

@@ -29,6 +29,11 @@ class Elementwise(Loss):
     A subclass defines ``phi`` with its first derivative ``slope`` and its second derivative
     ``bend``, as functions of one output and one target; and ``draw``, a sampler of targets, where
     ``φ`` is a negative log-likelihood.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> isinstance(so.squared_error(jnp.zeros(2)), so.losses.Elementwise)
+      True
     """
 
     averages = True
@@ -113,7 +118,13 @@ class Elementwise(Loss):
 
 
 class SquaredError(Elementwise):
-    """``½ (z − t)²``, and ``½ |z − t|²`` of complex outputs."""
+    """``½ (z − t)²``, and ``½ |z − t|²`` of complex outputs.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.SquaredError(jnp.zeros(2))(jnp.array([1.0, 3.0])).item()
+      2.5
+    """
 
     least_squares = True
     by_parts = True
@@ -132,7 +143,13 @@ class SquaredError(Elementwise):
 
 
 class SigmoidCrossEntropy(Elementwise):
-    """``log(1 + eᶻ) − t z``."""
+    """``log(1 + eᶻ) − t z``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> round(so.losses.SigmoidCrossEntropy(jnp.array([1.0]))(jnp.zeros(1)).item(), 4)
+      0.6931
+    """
 
     def phi(self, z, t):
         return jax.nn.softplus(z) - t * z
@@ -149,7 +166,13 @@ class SigmoidCrossEntropy(Elementwise):
 
 
 class Poisson(Elementwise):
-    """``eᶻ − t z``."""
+    """``eᶻ − t z``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.Poisson(jnp.array([2.0]))(jnp.zeros(1)).item()
+      1.0
+    """
 
     def phi(self, z, t):
         return jnp.exp(z) - t * z
@@ -167,7 +190,13 @@ class Poisson(Elementwise):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum(Elementwise):
-    """``Σᵢ φ(rᵢ)`` over residuals: no targets, no mean."""
+    """``Σᵢ φ(rᵢ)`` over residuals: no targets, no mean.
+
+    Example:
+      >>> import secondorder as so
+      >>> isinstance(so.losses.half_sum_of_squares(), so.losses.Sum)
+      True
+    """
 
     averages = False
 
@@ -181,7 +210,13 @@ class Sum(Elementwise):
 
 
 class HalfSumOfSquares(Sum, SquaredError):
-    """``½ Σ rᵢ²``."""
+    """``½ Σ rᵢ²``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.HalfSumOfSquares()(jnp.array([1.0, 2.0])).item()
+      2.5
+    """
 
     def __repr__(self) -> str:
         return "HalfSumOfSquares()"
@@ -231,5 +266,11 @@ def poisson(counts: Outputs) -> Loss:
 
 
 def half_sum_of_squares() -> Loss:
-    """``ℓ(r) = ½ Σ r²``: the loss of nonlinear least squares; ``M = I``. A sum, not a mean."""
+    """``ℓ(r) = ½ Σ r²``: the loss of nonlinear least squares; ``M = I``. A sum, not a mean.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.losses.half_sum_of_squares()(jnp.array([1.0, 2.0])).item()
+      2.5
+    """
     return HalfSumOfSquares()

@@ -34,6 +34,12 @@ class AnyLoss(Loss):
     product without a root. The solvers allow for it: those by products (``cg``, ``direct``) detect
     negative curvature and report it; those on rows (``qr``, ``svd``) solve the convex model with
     the whole gradient. The robust losses replace the negative part in both, term by term.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> loss = so.losses.AnyLoss(lambda z: jnp.sum(jnp.log(1 + z**2)))
+      >>> loss.curvature(jnp.zeros(2), jnp.ones(2)).tolist()
+      [2.0, 2.0]
     """
 
     fn: Callable[[Outputs], jax.Array]
@@ -128,5 +134,11 @@ def _matvec(matrix: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def as_loss(loss: Callable[[Outputs], jax.Array]) -> Loss:
-    """``loss`` itself if it is a :class:`Loss`, else an :class:`AnyLoss` around it."""
+    """``loss`` itself if it is a :class:`Loss`, else an :class:`AnyLoss` around it.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> type(so.losses.as_loss(jnp.sum)).__name__
+      'AnyLoss'
+    """
     return loss if isinstance(loss, Loss) else AnyLoss(checks.number(loss, "compose", "loss"))

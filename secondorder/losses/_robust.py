@@ -31,6 +31,11 @@ class Robust(Sum):
     =========  =========================================================
 
     The real and the imaginary part of a complex residual are two residuals.
+
+    Example:
+      >>> import secondorder as so
+      >>> isinstance(so.soft_l1(1.0), so.losses.Robust)
+      True
     """
 
     least_squares = True

@@ -18,6 +18,12 @@ class Total(Loss):
 
     Each term has its own examples and weight, so the sum has neither ``weight`` nor
     ``example_axes``. A sample draws the targets of all terms independently.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> loss = so.losses.total(so.squared_error(jnp.zeros(2)), so.losses.half_sum_of_squares())
+      >>> isinstance(loss, so.losses.Total), loss((jnp.ones(2), jnp.ones(3))).item()
+      (True, 2.0)
     """
 
     terms: tuple[Loss, ...]

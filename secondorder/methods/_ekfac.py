@@ -40,8 +40,8 @@ def ekfac(
     as in K-FAC's factors, so s is not of the sum over them. Damping is exact.
 
     Args:
-      learning_rate, example, trust, momentum, decay, sample_every, weight_decay,
-        weight_decay_mask, estimator, reduce, burn_in: as in ``kfac``.
+      learning_rate, example, trust, momentum, decay, sample_every: as in :func:`kfac`.
+      weight_decay, weight_decay_mask, estimator, reduce, burn_in: as in :func:`kfac`.
       refresh_every: steps from one pair of bases to the next; or ``curvature.drift(0.1)``, for
         refreshes by drift.
 

@@ -65,8 +65,8 @@ def natural_gradient(
       >>> so.minimize(f, start, so.natural_gradient()).params.round(3)
       Array([1., 1.], dtype=float32)
 
-    Source: Amari (1998); Müller and Zeinhofer (2023) for the search; Goldshlager, Hu and Lin (2024)
-    for μ; Transtrum and Sethna (2012) for the acceleration.
+    Source: Amari (1998); Müller and Zeinhofer (2023) for the search; Goldshlager, Abrahamsen and
+    Lin (2024) for μ; Transtrum and Sethna (2012) for the acceleration.
     """
     if layers and solver is not None:
         raise ValueError(

@@ -27,6 +27,12 @@ class Objective(AnyObjective):
     Complex outputs of the model are split into :class:`secondorder.tree.Parts`, two real outputs
     each, so that ``½ Σ |r|²`` is a sum of squares like any other. A plain function as the loss gets
     the complex outputs.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.losses.half_sum_of_squares(), lambda p: p - 1.0)
+      >>> isinstance(f, so.Objective), f(jnp.zeros(2)).item()
+      (True, 1.0)
     """
 
     loss: Callable[[Outputs], jax.Array]

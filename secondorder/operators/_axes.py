@@ -31,6 +31,11 @@ class Axes:
     Attributes:
       block_size: longer axes are cut into even pieces of at most this length; ``None`` cuts none.
       max_size: axes longer than this have no factor; ``None`` for no limit.
+
+    Example:
+      >>> import secondorder as so
+      >>> roots = so.curvature.axis_roots(axes=so.operators.Axes(block_size=128))
+      >>> curvature = so.running(so.curvature.gradient(), roots, decay=0.9)
     """
 
     block_size: int | None = None
@@ -67,6 +72,12 @@ class CutLeaf:
       shape: of the leaf.
       counts, sizes: number and length of the pieces along each axis.
       factored: which axes have a factor.
+
+    Example:
+      >>> import secondorder as so
+      >>> block = so.operators.Axes(block_size=4).of((6, 3))
+      >>> isinstance(block, so.operators.CutLeaf), block.counts, block.sizes
+      (True, (2, 1), (3, 3))
     """
 
     index: int
@@ -136,7 +147,14 @@ class CutLeaf:
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A block of a single leaf, with the axes of the leaf or one axis for all entries."""
+    """A block of a single leaf, with the axes of the leaf or one axis for all entries.
+
+    Example:
+      >>> import secondorder as so
+      >>> block = so.operators.Leaf(0, (3,))
+      >>> block.index, block.shape
+      (0, (3,))
+    """
 
     index: int
     shape: tuple[int, ...]

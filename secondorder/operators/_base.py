@@ -25,6 +25,12 @@ class Operator:
     shapes of the parameters, in any float dtype: a product is computed in the parameters' dtype and
     returned in the dtype of ``v``. The other methods are optional; by default they raise an error
     with a sentence.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> B = so.hessian(lambda p: jnp.sum(p**2), jnp.zeros(2))
+      >>> isinstance(B, so.Operator), B.mv(jnp.ones(2)).tolist()
+      (True, [2.0, 2.0])
     """
 
     semidefinite = False  # whether it is positive semi-definite by its form
@@ -104,7 +110,13 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function(Operator):
-    """An operator from a linear function, with the dtype of its products."""
+    """An operator from a linear function, with the dtype of its products.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.operators.Function(lambda v: v[::-1], jnp.zeros(2)).mv(jnp.array([1.0, 2.0])).tolist()
+      [2.0, 1.0]
+    """
 
     product: Callable[[Params], Params]
     like: Params
@@ -116,7 +128,14 @@ class Function(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum(Operator):
-    """``A + B``."""
+    """``A + B``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> B = so.operators.Identity() + so.operators.Identity()
+      >>> isinstance(B, so.operators.Sum), B.mv(jnp.ones(2)).tolist()
+      (True, [2.0, 2.0])
+    """
 
     left: Operator
     right: Operator
@@ -134,7 +153,14 @@ class Sum(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaled(Operator):
-    """``c B``."""
+    """``c B``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> B = 3.0 * so.operators.Identity()
+      >>> isinstance(B, so.operators.Scaled), B.mv(jnp.ones(2)).tolist()
+      (True, [3.0, 3.0])
+    """
 
     factor: Scalar
     base: Operator
@@ -152,7 +178,13 @@ class Scaled(Operator):
 
 
 class Identity(Operator):
-    """``I``."""
+    """``I``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.operators.Identity().mv(jnp.ones(2)).tolist()
+      [1.0, 1.0]
+    """
 
     semidefinite = True
 
@@ -169,7 +201,13 @@ class Identity(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagonal(Operator):
-    """``diag(entries)``, entries shaped like the parameters."""
+    """``diag(entries)``, entries shaped like the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.operators.Diagonal(jnp.array([1.0, 2.0])).mv(jnp.ones(2)).tolist()
+      [1.0, 2.0]
+    """
 
     entries: Params
 
@@ -191,7 +229,15 @@ class Diagonal(Operator):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preconditioned(Operator):
-    """Exact products of one operator, approximate inverse of another."""
+    """Exact products of one operator, approximate inverse of another.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> base = so.operators.Diagonal(2 * jnp.ones(2))
+      >>> B = so.operators.Preconditioned(base, so.operators.Identity())
+      >>> B.mv(jnp.ones(2)).tolist()
+      [2.0, 2.0]
+    """
 
     base: Operator
     approximation: Operator

@@ -21,12 +21,26 @@ Group = tuple[int, ...]  # the leaves of a layer: indices in jax.tree.leaves(par
 
 
 def by_module(path: Path) -> Hashable:
-    """The parent path of a leaf, which the kernel and bias of a layer share."""
+    """The parent path of a leaf, which the kernel and bias of a layer share.
+
+    Example:
+      >>> import jax, secondorder as so
+      >>> keys = [jax.tree_util.DictKey(name) for name in ("dense", "kernel", "bias")]
+      >>> so.operators.by_module(keys[:2]) == so.operators.by_module([keys[0], keys[2]])
+      True
+    """
     return jax.tree_util.keystr(_of_array(path)[:-1])
 
 
 def by_leaf(path: Path) -> Hashable:
-    """The path of the leaf: each leaf is a layer."""
+    """The path of the leaf: each leaf is a layer.
+
+    Example:
+      >>> import jax, secondorder as so
+      >>> keys = [jax.tree_util.DictKey(name) for name in ("dense", "kernel", "bias")]
+      >>> so.operators.by_leaf(keys[:2]) == so.operators.by_leaf([keys[0], keys[2]])
+      False
+    """
     return jax.tree_util.keystr(_of_array(path))
 
 
@@ -68,6 +82,15 @@ class BlockDiagonal(Operator):
     Attributes:
       groups: the leaves of each block; every leaf is in one group.
       blocks: the operator of each group, on trees with gaps.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> f = so.compose(so.losses.half_sum_of_squares(), lambda p: p["a"] * p["b"])
+      >>> p = {"a": jnp.ones(2), "b": jnp.ones(2)}
+      >>> curvature = so.curvature.block_diagonal()
+      >>> operator, _ = curvature.update(p, curvature.init(p), p, f)
+      >>> isinstance(operator, so.operators.BlockDiagonal)
+      True
     """
 
     groups: Sequence[Group]

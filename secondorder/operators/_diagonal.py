@@ -24,7 +24,16 @@ def damped_power(entries: jax.Array, p: Scalar, damping: Scalar) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PositiveDiagonal(Diagonal):
-    """``diag(entries)``, ``entries ≥ 0`` shaped like the parameters."""
+    """``diag(entries)``, ``entries ≥ 0`` shaped like the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> w = jnp.eye(2)
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.diagonal(), decay=0.9)
+      >>> operator, _ = curvature.update(w, curvature.init(w), w, None)
+      >>> isinstance(operator, so.operators.PositiveDiagonal)
+      True
+    """
 
     semidefinite = True
 

@@ -32,7 +32,14 @@ from secondorder.tree import Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussNewton(Operator):
-    """``B = Jᵀ M J`` as an operator on the parameters."""
+    """``B = Jᵀ M J`` as an operator on the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> B = so.ggn(so.sum_of_squares(lambda p: 2 * p), jnp.ones(2))
+      >>> isinstance(B, so.operators.GaussNewton), B.mv(jnp.ones(2)).tolist()
+      (True, [4.0, 4.0])
+    """
 
     jacobian: Jacobian
     middle: Middle

@@ -269,6 +269,12 @@ def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
 
     Raises:
       TypeError: integer or complex parameters, or a function without derivatives.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> J = so.operators.linearize(lambda p: p**2, jnp.array([1.0, 2.0]))
+      >>> J.mv(jnp.ones(2)).tolist()
+      [2.0, 4.0]
     """
     tree.check_real(params)
     if isinstance(fn, Known):

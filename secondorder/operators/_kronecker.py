@@ -241,6 +241,16 @@ class KroneckerEigen(Operator):
       bases: for each block, orthogonal ``(S, d, d)``, or ``None`` or ones ``(S, d)`` for no change
         of basis.
       entries: for each block, ``s ≥ 0`` of its shape ``(S, d₁, …, d_r)``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.arange(6.0).reshape(3, 2)
+      >>> f = so.compose(so.squared_error(jnp.ones((3, 2))), lambda w: x @ w)
+      >>> w = jnp.ones((2, 2))
+      >>> curvature = so.curvature.layerwise(f, eigen=True)
+      >>> operator, _ = curvature.update(w, curvature.init(w), w, f)
+      >>> isinstance(operator, so.operators.KroneckerEigen)
+      True
     """
 
     blocks: Sequence[Block]

@@ -33,7 +33,7 @@ class Options(NamedTuple):
 
     optimizer: optax.GradientTransformation | str | None
     tol: float | None
-    max_steps: int
+    max_steps: int | None
     history: int = 0
     callback: Callable[[Any, Any, Any], None] | None = None
     has_aux: bool = False
@@ -42,7 +42,7 @@ class Options(NamedTuple):
 
 KINDS = {
     "tol": settings.POSITIVE.or_none(),
-    "max_steps": settings.COUNT,
+    "max_steps": settings.COUNT.or_none(),
     "history": settings.SIZE_OR_ZERO,
     "callback": settings.FUNCTION.or_none(),
     "has_aux": settings.FLAG,
@@ -80,6 +80,11 @@ def of_params(fn: Callable, options: Options, args: tuple[Any, ...], user: str) 
     """``fn`` as a function of the parameters alone, without its auxiliary output."""
     alone = fn if is_objective(fn) else lambda p: fn(p, *args)
     return _first_of(alone, user) if options.has_aux else alone
+
+
+def max_steps_of(options: Options, size: int) -> int:
+    """The limit of updates: the given one, or one that grows with the number of parameters."""
+    return max(1000, 10 * size) if options.max_steps is None else options.max_steps
 
 
 DENSE_LIMIT = 100  # largest number of parameters for a dense Hessian by default

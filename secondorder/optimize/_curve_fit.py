@@ -66,7 +66,7 @@ def curve_fit(
     sigma: jax.Array | None = None,
     absolute_sigma: bool = False,
     tol: float | None = None,
-    max_steps: int = 1000,
+    max_steps: int | None = None,
     bounds: tuple[Any, Any] | None = None,
     separable: Any = None,
 ) -> Fit:

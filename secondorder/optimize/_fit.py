@@ -35,6 +35,14 @@ class Fit(NamedTuple):
       observations: number of residuals; a complex observation counts as two.
 
     ``print(fit)`` is a report of the fit.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> x = jnp.linspace(0.0, 1.0, 9)
+      >>> fit = so.curve_fit(lambda p, x: p * x, x, 2 * x + 0.1 * jnp.cos(9 * x), jnp.array(1.0))
+      >>> low, high = fit.confidence_intervals(0.95)
+      >>> bool(low < 2.0 < high)
+      True
     """
 
     params: Params

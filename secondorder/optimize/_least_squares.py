@@ -26,7 +26,7 @@ def least_squares(
     *,
     args: tuple[Any, ...] = (),
     tol: float | None = None,
-    max_steps: int = 1000,
+    max_steps: int | None = None,
     loss: Callable[[Any], jax.Array] | None = None,
     bounds: tuple[Any, Any] | None = None,
     history: int = 0,
@@ -46,7 +46,7 @@ def least_squares(
         up to 1000 parameters and :func:`secondorder.hessian_free` beyond.
       args: further arguments of ``residual``; see :func:`minimize`.
       tol: see :func:`minimize`; here mainly the cosine between residual and Jacobian.
-      max_steps: at most this many updates in all, rejected ones included.
+      max_steps: largest number of updates; see :func:`minimize`.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
       bounds, history, callback: see :func:`minimize`; a callback gets value and gradient in squares

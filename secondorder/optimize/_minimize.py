@@ -12,7 +12,7 @@ import optax
 from secondorder import checks, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.optimize._bounds import active, box_of, free_params
-from secondorder.optimize._call import Options, chosen, of_params, solved, start_of
+from secondorder.optimize._call import Options, chosen, max_steps_of, of_params, solved, start_of
 from secondorder.optimize._implicit import attach, opened
 from secondorder.optimize._loop import begin, ended, resumed, run
 from secondorder.optimize._records import Evaluations, Loop, Problem, Status
@@ -27,7 +27,7 @@ def minimize(
     *,
     args: tuple[Any, ...] = (),
     tol: float | None = None,
-    max_steps: int = 1000,
+    max_steps: int | None = None,
     bounds: tuple[Any, Any] | None = None,
     history: int = 0,
     callback: Callable[[Any, Any, Any], None] | None = None,
@@ -68,7 +68,8 @@ def minimize(
       args: further arguments of ``value_fn``, trees of arrays; the solution is differentiable with
         respect to them.
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
-      max_steps: largest number of updates in all, rejected ones included.
+      max_steps: largest number of updates in all, rejected ones included; ``None`` takes 1000, or
+        ten times the number of parameters if that is more.
       bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
         start outside is moved onto the box (``Solution.projected``).
       history: number of steps to record (:class:`History`).
@@ -119,7 +120,7 @@ def minimized(
         fn=fn,
         optimizer=optax.with_extra_args_support(optimizer),
         tol=eps**0.5 if tol is None else tol,
-        max_steps=options.max_steps,
+        max_steps=max_steps_of(options, tree.size(params)),
         box=jax.lax.stop_gradient(box),  # the solution's derivative is implicit
         callback=options.callback,
     )

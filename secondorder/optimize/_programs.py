@@ -41,7 +41,14 @@ SETTINGS = (
 
 
 class RecompilationWarning(UserWarning):
-    """Warning: a function compiles again at each call, since its closure is another one."""
+    """Warning: a function compiles again at each call, since its closure is another one.
+
+    Example:
+      >>> import warnings, jax.numpy as jnp, secondorder as so
+      >>> with warnings.catch_warnings():
+      ...     warnings.simplefilter("ignore", so.RecompilationWarning)
+      ...     fits = [so.minimize(lambda p: (p - 1.0) ** 2, jnp.array(0.0))]
+    """
 
 
 class Program(NamedTuple):

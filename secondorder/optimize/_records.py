@@ -14,7 +14,13 @@ from secondorder.tree import Params
 
 
 class Status(Reason):
-    """Reason for the end of a solve; an integer under ``jit``. Only ``CONVERGED`` is a success."""
+    """Reason for the end of a solve; an integer under ``jit``. Only ``CONVERGED`` is a success.
+
+    Example:
+      >>> import secondorder as so
+      >>> so.Status(1).name, so.Status.MAX_STEPS.sentence
+      ('CONVERGED', 'The step limit was reached before the first-order test held.')
+    """
 
     RUNNING = 0, "The solve has not ended."
     CONVERGED = 1, "The scaled first-order test holds: this is a stationary point to tolerance."
@@ -40,6 +46,12 @@ class Evaluations(NamedTuple):
       gradients: evaluations of objective and gradient together.
       jacobians: dense Jacobians.
       products: products with a Hessian, Gauss-Newton or Fisher matrix; a dense one counts n.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> solution = so.minimize(lambda p: jnp.sum((p - 3.0) ** 2), jnp.zeros(2))
+      >>> solution.evaluations.gradients.item() > 0
+      True
     """
 
     values: jax.Array
@@ -55,6 +67,12 @@ class History(NamedTuple):
       value, grad_norm: at the point the step starts from.
       scale: the damping, radius or cubic weight after the step; infinity for other optimizers.
       accepted: whether the step was taken.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> solution = so.minimize(lambda p: jnp.sum((p - 3.0) ** 2), jnp.zeros(2), history=5)
+      >>> solution.history.value[0].item()  # at the start
+      18.0
     """
 
     value: jax.Array

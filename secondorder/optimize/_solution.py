@@ -34,6 +34,12 @@ class Solution:
         residuals would overflow or underflow.
       method: name of the default that was chosen, or ``"given"``.
       aux: auxiliary output of the function at ``params``, with ``has_aux=True``.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> solution = so.minimize(lambda p: jnp.sum((p - 3.0) ** 2), jnp.zeros(2))
+      >>> solution.params.tolist(), solution.success.item()
+      ([3.0, 3.0], True)
     """
 
     params: Params

@@ -20,6 +20,11 @@ class Cost(NamedTuple):
     Attributes:
       products: curvature products (or Jacobian passes).
       jacobians: dense Jacobians.
+
+    Example:
+      >>> import secondorder as so
+      >>> so.solvers.Cost(products=3).jacobians
+      0
     """
 
     products: Any = 0
@@ -58,6 +63,11 @@ class Solver(NamedTuple):
       reads: meaning of the scalar: ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
       measures: whether its steps report an ``optimality``.
       takes_jacobian: whether it forms the dense Jacobian; a caller may supply one.
+
+    Example:
+      >>> import secondorder as so
+      >>> isinstance(so.solvers.cg(), so.solvers.Solver), so.solvers.cg().reads
+      (True, 'damping')
     """
 
     init: Callable[[Params], Any]

@@ -25,6 +25,10 @@ class Progress(NamedTuple):
       residual: ``‖r‖ / ‖g‖``, both in the preconditioner's norm.
       model: values of the damped quadratic after each iteration, ``(max_steps + 1,)``; entry 0 is
         the value at the start.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.cg(100, stop=lambda progress: progress.iterations >= 5)
     """
 
     iterations: jax.Array
@@ -37,7 +41,12 @@ StopRule = Callable[[Progress], jax.Array]
 
 @settings.checked()
 def relative_residual(tolerance: float = 1e-5) -> StopRule:
-    """Stop where ``‖r‖ ≤ tolerance · ‖g‖``."""
+    """Stop where ``‖r‖ ≤ tolerance · ‖g‖``.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.cg(100, stop=so.solvers.relative_residual(1e-6))
+    """
     return lambda progress: progress.residual <= tolerance
 
 
@@ -47,6 +56,10 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
 
     ``k = max(10, iterations/10)`` (Martens 2010, section 4.4). The step serves to reduce the model,
     and the model's value converges long before the residual.
+
+    Example:
+      >>> import secondorder as so
+      >>> solver = so.solvers.cg(100, stop=so.solvers.relative_progress(1e-3))
     """
 
     def rule(progress: Progress) -> jax.Array:

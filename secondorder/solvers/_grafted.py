@@ -37,6 +37,10 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         or ``optax.identity()`` (gradient descent); ``None`` keeps the length of ``p``.
       decay: decay of both averages; 0 for no momentum.
 
+    Example:
+      >>> import optax, secondorder as so
+      >>> solver = so.solvers.grafted(so.solvers.apply_inverse(), optax.scale_by_adam())
+
     Source: Agarwal et al. (2020); Anil et al. (2020), algorithm I.
     """
     graft = optax.identity() if onto is None else onto

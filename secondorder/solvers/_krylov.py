@@ -107,5 +107,9 @@ def krylov_cubic(max_steps: int = 40, tolerance: float = 1e-2) -> Solver:
     Args:
       max_steps: maximum number of products per step, and of vectors in memory.
       tolerance: relative residual at which it stops.
+
+    Example:
+      >>> import secondorder as so
+      >>> opt = so.cubic_newton(solver=so.solvers.krylov_cubic())
     """
     return _in_krylov_space(secular.cubically_regularised, "cubic", max_steps, tolerance)

@@ -109,7 +109,7 @@ def sample_space(
       >>> inner = so.solvers.cg(200, preconditioner=so.solvers.nystrom(50))
       >>> large = so.solvers.sample_space(solver=inner)
 
-    Source: Goldshlager, Hu and Lin (2024) for the momentum.
+    Source: Goldshlager, Abrahamsen and Lin (2024) for the momentum.
     """
     if solver is not None:
         _check_inner(solver)

@@ -32,6 +32,13 @@ class Density(NamedTuple):
       products: number of products with the operator.
       nodes, weights: ``(samples, steps)``, the quadrature itself: ``Σ weights = 1`` per sample.
       width: the standard deviation of the Gaussian in place of each node.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> B = so.operators.Diagonal(jnp.array([1.0, 2.0, 4.0]))
+      >>> density = so.spectral_density(B, jnp.zeros(3), jax.random.key(0), samples=2, steps=3)
+      >>> isinstance(density, so.spectrum.Density), density.grid.shape == density.value.shape
+      (True, True)
     """
 
     grid: jax.Array

@@ -24,6 +24,13 @@ class Eigenpairs(NamedTuple):
         included: an eigenvalue lies within this distance.
       products: number of products with the operator.
       vectors: a tree of ``(count, *shape)``, orthonormal rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> B = so.operators.Diagonal(jnp.array([1.0, 2.0, 4.0]))
+      >>> top = so.top_eigenpairs(B, jnp.zeros(3), jax.random.key(0), count=1)
+      >>> isinstance(top, so.spectrum.Eigenpairs), round(top.value[0].item(), 3)
+      (True, 4.0)
     """
 
     value: jax.Array

@@ -21,6 +21,13 @@ class Reading(NamedTuple):
       standard_error: of the mean over the probes, rounding of the products included; infinity for
         a single probe.
       products: number of products with the operator.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> B = so.operators.Diagonal(jnp.array([1.0, 2.0, 4.0]))
+      >>> reading = so.trace(B, jnp.zeros(3), jax.random.key(0))
+      >>> reading.value.item()
+      7.0
     """
 
     value: Any

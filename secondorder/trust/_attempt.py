@@ -40,6 +40,11 @@ class Attempt:
       shift: ``g̃ − g``, the change of the gradient by an earlier part of an Optax chain; ``None``
         for none. Values and slopes are those of ``f + (g̃ − g)·d``, which has the gradient of the
         model, so that the gain ratio of a short step is one.
+
+    Example:
+      >>> import secondorder as so
+      >>> stubborn = lambda attempt, state: (attempt.step, state)  # takes every step
+      >>> policy = so.trust.fixed(0.1)._replace(update=stubborn)
     """
 
     step: Step

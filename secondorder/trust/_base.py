@@ -27,6 +27,14 @@ class Trial(NamedTuple):
       fraction: fraction of the solver's step that is taken, where the policy searches.
       elsewhere: ``() ->`` the gain of the last step on this objective, if it differs from the
         objective of that step, such as by a new batch; +∞ if it is the same, or unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> numbers = {"predicted": jnp.array(-1.0), "length": jnp.array(1.0)}
+      >>> flags = {"boundary": jnp.array(False), "finite": jnp.array(True)}
+      >>> trial = so.trust.Trial(gain=lambda: jnp.array(0.5), **numbers, **flags)
+      >>> trial.gain().item()
+      0.5
     """
 
     gain: Callable[[], jax.Array]
@@ -45,6 +53,12 @@ class Last(NamedTuple):
       step: its direction.
       predicted: the model's change.
       value: the value of its objective after the step.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> last = so.trust.Last(jnp.zeros(2), predicted=jnp.array(-1.0), value=jnp.array(3.0))
+      >>> last.value.item()
+      3.0
     """
 
     step: Params
@@ -62,6 +76,11 @@ class TrustState(NamedTuple):
       gain: the last gain ratio; infinity where the policy computed none.
       accepted: whether the last step was taken.
       last: the :class:`Last` accepted step; ``()`` for a policy that does not use it.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> so.trust.damping(0.5).init(jnp.zeros(2)).scale.item()
+      0.5
     """
 
     scale: jax.Array
@@ -86,6 +105,12 @@ class Trust(NamedTuple):
       searches: whether it tries fractions of a step's path.
       lazy: whether the slope at the trial is computed only where the difference of two values is
         rounding; this saves a tangent and costs a branch.
+
+    Example:
+      >>> import secondorder as so
+      >>> policy = so.trust.damping()
+      >>> isinstance(policy, so.trust.Trust), policy.gives
+      (True, 'damping')
     """
 
     init: Callable[[Params], TrustState]

@@ -148,13 +148,22 @@ def nielsen(damping, factor, gain, accepted):
     """Nielsen's rule: λ falls smoothly, at most to a third, and rises faster at each rejection.
 
     Accepted: ``λ max(1/3, 1 − (2ρ − 1)³)``, ν = 2. Rejected: ``ν λ``, ``ν → 2ν`` (Nielsen 1999).
+
+    Example:
+      >>> import secondorder as so
+      >>> policy = so.trust.damping(1.0, adapt=so.trust.nielsen)
     """
     eased = damping * jnp.clip(1 - (2 * gain - 1) ** 3, 1 / 3, 2)
     return jnp.where(accepted, eased, damping * factor), jnp.where(accepted, 2, 2 * factor)
 
 
 def martens(damping, factor, gain, accepted):
-    """Martens' rule: λ × 2/3 for ρ > ¾, × 3/2 for ρ < ¼, × 4 on rejection (2010, section 4.1)."""
+    """Martens' rule: λ × 2/3 for ρ > ¾, × 3/2 for ρ < ¼, × 4 on rejection (2010, section 4.1).
+
+    Example:
+      >>> import secondorder as so
+      >>> policy = so.trust.damping(1.0, adapt=so.trust.martens)
+    """
     del factor
     moved = jnp.where(gain > 0.75, damping * 2 / 3, jnp.where(gain < 0.25, damping * 1.5, damping))
     return jnp.where(accepted, moved, 4 * damping), jnp.full_like(damping, 4)

@@ -158,6 +158,23 @@ def test_max_steps_is_a_status_of_its_own_and_no_success():
     assert "step limit" in solution.message
 
 
+@pytest.mark.parametrize(("size", "most"), [(20, 1000), (150, 1500)])
+def test_the_limit_of_steps_follows_the_number_of_parameters(size, most):
+    slow = optax.sgd(1e-4)
+    solution = so.minimize(lambda p: jnp.sum(p**2), jnp.ones(size), slow)
+    assert int(solution.status) == so.Status.MAX_STEPS and int(solution.steps) == most
+
+
+@pytest.mark.slow
+def test_the_extended_rosenbrock_function_in_a_thousand_dimensions_is_solved(x64):
+    f = lambda p: jnp.sum(100 * (p[1::2] - p[::2] ** 2) ** 2 + (1 - p[::2]) ** 2)
+    chained = lambda p: jnp.sum(100 * (p[1:] - p[:-1] ** 2) ** 2 + (1 - p[:-1]) ** 2)
+    for value in (f, chained):
+        solution = so.minimize(value, jnp.tile(jnp.array([-1.2, 1.0]), 500))
+        assert bool(solution.success)
+        np.testing.assert_allclose(solution.params, 1.0, rtol=1e-5)
+
+
 def test_a_start_with_nan_is_reported_and_left_as_it_was():
     start = {"a": jnp.array([jnp.nan, 1.0])}
     solution = so.minimize(lambda p: jnp.sum(p["a"] ** 2), start)

@@ -233,13 +233,16 @@ CALLS = {
         lambda **given: so.logdet(HESSIAN, START, KEY, **given),
         ("damping", "samples", "steps"),
     ),
-    "solve": (lambda **given: so.solve(HESSIAN, START, **given), ("damping", "tolerance")),
+    "solve": (
+        lambda **given: so.solve(HESSIAN, START, **given),
+        ("damping", "tolerance", "max_steps"),
+    ),
     "spectral_density": (
         lambda **given: so.spectral_density(HESSIAN, START, KEY, **given),
         ("samples", "steps", "points", "width"),
     ),
 }
-WITH_NONE = {"tol", "callback", "loss", "chunk_size", "width", "tolerance"}
+WITH_NONE = {"tol", "callback", "loss", "chunk_size", "width", "tolerance", "max_steps"}
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -3,6 +3,12 @@
 import difflib
 from collections.abc import Iterable
 
+MISSING = (
+    "python -m experiments needs the package '{}', which is not installed. In a clone of the "
+    "repository run `make compare`, which installs all of it, or "
+    "`pip install -e '.[experiments,peers]'`."
+)
+
 
 class UserError(Exception):
     """Ends the command with its message as the only output."""

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
@@ -25,7 +26,7 @@ def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
 
     @functools.wraps(fn)
     def checked(*args: Any) -> jax.Array:
-        with traced(user, kind):
+        with traced(user, kind, args):
             return as_number(fn(*args), user, kind)
 
     return checked
@@ -61,7 +62,7 @@ def arrays(fn: Callable, user: str, kind: str = "model", *, integers: bool = Fal
 
     @functools.wraps(fn)
     def checked(*args: Any) -> Any:
-        with traced(user, kind):
+        with traced(user, kind, args):
             return as_arrays(fn(*args), user, kind, integers=integers)
 
     return checked
@@ -88,10 +89,16 @@ def as_arrays(outputs: Any, user: str, kind: str = "model", *, integers: bool = 
 
 
 @contextlib.contextmanager
-def traced(user: str, kind: str) -> Iterator[None]:
+def traced(user: str, kind: str, args: Any = ()) -> Iterator[None]:
     """Context of a user's function, which replaces words of JAX and Python by a sentence.
 
     For a traced array in NumPy, and for parameters that a wrapper of Optax has changed.
+
+    Args:
+      user: name of the caller, for the message.
+      kind: kind of function, for the message.
+      args: the arguments of the function. A gap among them explains any error: JAX takes one for an
+        empty array, so that the words of the error need not name it.
     """
     try:
         yield
@@ -101,20 +108,39 @@ def traced(user: str, kind: str) -> Iterator[None]:
             "for every array that depends on the parameters (the line is in the error above)."
         ) from error
     except Exception as error:
-        for words, sentence in WRAPPED.items():
-            if words in str(error):
-                raise TypeError(f"{user} cannot evaluate the {kind}: {sentence}") from error
-        raise
+        # What fills the gaps is called with them, so only the innermost function is judged.
+        if getattr(error, "explained", False):
+            raise
+        sentence = GAPS if has_gaps(args) else FLAT if "string indexing" in str(error) else None
+        error = error if sentence is None else _caused(error, user, kind, sentence)
+        error.explained = True  # type: ignore[attr-defined]
+        raise error
 
 
-WRAPPED = {
-    "MaskedNode": "params has gaps here, as optax.partition and optax.masked make them. Pass "
-    "value_fn=secondorder.restrict(value_fn, params), with the params of all groups, and restrict "
-    "the objective of example= likewise.",
-    "string indexing": "it looks up a name in params, which is one array here. Leave optax.flatten "
-    "out, since methods take any tree; and with optax.inject_hyperparams, which takes a function "
-    "for a schedule, name it: static_args='example'.",
-}
+def _caused(error: Exception, user: str, kind: str, sentence: str) -> Exception:
+    explained = TypeError(f"{user} cannot evaluate the {kind}: {sentence}")
+    explained.__cause__ = error
+    return explained
+
+
+def has_gaps(args: Any) -> bool:
+    """Whether Optax has masked leaves of a tree."""
+    is_gap = lambda x: isinstance(x, optax.MaskedNode)
+    return any(map(is_gap, jax.tree.leaves(args, is_leaf=is_gap)))
+
+
+GAPS = (
+    "params has gaps here, as optax.partition and optax.masked make them. Pass "
+    "value_fn=secondorder.restrict(value_fn, params) to update, and to a method with example= also "
+    "example=secondorder.restrict(example, params); params are those of all groups, without gaps. "
+    "(minimize and least_squares take no partition: pass them an objective of the trained leaves, "
+    "with the others in its closure.)"
+)
+FLAT = (
+    "it looks up a name in params, which is one array here. Leave optax.flatten out, since methods "
+    "take any tree; and with optax.inject_hyperparams, which takes a function for a schedule, name "
+    "it: static_args='example'."
+)
 
 
 def optimizer(given: Any) -> None:

@@ -193,3 +193,56 @@ def test_has_aux_refuses_what_returns_no_pair():
         so.least_squares(lambda p: p, P, has_aux=True)
     with pytest.raises(TypeError, match="Pass a plain function"):
         so.minimize(so.sum_of_squares(lambda p: p), P, has_aux=True)
+
+
+# A gap of optax.partition, to the models of four libraries. JAX takes one for an empty array.
+
+WHOLE = {"b": jnp.zeros(1), "w": jnp.ones((2, 1))}
+INPUTS = jnp.ones((3, 2))
+DENSE = {
+    "its gap is no operand": lambda p: INPUTS @ p["w"] + p["b"],
+    "as Linen, a gap broadcasts": lambda p: INPUTS @ p["w"] + jnp.asarray(p["b"]),
+    "as Linen, a gap has no shape": lambda p: INPUTS @ jnp.asarray(p["w"]) + p["b"],
+    "as NNX": lambda p: INPUTS @ p["w"][...] + p["b"][...],
+    "as Equinox": lambda p: sum(jax.tree.map(lambda _, x: x.sum(), WHOLE, p).values()) * INPUTS,
+    "restricted to too few": lambda p: INPUTS @ p["w"] + p["b"],
+}
+
+
+def update_of_a_part(value_fn, example, trained):
+    labels = {name: "train" if name == trained else "hold" for name in WHOLE}
+    method = so.newton_cg() if example is None else so.kfac(example=example)
+    tx = optax.partition({"train": method, "hold": optax.set_to_zero()}, labels)
+    step = lambda p: tx.update(p, tx.init(p), p, value_fn=value_fn)
+    return jax.eval_shape(step, WHOLE)
+
+
+@pytest.mark.parametrize("trained", WHOLE)
+@pytest.mark.parametrize("case", DENSE)
+def test_a_gap_gets_a_sentence_whatever_the_model_makes_of_it(case, trained):
+    f = so.compose(so.squared_error(jnp.ones((3, 1))), DENSE[case])
+    if case == "restricted to too few":
+        f = so.restrict(f, {trained: WHOLE[trained]})
+    named = "params has gaps here.*value_fn=secondorder.restrict.*example=secondorder.restrict"
+    for example in (None, f):
+        with pytest.raises(TypeError, match=named):
+            update_of_a_part(f, example, trained)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_an_error_of_a_restricted_function_keeps_its_words(split):
+    def model(p):
+        return INPUTS @ p["w"].T + p["b"]
+
+    mean = lambda p: jnp.mean(model(p))
+    f = so.compose(so.squared_error(jnp.ones((3, 1))), model) if split else mean
+    with pytest.raises(TypeError, match="contracting dimensions"):
+        update_of_a_part(so.restrict(f, WHOLE), None, "w")
+
+
+def test_a_partition_in_a_solve_gets_a_sentence():
+    f = so.compose(so.squared_error(jnp.ones((3, 1))), DENSE["its gap is no operand"])
+    labels = {"b": "hold", "w": "train"}
+    tx = optax.partition({"train": so.newton_cg(), "hold": optax.set_to_zero()}, labels)
+    with pytest.raises(TypeError, match="minimize and least_squares take no partition"):
+        so.minimize(f, WHOLE, tx)

@@ -15,6 +15,7 @@ PAGES = [
 ]
 
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"^<!-- needs: (.+) -->$", re.MULTILINE)  # else it is skipped
 
 
 def blocks_of(text: str) -> Iterator[str]:
@@ -45,6 +46,9 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.programs(3000)  # a page is written to be read, op by op
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_on_the_page_runs(page, module):
+    for packages in NEEDS.findall((ROOT / page).read_text()):
+        for package in packages.split():
+            pytest.importorskip(package)
     count = run_page(ROOT / page, module)
     assert count or page != "README.md", "README.md shows no code"
 
@@ -74,3 +78,10 @@ def test_blocks_share_a_namespace_and_errors_name_the_line_of_the_page(tmp_path,
     with pytest.raises(ZeroDivisionError) as error:
         run_page(page, module)
     assert error.traceback[-1].lineno + 1 == PAGE[: PAGE.index("1 / (x")].count("\n") + 1
+
+
+def test_a_page_is_skipped_without_a_package_that_it_needs(tmp_path, module):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- needs: jax no_such_package -->\n\n```python\n1 / 0\n```\n")
+    with pytest.raises(pytest.skip.Exception, match="no_such_package"):
+        test_the_code_on_the_page_runs(page, module)

@@ -263,6 +263,7 @@ def test_slopes_that_rise_along_the_step_still_reject_it():
     assert report["gain"] < 0 and not report["accepted"] and not updates.any()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_a_trial_value_that_is_not_finite_is_rejected_with_stronger_damping(bad):
     f = scalar(lambda x: jnp.where(x < 0.5, bad, (x + 1) ** 2))

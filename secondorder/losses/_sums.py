@@ -105,6 +105,7 @@ def total(*terms: Callable[[Outputs], jax.Array]) -> Loss:
       terms: losses of the library, or any scalar functions of one output.
 
     Raises:
+      TypeError: a term that is not a function, such as a list of losses.
       ValueError: no terms; when called, outputs that are not a tuple of as many.
 
     Example:
@@ -117,4 +118,6 @@ def total(*terms: Callable[[Outputs], jax.Array]) -> Loss:
     """
     if not terms:
         raise ValueError("total needs at least one loss: total(first, second, ...).")
+    if not all(map(callable, terms)):
+        raise TypeError(f"total needs losses, one by one: total(first, second, ...), not {terms}.")
     return Total(tuple(map(as_loss, terms)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from secondorder import checks, tree
 from secondorder.tree import Params
@@ -60,8 +61,10 @@ class InParts:
     model: Callable
 
     def __call__(self, *args: Any) -> Outputs:
-        with checks.traced("An objective", "model"):
+        with checks.traced("An objective", "model", args):
             outputs = checks.as_arrays(self.model(*args), "An objective", integers=True)
+            if checks.has_gaps(args) and not any(map(jnp.size, jax.tree.leaves(outputs))):
+                raise ValueError("The outputs are empty.")  # a gap broadcast against one column
         return tree.parts(outputs)
 
 

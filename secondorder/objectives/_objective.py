@@ -163,7 +163,7 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
             return whole
         return jax.tree.map(lambda m, g, p: g if m else p, mask, whole, params)
 
-    return objective_of(value_fn).before(fill).as_given()
+    return objective_of(value_fn, "restrict").before(fill).as_given()
 
 
 def _check_callable(user: str, **functions: Any) -> None:

@@ -41,7 +41,7 @@ CASES = [
 ]
 
 
-@pytest.mark.quick(18)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_a_step_needs_no_promotion(name, dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -186,7 +186,7 @@ LEAKY = (
 )
 
 
-@pytest.mark.quick(12)
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_needs_no_promotion(name):
     with as_written():

@@ -45,7 +45,7 @@ def gains(tx):
     return jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start)), length=STEPS)[1])()
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", names_where(tries_its_steps))

@@ -17,7 +17,7 @@ def test_a_method_is_a_gradient_transformation_with_extra_args(name):
     assert isinstance(METHODS[name].make(), optax.GradientTransformationExtraArgs)
 
 
-@pytest.mark.quick(12)
+@pytest.mark.quick(5)
 @rows()
 def test_unknown_keywords_are_ignored(name):
     tx, params = METHODS[name].make(), logistic_start()

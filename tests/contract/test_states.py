@@ -34,7 +34,7 @@ UNDER_X64 = [(name, "float32 under x64") for name in METHODS]
 CASES = with_slow([*UNDER_X64, *SPECIAL], lambda name, case: name in REPRESENTATIVES)
 
 
-@pytest.mark.quick(12)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case):
     dtype = case.split()[0]
@@ -62,7 +62,7 @@ def test_updates_are_shaped_as_gradients_and_states_keep_their_types(name, case)
             assert signature(jax.eval_shape(loop, carry)) == signature(carry)
 
 
-@pytest.mark.quick(20)
+@pytest.mark.quick(8)
 @pytest.mark.parametrize(("name", "dtype"), [*PLAIN, *SPECIAL])
 def test_it_descends_in_every_dtype(name, dtype):
     if dtype not in METHODS[name].dtypes:
@@ -136,7 +136,7 @@ def by_one_vector(state, file):
 ROUTES = (by_pickle, by_numpy, by_flax, by_one_vector)
 
 
-@pytest.mark.quick(10)
+@pytest.mark.quick(4)
 @rows()
 def test_a_state_that_was_saved_and_loaded_takes_the_same_next_step(name, tmp_path):
     saved = trainer(name).run(logistic_start(), batch(), 2)
@@ -147,7 +147,7 @@ def test_a_state_that_was_saved_and_loaded_takes_the_same_next_step(name, tmp_pa
     assert_goes_on(name, saved, (saved.params, jax.tree.map(jnp.asarray, loaded)))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @representatives
 def test_a_checkpoint_takes_the_same_next_step(name, tmp_path):
     saved = trainer(name).run(logistic_start(), batch(), 2)

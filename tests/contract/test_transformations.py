@@ -25,7 +25,7 @@ def test_parameters_and_state_can_be_donated(name):
     assert_identical(donated, kept)
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @rows_of_kinds()
 def test_training_under_scan_and_vmap_equals_the_python_loop(name):
     step = training_step(trainer(name).tx)
@@ -47,7 +47,7 @@ def test_training_under_scan_and_vmap_equals_the_python_loop(name):
         assert diagnostics(pick(state))["steps"] == 3
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @representatives
 def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
@@ -62,7 +62,7 @@ def test_a_batch_spread_over_eight_devices_gives_the_same_steps(name):
     assert_close(outcome.updates, trainer(name).run(logistic_start(), batch(), 1).updates)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @rows_of_kinds(lambda method: method.matrix_free)
 def test_explicitly_sharded_parameters_keep_their_sharding(name):
     tx = trainer(name).tx

@@ -107,7 +107,7 @@ def test_in_an_optimizer_of_nnx_it_takes_the_same_steps(name):
     assert_close(found, nnx.to_pure_dict(params), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @representatives
 def test_module_trees_are_parameters_like_any_others(name):
     tx, data = trainer(name).tx, batch()

@@ -64,7 +64,7 @@ LIVE = with_slow(OPTIONS, lambda name, option: name in REPRESENTATIVES)
 INJECTED = sorted({*REPRESENTATIVES, *(name for name, _ in OPTIONS)}, key=list(METHODS).index)
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name",), with_slow(INJECTED, lambda name: name in REPRESENTATIVES))
 def test_injected_hyperparameters_give_the_same_step(name):
     tx, step = injected(name)
@@ -102,6 +102,7 @@ def test_a_schedule_gives_each_step_its_own_value(name, option):
     assert abs(vdot(second.updates, second.grads) - vdot(first.updates, first.grads)) > 1e-3
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "option"), LIVE)
 def test_a_changed_hyperparameter_holds_from_the_next_update_on(name, option):
     tx, step = injected(name)
@@ -194,7 +195,7 @@ def test_a_tree_with_gaps_is_taken_for_what_is_left_of_it(name):
     assert signature(state) == signature(tx.init(HELD))
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @representatives
 @pytest.mark.parametrize("how", ["partition", "masked"])
 def test_frozen_leaves_stay_bit_identical_and_the_others_are_solved_for(name, how):

@@ -193,6 +193,7 @@ def test_pieces_of_a_leaf_have_the_mean_of_their_own_uses(eigen):
     assert not np.any(state.averages[0].factors[0][2])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("refresh_every", [5, drift(0.1)])
 @pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0,)])
 def test_a_leaf_without_entries_is_a_leaf(shape, refresh_every):

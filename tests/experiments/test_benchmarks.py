@@ -9,7 +9,6 @@ import pytest
 from tolerances import assert_close, rounding
 from tqdm import tqdm
 
-from experiments.__main__ import main
 from experiments.benchmarks import least_squares, logistic, minimize, summary
 from experiments.benchmarks.arena import GIVEN, compete
 from experiments.benchmarks.judge import (
@@ -27,6 +26,7 @@ from experiments.benchmarks.judge import (
 from experiments.benchmarks.programs import Ended, Program, of_optax
 from experiments.benchmarks.solvers import Solver
 from experiments.benchmarks.tables import Request
+from experiments.command_line import main
 from experiments.profiles import data_profile, performance_profile
 from experiments.store import read_table
 from experiments.testset import MGH

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from experiments import engine
-from experiments.__main__ import main
+from experiments.__main__ import run
 from experiments.bar import Bar
+from experiments.command_line import main
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison
 from experiments.optimizers import MAIN as MAIN_OPTIMIZERS
@@ -18,6 +21,7 @@ from experiments.problems import PROBLEMS
 from experiments.store import NAME, Store
 from experiments.tuning import TRIALS
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["curve-fit", "--optimizers", "adam", "levenberg-marquardt", "--steps", "15"]
 
 
@@ -60,7 +64,7 @@ def test_what_is_not_named_is_the_main_ones_or_all(
         plans.append(plan)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.__main__.Comparison", stopped)
+    monkeypatch.setattr("experiments.command_line.Comparison", stopped)
     assert main(["compare", *arguments, "--out", str(tmp_path)]) == 130
     assert [problem.name for problem in plans[0].problems] == list(problems)
     assert [optimizer.name for optimizer in plans[0].optimizers] == list(optimizers)
@@ -195,3 +199,21 @@ def test_an_interruption_before_the_first_run_says_so(tmp_path, capsys, counted)
     arguments = ["compare", "curve-fit", "--optimizers", "newton-cg", "--out", str(tmp_path)]
     assert main(arguments) == 130
     assert "before the first run" in sentence(capsys)
+
+
+@pytest.mark.parametrize("package", ["tyro", "matplotlib", "pandas"])
+def test_a_package_that_is_not_installed_is_named_with_what_to_install(package):
+    # A fresh process, since here the packages are imported already; None stands for "not found".
+    run_without = "import runpy, sys; sys.modules[{!r}] = None; runpy.run_module({!r}, {{}}, {!r})"
+    code = run_without.format(package, "experiments", "__main__")
+    command = [sys.executable, "-c", code, "list"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"needs the package '{package}'" in done.stderr
+    assert "pip install -e '.[experiments" in done.stderr and not done.stdout
+
+
+def test_a_missing_module_of_our_own_is_no_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "experiments.command_line", None)
+    with pytest.raises(ModuleNotFoundError):
+        run(["list"])

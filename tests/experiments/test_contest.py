@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from lines import LINE, plain
 
-from experiments.__main__ import main
 from experiments.benchmarks import BENCHMARKS, networks
 from experiments.benchmarks.networks import QUICK, Field, contest
 from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Request
+from experiments.command_line import main
 from experiments.engine import Progress
 from experiments.optimizer import Search
 from experiments.provenance import source_fingerprint

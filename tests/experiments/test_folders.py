@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from comparisons import PROBLEM, finished, made, tabulated
 
-from experiments.__main__ import main
+from experiments.command_line import main
 from experiments.compare.diff import (
     QUANTITIES,
     Folder,

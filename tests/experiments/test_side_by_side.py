@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import main
 from experiments.bar import Bar
+from experiments.command_line import main
 from experiments.compare import side_by_side as module
 from experiments.compare.plan import Plan
 from experiments.compare.run import Comparison

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments import studies
-from experiments.__main__ import main
+from experiments.command_line import main
 
 every_study = pytest.mark.parametrize("folder", studies.FOLDERS.values(), ids=studies.FOLDERS)
 

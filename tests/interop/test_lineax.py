@@ -25,6 +25,7 @@ def as_dense(operator):
     return so.dense(operator, PARAMS)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("curvature", [so.hessian, so.ggn, so.empirical_fisher])
 def test_products_in_lineax_are_the_products_here(curvature):
     operator = curvature(OBJECTIVE, PARAMS)
@@ -32,6 +33,7 @@ def test_products_in_lineax_are_the_products_here(curvature):
     assert all(jax.tree.leaves(jax.tree.map(jnp.allclose, theirs, operator.mv(VECTOR))))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solver", [lx.CG(rtol=TIGHT, atol=TIGHT), lx.Cholesky()])
 def test_solvers_of_lineax_solve_with_the_gauss_newton_matrix(solver):
     operator = so.ggn(OBJECTIVE, PARAMS).damped(0.1)

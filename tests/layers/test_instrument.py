@@ -22,7 +22,7 @@ import secondorder as so
 from secondorder import layers
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_inputs_and_sensitivities_sum_to_the_gradient(x64, case):
     model, params, blocks, independent = case()

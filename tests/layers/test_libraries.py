@@ -282,7 +282,7 @@ MODELS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("build", "blocks"), MODELS.values(), ids=MODELS)
 def test_every_layer_is_found(build, blocks):
     model, params = build()

@@ -44,6 +44,7 @@ def test_triangles_of_a_batch_fit_as_the_matrices_do(x64, k, rows):
         np.testing.assert_allclose(q[i], signs * other, atol=kept * size)
 
 
+@pytest.mark.quick(5)
 @SIZES
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_singular_values_come_with_orthogonal_columns(x64, k, many):

@@ -27,6 +27,7 @@ def run(tx, f, p, count):
     return np.stack(points)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("rate", [None, 1.0])
 def test_linear_least_squares_is_solved_in_one_step(x64, rate):
     features = np.stack([np.ones(9), X, X**2], axis=1)

@@ -83,6 +83,7 @@ def test_without_a_warm_start_no_step_is_kept():
     assert jax.tree.leaves(so.hessian_free(warm_start=0.0).init(start()).solver) == []
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("limit", [1, 5])
 def test_the_product_limit_holds(limit):
     _, reports, _ = run(so.hessian_free(trust=1e-3, max_cg_steps=limit, warm_start=0.0), 4)

@@ -297,6 +297,7 @@ def test_an_affine_change_of_a_layers_inputs_and_outputs_changes_no_function(nam
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("make", [so.kfac, so.ekfac])
 def test_a_linear_regression_is_solved_in_one_undamped_step(make):
@@ -329,6 +330,7 @@ def test_an_example_may_be_of_shapes_alone():
     assert jax.eval_shape(tx.init, start()) == jax.eval_shape(known.init, start())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["kfac", "kfac of a given rate"])
 def test_weight_decay_is_apart_from_the_curvature_and_none_of_a_refused_step(name):
     params, _, _ = train(name, start(), steps=1, weight_decay=0.1)

@@ -72,7 +72,7 @@ def test_the_first_step_solves_the_damped_problem(x64):
     assert_close(points[1] - START, expected, np.linalg.cond(stacked) ** 2)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "units",
     [[1e-6, 1.0, 1e6], [1e6, 1e-6, 1.0], [1e6, 1e6, 1e6], [1e-6, 1e-6, 1e-6]],
@@ -147,6 +147,7 @@ def test_residuals_that_become_nan_are_stepped_around(x64):
     assert_close(points[-1], np.e)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("trust", "rtol"), [(so.trust.damping(1e-3), 1e-6), (jnp.inf, 1e-3)])
 def test_two_parameters_that_do_the_same_share_the_step(x64, trust, rtol):
     points, _ = run(
@@ -173,7 +174,7 @@ def test_a_wide_problem_is_solved_by_a_short_step(x64):
     assert_close(points[-1], shortest, 12 * kappa**2)  # of twelve steps
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @each
 def test_an_exact_fit_is_reached_to_the_last_digits(x64, method):
     # Where residuals vanish the damping must vanish with them, or convergence is linear.

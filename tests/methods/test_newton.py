@@ -29,6 +29,7 @@ def steps(tx, f, p, count):
     return np.stack(points)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("rate", [None, 1.0])
 def test_a_quadratic_is_solved_in_one_step(x64, rate):
     target = jnp.array([1.0, -2.0, 0.5])

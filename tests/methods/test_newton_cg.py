@@ -74,6 +74,7 @@ def test_it_leaves_a_region_of_negative_curvature(x64):
     np.testing.assert_allclose(np.abs(points[-1]), [1, 0], atol=1e-6)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 def test_a_common_unit_of_the_parameters_changes_nothing(x64, unit):
     start = jnp.array([-1.2, 1.0])

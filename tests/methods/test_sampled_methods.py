@@ -109,7 +109,7 @@ def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     assert_no_nan(*train(name, dead, steps=3, state=state)[:2])
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @each_kind
 def test_a_batch_of_one(name):
     params, state, values = train(name, start(), X[:1], Y[:1], steps=10)
@@ -137,7 +137,7 @@ def test_a_batch_of_nan_is_flagged_and_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @each_kind
 def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     init, step, _ = trainer(name, weight_decay=0.1)
@@ -151,7 +151,7 @@ def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     np.testing.assert_allclose(updates["unused"], -0.01 * params["unused"], rtol=1e-6)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @each_kind
 def test_matrices_of_bfloat16_are_remembered_in_float32(name):
     params, state, values = train(name, start("bfloat16"), steps=20)
@@ -221,6 +221,7 @@ def test_matrices_that_xla_shards_take_the_same_steps(name):
     np.testing.assert_allclose(np.asarray(alone), np.asarray(spread), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.quick(1)
 @of_drift
 def test_training_many_networks_under_vmap_equals_training_each(name):
     starts = jnp.stack([W, 1.5 * W])

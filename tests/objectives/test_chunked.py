@@ -105,7 +105,7 @@ def test_value_and_derivatives_are_those_of_the_batch_in_one_piece(name, chunk_s
     assert_equal(found(chunks), found(whole))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @everything
 @pytest.mark.parametrize("operator", [so.hessian, so.ggn])
 def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
@@ -359,6 +359,7 @@ def tokens(count):
     return {"token": jnp.zeros((count, 2), int), "next": jnp.zeros((count, 2), int)}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["gradient", "Gauss-Newton products in a loop", "sophia"])
 def test_the_logits_of_a_large_vocabulary_exist_for_one_chunk_at_a_time(name):
     logits = tokens(32)["token"].size * VOCABULARY * 4

@@ -115,7 +115,7 @@ GIVEN = {  # a tree with gaps, and where its numbers stand in the order of leave
 }
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("given", "index"), GIVEN.values(), ids=GIVEN)
 def test_gaps_are_filled_and_derivatives_are_those_of_what_is_left(form, given, index):

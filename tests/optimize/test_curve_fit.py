@@ -33,7 +33,7 @@ def peer(**options):
 CORRELATED = np.diag(SIGMA**2) + 1e-4 * np.exp(-np.abs(X[:, None] - X[None, :]))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("sigma", [None, SIGMA, CORRELATED], ids=["none", "errors", "covariance"])
 def test_parameters_and_covariance_are_scipys(sigma, absolute, x64):

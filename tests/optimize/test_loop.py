@@ -26,7 +26,7 @@ REGIONS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", [k for k in SEARCHES if k != "gauss_newton"])  # it sees no curve
 def test_a_search_along_a_ray_out_of_the_box_ends_on_the_bound(name):
     f = lambda p: -p[0]
@@ -156,7 +156,7 @@ OPEN_LOOP = {
 }
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", [*UNIT_FREE, *OPEN_LOOP])
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_parameters_of_a_large_natural_size_are_no_success_at_the_start(name, start):
@@ -170,6 +170,7 @@ def test_parameters_of_a_large_natural_size_are_no_success_at_the_start(name, st
         assert bool(solution.success) and int(solution.steps) > 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["newton", "trust_region_newton", "bfgs"])
 def test_a_start_at_a_solution_is_one_within_a_few_steps(name, x64):
     method, f = getattr(so, name), in_units(1.0, 1.0)

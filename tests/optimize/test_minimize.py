@@ -38,7 +38,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_reaches_the_least_squares_solution_that_scipy_finds(name, x64):
     residual, start, (t, y) = decay_problem()
@@ -397,6 +397,7 @@ def test_every_status_is_a_sentence():
 # ------------------------------------------------------------------ bounds, history, going on
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("solve", [so.minimize, so.least_squares])
 def test_bounds_are_kept_at_every_step_and_give_scipys_solution(solve, x64):
     seen = []
@@ -547,7 +548,7 @@ def test_the_default_is_chosen_by_kind_and_size_and_named():
     assert so.minimize(f, jnp.zeros(3), optax.adam(0.1)).method == "given"
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name", ["trust_region_newton", "cubic_newton", "bfgs", "lbfgs", "sr1", "dogleg"]
 )

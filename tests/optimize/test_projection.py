@@ -80,6 +80,7 @@ def both(k, deficient=False):
     return jnp.concatenate(project(a, *frame(a), b, jnp.zeros(a.shape[1])))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("deficient", [False, True])
 def test_the_projection_is_numpys_least_squares(deficient, x64):
     a, b = matrices(jnp.array([0.5, 1.5]))

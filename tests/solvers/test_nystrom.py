@@ -117,6 +117,7 @@ def test_the_condition_number_is_small_at_three_times_the_effective_dimension(x6
     assert np.linalg.cond(system) > 1e6 and np.mean(found) < 28
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_cg_takes_a_fraction_of_its_iterations(x64, dtype):
     matrix = random_matrix(np.concatenate([np.geomspace(1e3, 1, 20), np.full(20, 1e-2)]))

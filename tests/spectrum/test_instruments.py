@@ -157,6 +157,7 @@ def test_float32_sees_no_eigenvalue_twice():
     np.testing.assert_allclose(pairs.value, [1.0, 1e-3], rtol=1e-3)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("read", "message"),
     [

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.__main__ import main
+from experiments.command_line import main
 from experiments.gallery import LESSONS, Claim, derivative
 from experiments.gallery import page as pages
 from experiments.gallery.page import Shown, gallery

@@ -5,7 +5,7 @@ import base64
 import pytest
 from browser import BROWSER, assert_well, browsing
 
-from experiments.__main__ import main
+from experiments.command_line import main
 from experiments.gallery import LESSONS
 from experiments.gallery.page import Shown, gallery
 

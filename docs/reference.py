@@ -23,6 +23,7 @@ step](../start/which.md#by-what-a-step-needs), [trust and damping](../explain/tr
 TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
+    "linear_systems": "operators",
     "optimize": "solving",
     "quadratic": "operators",
     "state": "Optax transformations",

@@ -137,6 +137,16 @@ _FURTHER = (
         "quasi-newton", cost.line_searched(), Look("#8B4513", "solid", "p"), reuses_gradient=True,
     ),
     Optimizer(
+        "ssbfgs", "Self-scaled BFGS", lambda: so.ssbfgs(),
+        "quasi-newton", cost.line_searched(), Look("#A65628", (0, (5, 2)), "p"),
+        reuses_gradient=True,
+    ),
+    Optimizer(
+        "ssbroyden", "Self-scaled Broyden", lambda: so.ssbroyden(),
+        "quasi-newton", cost.line_searched(), Look("#5C3317", (0, (2, 1, 1, 1)), "p"),
+        reuses_gradient=True,
+    ),
+    Optimizer(
         "limited-memory-bfgs", "L-BFGS (ours)", lambda: so.lbfgs(),
         "quasi-newton", cost.line_searched(), Look("#00798C", (0, (8, 2, 1, 2)), "d"),
         reuses_gradient=True,

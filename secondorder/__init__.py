@@ -12,6 +12,7 @@ from secondorder import (
 from secondorder.citations import citation
 from secondorder.curvature import exact, layer_table, running
 from secondorder.interop import only_extra_args
+from secondorder.linear_systems import LinearSolution, LinearStatus, solve
 from secondorder.losses import (
     arctan,
     cauchy,
@@ -44,6 +45,8 @@ from secondorder.methods import (
     soap,
     sophia,
     sr1,
+    ssbfgs,
+    ssbroyden,
     trust_region_newton,
 )
 from secondorder.objectives._chunked import chunked
@@ -119,6 +122,10 @@ __all__ = [
     "fisher",
     "ggn",
     "hessian",
+    # linear systems
+    "LinearSolution",
+    "LinearStatus",
+    "solve",
     # instruments
     "condition_number",
     "diagonal",
@@ -134,6 +141,8 @@ __all__ = [
     "soap",
     "sophia",
     "sr1",
+    "ssbfgs",
+    "ssbroyden",
     "lbfgs",
     "dogleg",
     "bfgs",

@@ -19,6 +19,23 @@ PAPERS = {
         2025,
         "eprint = {2510.09378}, archivePrefix = {arXiv}",
     ),
+    "albaali1998": (
+        "article",
+        "Al-Baali, Mehiddin",
+        "Numerical Experience with a Class of Self-Scaling Quasi-{Newton} Algorithms",
+        1998,
+        "journal = {Journal of Optimization Theory and Applications}, volume = {96}, "
+        "pages = {533--553}",
+    ),
+    "albaali2014": (
+        "article",
+        "Al-Baali, Mehiddin and Spedicato, Emilio and Maggioni, Francesca",
+        "{Broyden}'s Quasi-{Newton} Methods for a Nonlinear System of Equations and Unconstrained "
+        "Optimization: A Review and Open Problems",
+        2014,
+        "journal = {Optimization Methods and Software}, volume = {29}, number = {5}, "
+        "pages = {937--954}",
+    ),
     "amari1998": (
         "article",
         "Amari, Shun-ichi",
@@ -204,6 +221,14 @@ PAPERS = {
         2012,
         "eprint = {1201.5885}, archivePrefix = {arXiv}",
     ),
+    "urban2025": (
+        "article",
+        "Urb{\\'a}n, Jorge F. and Stefanou, Petros and Pons, Jos{\\'e} A.",
+        "Unveiling the Optimization Process of Physics Informed Neural Networks: How Accurate and "
+        "Competitive Can {PINNs} Be?",
+        2025,
+        "journal = {Journal of Computational Physics}, volume = {523}, pages = {113656}",
+    ),
     "vyas2024": (
         "misc",
         "Vyas, Nikhil and Morwani, Depen and Zhao, Rosie and Kwun, Mujin and Shapira, Itai and "
@@ -245,6 +270,8 @@ OF_METHODS = {
     "soap": ("vyas2024",),
     "sophia": ("liu2023",),
     "sr1": ("conn1991", "nocedal2006"),
+    "ssbfgs": ("albaali1998", "urban2025"),
+    "ssbroyden": ("albaali2014", "urban2025"),
     "trust_region_newton": ("more1983", "nocedal2006"),
 }
 

@@ -53,7 +53,7 @@ class Kind(NamedTuple):
         known = not isinstance(value, Tracer)
         if not self.fits(value):
             error = TypeError
-        elif known and _is_number(value) and not self.within(value):
+        elif known and _is_number(value) and not self.within(float(value)):
             error = ValueError
         elif self.static and not known:
             raise TypeError(

@@ -21,7 +21,7 @@ HOUSE = (
     ({"operators"}, {"layers"}),
     ({"quadratic", "step"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
-    ({"transform", "state"}, {"spectrum"}, {"stepsize"}),
+    ({"transform", "state"}, {"spectrum"}, {"linear_systems"}, {"stepsize"}),
     ({"methods"},),
     ({"optimize"},),  # its defaults are methods
     ({"interop"}, {"doctor"}, {"citations"}),

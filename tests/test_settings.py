@@ -183,6 +183,14 @@ def test_a_count_is_any_integer(number):
     make("curvature.running", refresh_every=number)
 
 
+def test_a_known_number_is_checked_inside_of_jit_as_outside(x64):
+    numbers = {sign: jnp.asarray(sign * 0.5) for sign in (1, -1)}
+    make = lambda sign: jax.jit(lambda: so.newton(damping=numbers[sign]).init(START))()
+    make(1)
+    with pytest.raises(ValueError, match=r"newton got damping=.*-0.5.*; pass a finite number"):
+        make(-1)
+
+
 def test_a_keyword_that_is_unknown_is_reported_by_python():
     with pytest.raises(TypeError, match=r"soap\(\) got an unexpected keyword argument 'mask'"):
         so.soap(0.1, mask=True)
@@ -225,18 +233,22 @@ CALLS = {
         lambda **given: so.logdet(HESSIAN, START, KEY, **given),
         ("damping", "samples", "steps"),
     ),
+    "solve": (
+        lambda **given: so.solve(HESSIAN, START, **given),
+        ("damping", "tolerance", "max_steps"),
+    ),
     "spectral_density": (
         lambda **given: so.spectral_density(HESSIAN, START, KEY, **given),
         ("samples", "steps", "points", "width"),
     ),
 }
-WITH_NONE = {"tol", "callback", "loss", "chunk_size", "width"}
+WITH_NONE = {"tol", "callback", "loss", "chunk_size", "width", "tolerance", "max_steps"}
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_bad_setting_of_a_solve_or_an_instrument_gets_a_sentence(name):
     call, names = CALLS[name]
-    number = {"tol", "damping", "width"}
+    number = {"tol", "damping", "width", "tolerance"}
     for setting in names:
         for label, value in BAD.items():
             flag = setting in ("has_aux", "absolute_sigma") and label == "a bool"

@@ -63,7 +63,10 @@ PROBLEM = Problem(
     left_out={
         "dense": "a Jacobian of 64,000 rows and 4,744 columns fills 1.2 GB, and a step "
         "factorises it",
-        "bfgs": "its inverse of 4,744 x 4,744 numbers costs a hundred gradients a step",
+        **dict.fromkeys(
+            ("bfgs", "ssbfgs", "ssbroyden"),
+            "its inverse of 4,744 x 4,744 numbers costs a hundred gradients a step",
+        ),
         "sr1": "the eigenvalues of a 4,744 x 4,744 matrix take fifteen seconds a step",
     },
     float64=False,

@@ -9,7 +9,7 @@ from secondorder.curvature._kfac import layerwise
 from secondorder.curvature._ntk import ntk
 from secondorder.curvature._preconditioned import preconditioned
 from secondorder.curvature._proposed import proposed
-from secondorder.curvature._quasi_newton import bfgs, lbfgs, sr1
+from secondorder.curvature._quasi_newton import bfgs, lbfgs, sr1, ssbfgs, ssbroyden
 from secondorder.curvature._running import Running, drift, running
 from secondorder.curvature._samples import (
     Estimator,
@@ -65,4 +65,6 @@ __all__ = [
     "proposed",
     "running",
     "sr1",
+    "ssbfgs",
+    "ssbroyden",
 ]

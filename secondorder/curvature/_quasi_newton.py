@@ -1,4 +1,4 @@
-"""Quasi-Newton curvature from differences of gradients: BFGS, L-BFGS, SR1."""
+"""Quasi-Newton curvature from differences of gradients: BFGS, its scaled kin, L-BFGS, SR1."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class Secant(NamedTuple):
 
 
 def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
-    """A curvature from ``start(params) -> model``, ``learn(model, s, y, first) -> (model, taken)``
-    and ``operator(model, first, grads, free) -> Operator`` on the free parameters."""
+    """A curvature from ``start(params) -> model``, ``learn(model, s, y, g, first) -> (model,
+    taken)``, ``g`` the gradient before the step ``s``, and ``operator(model, first, grads, free) ->
+    Operator`` on the free parameters."""
 
     def init(params: Params) -> Secant:
         zeros = lambda: tree.accumulator(tree.zeros_like(params))
@@ -59,7 +60,7 @@ def _secant(start: Callable, learn: Callable, operator: Callable) -> Curvature:
         here, g = tree.accumulator(params), tree.accumulator(grads if face is None else face.grad)
         s = jax.tree.map(jnp.subtract, here, state.params)
         y = jax.tree.map(jnp.subtract, g, state.grads)
-        model, taken = learn(state.model, s, y, state.pairs == 0)
+        model, taken = learn(state.model, s, y, state.grads, state.pairs == 0)
         taken = taken & (state.count > 0)
         model = tree.where(taken, model, state.model)
         if not isinstance(model, Pairs):
@@ -142,7 +143,8 @@ def bfgs() -> Curvature:
       >>> opt = so.scale_by_curvature(so.curvature.bfgs(), inverse, policy)
     """
 
-    def learn(inverse, s, y, first):
+    def learn(inverse, s, y, g, first):
+        del g
         s, y, cosine, ratio = _pair(ravel(s), ravel(y))
         taken = cosine > RELATIVE
         rho = 1 / jnp.where(taken, cosine, 1)
@@ -153,11 +155,95 @@ def bfgs() -> Curvature:
         new = scaled - rho * (cross + cross.T) + rho * (ratio + rho * yhy) * jnp.outer(s, s)
         return new, taken
 
-    def operator(inverse, first, grads, free):
-        inverse = jnp.where(first, _unit(grads), 1) * inverse
-        return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
+    return _secant(_eye, learn, _inverse_matrix)
 
-    return _secant(_eye, learn, operator)
+
+def _inverse_matrix(inverse, first, grads, free) -> InverseMatrix:
+    inverse = jnp.where(first, _unit(grads), 1) * inverse
+    return InverseMatrix(inverse if free is None else _inverse_among(ravel(free) > 0, inverse))
+
+
+def ssbfgs() -> Curvature:
+    """BFGS of ``H/τ`` in place of ``H``, with ``τ = min(1, sᵀy / sᵀBs)`` (Al-Baali 1998).
+
+    Where ``H`` is too small along a step, it grows in all directions, and not only in that one.
+    Pairs and first scale are those of :func:`bfgs`. An ``H`` that has lost its definiteness to
+    rounding, at a condition number of 1/ε, starts anew from the next pair.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.ssbfgs(), inverse, policy)
+    """
+    return _self_scaled(lambda b, h, n: (1.0, jnp.minimum(1, 1 / b)))
+
+
+def ssbroyden() -> Curvature:
+    """The scaled member of Broyden's family that fits each pair (Al-Baali et al. 2014).
+
+    ``H⁺ = (H − Hyyᵀ H/yᵀHy + φ yᵀHy vvᵀ)/τ + ssᵀ/sᵀy`` with ``v = s/sᵀy − Hy/yᵀHy``, and with
+    ``b = sᵀBs/sᵀy``, ``h = yᵀHy/sᵀy``, ``a = bh − 1``, ``c = √(a/(1+a))``, ``ρ = min(1, h(1−c))``:
+
+    * ``θ = max((ρ−1)/a, min(1/ρ, (1−b)/b))`` and ``σ = 1 + aθ``;
+    * ``φ = (1−θ)/σ``, which is 1 for BFGS and 0 for DFP;
+    * ``τ = min(1, 1/b) min(σ^{1/(1−n)}, 1/θ)`` if ``θ > 0``, else
+      ``min(min(1, 1/b) σ^{1/(1−n)}, σ)``.
+
+    Since ``σ ≥ ρ > 0``, it is positive definite if ``sᵀy > 0``. Otherwise as :func:`ssbfgs`.
+
+    Example:
+      >>> import secondorder as so
+      >>> inverse, policy = so.solvers.apply_inverse(), so.trust.fixed()
+      >>> opt = so.scale_by_curvature(so.curvature.ssbroyden(), inverse, policy)
+    """
+    return _self_scaled(_broyden)
+
+
+def _self_scaled(member: Callable) -> Curvature:
+    """The scaled Broyden family, with ``member(b, h, n) -> (φ, τ)`` for each pair after the first.
+
+    ``φ = τ = 1`` is BFGS. ``sᵀBs`` is ``(sᵀg)²/gᵀHg`` since ``s = −αHg``; of another step, such as
+    one that bounds have cut, it is more (Cauchy and Schwarz), which scales less.
+    """
+
+    def learn(inverse, s, y, g, first):
+        s, y, cosine, ratio = _pair(ravel(s), ravel(y))
+        _, g = _unit_vector(ravel(g))
+        taken = cosine > RELATIVE
+        rho = 1 / jnp.where(taken, cosine, 1)
+        seen = jnp.stack([y, g])
+        images = jnp.matmul(seen, inverse, precision=HIGHEST)
+        # A quotient below 2/√κ, of the condition number κ, has no positive definite matrix.
+        least = jnp.finfo(s.dtype).eps ** 0.5
+        lost = jnp.any(jnp.sum(seen * images, axis=1) <= least * jax.vmap(tree.norm)(images))
+        anew, gamma = first | lost, cosine * ratio
+        inverse = jnp.where(anew, gamma * jnp.eye(s.size, dtype=s.dtype), inverse)
+        hy, hg = jnp.where(anew, gamma * seen, images)
+        yhy, ghg, slope = (jnp.dot(*pair, precision=HIGHEST) for pair in ((y, hy), (g, hg), (s, g)))
+        yhy = jnp.where(taken & (yhy > 0), yhy, 1)
+        # Of unit vectors s and y: sᵀy is their cosine, times or by the ratio of their lengths.
+        h = rho * yhy / jnp.where(ratio > 0, ratio, 1)
+        b = rho * ratio * slope * (slope / jnp.where(ghg > 0, ghg, 1))
+        # By Cauchy and Schwarz bh ≥ 1.
+        phi, tau = (jnp.where(anew, 1, x) for x in member(jnp.maximum(b, 1 / h), h, s.size))
+        # With v formed first, H stays definite longer than with its square multiplied out.
+        v = rho * s - hy / yhy
+        kept = inverse - jnp.outer(hy, hy) / yhy + phi * yhy * jnp.outer(v, v)
+        return kept / tau + rho * ratio * jnp.outer(s, s), taken
+
+    return _secant(_eye, learn, _inverse_matrix)
+
+
+def _broyden(b: jax.Array, h: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """φ and τ of :func:`ssbroyden`."""
+    a = jnp.maximum(b * h - 1, jnp.finfo(b.dtype).eps)  # for a → 0 all members agree: v = 0
+    # h(1 − c) = 1/(b(1 + c)), which has no difference of nearly equal numbers.
+    rho = jnp.minimum(1, 1 / (b * (1 + jnp.sqrt(a / (1 + a)))))
+    theta = jnp.maximum((rho - 1) / a, jnp.minimum(1 / rho, (1 - b) / b))
+    sigma = jnp.maximum(1 + a * theta, rho)
+    scale, power = jnp.minimum(1, 1 / b), sigma ** (-1 / max(n - 1, 1))
+    above = scale * jnp.minimum(power, 1 / jnp.where(theta > 0, theta, 1))
+    return (1 - theta) / sigma, jnp.where(theta > 0, above, jnp.minimum(scale * power, sigma))
 
 
 def sr1() -> Curvature:
@@ -172,7 +258,8 @@ def sr1() -> Curvature:
       >>> opt = so.scale_by_curvature(so.curvature.sr1(), solver, policy)
     """
 
-    def learn(matrix, s, y, first):
+    def learn(matrix, s, y, g, first):
+        del g
         moved = jnp.any(ravel(s) != 0)
         s, y, cosine, ratio = _pair(ravel(s), ravel(y))
         known = (cosine != 0) & (ratio > 0)
@@ -211,8 +298,8 @@ def lbfgs(memory: int = 10) -> Curvature:
         dtype = tree.dtype(params)
         return Pairs(rows(), rows(), jnp.zeros(memory, dtype), jnp.ones((), dtype))
 
-    def learn(pairs: Pairs, s, y, first):
-        del first
+    def learn(pairs: Pairs, s, y, g, first):
+        del g, first
         along, steep, short = _along(s, y)
         taken = along > RELATIVE * short
         push = lambda rows, x: jnp.concatenate([rows[1:], x[None].astype(rows.dtype)])

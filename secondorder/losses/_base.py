@@ -20,7 +20,8 @@ class Loss:
     each output array, and ``weight(outputs)`` is the factor in front of the sum over examples
     (``1/N`` for a mean, 1 for a sum). ``least_squares`` declares that ``‖residual‖²`` measures the
     loss itself, not only its slope: for a likelihood with a certain but wrong prediction it has no
-    bound. ``averages``: True for a mean over examples, False for a sum, ``None`` if unknown.
+    bound. ``semidefinite`` declares that ``M`` has no negative eigenvalue. ``averages``: True for a
+    mean over examples, False for a sum, ``None`` if unknown.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -30,6 +31,7 @@ class Loss:
     """
 
     least_squares = False
+    semidefinite = True
     averages: ClassVar[bool | None] = None
 
     def __call__(self, outputs: Outputs) -> jax.Array:

@@ -44,6 +44,8 @@ class AnyLoss(Loss):
 
     fn: Callable[[Outputs], jax.Array]
 
+    semidefinite = False
+
     def __call__(self, outputs: Outputs) -> jax.Array:
         return self.fn(tree.whole(outputs))
 

@@ -31,6 +31,8 @@ class Total(Loss):
     def __post_init__(self):
         measured = all(term.least_squares for term in self.terms)
         object.__setattr__(self, "least_squares", measured)
+        semidefinite = all(term.semidefinite for term in self.terms)
+        object.__setattr__(self, "semidefinite", semidefinite)
 
     def split(self, outputs: Outputs) -> list[Outputs]:
         """The outputs as a list, one for each term."""

@@ -21,6 +21,8 @@ from secondorder.methods._shampoo import shampoo
 from secondorder.methods._soap import soap
 from secondorder.methods._sophia import sophia
 from secondorder.methods._sr1 import sr1
+from secondorder.methods._ssbfgs import ssbfgs
+from secondorder.methods._ssbroyden import ssbroyden
 from secondorder.methods._trust_region_newton import trust_region_newton
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "soap",
     "sophia",
     "sr1",
+    "ssbfgs",
+    "ssbroyden",
     "layerwise_gauss_newton",
     "lbfgs",
     "dogleg",

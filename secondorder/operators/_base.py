@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.operators._dense import matrix_of_products, ravel
@@ -31,6 +33,7 @@ class Operator:
       (True, [2.0, 2.0])
     """
 
+    semidefinite = False  # whether it is positive semi-definite by its form
     __array_ufunc__ = None  # NumPy's `array * B` raises instead of mapping over the array
 
     def mv(self, v: Params) -> Params:
@@ -137,6 +140,10 @@ class Sum(Operator):
     left: Operator
     right: Operator
 
+    @property
+    def semidefinite(self) -> bool:
+        return self.left.semidefinite and self.right.semidefinite
+
     def mv(self, v: Params) -> Params:
         return tree.add(self.left.mv(v), self.right.mv(v))
 
@@ -158,6 +165,11 @@ class Scaled(Operator):
     factor: Scalar
     base: Operator
 
+    @property
+    def semidefinite(self) -> bool:
+        known = not isinstance(self.factor, Tracer)
+        return self.base.semidefinite and known and bool(np.asarray(self.factor) >= 0)
+
     def mv(self, v: Params) -> Params:
         return tree.scale(self.factor, self.base.mv(v))
 
@@ -173,6 +185,8 @@ class Identity(Operator):
       >>> so.operators.Identity().mv(jnp.ones(2)).tolist()
       [1.0, 1.0]
     """
+
+    semidefinite = True
 
     def mv(self, v: Params) -> Params:
         return v
@@ -227,6 +241,10 @@ class Preconditioned(Operator):
 
     base: Operator
     approximation: Operator
+
+    @property
+    def semidefinite(self) -> bool:
+        return self.base.semidefinite
 
     def mv(self, v: Params) -> Params:
         return self.base.mv(v)

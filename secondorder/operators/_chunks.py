@@ -33,6 +33,17 @@ class Chunks(Operator):
     params: Params
     of: Callable[[Any, jax.Array], Operator]
 
+    @property
+    def semidefinite(self) -> bool:
+        found = []
+
+        def look() -> None:
+            part = self.objective.objective(self.objective.chunk(0))
+            found.append(self.of(part, jnp.zeros((), jnp.int32)).semidefinite)
+
+        jax.eval_shape(look)  # the form of a chunk's curvature takes no arithmetic
+        return found[0]
+
     def _total(self, fn: Callable[[Operator], Any]) -> Any:
         return self.objective.total(lambda part, k: fn(self.of(part, k)))
 

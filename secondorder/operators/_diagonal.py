@@ -35,6 +35,8 @@ class PositiveDiagonal(Diagonal):
       True
     """
 
+    semidefinite = True
+
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``vᵢ / (entriesᵢ + λ)``."""
         return self.power(v, -1, damping)

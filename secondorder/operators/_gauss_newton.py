@@ -44,6 +44,10 @@ class GaussNewton(Operator):
     jacobian: Jacobian
     middle: Middle
 
+    @property
+    def semidefinite(self) -> bool:
+        return self.middle.semidefinite
+
     def mv(self, v: Params) -> Params:
         params = self.jacobian.params
         tree.check_match(v, params, "the vector v", "the operator's parameters")

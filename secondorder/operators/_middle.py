@@ -27,6 +27,11 @@ class Middle(Protocol):
         """Whether the objective is ``½‖r‖²``, so that angles to ``r`` measure optimality."""
         ...
 
+    @property
+    def semidefinite(self) -> bool:
+        """Whether ``M`` is positive semi-definite by its form."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossCurvature:
@@ -47,6 +52,10 @@ class LossCurvature:
     @property
     def least_squares(self) -> bool:
         return self.loss.least_squares
+
+    @property
+    def semidefinite(self) -> bool:
+        return self.loss.semidefinite
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,6 +100,10 @@ class OuterProducts:
     def least_squares(self) -> bool:
         return False
 
+    @property
+    def semidefinite(self) -> bool:
+        return True
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blocks:
@@ -115,6 +128,10 @@ class Blocks:
     @property
     def least_squares(self) -> bool:
         return False
+
+    @property
+    def semidefinite(self) -> bool:
+        return True
 
 
 def outer_products(scores: Any, loss: losses.Loss, outputs: Any) -> OuterProducts | Blocks:

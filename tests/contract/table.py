@@ -146,6 +146,8 @@ METHODS = {
         parabola=6, rosenbrock=33, logistic=8, flags=NEGATIVE, closed_loop=True, plain=True,
     ),
     "bfgs": Method(so.bfgs, parabola=6, rosenbrock=48, logistic=10, plain=True),
+    "ssbfgs": Method(so.ssbfgs, parabola=6, rosenbrock=48, logistic=10, plain=True),
+    "ssbroyden": Method(so.ssbroyden, parabola=6, rosenbrock=48, logistic=10, plain=True),
     "lbfgs": Method(so.lbfgs, parabola=6, rosenbrock=47, logistic=9, plain=True),
     "sr1": Method(
         so.sr1, {"trust": 10.0},

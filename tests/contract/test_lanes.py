@@ -76,7 +76,7 @@ def seeds(name, width, *settings):
 
 
 ROWS = ("gauss_newton", "levenberg_marquardt", "dogleg", "hybrid_newton", "natural_gradient")
-DENSE = ("newton", "cubic_newton", "trust_region_newton", "bfgs", "sr1")
+DENSE = ("newton", "cubic_newton", "trust_region_newton", "bfgs", "ssbroyden", "sr1")
 REST = ("lbfgs", "newton_cg", "hessian_free", "layerwise_gauss_newton", "gradient_descent")
 CALLS = {
     "seeds, soap": lambda: seeds("soap", 32, 0.03),

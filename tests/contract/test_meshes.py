@@ -70,6 +70,10 @@ def spread(solve, objective, method, p, **options):
     return solve(objective, p, method, max_steps=3, **options).params
 
 
+def system(method, p):
+    return so.solve(so.hessian(bowl, p), p, 0.1, method=method).solution
+
+
 def reading(instrument, p):
     return instrument(so.hessian(bowl, p), p, jax.random.key(0))[0]
 
@@ -116,6 +120,7 @@ PARAMETERS = {
             "cubic_newton",
             "trust_region_newton",
             "bfgs",
+            "ssbroyden",
             "lbfgs",
             "sr1",
             "gradient_descent",
@@ -140,6 +145,7 @@ PARAMETERS = {
         )
     },
     "dense": lambda p: so.dense(so.hessian(bowl, p), p),
+    **{f"solve, {name}": functools.partial(system, name) for name in ("dense", "cg", "minres")},
     "jacobian": lambda p: so.jacobian(residuals, p),
     "jacobian by chunks": lambda p: so.jacobian(residuals, p, chunk_size=8),
 }

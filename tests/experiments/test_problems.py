@@ -273,7 +273,7 @@ def test_who_cannot_run_is_left_out_with_a_reason():
     assert running == {"first-order", "quasi-newton", "matrix-free"}
     dense, bfgs, sr1 = plan.left_out(plan.problems[0])
     assert "Newton; Gauss-Newton; Levenberg-Marquardt" in dense and "64,000 rows" in dense
-    assert bfgs.startswith("Left out: BFGS (") and sr1.startswith("Left out: SR1")
+    assert bfgs.startswith("Left out: BFGS; Self-scaled BFGS; ") and sr1.startswith("Left out: SR1")
 
     plain = dataclasses.replace(
         PROBLEMS["rosenbrock"], objective=lambda batch: lambda params: jnp.sum(params**4)

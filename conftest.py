@@ -30,6 +30,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from secondorder.optimize import _programs  # noqa: E402
+
 # The same examples on every run; and no deadline, since the first example of a test compiles.
 settings.register_profile(
     "secondorder",
@@ -107,6 +109,13 @@ def _a_test_compiles_few_programs(request):
         f"the test compiled {compiled} programs, more than {allowed}: jit the whole of what it "
         "does, with its data as arguments, or raise the bound by @pytest.mark.programs(...)"
     )
+
+
+@pytest.fixture(autouse=True)
+def _compilations_are_counted_anew():
+    """The warning of a function that compiles at each call is for one program, not for a suite."""
+    yield
+    _programs._compiled.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -291,7 +291,7 @@ def citation(method: str | Callable) -> str:
       >>> print(so.citation("soap").splitlines()[0])
       @misc{vyas2024,
     """
-    name = getattr(method, "__name__", method)
+    name = method if isinstance(method, str) else getattr(method, "__name__", "")
     if name not in OF_METHODS:
         raise ValueError(
             f"citation got method={method!r}; pass one of {', '.join(OF_METHODS)}, by name or as "

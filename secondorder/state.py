@@ -120,8 +120,12 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         found["learning_rate"] = search.learning_rate
         found["linesearch_steps"] = search.info.num_linesearch_steps
     # Flax NNX wraps the arrays of a state in variables of its own.
-    bare = lambda x: x.__jax_array__() if hasattr(x, "__jax_array__") else x
-    return {name: bare(x) for name, x in found.items()}
+    return {name: _array_of(x) for name, x in found.items()}
+
+
+def _array_of(x: Any) -> Any:
+    within = getattr(x, "__jax_array__", None)
+    return x if within is None else within()
 
 
 def on_one_objective(state: Any) -> Any:

@@ -24,7 +24,7 @@ compare: $(VENV)/.installed-experiments  ## race the methods on test problems an
 	$(BIN)/python -m experiments compare $(ARGS)
 
 test: $(VENV)/.installed-test  ## run the library's tests, without the slow ones
-	$(PYTEST) -m "not slow" --ignore=secondorder --ignore=$(PAGES) --ignore=tests/experiments $(ARGS)
+	$(PYTEST) -m "not slow" --ignore-glob="secondorder/*" --ignore=$(PAGES) --ignore=tests/experiments $(ARGS)
 
 test-docs: $(VENV)/.installed-test  ## run the examples of all docstrings and pages
 	$(PYTEST) secondorder $(PAGES) $(ARGS)

@@ -36,7 +36,7 @@ SCALAR = {
 }
 
 
-@pytest.mark.quick(24)
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("entry", SCALAR)
 @pytest.mark.parametrize(
     ("returned", "error", "message"),
@@ -59,7 +59,7 @@ def test_an_objective_without_one_real_value_gets_a_sentence(entry, returned, er
         SCALAR[entry](returned)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("constant", [3.0, 3, np.float64(3), np.float32(3), np.int32(3)])
 def test_a_constant_objective_is_at_its_minimum(constant):
     solution = so.minimize(lambda p: constant, P)

@@ -173,6 +173,7 @@ def test_the_method_follows_from_size_and_form(x64):
     assert indefinite.residual_norm == residual("minres")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("curvature", [so.ggn, so.hessian])
 def test_trees_are_solved_with_the_curvature_of_an_objective(curvature, name, x64):
@@ -189,6 +190,7 @@ def test_trees_are_solved_with_the_curvature_of_an_objective(curvature, name, x6
 # ------------------------------------------------------------------------------ preconditioners
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["cg", "minres"])
 def test_a_preconditioner_saves_iterations_and_changes_no_solution(name, x64):
     values = np.r_[np.geomspace(1e3, 1e5, 8), np.linspace(1, 2, N - 8)]
@@ -241,6 +243,7 @@ def by_numpy(theta, b, damping):
     return jnp.linalg.solve(matrix + (1 + damping) * jnp.eye(4), jnp.concatenate([b["x"], b["y"]]))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_derivatives_are_those_of_the_dense_solve(name, x64):
     b = {"x": jnp.array([1.0, 2.0, -1.0]), "y": jnp.array([0.7])}
@@ -272,6 +275,7 @@ def test_counts_and_residual_have_no_derivative(x64):
     assert not np.any(jax.grad(report)(jnp.asarray(RHS)))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_several_right_hand_sides_and_several_matrices(name, x64):
     many = RNG.normal(size=(4, N)) * np.array([1.0, 1e-30, 0.0, 1e30])[:, None]
@@ -292,6 +296,7 @@ def test_several_right_hand_sides_and_several_matrices(name, x64):
 # ------------------------------------------------------------------------------ precisions, misuse
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("name", METHODS)
 def test_low_precisions_are_solved_in_float32(name, dtype):
@@ -304,6 +309,7 @@ def test_low_precisions_are_solved_in_float32(name, dtype):
     np.testing.assert_allclose(np.asarray(found.solution, float), RHS / 9, atol=2e-2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_leaves_keep_their_precisions_and_a_scalar_is_a_tree(name, x64):
     b = {"a": jnp.ones(2, "float32"), "b": jnp.ones((2, 1))}

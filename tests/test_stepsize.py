@@ -170,7 +170,7 @@ def test_an_empty_tree_passes_through():
     assert tx.update({}, tx.init({}), {}, value_fn=lambda p: 0.0) == ({}, optax.EmptyState())
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("guess", ["keep", "learnt"])
 @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
 def test_the_very_first_trial_follows_a_change_of_units(guess, unit):

@@ -18,21 +18,21 @@ def assert_solved_within(steps: int, *problem):
     assert slope_after(steps, *problem) < 1e-3
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @rows(lambda method: method.parabola)
 def test_it_solves_a_parabola_within_its_stated_steps(name):
     problem = name, valley, jnp.array([-1.0, 2.0]), (1.2, 0.0)
     assert_solved_within(METHODS[name].parabola, *problem)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @rows(lambda method: method.rosenbrock)
 def test_it_solves_rosenbrocks_valley_within_its_stated_steps(name):
     problem = name, valley, jnp.array([-1.2, 1.0]), (10.0, 1.0)
     assert_solved_within(METHODS[name].rosenbrock, *problem)
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(3)
 @rows(lambda method: method.logistic)
 def test_it_solves_a_logistic_regression_within_its_stated_steps(name):
     problem = name, logistic, logistic_start(), batch()

@@ -22,7 +22,7 @@ def indefinite():
     return params, theta
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(3)
 @rows()
 def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(name):
     step, (params, theta) = trainer(name, valley), indefinite()
@@ -35,7 +35,7 @@ def test_where_the_curvature_is_indefinite_it_descends_or_rejects_and_says_so(na
         assert report["stopped"] in METHODS[name].flags
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(3)
 @rows()
 def test_a_batch_of_nan_changes_neither_parameters_nor_memory(name):
     step = trainer(name)
@@ -51,7 +51,7 @@ def test_a_batch_of_nan_changes_neither_parameters_nor_memory(name):
     assert report["stopped"] == Stop.NONFINITE
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(3)
 @rows()
 def test_ten_batches_of_nan_in_a_row_leave_a_run_as_it_would_be_without_them(name):
     step = trainer(name)
@@ -65,6 +65,7 @@ def test_ten_batches_of_nan_in_a_row_leave_a_run_as_it_would_be_without_them(nam
     assert after.value < before.value
 
 
+@pytest.mark.quick(8)
 @rows()
 def test_a_gradient_of_nan_alone_changes_nothing(name):
     start = trainer(name).tx.init(logistic_start())

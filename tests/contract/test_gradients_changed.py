@@ -54,8 +54,8 @@ def test_the_gain_is_that_of_the_step_whatever_stands_beside_the_method(name, pa
     method, other = METHODS[name].make(), PARTS[part]()
     found = np.asarray(gains(optax.chain(*[other, method][:: 1 if before else -1])))
     assert np.all(found < np.inf)
-    # A rejected step was too long for any model, and near a minimum a single gain may be far off; of
-    # nonsense all are.
+    # Without the rejected steps, which were too long for any model. Near a minimum a single gain
+    # may be far off; of nonsense all are.
     accepted = found[found > ACCEPT]
     assert len(accepted) > 1 and 0.2 < np.median(accepted) < 3
 

@@ -169,7 +169,7 @@ def on_mesh(axis_type, arrays, specs):
     return mesh, tuple(jax.tree.map(of, x, specs) for x in arrays)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 def test_a_call_on_eight_devices_finds_what_it_finds_on_one(axis_type, name, x64):
@@ -191,7 +191,7 @@ PLACES = {
 }
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["kfac", "ekfac", "soap", "shampoo", "sophia", "adahessian"])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_jitted_step_is_compiled_once(place, name):

@@ -30,7 +30,7 @@ def solutions(name, root):
     return [solve(factor) for factor in (1.0, root, 1 / root)]
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_takes_the_same_steps_for_the_objective_in_other_units(name, x64):
     plain, *others = solutions(name, 2.0**20)  # a power of two, which does not change the rounding

@@ -107,7 +107,7 @@ def test_drift_is_the_largest_distance_of_a_factor_from_what_was_derived_of_it(s
     params, parts = {"v": np.zeros(2), "w": np.zeros((3, 4))}, structure()
     averages, frame = map(list, parts.init(params))
     grams = [x @ x.T for x in (rng.normal(size=(3, 5)), rng.normal(size=(4, 9)))]
-    averages[1] = averages[1]._replace(grams=tuple(g[None] for g in grams))
+    averages[1] = averages[1]._replace(factors=tuple(g[None] for g in grams))
     if structure is axis_roots:
         frame[1] = tuple(0.5 * np.eye(len(g))[None] for g in grams)
         damped = [g + 1e-6 * np.eye(len(g)) for g in grams]

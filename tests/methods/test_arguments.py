@@ -205,7 +205,7 @@ def test_every_method_that_decays_hands_its_mask_on(name):
     assert len(seen) == 1
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", [so.soap, so.shampoo])
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0), (3, 0, 2), (0,)])
 def test_a_leaf_without_entries_changes_no_other(make, shape):

@@ -110,7 +110,7 @@ def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     assert np.any(params["bias"] != 0)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @every_method
 def test_a_layer_that_dies_on_the_way_leaves_no_nan(name):
     alive, state, _ = train(name, start(), steps=3)

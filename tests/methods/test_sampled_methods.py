@@ -91,7 +91,7 @@ def test_it_learns(name):
     assert so.diagnostics(state)["rejections"] == 0
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @every_method
 def test_a_dead_layer_and_a_leaf_without_gradient_stay_as_they_are(name):
     params, state, _ = train(name, start(dead=-100.0))  # no unit ever fires
@@ -241,6 +241,7 @@ def few_examples(dtype):
     return f, {"a": draw(14, 9), "b": draw(9, 8)}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ["soap", "shampoo", "shampoo_blocks"])

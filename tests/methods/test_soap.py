@@ -55,7 +55,7 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=Tru
             v = (1 - b2) * rotate(g, [a.T for a in q]) ** 2
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("f", "max_dim", "weight_decay", "skip"),

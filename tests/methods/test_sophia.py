@@ -68,6 +68,7 @@ def test_it_takes_the_steps_of_the_published_algorithm(sample_every, weight_deca
         assert_close(ours["w"], theirs)
 
 
+@pytest.mark.slow
 def test_the_sample_of_the_fisher_is_the_gauss_newton_bartlett_estimate():
     x = jax.random.normal(jax.random.key(0), (6, 3))
     model = lambda w: x @ w

@@ -43,6 +43,7 @@ def test_an_ill_conditioned_quadratic_takes_half_the_steps_of_bfgs(x64):
     assert max(steps["ssbfgs"], steps["ssbroyden"]) < 0.6 * steps["bfgs"], steps
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", METHODS)
 def test_bounds_hold_and_the_rest_is_solved(make, x64):
     found = so.minimize(

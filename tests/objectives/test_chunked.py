@@ -120,6 +120,7 @@ def test_curvature_is_that_of_the_batch_in_one_piece(name, operator, x64):
 
 
 # Sizes that leave a rest: two, all but one, one; and a chunk of more than all.
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("chunk_size", [5, 11, 7, 100])
 @pytest.mark.parametrize("name", ["squared error", "residuals"])
 def test_a_rest_is_weighed_by_its_share_of_the_examples(name, chunk_size, x64):

@@ -42,7 +42,7 @@ def expected(name):
         return {kind: np.asarray(x) for kind, x in found.items()}
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", problems.SPLIT)
 def test_every_matrix_is_the_one_by_brute_force(name, dtype):

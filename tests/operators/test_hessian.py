@@ -25,7 +25,7 @@ def expected(name):
         return np.asarray(jax.jit(lambda p: oracles.hessian(value, p))(problem.params))
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_hessian_is_the_one_by_brute_force(name, dtype):

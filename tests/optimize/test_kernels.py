@@ -32,6 +32,7 @@ SOLVES = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", SOLVES)
 def test_a_small_solve_compiles_few_kernels(name, x64, record_property):
     solve, counted = SOLVES[name]

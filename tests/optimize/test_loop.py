@@ -104,6 +104,7 @@ def test_the_region_shrinks_from_the_length_of_the_step_that_was_cut(x64):
     np.testing.assert_allclose(solution.params, [1.0, 0.0], atol=1e-6)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("bounds", [None, (-1.0, 0.7)])
 def test_the_value_of_a_search_in_low_precision_is_that_of_the_rounded_parameters(bounds):
     f = lambda p: jnp.sum(jnp.cosh(p.astype(jnp.float32) - 0.3))

@@ -188,7 +188,7 @@ def test_a_diverging_optimizer_returns_the_last_finite_point():
     assert bool(jnp.all(jnp.isfinite(solution.params))) and bool(jnp.isfinite(solution.value))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["newton", "newton_cg", "levenberg_marquardt", "gauss_newton"])
 def test_a_trial_outside_the_domain_costs_a_shorter_step_and_nothing_else(name, x64):
     """A full step from here reaches the logarithm of a negative number."""
@@ -560,6 +560,7 @@ def test_every_minimiser_ends_rosenbrock(name, x64):
     np.testing.assert_allclose(solution.params, 1.0, rtol=1e-6)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["trust_region_newton", "cubic_newton"])
 def test_a_saddle_that_the_gradient_cannot_see_is_left(name, x64):
     f = lambda p: p[0] ** 4 / 4 - p[0] ** 2 / 2 + p[1] ** 2 / 2

@@ -110,7 +110,7 @@ def test_a_solve_goes_on_from_a_solution_and_returns_auxiliary_output(x64):
     some = so.minimize(f, jnp.zeros(2), args=(3.0,), has_aux=True, max_steps=2)
     rest = so.minimize(f, some, args=(3.0,), has_aux=True)
     whole = so.minimize(f, jnp.zeros(2), args=(3.0,), has_aux=True)
-    np.testing.assert_array_equal(rest.params, whole.params)
+    assert_close(rest.params, whole.params)
     assert whole.aux["text"] == "kept" and some.status == so.Status.MAX_STEPS
 
 
@@ -137,7 +137,8 @@ def test_programs_are_bounded_and_the_last_used_stay(monkeypatch):
     assert compiled(lambda: solve(1))[1] == 0 and compiled(lambda: solve(2))[1] > 0
 
 
-def test_a_function_that_is_compiled_again_and_again_gets_one_warning():
+def test_a_function_that_is_compiled_again_and_again_gets_one_warning(monkeypatch):
+    monkeypatch.setattr(_programs, "PATIENCE", 3)
     solve = lambda y: so.least_squares(lambda p: p - y, jnp.zeros(2), max_steps=2)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -148,7 +149,10 @@ def test_a_function_that_is_compiled_again_and_again_gets_one_warning():
     assert only.filename == __file__
 
 
-def test_a_function_without_a_key_and_an_objective_get_the_advice_that_serves_them():
+def test_a_function_without_a_key_and_an_objective_get_the_advice_that_serves_them(
+    monkeypatch,
+):
+    monkeypatch.setattr(_programs, "PATIENCE", 2)
     random = np.random.default_rng(0)
     unseen = lambda p: p - random.bit_generator.__class__.__name__.count("x")
     made = lambda y: so.compose(so.squared_error(y), lambda p: p)
@@ -165,6 +169,7 @@ def test_a_function_without_a_key_and_an_objective_get_the_advice_that_serves_th
         assert advice in str(only.message) and len(str(only.message)) < 300
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["jit", "vmap", "grad", "scan"])
 def test_within_a_transformation_nothing_is_kept(kind, x64):
     minimum = lambda c: so.minimize(lambda p: jnp.sum((p - c) ** 2), jnp.zeros(2)).params

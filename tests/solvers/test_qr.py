@@ -262,6 +262,7 @@ def test_a_column_behind_columns_of_zeros_is_not_forgotten(x64, solver):
     np.testing.assert_allclose(step.report.optimality, cosine, rtol=1e-6)
 
 
+@pytest.mark.quick(1)
 @both
 def test_other_losses_are_solved_with_their_curvature(x64, solver):
     labels = jnp.array([0, 2, 1])

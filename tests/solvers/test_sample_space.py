@@ -245,7 +245,7 @@ def test_a_curvature_without_rows_is_refused():
 TIGHT = cg(100, relative_residual(1e-13), nystrom(3))
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("matrix", [WIDE, TALL], ids=["fewer samples", "more samples"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_an_inner_solver_gives_the_step_without_a_gram(matrix, relative):

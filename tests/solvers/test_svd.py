@@ -97,6 +97,7 @@ def test_the_step_is_the_damped_one_whose_length_is_the_radius_within_a_tenth(x6
     assert_close(slope, -multiplier * y, kappa**2, norm=np.linalg.norm(a.T @ r))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_of_deficient_rank_the_whole_region_step_is_the_shortest_and_says_so(x64, dtype):
     rows = np.outer(RNG.normal(size=6), [1.0, 1.0, 1.0]).astype(dtype)

@@ -96,6 +96,7 @@ def test_eigenvalues_are_found_as_often_as_they_occur(x64):
     assert_close(basis @ basis.T, np.eye(7), 7)
 
 
+@pytest.mark.slow
 def test_few_steps_leave_an_error_that_the_residual_bounds(x64):
     matrix = matrix_with(np.linspace(1, 2, N))
     pairs = so.top_eigenpairs(operator(matrix), LIKE, KEY, 2, steps=6)
@@ -273,7 +274,7 @@ def test_errors_scale_with_the_operator_where_their_squares_under_or_overflow():
             np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-3 * scale)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_part_of_the_error(precision):
     matrix = jnp.diag(jnp.geomspace(1, 100, 12)).astype(precision)

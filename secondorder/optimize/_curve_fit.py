@@ -201,16 +201,16 @@ def _residual(model: Callable, data: Data) -> Callable[[Params], jax.Array]:
     def residual(p: Params) -> jax.Array:
         with checks.traced("curve_fit", "model"):
             predicted = checks.as_arrays(model(p, x), "curve_fit")
-        if not isinstance(predicted, jax.Array):
-            raise TypeError(
-                f"curve_fit needs a model that returns one array, shaped like y, but it returned "
-                f"{checks.described(predicted)}."
-            )
-        if predicted.shape != y.shape:
-            raise ValueError(
-                f"curve_fit needs predictions shaped like y, {y.shape}, but the model returned "
-                f"shape {jnp.shape(predicted)}."
-            )
+            if not isinstance(predicted, jax.Array):
+                raise TypeError(
+                    "curve_fit needs a model that returns one array, shaped like y, but it "
+                    f"returned {checks.described(predicted)}."
+                )
+            if predicted.shape != y.shape:
+                raise ValueError(
+                    f"curve_fit needs predictions shaped like y, {y.shape}, but the model returned "
+                    f"shape {jnp.shape(predicted)}."
+                )
         return whiten(predicted - y)
 
     return residual

@@ -138,12 +138,12 @@ _FURTHER = (
     ),
     Optimizer(
         "ssbfgs", "Self-scaled BFGS", lambda: so.ssbfgs(),
-        "quasi-newton", cost.line_searched(), Look("#A65628", (0, (5, 2)), "p"),
+        "quasi-newton", cost.line_searched(), Look("#A65628", (0, (5, 2)), "o"),
         reuses_gradient=True,
     ),
     Optimizer(
         "ssbroyden", "Self-scaled Broyden", lambda: so.ssbroyden(),
-        "quasi-newton", cost.line_searched(), Look("#5C3317", (0, (2, 1, 1, 1)), "p"),
+        "quasi-newton", cost.line_searched(), Look("#5C3317", (0, (2, 1, 1, 1)), ">"),
         reuses_gradient=True,
     ),
     Optimizer(

@@ -19,7 +19,8 @@ from experiments.provenance import versions
 from experiments.store import Store
 from experiments.tuning import Trial, Tuning
 
-COMPILED_AT_ONCE = 2
+# Twice the two cores, since tracing waits for Python's lock while XLA does not.
+COMPILED_AT_ONCE = 4
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 from cases import with_slow
-from contract.problems import batch, logistic_start
-from contract.steps import Outcome, trainer, training_step
+from contract.problems import batch, logistic, logistic_start
+from contract.steps import Outcome, Trainer, training_step
 from contract.table import METHODS, REPRESENTATIVES, rows_of_kinds
 
 import secondorder as so
@@ -51,8 +51,9 @@ def test_a_step_needs_no_promotion(name, dtype):
 
 @rows_of_kinds()
 def test_compiled_steps_hand_over_no_nan(name):
+    # A program of its own: under this flag JAX compiles without donation.
     with jax.debug_nans(True):
-        trainer(name).run(logistic_start(), batch(), 2)
+        Trainer(name, logistic).run(logistic_start(), batch(), 2)
 
 
 def some(names, quick):

@@ -35,7 +35,9 @@ def test_the_wheel_holds_secondorder_alone(tmp_path):
         "secondorder",
         f"secondorder-{VERSION}.dist-info",
     }
-    assert {"secondorder/__init__.py", "secondorder/py.typed"} <= set(names)
+    assert {"secondorder/__init__.py", "secondorder/py.typed", "secondorder/citations.bib"} <= set(
+        names
+    )
     assert any(name.endswith("/LICENSE") for name in names)
     sources = {str(file.relative_to(ROOT)) for file in (ROOT / "secondorder").rglob("*.py")}
     assert sources == {name for name in names if name.endswith(".py")}

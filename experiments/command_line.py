@@ -52,8 +52,8 @@ class Compare:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder for the results; results/compare unless given, results/diff for two folders."""
     jobs: Number = None
-    """How many to run side by side, each optimizer on each problem in one piece; 1 unless given.
-    More is sooner done, but seconds are then those of a shared machine, and the report says so."""
+    """Number of runs side by side, each optimizer on each problem in one piece; 1 unless given.
+    Several end sooner, with the seconds of a shared machine, as the report notes."""
     fresh: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run everything again, whatever the folder holds."""
     publish: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -82,7 +82,9 @@ def compare(options: Compare) -> int:
         steps=whole_number(options.steps, "--steps"),
     )
     if options.publish:
-        images_of(options.publish)  # what cannot be written is said before anything is run
+        images_of(
+            options.publish
+        )  # a folder that cannot be written is an error before the first run
     store = Store(out, options.fresh)
     jobs = whole_number(options.jobs, "--jobs") or 1
     print(plan.tuning_budget())
@@ -173,7 +175,7 @@ def bench(options: Bench) -> int:
         solvers=options.solvers,
         quick=options.quick,
         lines=options.lines,
-        # What is quickly done must not take the place of what took half an hour.
+        # A quick run must not replace one of half an hour.
         folder=options.out / (file + "-quick" * options.quick),
         fresh=options.fresh,
     )
@@ -218,7 +220,7 @@ def pictures(options: Pictures) -> int:
 
 @dataclass(frozen=True)
 class Study:
-    """Run an experiment of a page: its script says what it asks, races, and prints its tables."""
+    """Run an experiment of a page: its script races optimizers and prints its tables."""
 
     name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
     """Which one: a folder of `experiments/studies`."""

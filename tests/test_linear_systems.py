@@ -138,6 +138,7 @@ CHUNKED = so.chunked(
     lambda x: so.compose(so.squared_error(jnp.sin(3 * x)), lambda p: p["a"][0] * x + p["b"][0]),
     jnp.asarray(X), 20,
 )  # fmt: skip
+LEAF, EYES = (so.operators.Leaf(0, (2, 2)),), jnp.eye(2)[None]
 KINDS = {
     "ggn": (lambda: so.ggn(LEAST, START), True),
     "fisher": (lambda: so.fisher(LEAST, START, jax.random.key(0)), True),
@@ -147,6 +148,8 @@ KINDS = {
     "scaled ggn": (lambda: 2.0 * so.ggn(LEAST, START), True),
     "ggn with another sign": (lambda: -1.0 * so.ggn(LEAST, START), False),
     "ggn of a loss of one's own": (lambda: so.ggn(OWN, START), False),
+    "kronecker": (lambda: so.operators.Kronecker(LEAF, ((EYES, EYES),)), True),
+    "kronecker in eigenbases": (lambda: so.operators.KroneckerEigen(LEAF, ((EYES,),), EYES), True),
     "hessian": (lambda: so.hessian(LEAST, START), False),
     "ggn and hessian": (lambda: so.ggn(LEAST, START) + so.hessian(LEAST, START), False),
     "chunked hessian": (lambda: so.hessian(CHUNKED, START), False),

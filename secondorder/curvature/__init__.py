@@ -1,5 +1,6 @@
 """Curvature sources: which matrix a method uses, and how it is estimated."""
 
+from secondorder.curvature._axis_structures import axis_basis, axis_eigen, axis_roots
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._block_diagonal import block_diagonal
 from secondorder.curvature._empirical import empirical_diagonal
@@ -22,14 +23,7 @@ from secondorder.curvature._samples import (
     loss_sample,
     per_example,
 )
-from secondorder.curvature._structures import (
-    Now,
-    Structure,
-    axis_basis,
-    axis_eigen,
-    axis_roots,
-    diagonal,
-)
+from secondorder.curvature._structures import Now, Structure, diagonal
 from secondorder.layers import layer_table
 
 __all__ = [

@@ -196,6 +196,8 @@ class Kronecker(Operator):
       (6.0, 0.0417)
     """
 
+    semidefinite = True
+
     blocks: Sequence[Block]
     factors: Sequence[Factors] | None
     inverses: Sequence[Factors] | None = None
@@ -252,6 +254,8 @@ class KroneckerEigen(Operator):
       >>> isinstance(operator, so.operators.KroneckerEigen)
       True
     """
+
+    semidefinite = True
 
     blocks: Sequence[Block]
     bases: Sequence[Factors]

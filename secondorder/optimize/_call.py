@@ -94,7 +94,7 @@ ROWS_LIMIT = 1000  # largest number of parameters for a dense Jacobian by defaul
 
 
 def chosen(
-    optimizer: Any, size: int, rows: bool = False
+    optimizer: optax.GradientTransformation | str | None, size: int, rows: bool = False
 ) -> tuple[str, optax.GradientTransformation]:
     """Name and optimizer; the default depends on the kind and size of the problem."""
     if isinstance(optimizer, str):

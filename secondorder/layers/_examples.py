@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -181,11 +181,13 @@ class _Frame:
     def _entered(self, eqn: Any, part: Part) -> _Inner | None:
         """The frame of an operation with a program inside."""
         name, key = eqn.primitive.name, (self, eqn.outvars[0], part)
-        kinds = {"scan": _Mapped, "custom_jvp_call": _WithRule} | dict.fromkeys(INLINED, _Inlined)
+        kinds = {"scan": _Looped, "custom_jvp_call": _WithRule} | dict.fromkeys(INLINED, _Inlined)
         if name not in kinds:
             return None
         if key not in self.inner:
-            self.inner[key] = kinds[name](self, eqn, part)
+            is_mapped = name == "scan" and part.axis == 0 and not scan_counts(eqn)[1]
+            kind = _Mapped if is_mapped else kinds[name]
+            self.inner[key] = kind(self, eqn, part)
         return self.inner[key]
 
     # ------------------------------------------------------------------------------------- values
@@ -261,12 +263,12 @@ class _Run:
     """One evaluation of the program of one example.
 
     Attributes:
-      params: the leaves of the parameters.
+      params: the leaves of the parameters, or what stands for inputs in another frame.
       data: slices of the data, without their axis, by key.
       known: values so far.
     """
 
-    params: Sequence[Any]
+    params: Any
     data: dict[Key, Any]
     known: dict[Key, Any] = dataclasses.field(default_factory=dict)
 
@@ -314,9 +316,7 @@ class _Mapped(_Inner):
     """The body of a scan that carries nothing, as of ``lax.map``: its steps are the examples."""
 
     def __init__(self, around: _Frame, eqn: Any, part: Part):
-        self.shared, carried = scan_counts(eqn)
-        if carried or part.axis:
-            raise Together
+        self.shared, _ = scan_counts(eqn)
         count = len(eqn.invars) - self.shared
         outer = [not is_literal(v) and v in around.dependent for v in eqn.invars[: self.shared]]
         super().__init__(around, eqn, part, [*outer, *[True] * count])
@@ -337,6 +337,89 @@ class _Mapped(_Inner):
         if place < self.shared:
             return self.around.value(run, self.eqn.invars[place], part)
         return jnp.squeeze(self.around.value(run, self.eqn.invars[place], self.part), 0)
+
+
+class _Looped(_Inner):
+    """The body of a scan whose steps are not the examples, as of an integration in time.
+
+    Attributes:
+      carried: the parts of the carried values that the outputs need, by their number; ``None`` for
+        a whole value.
+      wanted: the parts of the body's results, by their number.
+    """
+
+    def __init__(self, around: _Frame, eqn: Any, part: Part):
+        self.shared, self.count = scan_counts(eqn)
+        outer = [not is_literal(v) and v in around.dependent for v in eqn.invars[: self.shared]]
+        rest = len(eqn.invars) - self.shared
+        super().__init__(around, eqn, part, [*outer, *[True] * rest])
+        self.carried: dict[int, Part | None] = {}
+        self.wanted: dict[int, Part | None] = {}
+
+    def _want(self, place: int, part: Part | None) -> None:
+        if place not in self.wanted:
+            self.wanted[place] = part
+            self.plan(self.jaxpr.outvars[place], part)
+        elif self.wanted[place] != part:
+            raise Together
+
+    def plan_output(self, place: int) -> None:
+        stacked = place >= self.count  # with the steps along its first axis
+        if stacked and self.part.axis == 0:
+            raise Together
+        self._want(place, self.part._replace(axis=self.part.axis - stacked))
+
+    def plan_input(self, place: int, part: Part | None) -> None:
+        number = place - self.shared
+        if 0 <= number < self.count:
+            if number not in self.carried:
+                self.carried[number] = part
+                self.around.plan(self.eqn.invars[place], part)
+                self._want(number, part)
+            elif self.carried[number] != part:
+                raise Together
+            return
+        self.around.plan(self.eqn.invars[place], self._outer(place, part))
+
+    def _outer(self, place: int, part: Part | None) -> Part | None:
+        """The part of the operand from which an input of the body comes."""
+        is_sequence = place >= self.shared + self.count
+        return part._replace(axis=part.axis + 1) if is_sequence and part is not None else part
+
+    def input(self, run: _Run, place: int, part: Part | None) -> Any:
+        return run.params[place, part]
+
+    def output(self, run: _Run, place: int) -> Any:
+        key = (self, None, self.part)
+        if key not in run.known:
+            run.known[key] = self._scanned(run)
+        return run.known[key][place]
+
+    def _scanned(self, run: _Run) -> dict[int, Any]:
+        """The wanted results."""
+        inputs: dict[tuple[int, Part | None], Any] = {}
+        for _, atom, part in self.seen:
+            if atom in self.jaxpr.invars and atom in self.dependent:
+                place = self.jaxpr.invars.index(atom)
+                outer = self._outer(place, part)
+                inputs[place, part] = self.around.value(run, self.eqn.invars[place], outer)
+        first = self.shared + self.count
+        shared, start, sequences = (
+            {key: x for key, x in inputs.items() if low <= key[0] < high}
+            for low, high in ((0, self.shared), (self.shared, first), (first, math.inf))
+        )
+
+        def step(carry: dict[Any, Any], slices: dict[Any, Any]) -> tuple[Any, Any]:
+            inside = _Run(shared | carry | slices, run.data)
+            found = {
+                k: self.value(inside, self.jaxpr.outvars[k], w) for k, w in self.wanted.items()
+            }
+            after = {key: found[key[0] - self.shared] for key in carry}
+            return after, {k: x for k, x in found.items() if k >= self.count}
+
+        length, reverse = self.eqn.params["length"], self.eqn.params["reverse"]
+        end, stacked = jax.lax.scan(step, start, sequences, length=length, reverse=reverse)
+        return {place - self.shared: x for (place, _), x in end.items()} | stacked
 
 
 class _WithRule(_Inner):

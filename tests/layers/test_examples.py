@@ -75,6 +75,16 @@ def _(factor, primals, tangents):
     return _steep(primals[0], factor), factor * _steep(primals[0], factor) * tangents[0]
 
 
+def euler(p, x, steps=4):
+    """The path of dx/dt = tanh(x W + b t) after each step."""
+
+    def step(x, t):
+        x = x + 0.1 * jnp.tanh(x @ p["w"][:, :2] + t * p["b"][:2])
+        return x, x
+
+    return jax.lax.scan(step, x, jnp.arange(steps, dtype=x.dtype))[1]
+
+
 APART = {
     "a vmap": lambda p, x: jax.vmap(lambda x: network(p, x))(x),
     "a batch": network,
@@ -116,6 +126,14 @@ APART = {
         (1, 1),
         "SAME",
     ),
+    "an integration in time": lambda p, x: euler(p, x)[-1],
+    "a path": lambda p, x: jnp.moveaxis(euler(p, x), 0, 1),
+    "a vmap of paths": lambda p, x: jax.vmap(lambda x: euler(p, x))(x),
+    "a loop": lambda p, x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.sin(y) * p["rate"], x),
+    "a recursion along each example": lambda p, x: jax.vmap(
+        lambda x: jax.lax.scan(lambda c, y: (jnp.tanh(p["rate"] * c + y), None), x[0], x)[0]
+    )(x),
+    "a polynomial": lambda p, x: jnp.polyval(p["b"], x[:, 0]),
     "cumulative sums": lambda p, x: jnp.cumsum(hidden(p, x)[:, ::-1], axis=1),
     "small systems": lambda p, x: jax.vmap(
         lambda x: jnp.linalg.cholesky(jnp.eye(2, dtype=x.dtype) + jnp.outer(x, x) * p["rate"] ** 2)

@@ -76,6 +76,7 @@ from secondorder.optimize._minimize import minimize
 from secondorder.optimize._programs import RecompilationWarning
 from secondorder.optimize._records import Evaluations, History, Status
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Iterate
 from secondorder.quadratic import Quadratic
 from secondorder.spectrum import (
     condition_number,
@@ -170,6 +171,7 @@ __all__ = [
     "Evaluations",
     "Fit",
     "History",
+    "Iterate",
     "Solution",
     "RecompilationWarning",
     "Status",

@@ -60,7 +60,7 @@ def solved(
     args: tuple[Any, ...],
     bounds: tuple[Any, Any] | None,
 ) -> Solution:
-    """``solve(fn, options, params, args, bounds, watch)`` by a kept program, after all checks of values.
+    """``solve(fn, options, params, args, bounds, watch)`` by a kept program, after all checks.
 
     Args:
       user: name of the caller, for messages.
@@ -72,7 +72,8 @@ def solved(
     tree.check_real(start)
     bounds = filled(bounds, start)
     check_bounds(bounds, start)
-    arrays, fixed = (_arrays(params), _floats(args), _arrays(bounds)), options._replace(callback=None)
+    arrays = arrays_of(params), _floats(args), arrays_of(bounds)
+    fixed = options._replace(callback=None)
     with watched(options.callback, arrays) as watch:
         solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch)
     if not options.has_aux:
@@ -130,7 +131,7 @@ def _required(factory: Callable) -> list[str]:
     return [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
 
-def _arrays(x: Any) -> Any:
+def arrays_of(x: Any) -> Any:
     """``x`` with every number an array: an input of a program, not a part of it."""
     number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf
     return jax.tree.map(number, x)

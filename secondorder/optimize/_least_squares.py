@@ -63,10 +63,10 @@ def least_squares(
       True
     """
     options = Options(optimizer, tol, max_steps, history, callback, has_aux, loss)
-    return solved(_least_squares, "least_squares", residual, options, params, args, bounds)
+    return solved(within_a_solve, "least_squares", residual, options, params, args, bounds)
 
 
-def _least_squares(
+def within_a_solve(
     residual: Callable,
     options: Options,
     params: Params | Solution,

@@ -206,7 +206,7 @@ def names(params: Params) -> list[str]:
 
 
 def entry_names(params: Params) -> list[str]:
-    """The names of all entries, in the order of ``ravel``: ``c[0]`` in an array, else the leaf's."""
+    """The names of all entries in the order of ``ravel``: the leaf's, or ``c[0]`` in an array."""
     found = []
     for name, leaf in zip(names(params), jax.tree.leaves(params), strict=True):
         for place in np.ndindex(np.shape(leaf)):

@@ -135,6 +135,10 @@ class Separated:
         c, _ = self._solve(searched)
         return _joined(searched, tree.cast(unravel(c, self.linear), self.linear))
 
+    def searched_of(self, params: Params) -> Params:
+        """The nonlinear parameters of all."""
+        return _split(params, jax.tree.map(_is_gap, self.searched, is_leaf=_is_gap))[0]
+
     def bent(self, params: Params) -> Params:
         """For each linear leaf, whether the residual's slope in it is not constant.
 

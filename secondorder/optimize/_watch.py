@@ -61,7 +61,8 @@ class Watcher:
         except Exception as error:
             self.error = error
             return np.bool_(True)
-        return np.bool_(found is True or getattr(found, "dtype", None) == bool and np.all(found))
+        is_flag = isinstance(found, bool) or getattr(found, "dtype", None) == np.dtype(bool)
+        return np.bool_(is_flag and np.all(found))
 
 
 _watchers: dict[int, Watcher] = {}

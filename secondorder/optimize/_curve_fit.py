@@ -153,9 +153,9 @@ def _check_loss(loss: Any, absolute_sigma: bool, separable: Any) -> None:
     if absolute_sigma or separable is not None:
         name = "absolute_sigma=True" if absolute_sigma else "separable"
         raise ValueError(
-            f"curve_fit got loss beside {name}. The errors of a robust fit come from the scatter of "
-            "its residuals, and separable solves for linear parameters by least squares: leave one "
-            "of the two out."
+            f"curve_fit got loss beside {name}. The errors of a robust fit come from the scatter "
+            "of its residuals, and separable solves for linear parameters by least squares: leave "
+            "one of the two out."
         )
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from secondorder import meshes, tree
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.optimize._multistart import Minima
+from secondorder.optimize._parameters import free_numbers
+from secondorder.optimize._plot import plot
 from secondorder.optimize._problem import Problem
+from secondorder.optimize._profile import Best, Profile, Slices, grid, intervals
 from secondorder.optimize._projection import frame, rank, scaled_svd
-from secondorder.optimize._quantiles import student_quantile
+from secondorder.optimize._quantiles import pair_quantile, student_quantile
 from secondorder.optimize._report import fit_text
 from secondorder.optimize._solution import Solution
 from secondorder.tree import Params
@@ -96,7 +102,7 @@ class Fit:
         """The fit in a dozen lines: parameters and errors, correlations, χ², status, steps.
 
         Args:
-          style: ``"text"``, ``"markdown"`` or ``"latex"``.
+          style: ``"text"``, ``"markdown"``, ``"latex"`` or ``"html"``.
         """
         return fit_text(self, style)
 
@@ -104,8 +110,24 @@ class Fit:
         m = self.observations
         return m * jnp.log(self.chi_square / m) + weight * self.directions
 
-    def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
-        """``params ± t · standard_errors``, lower and upper, by Student's t; of each of a batch."""
+    def confidence_intervals(self, level: float = 0.95, method: str = "t") -> tuple[Params, Params]:
+        """Confidence intervals of the parameters: lower and upper ends; of each of a batch.
+
+        Args:
+          level: probability, such as 0.95.
+          method: ``"t"`` for ``params ± t · standard_errors`` by Student's t; ``"profile"`` for the
+            values where χ², minimised over the other parameters, has risen by ``t² s²`` (lmfit's
+            ``conf_interval``; Bates and Watts 1988, section 6.1). An end is at a bound that comes
+            first, infinite where χ² never rises so far, and NaN where a search fails or finds a
+            lower χ² than the fit has, and for tied parameters.
+        """
+        if method not in ("t", "profile"):
+            raise ValueError(f"confidence_intervals got method={method!r}; pass t or profile.")
+        check_level("confidence_intervals", level)
+        if method == "profile":
+            problem = self._problem("confidence_intervals")
+            t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
+            return intervals(problem, self._best(problem), t)
 
         def one(fit: Fit) -> tuple[Params, Params]:
             t = student_quantile(0.5 + 0.5 * level, fit.degrees_of_freedom)
@@ -113,6 +135,70 @@ class Fit:
             return lower, jax.tree.map(lambda p, s: p + t * s, fit.params, fit.standard_errors)
 
         return self._of_each(one)
+
+    def profile(self, *names: str, level: float = 0.99, points: int = 25) -> Profile:
+        """χ² along one parameter, or over a grid of two for contours; see :class:`Profile`.
+
+        Args:
+          names: one or two free parameters, named as in the report.
+          level: the linearised region of this confidence is covered.
+          points: of the grid, along each parameter.
+        """
+        problem = self._problem("profile")
+        check_level("profile", level)
+        numbers = free_numbers(problem.task.layout, self.params, names)
+        best = self._best(problem)
+        center = ravel(problem.task.layout.free(self.params))
+        if len(numbers) == 1:
+            reach = student_quantile(0.5 + 0.5 * level, best.freedom)
+        else:
+            reach = jnp.sqrt(2 * pair_quantile(level, best.freedom))
+        steps = reach * jnp.linspace(-1, 1, points, dtype=center.dtype)
+        errors = jnp.sqrt(jnp.diagonal(best.covariance))
+        for name, i in zip(names, numbers, strict=True):
+            if not isinstance(errors, Tracer) and not 0 < errors[i] < jnp.inf:
+                raise ValueError(
+                    f"profile got {name!r}, whose standard error is {errors[i]}: the data or the "
+                    "bounds leave no region to cover."
+                )
+        axes = tuple(center[i] + errors[i] * steps for i in numbers)
+        if problem.bounds is not None:
+            lower, upper = Slices(problem, best).ends()
+            axes = tuple(
+                jnp.clip(a, lower[i], upper[i]) for a, i in zip(axes, numbers, strict=True)
+            )
+        return grid(problem, best, numbers, axes)
+
+    def _problem(self, user: str) -> Problem:
+        if self.degrees_of_freedom.ndim:
+            raise ValueError(
+                f"{user} needs one fit, but this is a batch. Fit one of them by itself, from "
+                "its parameters."
+            )
+        if self.problem is None:
+            raise ValueError(
+                f"{user} needs the model and the data, which a fit leaves behind when it passes "
+                "through jit, vmap or jax.tree.map. Call curve_fit again, from fit.params."
+            )
+        return self.problem
+
+    def _best(self, problem: Problem) -> Best:
+        """What profiles start from."""
+        layout = problem.task.layout
+        mask = np.concatenate(
+            [
+                np.broadcast_to(m, np.shape(x)).ravel()
+                for m, x in zip(layout.masks, jax.tree.leaves(self.params), strict=True)
+            ]
+        )
+        free = np.nonzero(mask)[0]
+        freedom = self.degrees_of_freedom
+        noise = self.chi_square / jnp.maximum(self.observations - self.directions, 1)
+        scale = jnp.ones_like(noise) if problem.task.absolute_sigma else noise
+        if problem.task.options.loss is not None:
+            scale = robust_scale(problem, self)
+        covariance = self.covariance[np.ix_(free, free)]
+        return Best(self.params, self.chi_square, scale, freedom, covariance)
 
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
@@ -132,6 +218,37 @@ class Fit:
             return tree.whole(unravel(errors, at.outputs))
 
         return self._of_each(one)
+
+    def confidence_band(self, x: Any = None, level: float = 0.95) -> tuple[jax.Array, jax.Array]:
+        """The curve ± t times its standard error at ``x``, by Student's t: lower and upper.
+
+        ``x`` is that of the data by default. The band is that of the curve at each point, not of
+        new observations, and not of all points at once.
+        """
+        problem = self._problem("confidence_band")
+        check_level("confidence_band", level)
+        x, model = problem.data.x if x is None else x, problem.task.model
+        curve, errors = model(self.params, x), self.prediction_errors(model, x)
+        t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
+        return (
+            jax.tree.map(lambda c, e: c - t * e, curve, errors),
+            jax.tree.map(lambda c, e: c + t * e, curve, errors),
+        )
+
+    def plot(self, axes: Any = None, level: float = 0.95) -> Any:
+        """Draw data, curve and band, and the residuals below; needs matplotlib.
+
+        Args:
+          axes: two Matplotlib axes, for the curve and for the residuals; ``None`` makes a figure.
+          level: of the confidence band.
+
+        Returns:
+          The two axes.
+        """
+        return plot(self, self._problem("plot"), axes, level)
+
+    def _repr_html_(self) -> str:
+        return fit_text(self, "html")
 
     def _of_each(self, one: Callable[[Fit], Any]) -> Any:
         """``one(fit)``, mapped over the leading axes of a batch of fits."""
@@ -173,6 +290,20 @@ def noise_of(outputs: Any, loss: Any, kept: jax.Array | None, count: Any, rank_:
     bend = jnp.where(mean > 0, mean, 1)
     inflation = jnp.where(mean > 0, 1 + rank_ / count * spread / bend**2, jnp.inf)
     return Noise(first * r, bend, inflation)
+
+
+def robust_scale(problem: Problem, fit: Fit) -> jax.Array:
+    """The ``s²`` of a robust profile: the mean of ``ψ²`` over that of ``ψ'`` (Hampel 1986, 7.2)."""
+    observed = problem.observed()
+    outputs = tree.parts(observed.residual(fit.params))
+    count, k = fit.observations, fit.directions
+    noise = noise_of(outputs, problem.task.options.loss, observed.kept, count, k)
+    return tree.norm(noise.slopes) ** 2 / jnp.maximum(count - k, 1) / noise.bend
+
+
+def check_level(user: str, level: Any) -> None:
+    if not (isinstance(level, int | float) and 0 < level < 1):
+        raise ValueError(f"{user} got level={level!r}; pass a probability, such as 0.95.")
 
 
 def fit_of(solution: Solution, problem: Problem, like: Params, held: jax.Array) -> Fit:
@@ -241,7 +372,8 @@ def _spread(whole: Callable[[Params], Params], free: Params, held: jax.Array) ->
 
 def _rows(at: Jacobian) -> jax.Array:
     leaves = meshes.gathered_leaves(at.dense())
-    return jnp.concatenate([columns.reshape(-1, columns.shape[-1]) for columns in leaves])
+    as_matrix = lambda x: x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # also of no columns
+    return jnp.concatenate([as_matrix(columns) for columns in leaves])
 
 
 def _open(rows: jax.Array, spread: jax.Array | None) -> jax.Array:

@@ -130,7 +130,8 @@ def _joined(y: Any) -> jax.Array:
 def _sigma(data: Data) -> Any:
     """``sigma`` as an array that fits the joined observations."""
     y, sigma = data.y, data.sigma
-    if sigma is None or isinstance(y, jax.Array) or hasattr(sigma, "shape") or np.ndim(sigma) == 0:
+    single = jax.tree.structure(sigma) == jax.tree.structure(0)
+    if sigma is None or isinstance(y, jax.Array) or single:
         return sigma
     if jax.tree.structure(sigma) != jax.tree.structure(y):
         raise ValueError(

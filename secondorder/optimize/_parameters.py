@@ -131,6 +131,7 @@ def _fixed(fixed: Any, params: Params) -> Iterator[tuple[Place, Any]]:
     """The places of the fixed parameters and their values; true for the start value."""
     if fixed is None:
         return
+    fixed = fixed(params) if callable(fixed) else fixed
     if isinstance(fixed, str):
         fixed = (fixed,)
     if isinstance(fixed, tuple | list) and fixed and all(isinstance(x, str) for x in fixed):
@@ -143,7 +144,6 @@ def _fixed(fixed: Any, params: Params) -> Iterator[tuple[Place, Any]]:
                     _check_shape("fixed", name, value, shape if place.entry is None else ())
                 yield from _of_mask(place, value)
         return
-    fixed = fixed(params) if callable(fixed) else fixed
     single = jax.tree.structure(params) == jax.tree.structure(0)
     fixed = np.asarray(fixed) if single and isinstance(fixed, list) else fixed
     spread = spread_mask("fixed", fixed, params, entries=True)
@@ -238,6 +238,27 @@ def places(params: Params, name: str, user: str) -> list[Place]:
             return [Place(leaf, entry)]
     listed = ", ".join(entry_names(params)[:20])
     raise ValueError(f"{user} names {name!r}, but the parameters are {listed}.")
+
+
+def free_numbers(layout: Layout, params: Params, chosen: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers of some parameters among the free ones, in the order of ``ravel``.
+
+    Raises:
+      ValueError: not one or two names, or one that is not a free number.
+    """
+    every = entry_names(params)
+    flat = [
+        np.broadcast_to(m, np.shape(x)).ravel()
+        for m, x in zip(layout.masks, jax.tree.leaves(params), strict=True)
+    ]
+    free = [name for name, is_free in zip(every, np.concatenate(flat), strict=True) if is_free]
+    known = [str(name) for name in chosen]
+    if len(known) not in (1, 2) or len(set(known)) != len(known) or not set(known) <= set(free):
+        raise ValueError(
+            f"profile got {', '.join(map(repr, chosen))}; pass one or two of the free parameters "
+            f"{', '.join(free[:20])}."
+        )
+    return tuple(free.index(name) for name in known)
 
 
 def _index(place: Place) -> Any:

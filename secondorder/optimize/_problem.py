@@ -59,9 +59,7 @@ class Problem(NamedTuple):
         ends = zip(bounds, names, strict=True)
         return tuple(layout.free(tree.spread(end, self.base, name)) for end, name in ends)
 
-    def search(
-        self, residual: Callable, start: Params, bounds: Any, watch: Any = None
-    ) -> Solution:
+    def search(self, residual: Callable, start: Params, bounds: Any, watch: Any = None) -> Solution:
         """The least squares of a residual from a start, by the settings of the task."""
         return within_a_solve(residual, self.task.options, start, (), bounds, watch)
 
@@ -72,10 +70,9 @@ def check_ties(layout: Layout, bounds: Any) -> None:
         return
     for tie in layout.ties:
         for end in bounds:
-            leaves = jax.tree.leaves(end)
-            if len(leaves) != len(layout.masks) or np.ndim(end) == 0 and not leaves[0].shape:
-                continue
-            value = jnp.asarray(leaves[tie.place.leaf])[tie.place.entry or ...]
+            if jax.tree.structure(end) == jax.tree.structure(0) and np.ndim(end) == 0:
+                continue  # one number for all, and so for the free ones
+            value = jnp.asarray(jax.tree.leaves(end)[tie.place.leaf])[tie.place.entry or ...]
             if not isinstance(value, Tracer) and np.any(np.isfinite(value)):
                 raise ValueError(
                     f"bounds limit {tie.name}, which is tied to other parameters. Bound those."

@@ -46,6 +46,7 @@ def test_each_minimum_is_reported_once_the_lowest_first(dtype, x64):
     assert minima.params["a"].shape == (7,)
 
 
+@pytest.mark.slow
 def test_a_valley_is_one_minimum_and_equal_peaks_are_two(x64):
     flat = lambda p, x: (p[0] + p[1]) * jnp.exp(-x)
     starts = jnp.array([[3.0, -1.0], [0.0, 9.0], [5.0, 5.0]])
@@ -58,6 +59,7 @@ def test_a_valley_is_one_minimum_and_equal_peaks_are_two(x64):
     assert_close(fit.minima.chi_square[1], fit.minima.chi_square[0], 1e4)
 
 
+@pytest.mark.slow
 def test_starts_go_with_fixed_linear_and_traced(x64):
     options = {"starts": {"w": STARTS[2:5]}}
     fixed = so.curve_fit(wave, X, Y, START, fixed={"a": 1.5}, **options)

@@ -33,7 +33,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("place", SPOILT)
 def test_points_that_are_not_finite_are_left_out_as_if_they_had_not_been_there(place, dtype, x64):
@@ -124,10 +124,14 @@ def test_a_robust_fit_has_hubers_covariance(loss, x64):
     assert_close(fit.covariance, expected, 1e6)
 
 
-def test_a_wide_loss_is_least_squares_and_bad_losses_get_a_sentence(x64):
+@pytest.mark.slow
+def test_a_wide_loss_is_least_squares(x64):
     known, fit = (so.curve_fit(curve, X, Y, START, loss=loss) for loss in (None, so.huber(1e3)))
     assert_same(fit, known)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e6), fit.covariance, known.covariance)
+
+
+def test_bad_losses_and_policies_get_a_sentence():
     with pytest.raises(TypeError, match="pass huber, soft_l1"):
         so.curve_fit(curve, X, Y, START, loss="huber")
     with pytest.raises(ValueError, match="loss beside absolute_sigma=True"):

@@ -40,7 +40,7 @@ def assert_is_lmfits(fit, known):
     np.testing.assert_allclose(fit.aic, known.aic, rtol=1e-6)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "fixed",
     [{"c": 0.4}, "c", ("c",), {"a": False, "rate": False, "c": True}, lambda p: {"c": np.True_}],
@@ -71,6 +71,7 @@ def test_a_tied_parameter_is_lmfits_expression_with_its_error(x64):
     )
 
 
+@pytest.mark.slow
 def test_ties_read_fixed_values_and_earlier_ties_and_share_by_name(x64):
     peaks = lambda p, x: sum(
         q["height"] * jnp.exp(-(((x - q["at"]) / q["width"]) ** 2)) for q in p["peaks"]
@@ -132,6 +133,7 @@ def test_a_fit_without_free_parameters_is_a_statistic(x64):
     assert_close(fit.chi_square, np.sum((curve(START, X) - Y) ** 2))
 
 
+@pytest.mark.slow
 def test_fixed_values_are_data_under_jit_vmap_and_grad(x64):
     value = lambda c: so.curve_fit(curve, X, Y, START, fixed={"c": c}).params["rate"]
     found = jax.jit(jax.vmap(value))(jnp.array([0.4, 0.45]))
@@ -141,6 +143,7 @@ def test_fixed_values_are_data_under_jit_vmap_and_grad(x64):
     np.testing.assert_allclose(jax.grad(value)(0.4), slope, rtol=1e-4)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "bounds",
     [
@@ -166,6 +169,7 @@ def test_bounds_may_leave_out_parameters_and_ends(bounds, x64):
     assert_close(solution.params["rate"], 1.1)
 
 
+@pytest.mark.slow
 def test_a_linear_parameter_may_be_fixed_or_tied_too(x64):
     linear = {"a": True, "rate": False, "c": True}
     for options in (

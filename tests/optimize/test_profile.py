@@ -29,7 +29,7 @@ def theirs():
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-5), (np.float32, 1e-2)])
+@pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-4), (np.float32, 1e-2)])
 def test_profile_intervals_are_lmfits(theirs, dtype, close, x64):
     start = jax.tree.map(dtype, START)
     fit = so.curve_fit(curve, X.astype(dtype), Y.astype(dtype), start)
@@ -44,6 +44,7 @@ def test_profile_intervals_are_lmfits(theirs, dtype, close, x64):
     assert high["rate"] - fit.params["rate"] > 1.05 * (fit.params["rate"] - low["rate"])
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_linear_parameter_is_students_interval(x64):
     line = lambda p, x: p["b"] * x + p["c"]
     for options in ({}, {"sigma": 0.1, "absolute_sigma": True}, {"fixed": {"c": 0.3}}):
@@ -53,6 +54,7 @@ def test_a_profile_of_a_linear_parameter_is_students_interval(x64):
             np.testing.assert_allclose(ours, known, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_end_is_at_a_bound_or_at_infinity_or_unknown(x64):
     fit = so.curve_fit(curve, X, Y, START, bounds={"c": (0.49, 0.6), "rate": (None, 1.32)})
     low, high = fit.confidence_intervals(0.95, "profile")
@@ -63,9 +65,12 @@ def test_an_end_is_at_a_bound_or_at_infinity_or_unknown(x64):
     steep = so.curve_fit(decay, x, y, {"a": 1.0, "rate": 2.0}, sigma=0.1, absolute_sigma=True)
     low, high = steep.confidence_intervals(0.95, "profile")
     assert np.isposinf(high["rate"]) and 0 < low["rate"] < steep.params["rate"]
-    f = lambda rate: np.sum(((y - (a := y @ np.exp(-rate * x) / np.sum(np.exp(-2 * rate * x)))
-                              * np.exp(-rate * x)) / 0.1) ** 2)  # fmt: skip
-    rise = lambda rate: f(rate) - steep.chi_square - scipy.stats.norm.ppf(0.975) ** 2
+
+    def chi(rate):  # at the best amplitude
+        e = np.exp(-rate * x)
+        return np.sum(((y - y @ e / (e @ e) * e) / 0.1) ** 2)
+
+    rise = lambda rate: chi(rate) - steep.chi_square - scipy.stats.norm.ppf(0.975) ** 2
     known = scipy.optimize.brentq(rise, 0.5, float(steep.params["rate"]))
     np.testing.assert_allclose(low["rate"], known, rtol=1e-5)
     wave = lambda p, x: jnp.cos(p["w"] * x)
@@ -74,6 +79,7 @@ def test_an_end_is_at_a_bound_or_at_infinity_or_unknown(x64):
     assert np.isnan(low["w"])
 
 
+@pytest.mark.slow
 def test_fixed_held_tied_and_undetermined_parameters_have_their_ends(x64):
     more = lambda p, x: curve(p, x) + (p["u"] + p["v"]) * 0
     fit = so.curve_fit(
@@ -86,6 +92,7 @@ def test_fixed_held_tied_and_undetermined_parameters_have_their_ends(x64):
     assert low["rate"] < fit.params["rate"] < high["rate"]
 
 
+@pytest.mark.slow
 def test_a_grid_is_lmfits_with_probabilities_by_the_f_test(theirs, x64):
     fit = so.curve_fit(curve, X, Y, START)
     found = fit.profile("a", "rate", points=4, level=0.9)
@@ -119,7 +126,7 @@ def test_quantiles_are_scipys(x64):
 
 @pytest.mark.slow
 def test_a_robust_profile_is_near_the_robust_error(x64):
-    y = Y + np.where(np.arange(40) % 9 == 0, 1.0, 0.0)
+    y = Y + np.where(np.arange(40) % 9 == 5, 1.0, 0.0)
     fit = so.curve_fit(curve, X, y, START, loss=so.soft_l1(0.1))
     low, high = fit.confidence_intervals(0.3, "profile")  # a small region is an ellipse
     near, far = fit.confidence_intervals(0.3)

@@ -51,6 +51,19 @@ def test_a_report_has_other_styles(style, mark):
         fit.report("pdf")
 
 
+def test_a_report_is_safe_in_its_language():
+    model = lambda p, x: p["a_b"][0] * x + p["x<y|z"]
+    fit = so.curve_fit(model, X, Y, {"a_b": np.ones(1), "x<y|z": 0.0}, fixed=["x<y|z"])
+    assert r"a\_b{[}0] & " in fit.report("latex") and r"x\textless{}y|z" in fit.report("latex")
+    lines = fit.report("latex").splitlines()
+    inside = slice(lines.index(r"\begin{tabular}{lrrr}"), lines.index(r"\end{tabular}") + 1)
+    del lines[inside]
+    assert all(line.startswith("%") for line in lines)  # what is beside the table is a comment
+    assert r"| x<y\|z | 0 | held | fixed |" in fit.report("markdown")
+    page = fit._repr_html_()
+    assert page == fit.report("html") and "<td>x&lt;y|z</td>" in page and "0.0" in page
+
+
 def test_held_and_undetermined_parameters_are_named_so():
     model = lambda p, x: p["a"] + 0 * p["b"] + p["c"] * x
     held = ({"a": -9.0, "b": -9.0, "c": 1.0}, {"a": 9.0, "b": 9.0, "c": 1.0})

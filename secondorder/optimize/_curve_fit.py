@@ -71,19 +71,41 @@ def curve_fit(
     The covariance is ``s² (JᵀJ)⁻¹`` for the weighted Jacobian at the solution, with
     ``s² = ‖r‖²/(m − n)`` unless ``absolute_sigma``. It is computed from singular values, whatever
     the units; the errors of parameters in undetermined directions are ``inf``, and only those. A
-    parameter between equal bounds is fixed: its error is zero, and the others' are those of a fit
-    without it. A parameter that ends on a bound counts as free, as in SciPy.
+    fixed parameter, or one between equal bounds, has the error zero, and the others' are those of a
+    fit without it. The error of a tied one is propagated to first order. A parameter that ends on a
+    bound counts as free, as in SciPy.
+
+    With ``loss`` the covariance is Huber's, ``k² [Σψ²/(m − n)] / ψ̄'² (JᵀJ)⁻¹``, with the slope ψ of
+    the loss at each residual, the mean ``ψ̄'`` of its derivative, and ``k = 1 + (n/m) var(ψ')/ψ̄'²``:
+    for errors of one distribution, whatever its tails.
 
     Args:
       model: ``(params, x) ↦`` predictions shaped like ``y``.
-      x: the second argument of the model.
-      y: observations; a complex one counts as two, its real and its imaginary part.
-      params: the start, a pytree.
+      x: the second argument of the model, any tree.
+      y: observations; a complex one counts as two, its real and its imaginary part. A tuple or a
+        dictionary of arrays is several data sets: predictions are a tree like it.
+      params: the start, a pytree. A name below is the path of a leaf, such as ``"rate"``,
+        ``"peaks.0.width"``, or of an entry, ``"c[2]"`` (for one array, ``2``).
       optimizer: see :func:`secondorder.least_squares`.
-      sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations;
-        real, and of each of the two parts where ``y`` is complex.
+      sigma: standard deviations shaped like ``y`` (or a number for each of its arrays), or an
+        ``(m, m)`` covariance of the observations; real, and of each of the two parts where ``y`` is complex.
       absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than up to a factor.
-      tol, max_steps, bounds: see :func:`secondorder.least_squares`.
+      tol, max_steps: see :func:`secondorder.least_squares`.
+      bounds: ``(lower, upper)``, numbers or trees like ``params``, or dictionaries of some of them
+        by name; or one dictionary ``{name: (lower, upper)}``. ``None`` and missing names are no bound.
+      fixed: parameters that keep a value: ``{"k": 0.5}`` by name, names alone for the value of the
+        start, or a tree of booleans like ``params``. The values may be traced, the choice may not.
+      tied: ``{name: expression}``: functions of the parameters, evaluated in this order, such as
+        ``{"b": lambda p: 2 * p["a"]}``; the name of another parameter shares its value. They cannot
+        be bounded.
+      starts: further starts, searched side by side: a tree like ``params`` with one more leading
+        axis, or a dictionary of some parameters by name; see ``Fit.minima``.
+      loss: a robust loss of the weighted residuals: ``huber``, ``soft_l1``, ``cauchy`` or
+        ``arctan`` of secondorder. ``chi_square`` is then twice its value.
+      nan_policy: for numbers in ``x``, ``y`` or ``sigma`` that are not finite: ``"propagate"`` ends
+        with the status ``NONFINITE``, ``"raise"`` raises an error (not under ``jit``), ``"omit"``
+        leaves those points out.
+      callback: see :func:`secondorder.minimize`; it gets all parameters.
       separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
         for leaves in which the model is affine. They are solved for at every step, and only the
         others are searched: the same answer in fewer steps and from worse starts. A linear leaf
@@ -94,9 +116,14 @@ def curve_fit(
         affine raises an error, or, if found only at the solution or under ``jit``, gives the status
         ``NOT_AFFINE``.
 
+    Returns:
+      A :class:`secondorder.Fit`. ``Fit.solution`` is that of the free parameters.
+
     Raises:
-      ValueError: predictions shaped unlike ``y``, ``sigma`` of another shape; ``separable`` unlike
-        ``params`` or not true of the model, or bounds on linear leaves.
+      TypeError: a model that is not ``model(params, x)``; a ``loss`` that is not robust.
+      ValueError: predictions shaped unlike ``y``, ``sigma`` of another shape; unknown names, ties
+        that read later ones; ``separable`` unlike ``params`` or not true of the model, or bounds on
+        linear leaves.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -114,7 +141,15 @@ def curve_fit(
       >>> round(float(same.params["a"]), 1), len(jax.tree.leaves(same.solution.params))
       (3.0, 1)
 
-    Source: Golub and Pereyra (1973) for ``separable``.
+      A shared rate, and an offset that is fixed:
+
+      >>> two = lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"]
+      >>> fit = so.curve_fit(two, x, y, {"a": 1.0, "b": 1.0, "c": 0.0}, fixed="c")
+      >>> fit.standard_errors["c"].item(), fit.degrees_of_freedom.item()
+      (0.0, 18.0)
+
+    Source: Golub and Pereyra (1973) for ``separable``; Huber (1981), section 7.6, equation (6.5),
+    for the covariance of a robust fit.
     """
     tree.check_real(params)
     _check_model(model, params, x)

@@ -88,11 +88,13 @@ def curve_fit(
         ``"peaks.0.width"``, or of an entry, ``"c[2]"`` (for one array, ``2``).
       optimizer: see :func:`secondorder.least_squares`.
       sigma: standard deviations shaped like ``y`` (or a number for each of its arrays), or an
-        ``(m, m)`` covariance of the observations; real, and of each of the two parts where ``y`` is complex.
+        ``(m, m)`` covariance of the observations; real, and of each of the two parts where ``y`` is
+        complex.
       absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than up to a factor.
       tol, max_steps: see :func:`secondorder.least_squares`.
       bounds: ``(lower, upper)``, numbers or trees like ``params``, or dictionaries of some of them
-        by name; or one dictionary ``{name: (lower, upper)}``. ``None`` and missing names are no bound.
+        by name; or one dictionary ``{name: (lower, upper)}``. ``None`` and missing names are no
+        bound.
       fixed: parameters that keep a value: ``{"k": 0.5}`` by name, names alone for the value of the
         start, or a tree of booleans like ``params``. The values may be traced, the choice may not.
       tied: ``{name: expression}``: functions of the parameters, evaluated in this order, such as

@@ -49,7 +49,9 @@ def filled(bounds: Any, params: Params) -> Any:
             return none
         if not isinstance(bound, dict) or jax.tree.structure(bound) == whole:
             return bound
-        leaves = [np.full(np.shape(x), none, tree.leaf_dtype(x)) for x in jax.tree.leaves(params)]
+        leaves: list[Any] = [
+            np.full(np.shape(x), none, tree.leaf_dtype(x)) for x in jax.tree.leaves(params)
+        ]
         for name, value in flattened(bound):
             value = none if value is None else value
             for leaf, entry in places(params, name, "bounds"):

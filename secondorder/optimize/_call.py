@@ -58,7 +58,7 @@ def solved(
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...],
-    bounds: tuple[Any, Any] | None,
+    bounds: Any,
 ) -> Solution:
     """``solve(fn, options, params, args, bounds, watch)`` by a kept program, after all checks.
 

@@ -57,7 +57,7 @@ def curve_fit(
     absolute_sigma: bool = False,
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: Any = None,
+    bounds: tuple[Any, Any] | dict | None = None,
     fixed: Any = None,
     tied: dict | None = None,
     starts: Any = None,
@@ -150,8 +150,8 @@ def curve_fit(
       >>> fit.standard_errors["c"].item(), fit.degrees_of_freedom.item()
       (0.0, 18.0)
 
-    Source: Golub and Pereyra (1973) for ``separable``; Huber (1981), section 7.6, equation (6.5),
-    for the covariance of a robust fit.
+    Source: Golub and Pereyra (1973) for ``separable``; Huber (1981), section 7.6, for the
+    covariance of a robust fit.
     """
     tree.check_real(params)
     _check_model(model, params, x)

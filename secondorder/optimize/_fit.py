@@ -69,6 +69,9 @@ class Fit:
     minima: Minima | None = None
     problem: Problem | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"problem": None}  # functions cannot be saved
+
     def __repr__(self) -> str:
         return fit_text(self)
 
@@ -117,7 +120,7 @@ class Fit:
           level: probability, such as 0.95.
           method: ``"t"`` for ``params ± t · standard_errors`` by Student's t; ``"profile"`` for the
             values where χ², minimised over the other parameters, has risen by ``t² s²`` (lmfit's
-            ``conf_interval``; Bates and Watts 1988, section 6.1). An end is at a bound that comes
+            ``conf_interval``; Bates and Watts 1988, chapter 6). An end is at a bound that comes
             first, infinite where χ² never rises so far, and NaN where a search fails or finds a
             lower χ² than the fit has, and for tied parameters.
         """
@@ -162,8 +165,8 @@ class Fit:
                     "bounds leave no region to cover."
                 )
         axes = tuple(center[i] + errors[i] * steps for i in numbers)
-        if problem.bounds is not None:
-            lower, upper = Slices(problem, best).ends()
+        if (ends := Slices(problem, best).ends()) is not None:
+            lower, upper = ends
             axes = tuple(
                 jnp.clip(a, lower[i], upper[i]) for a, i in zip(axes, numbers, strict=True)
             )

@@ -29,7 +29,7 @@ def least_squares(
     tol: float | None = None,
     max_steps: int | None = None,
     loss: Callable[[Any], jax.Array] | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Any, Any] | dict | None = None,
     history: int = 0,
     callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
@@ -100,16 +100,18 @@ def within_a_solve(
         scaled = lambda r: jax.tree.map(lambda x: x / unit.astype(x.dtype), r)
         whole = vector if loss is not None else lambda p: scaled(vector(p))
         objective = Objective(losses.half_sum_of_squares() if loss is None else loss, whole)
-        asks = None if watch is None else _question_in_units(watch, unit)
+        asks = _in_units_of(unit, question(watch))
         solution = minimized(objective, inner, params, bounds=bounds, watch=asks)
         return _in_units(dataclasses.replace(solution, method=name), unit)
 
     return as_one_program(solve)
 
 
-def _question_in_units(watch: Any, unit: jax.Array) -> Callable:
+def _in_units_of(unit: jax.Array, asks: Callable | None) -> Callable | None:
     """The question of the callback, with value and gradient in the user's units."""
-    asks, squared = question(watch), lambda x: (unit * (unit * x)).astype(x.dtype)
+    if asks is None:
+        return None
+    squared = lambda x: (unit * (unit * x)).astype(x.dtype)
 
     def in_units(active: jax.Array, iterate: Iterate) -> jax.Array:
         value, norm = squared(iterate.value), squared(iterate.grad_norm)

@@ -29,7 +29,7 @@ def minimize(
     args: tuple[Any, ...] = (),
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Any, Any] | dict | None = None,
     history: int = 0,
     callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
@@ -71,8 +71,9 @@ def minimize(
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
       max_steps: largest number of updates in all, rejected ones included; ``None`` takes 1000, or
         ten times the number of parameters if that is more.
-      bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
-        start outside is moved onto the box (``Solution.projected``).
+      bounds: ``(lower, upper)``, numbers or trees like ``params``, or dictionaries of some of them
+        by name; or one dictionary ``{name: (lower, upper)}``, with ``None`` for no bound. Every
+        step is feasible, and a start outside is moved onto the box (``Solution.projected``).
       history: number of steps to record (:class:`History`).
       callback: called on the host with an :class:`Iterate` at every point, the last one included;
         the solve ends with the status ``STOPPED`` where it returns ``True`` or raises

@@ -97,17 +97,18 @@ def watched(callback: Callable[[Iterate], Any] | None, arrays: Any) -> Iterator[
 
 def ended(result: Any, watch: Any) -> Any:
     """A result, after the end of its computation where a callback is called by number."""
-    return jax.block_until_ready(result) if isinstance(watch, np.int32) else result
+    by_number = watch is not None and not callable(watch)
+    return jax.block_until_ready(result) if by_number else result
 
 
-def question(watch: Any) -> Callable[[Any, Iterate], jax.Array] | None:
+def question(watch: Any) -> Callable[..., Any] | None:
     """``(active, iterate) ↦`` whether to end the solve, of a ``watch``."""
     if watch is None or callable(watch):
         return watch
     return _question(lambda number, *of: _watchers[int(number)](*of), watch)
 
 
-def _question(host: Callable, *before: Any) -> Callable[[Any, Iterate], jax.Array]:
+def _question(host: Callable, *before: Any) -> Callable[..., Any]:
     answer = jax.ShapeDtypeStruct((), jnp.bool_)
     # An effect, as of ``io_callback``, has no rule for ``vmap`` within a loop.
     ask = functools.partial(jax.pure_callback, host, answer, *before, vmap_method="sequential")

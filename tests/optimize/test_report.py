@@ -1,5 +1,7 @@
 """Reports: a dozen lines with the right numbers, of any fit or solution."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,13 @@ def test_a_report_has_other_styles(style, mark):
     assert mark in fit.report(style)
     with pytest.raises(ValueError, match="style="):
         fit.report("pdf")
+
+
+def test_a_fit_is_saved_without_its_functions():
+    fit = so.curve_fit(lambda p, x: p["a"] * x, X, Y, {"a": 1.0})
+    again = copy.deepcopy(fit)
+    assert again.problem is None and fit.problem is not None
+    assert again.params["a"] == fit.params["a"] and again.report() == fit.report()
 
 
 def test_a_report_is_safe_in_its_language():

@@ -40,7 +40,7 @@ class Problem(NamedTuple):
     task: Task
     data: Data
     base: Params
-    bounds: tuple[Any, Any] | None
+    bounds: Any
 
     def observed(self) -> Observed:
         """The residuals, as a function of all parameters."""

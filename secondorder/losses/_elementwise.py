@@ -77,7 +77,7 @@ class Elementwise(Loss):
     def _targets(self, outputs: Outputs) -> Outputs:
         targets = jax.tree.map(jnp.asarray, self.targets)
         name, whole = type(self).__name__, tree.whole(outputs)
-        tree.check_match(targets, whole, f"the targets of {name}", "the model's output")
+        tree.check_match(targets, whole, f"the target of {name}", "the model's output")
 
         def alike(t: jax.Array, z: jax.Array) -> jax.Array:
             if tree.is_complex(t) and not tree.is_complex(z):

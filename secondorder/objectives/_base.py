@@ -74,9 +74,10 @@ class Plain(AnyObjective):
         return self.fn
 
     def split(self, user: str) -> Any:
+        name = getattr(self.fn, "__name__", "value_fn")
         raise TypeError(
-            f"{user} needs the split of the objective into loss and model, but value_fn is "
-            f"{self.fn!r}, a plain function. Pass value_fn=secondorder.compose(loss, model), or "
+            f"{user} needs the split of the objective into loss and model, but {name} is a plain "
+            "function. Pass value_fn=secondorder.compose(loss, model), or "
             "secondorder.sum_of_squares(residual) for least squares."
         )
 

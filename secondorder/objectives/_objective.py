@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -169,4 +170,4 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
 def _check_callable(user: str, **functions: Any) -> None:
     for name, fn in functions.items():
         if not callable(fn):
-            raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")
+            raise TypeError(f"{user} needs {name} to be a function, but got {reprlib.repr(fn)}.")

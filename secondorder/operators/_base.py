@@ -36,6 +36,13 @@ class Operator:
     semidefinite = False  # whether it is positive semi-definite by its form
     __array_ufunc__ = None  # NumPy's `array * B` raises instead of mapping over the array
 
+    def __init_subclass__(cls) -> None:
+        # A dataclass would print every entry of the parameters.
+        cls.__repr__ = vars(cls).get("__repr__", Operator.__repr__)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} operator: mv(v) multiplies, so.dense(op, params) forms it>"
+
     def mv(self, v: Params) -> Params:
         """``B v``."""
         raise TypeError(f"{type(self).__name__} defines no product mv(v).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -170,7 +171,7 @@ def start_of(params: Params) -> Params:
 def _check_function(user: str, fn: Any, args: Any) -> None:
     if not callable(fn):
         name = "residual" if user == "least_squares" else "value_fn"
-        raise TypeError(f"{user} needs {name} to be a function, but got {fn!r}.")
+        raise TypeError(f"{user} needs {name} to be a function, but got {reprlib.repr(fn)}.")
     if not isinstance(args, tuple):
         raise TypeError(f"{user} needs args to be a tuple, but got {args!r}. Pass args=(x,).")
     if args and is_objective(fn):

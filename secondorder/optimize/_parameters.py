@@ -22,6 +22,7 @@ from secondorder.tree import Params
 
 GAP = optax.MaskedNode()
 ENTRY = re.compile(r"(.*)\[([\d, ]+)\]")
+EXPRESSION = " An expression is a function of the parameters: lambda p: p[...] / 2."
 
 
 class Place(NamedTuple):
@@ -172,7 +173,7 @@ def _ties(tied: Any, params: Params) -> Iterator[Tie]:
         )
     for name, value in flattened(tied):
         if isinstance(value, str):
-            (source,) = places(params, value, "tied")
+            (source,) = places(params, value, f"tied[{name!r}]", EXPRESSION)
             value = Shared(source)
         if not callable(value):
             raise TypeError(f"tied[{name!r}] is {value!r}; pass a function of the parameters.")
@@ -215,7 +216,7 @@ def entry_names(params: Params) -> list[str]:
     return found
 
 
-def places(params: Params, name: str, user: str) -> list[Place]:
+def places(params: Params, name: str, user: str, cure: str = "") -> list[Place]:
     """The places of a name: a leaf, all leaves below a branch, or an entry such as ``c[0]``.
 
     Raises:
@@ -237,7 +238,7 @@ def places(params: Params, name: str, user: str) -> list[Place]:
         if inside and all(i < n for i, n in zip(entry or (), shape, strict=False)):
             return [Place(leaf, entry)]
     listed = ", ".join(entry_names(params)[:20])
-    raise ValueError(f"{user} names {name!r}, but the parameters are {listed}.")
+    raise ValueError(f"{user} names {name!r}, but the parameters are {listed}.{cure}")
 
 
 def free_numbers(layout: Layout, params: Params, chosen: tuple[str, ...]) -> tuple[int, ...]:

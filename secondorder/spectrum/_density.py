@@ -16,7 +16,7 @@ from secondorder import settings, tree
 from secondorder.operators._base import Operator
 from secondorder.spectrum._extremes import checked_steps
 from secondorder.spectrum._krylov import quadrature, quadrature_basis, rounding
-from secondorder.spectrum._probes import Reading, check_count, over_probes
+from secondorder.spectrum._probes import Reading, brief, check_count, over_probes
 from secondorder.tree import Params
 
 FEW = 6  # smallest number of steps for an estimate of the quadrature's remainder
@@ -48,6 +48,9 @@ class Density(NamedTuple):
     nodes: jax.Array
     weights: jax.Array
     width: jax.Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def spectral_density(

@@ -11,7 +11,7 @@ from secondorder import tree
 from secondorder.operators import _lanczos as lanczos
 from secondorder.operators._base import Operator
 from secondorder.spectrum._krylov import beyond, ritz, rounding
-from secondorder.spectrum._probes import Reading, check_count
+from secondorder.spectrum._probes import Reading, brief, check_count
 from secondorder.tree import Params
 
 
@@ -37,6 +37,9 @@ class Eigenpairs(NamedTuple):
     standard_error: jax.Array
     products: jax.Array
     vectors: Params
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def top_eigenpairs(

@@ -7,10 +7,29 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.operators._base import Operator
 from secondorder.tree import Params
+
+
+SHOWN = 8  # entries of an array that is printed in full
+
+
+def brief(record: Any) -> str:
+    """A result in one line: short arrays in full, the shape of longer ones, the size of trees."""
+    parts = (f"{name}={_brief_value(value)}" for name, value in record._asdict().items())
+    return f"{type(record).__name__}({', '.join(parts)})"
+
+
+def _brief_value(value: Any) -> str:
+    if not jax.tree_util.all_leaves([value]):
+        return f"a tree of {len(jax.tree.leaves(value))} arrays"
+    if isinstance(value, Tracer) or np.size(value) > SHOWN:
+        return jax.typeof(value).str_short()
+    return np.array2string(np.asarray(value), separator=", ")
 
 
 class Reading(NamedTuple):
@@ -33,6 +52,9 @@ class Reading(NamedTuple):
     value: Any
     standard_error: Any
     products: jax.Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def check_count(user: str, name: str, count: int, least: int = 1) -> None:

@@ -450,7 +450,7 @@ def test_no_examples_make_a_loss_of_zero():
 )
 def test_targets_that_would_broadcast_are_refused(make, targets, outputs):
     loss, z = make(jnp.ones(targets)), jnp.ones(outputs)
-    sentence = rf"targets of \w+ has shape {targets}, but the model's output has shape {outputs}"
+    sentence = rf"target of \w+ has shape {targets}, but the model's output has shape {outputs}"
     for use in (
         lambda: loss(z),
         lambda: loss.curvature(z, z),
@@ -464,7 +464,7 @@ def test_targets_that_would_broadcast_are_refused(make, targets, outputs):
 def test_targets_of_another_tree_are_refused():
     with pytest.raises(ValueError, match="must have the tree structure of the model's output"):
         so.squared_error({"a": jnp.ones(2)})({"b": jnp.ones(2)})
-    with pytest.raises(ValueError, match=r"targets of SquaredError\['a'\] has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"target of SquaredError\['a'\] has shape \(3,\)"):
         so.squared_error({"a": jnp.ones(3)})({"a": jnp.ones(2)})
 
 

@@ -60,6 +60,9 @@ def test_what_is_no_function_is_quoted_back(make):
         so.compose(jnp.sum, jnp.ones(1))
     with pytest.raises(TypeError, match="sum_of_squares needs residual to be a function"):
         so.sum_of_squares(None)
+    with pytest.raises(TypeError) as swapped:
+        so.minimize({"weights": jnp.ones(1000)}, jnp.sum)
+    assert len(str(swapped.value)) < 200
 
 
 @pytest.mark.parametrize(

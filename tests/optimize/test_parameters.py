@@ -194,6 +194,10 @@ def test_a_linear_parameter_may_be_fixed_or_tied_too(x64):
         ({"fixed": {"a": np.ones(2)}}, "fixed has a value of the shape"),
         ({"fixed": (True, False)}, "fixed must have the tree structure"),
         ({"tied": {"a": 2.0}}, r"tied\['a'\] is 2.0; pass a function"),
+        (
+            {"tied": {"c": "a / 2"}},
+            r"'a / 2', but .* An expression is a function of the parameters",
+        ),
         ({"tied": lambda p: p}, "pass a dictionary from names to functions"),
         ({"tied": {"a": lambda p: p["c"] * jnp.ones(3)}}, "tied has a value of the shape"),
         ({"tied": {"a": lambda p: 1j * p["c"]}}, "complex"),

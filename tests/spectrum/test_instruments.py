@@ -323,3 +323,20 @@ def test_a_start_of_signs_orthogonal_to_the_top_vector_does_not_hide_it():
     keys = jax.random.split(KEY, 16)
     read = jax.jit(lambda key: so.top_eigenpairs(op, like, key, 1, steps=4).value[0])
     np.testing.assert_allclose(jax.lax.map(read, keys), 65, rtol=1e-4)
+
+
+def test_results_and_operators_print_in_a_line_whatever_their_size():
+    params, keep = jnp.ones(500), jnp.arange(500.0)
+    H = so.hessian(lambda p: jnp.sum(keep * p**2), params)
+    top = so.top_eigenpairs(H, params, KEY, 2, steps=5)
+    pairs = top._replace(vectors={"a": top.vectors, "b": top.vectors})
+    reading, rows = so.trace(H, params, KEY, samples=2), so.diagonal(H, params, KEY, samples=2)
+    density = so.spectral_density(H, params, KEY, samples=1, steps=3, points=9)
+    shown = [repr(x) for x in (pairs, reading, rows, density, H, 2.0 * H + H)]
+    assert all(len(text) < 400 and "\n" not in text for text in shown)
+    assert "vectors=a tree of 2 arrays" in shown[0] and f"{float(top.value[0]):.3f}"[:3] in shown[0]
+    assert "products=2" in shown[1] and "value=float32[500]" in shown[2]
+    assert "value=float32[9]" in shown[3]
+    texts = []
+    jax.jit(lambda p: texts.append(repr(so.spectrum.Reading(p, p, p))))(params)
+    assert texts[0].startswith("Reading(value=float32[500]")

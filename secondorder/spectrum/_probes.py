@@ -14,7 +14,6 @@ from secondorder import tree
 from secondorder.operators._base import Operator
 from secondorder.tree import Params
 
-
 SHOWN = 8  # entries of an array that is printed in full
 
 

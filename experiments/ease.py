@@ -58,7 +58,9 @@ def measure(snippet: Snippet) -> float:
     timed = "\nimport time as clock\nbegun = clock.perf_counter()\n"
     end = "\njax.effects_barrier()\nprint('seconds', clock.perf_counter() - begun)\n"
     code = snippet.data + timed + snippet.code + end
-    run = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
     return float(run.stdout.split()[-1])
 
 

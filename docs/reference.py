@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import secondorder as so
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
+ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree", "log")
 GALLERY = ROOT / "results" / "pictures" / "gallery.html"  # where it has been drawn
 BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 SEE_ALSO = """

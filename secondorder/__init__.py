@@ -2,6 +2,7 @@
 
 from secondorder import (
     curvature,
+    log,
     losses,
     operators,
     solvers,
@@ -184,6 +185,7 @@ __all__ = [
     "minimize",
     # rooms
     "curvature",
+    "log",
     "losses",
     "operators",
     "solvers",

@@ -79,15 +79,39 @@ def find_linesearches(state: Any) -> list[Any]:
 def diagnostics(state: Any) -> dict[str, jax.Array]:
     """A report of the last update, from any Optax state that contains a method of this library.
 
-    Works inside ``jit``. Keys, present where they apply:
+    Works inside ``jit``. Each value is one number, ready for :func:`secondorder.log.csv`.
 
-    * ``steps``, ``rejections``, ``total_products``: so far;
-    * ``accepted``, ``gain``, ``scale`` (the next λ, Δ or σ);
-    * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``trial_evaluations``,
-      ``order`` (1 where a step is not accelerated): of the last solve;
+    Of the run so far:
+
+    * ``steps``: updates, rejected ones included;
+    * ``rejections``: how many of them were rejected;
+    * ``total_products``: curvature products, or passes for a Jacobian.
+
+    Of the trust policy, after the last update:
+
+    * ``accepted``: whether the step was taken;
+    * ``gain``: actual over predicted change; +∞ where none was computed, −∞ for a trial of NaN;
+    * ``scale``: the number for the next step, λ, Δ or σ.
+
+    Of the last step, before its trial:
+
+    * ``predicted``: the change in the model, ``g·d + ½ d·B d``, negative;
+    * ``length``: its length, in the norm of the solver's radius;
+    * ``iterations``, ``products``: of the inner solver;
     * ``jacobians``: dense Jacobians formed: 0 for products alone and for Grams by layer statistics;
-    * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
+    * ``residual``: ``‖(B + λ)d + g‖ / ‖g‖``; ∞ where it was not computed;
+    * ``optimality``: the first-order measure of a solver on rows; ∞ for others;
+    * ``stopped``: how the solve ended, a :class:`secondorder.solvers.Stop`;
+    * ``dimension``: order of the solved system, parameters or samples; 0 where there is no choice;
+    * ``order``: order of the step's path; 1 where it is not accelerated;
+    * ``full``: whether it is the whole Newton step, undamped and uncut;
+    * ``fraction``: the part of it that a search took;
+    * ``trial_evaluations``: evaluations of the objective to choose among candidates.
+
+    Of the last line search, where one of Optax's is chained:
+
+    * ``learning_rate``: the step that it took;
+    * ``linesearch_steps``: its evaluations.
 
     Raises:
       ValueError: no state of this library is inside.

@@ -25,7 +25,7 @@ HOUSE = (
     ({"transform", "state"}, {"spectrum"}, {"linear_systems"}, {"stepsize"}),
     ({"methods"},),
     ({"optimize"},),  # its defaults are methods
-    ({"interop"}, {"doctor"}, {"citations"}),
+    ({"interop"}, {"doctor"}, {"citations"}, {"log"}),
     ({"__init__"},),
 )
 

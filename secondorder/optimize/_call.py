@@ -19,6 +19,7 @@ from secondorder.methods._trust_region_newton import trust_region_newton
 from secondorder.objectives._base import is_objective
 from secondorder.optimize._bounds import check_bounds, filled
 from secondorder.optimize._programs import kept
+from secondorder.optimize._progress import Display
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Iterate, ended, watched
 from secondorder.state import settled
@@ -38,6 +39,7 @@ class Options(NamedTuple):
     history: int = 0
     callback: Callable[[Iterate], Any] | None = None
     has_aux: bool = False
+    progress: bool = False
     loss: Callable[[Any], jax.Array] | None = None
 
 
@@ -47,6 +49,7 @@ KINDS = {
     "history": settings.SIZE_OR_ZERO,
     "callback": settings.FUNCTION.or_none(),
     "has_aux": settings.FLAG,
+    "progress": settings.FLAG,
     "loss": settings.FUNCTION.or_none(),
 }
 
@@ -73,9 +76,10 @@ def solved(
     bounds = filled(bounds, start)
     check_bounds(bounds, start)
     arrays = arrays_of(params), _floats(args), arrays_of(bounds)
-    fixed = options._replace(callback=None)
-    with watched(options.callback, arrays) as watch:
-        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch)
+    fixed = options._replace(callback=None, progress=False)
+    display = display_of(user, options, start)
+    with watched(options.callback, arrays, display) as watch:
+        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch, display)
     if not options.has_aux:
         return solution
     return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])
@@ -85,6 +89,11 @@ def of_params(fn: Callable, options: Options, args: tuple[Any, ...], user: str) 
     """``fn`` as a function of the parameters alone, without its auxiliary output."""
     alone = fn if is_objective(fn) else lambda p: fn(p, *args)
     return _first_of(alone, user) if options.has_aux else alone
+
+
+def display_of(user: str, options: Options, params: Params) -> Display | None:
+    """The display of a solve with ``progress=True``."""
+    return Display(user, max_steps_of(options, tree.size(params))) if options.progress else None
 
 
 def max_steps_of(options: Options, size: int) -> int:

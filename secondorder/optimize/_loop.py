@@ -256,7 +256,10 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
 
 def _asked(loop: Loop, active: jax.Array, question: Callable) -> Loop:
     """The loop after the callback, which may end it."""
-    stops = question(active, Iterate(loop.steps, loop.params, loop.value, loop.grad_norm))
+    ours = states.find_states(loop.state)
+    scale = ours[-1].trust.scale if ours else jnp.full((), jnp.inf, loop.value.dtype)
+    at = Iterate(loop.steps, loop.params, loop.value, loop.grad_norm, scale)
+    stops = question(active, at)
     stops = stops & (loop.status == Status.RUNNING.value)
     status = jnp.where(stops, Status.STOPPED.value, loop.status)
     return loop._replace(status=status.astype(jnp.int32))

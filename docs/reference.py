@@ -134,7 +134,7 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, "explain/pictures.html", abs_src_path=str(GALLERY)))
     names = [{group: [{n.path: n.file} for n in names]} for group, names in groups().items()]
     known = {"reference": ["reference/index.md", *names]}
-    for folder in ("recipes", "coming-from", "notes"):
+    for folder in ("recipes", "coming-from", "studies", "notes"):
         found = [
             f.src_uri for f in files.documentation_pages() if f.src_uri.startswith(f"{folder}/")
         ]

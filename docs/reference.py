@@ -24,6 +24,7 @@ TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
     "linear_systems": "operators",
+    "notices": "solving",
     "optimize": "solving",
     "quadratic": "operators",
     "state": "Optax transformations",

@@ -50,6 +50,7 @@ from secondorder.methods import (
     ssbroyden,
     trust_region_newton,
 )
+from secondorder.notices import AdviceWarning
 from secondorder.objectives._chunked import chunked
 from secondorder.objectives._objective import (
     Objective,
@@ -89,7 +90,7 @@ from secondorder.spectrum import (
     top_eigenpairs,
     trace,
 )
-from secondorder.state import CurvatureState, diagnostics
+from secondorder.state import CurvatureState, advice, diagnostics
 from secondorder.transform import scale_by_curvature
 
 __version__ = "0.1.0"
@@ -162,7 +163,9 @@ __all__ = [
     "newton_cg",
     "trust_region_newton",
     # composing
+    "AdviceWarning",
     "CurvatureState",
+    "advice",
     "diagnostics",
     "exact",
     "layer_table",

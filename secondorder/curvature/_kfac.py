@@ -22,6 +22,7 @@ Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; E
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from secondorder.curvature._base import Curvature
 from secondorder.curvature._running import Drift, Steps, running
 from secondorder.curvature._samples import Estimator, loss_sample
 from secondorder.curvature._structures import Moments, Now, Structure, basis_drift, farthest, sound
+from secondorder.notices import advise
 from secondorder.objectives._base import is_objective, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective
@@ -43,6 +45,7 @@ from secondorder.operators._kronecker import Factors, Kronecker, KroneckerEigen
 from secondorder.tree import Params
 
 MAX_SIZE = 8192  # a longer factor is stored as its diagonal
+SHARE = 0.05  # of the parameters that may lie outside all layers without a warning
 
 
 class InChunks(NamedTuple):
@@ -131,6 +134,23 @@ def layerwise(
     )
 
 
+def _advise(layout: layers.Layout, sizes: list[int]) -> None:
+    """Warn of leaves outside all layers that hold a good part of the parameters."""
+    lost = [block for block in layout.blocks if block.kind == "fallback"]
+    held, total = sum(sizes[leaf] for block in lost for leaf in block.leaves), sum(sizes)
+    if held <= SHARE * total:
+        return
+    first = layout.paths[lost[0].leaves[0]]
+    advise(
+        f"fallback {layout.paths}",
+        f"The layer-wise curvature found no layer for {len(lost)} of {len(sizes)} leaves, "
+        f"{100 * held / total:.0f} % of the parameters; the first is {first}: {lost[0].reason}. "
+        "They get the Grams along their axes, which is less. Write their uses as products with "
+        "them, or leave them to another method; so.layer_table(objective, params) lists all.",
+        "faq",
+    )
+
+
 def _reader(example: Any) -> Read:
     """``params -> Layout``, cached by the shapes and dtypes of the parameters."""
 
@@ -143,7 +163,9 @@ def _reader(example: Any) -> Read:
     @functools.cache
     def of(structure, shapes):
         structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-        return layers.read(model, jax.tree.unflatten(structure, structs))
+        layout = layers.read(model, jax.tree.unflatten(structure, structs))
+        _advise(layout, [math.prod(shape) for shape, _ in shapes])
+        return layout
 
     def read(params: Params) -> layers.Layout:
         leaves, structure = jax.tree.flatten(params)

@@ -64,6 +64,7 @@ class Running(NamedTuple):
       samples: number of samples.
       key: key data of the random draws, folded with the count at each update; ``None`` without
         draws.
+      refreshes: number of refreshes of the frame; ``None`` for a structure without one.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -77,6 +78,7 @@ class Running(NamedTuple):
     count: jax.Array
     samples: jax.Array
     key: jax.Array | None
+    refreshes: jax.Array | None = None
 
 
 @settings.checked()
@@ -115,7 +117,8 @@ def running(
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
         key = jax.random.key_data(jax.random.key(seed)) if estimator.draws else None
-        return Running(*structure.init(params), none(), none(), key)
+        refreshes = None if structure.refresh is None else none()
+        return Running(*structure.init(params), none(), none(), key, refreshes)
 
     def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
@@ -138,20 +141,25 @@ def running(
             state.count, sample_every, both, lambda: (state.averages, state.samples)
         )
         before = after = averages, state.frame
+        refreshes = state.refreshes
         renew: Any = structure.refresh
         if renew is not None and isinstance(refresh_every, Drift):
             measure: Any = structure.drift
             tolerance, every = refresh_every
             far = lambda: measure(grads, *before, scale) > tolerance
             moved = _at(state.count, every, far, lambda: jnp.asarray(False))
-            after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
+            due = (state.count == 0) | moved
+            after = jax.lax.cond(due, renewed, lambda: before)
+            refreshes = refreshes + due.astype(jnp.int32)
         elif renew is not None:
             after = _at(state.count, refresh_every, renewed, lambda: before)
+            refreshes = refreshes + (state.count % refresh_every == 0).astype(jnp.int32)
         if structure.refresh is not None:  # else it is shaped and sharded like the parameters
             after = _held(after, params)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])
-        return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
+        count = state.count + 1
+        return operator, Running(after[0], after[1], count, samples, state.key, refreshes)
 
     return Curvature(init, update, estimator.needs_value_fn, reads_scale=True)
 

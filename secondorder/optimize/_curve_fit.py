@@ -15,7 +15,7 @@ from secondorder import settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.losses import Robust
 from secondorder.optimize._bounds import check_bounds, filled
-from secondorder.optimize._call import Options, display_of
+from secondorder.optimize._call import Options, check_precision, display_of
 from secondorder.optimize._fit import Fit, fit_of
 from secondorder.optimize._multistart import best_of, stacked
 from secondorder.optimize._observed import Data, check_policy, observations
@@ -161,6 +161,7 @@ def curve_fit(
     settings.FUNCTION.or_none().of("curve_fit", "callback", callback)
     settings.FLAG.of("curve_fit", "progress", progress)
     _check_loss(loss, absolute_sigma, separable)
+    check_precision("curve_fit", tol, params, x, y)
     params, data = jax.tree.map(jnp.asarray, params), Data(x, observations(y), sigma)
     check_policy(nan_policy, data)
     bounds = filled(bounds, params)

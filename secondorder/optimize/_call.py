@@ -108,7 +108,7 @@ def check_precision(user: str, tol: Any, params: Params, *data: Any) -> None:
         advise(
             f"tol {user}",
             f"{user} got tol={tol:g}, but {dtype} resolves {eps:.1g}, so the solve may end in "
-            "LIMIT_OF_PRECISION. Switch on float64 (jax.config.update('jax_enable_x64', True)), or "
+            "LIMIT_OF_PRECISION. Switch on float64 (jax_enable_x64), or "
             f"leave tol at its default, {eps**0.5:.1g}.",
             "precision",
         )
@@ -120,7 +120,7 @@ def check_precision(user: str, tol: Any, params: Params, *data: Any) -> None:
                 f"{user} got float64 data that vary by {np.ptp(leaf[np.isfinite(leaf)]):.2g} about "
                 f"{np.nanmean(leaf):.6g}, but float64 is off, and float32 rounds them by more than "
                 "a thousandth of that. Subtract a constant from them, such as their mean, or "
-                "switch on float64 (jax.config.update('jax_enable_x64', True)).",
+                "switch on float64 (jax_enable_x64).",
                 "precision",
             )
 

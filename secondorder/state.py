@@ -152,6 +152,12 @@ def models(state: Any) -> jax.Array:
     return ours[-1].step.report.products > 0 if ours else jnp.asarray(False)
 
 
+def rounding(state: Any) -> jax.Array | float:
+    """The rounding error of the objective at the last step; 0 where no solver sees its parts."""
+    ours = find_states(state)
+    return ours[-1].step.rounding if ours else 0.0
+
+
 def tried(state: Any) -> jax.Array:
     """Whether a trust policy evaluated the last step (its gain is +∞ where it did not)."""
     ours = find_states(state)

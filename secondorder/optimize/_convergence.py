@@ -11,6 +11,7 @@ from secondorder.optimize._records import Loop, Problem, Status
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row without a change before the status is STAGNATED
+RUN, GROWTH = 10, 1.5  # steps in a row that gain nothing, and growth of a parameter in them
 REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
 
 
@@ -33,8 +34,10 @@ def after_tests(loop: Loop, grad: Params, problem: Problem) -> Loop:
     idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
     stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
     status = jnp.where(idle, stuck, status)
+    away = (loop.idle >= RUN) & (loop.growth > GROWTH)
+    status = jnp.where(away, Status.AT_INFINITY.value, status)
     # The first idle update counts: after rejections a step is short because damping made it so.
-    rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
+    rounding = jnp.maximum(4 * jnp.finfo(loop.value.dtype).eps * size, states.rounding(loop.state))
     spent = (loop.still >= 2) & (loop.promised <= rounding)
     status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
     status = jnp.where(converged, Status.CONVERGED.value, status)

@@ -46,6 +46,8 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         flat=jnp.asarray(False),
         still=count(),
         promised=jnp.zeros((), dtype),
+        idle=count(),
+        growth=jnp.ones((), dtype),
         passed=jnp.asarray(False),
         steps=count(),
         paid=jnp.zeros(4, jnp.int32),
@@ -227,7 +229,8 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     optimal = outcome.optimal | ((spent | agreed) & ~states.measured(loop.state))
 
     params = tree.where(optimal, loop.params, params)
-    still, moved = _movement(params, loop.params)
+    still, moved, ratio = _movement(params, loop.params)
+    idle = outcome.predicted <= problem.tol * jnp.abs(loop.value).astype(dtype)
     history = loop.history
     if history is not None:  # records beyond its length are dropped
         record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)
@@ -242,11 +245,13 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         cut=cut,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, outcome.predicted), 0).astype(dtype),
+        idle=jnp.where(idle, loop.idle + 1, 0).astype(jnp.int32),
+        growth=jnp.where(idle, loop.growth * jnp.maximum(ratio.astype(dtype), 1), 1).astype(dtype),
         passed=outcome.passes,
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
         paid=loop.paid + outcome.counts,
         history=tree.where(optimal, loop.history, history),
-        status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
+        status=jnp.where(optimal, outcome.ends, loop.status).astype(jnp.int32),
     )
 
 
@@ -271,6 +276,7 @@ class _Outcome(NamedTuple):
       scale: the damping, radius or cubic weight; infinity for other optimizers.
       passes: whether the point passes the solver's optimality test.
       optimal: whether this test ends the solve.
+      ends: the status of the solve where it is optimal.
       full: whether the step is a full Newton step that its trial confirms.
       counts: the four counts of :class:`Evaluations`.
     """
@@ -280,6 +286,7 @@ class _Outcome(NamedTuple):
     scale: jax.Array
     passes: jax.Array
     optimal: jax.Array
+    ends: jax.Array
     full: jax.Array
     counts: jax.Array
 
@@ -289,7 +296,7 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
-    full = jnp.asarray(False)
+    full, ends = jnp.asarray(False), Status.CONVERGED.value
     values, gradients, jacobians, products = 0, 0, 0, 0
     if ours:
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
@@ -301,6 +308,7 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         made = jnp.where(computed, trust.gain, 0) * predicted
         gains = accepted & (made > 0.1 * jnp.abs(loop.value))
         optimal = passes & (loop.passed | ~gains)
+        ends = jnp.where(report.lost, Status.NO_EFFECT.value, ends)
         full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(computed, 1, 0)
         jacobians, products = report.jacobians, report.products
@@ -310,11 +318,11 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         gradients = info.num_linesearch_steps
         full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
     counts = [jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)]
-    return _Outcome(accepted, predicted, scale, passes, optimal, full, jnp.stack(counts))
+    return _Outcome(accepted, predicted, scale, passes, optimal, ends, full, jnp.stack(counts))
 
 
-def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:
-    """Whether the parameters are still (to rounding), and whether any of them changed."""
+def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Whether the parameters are still (to rounding), whether any changed, their largest growth."""
     eps = jnp.finfo(tree.dtype(start)).eps
     # 0 unchanged, 1 within rounding, 2 more; NaN counts as more.
     beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
@@ -322,4 +330,7 @@ def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:
         lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, start
     )
     distance = tree.max_abs(far)
-    return distance <= 1, distance >= 1
+    growth = jax.tree.map(
+        lambda new, x: jnp.where(x == 0, 1, new / jnp.where(x == 0, 1, x)), params, start
+    )
+    return distance <= 1, distance >= 1, tree.max_abs(growth)

@@ -308,7 +308,8 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         known = jnp.isfinite(length) & (length > 0)
         # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
         shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
-        shrunk = jnp.maximum(0.25 * shrunk, limits.tiny / limits.eps)
+        part = _shrinkage(trial, gain, accepted).astype(old.dtype)
+        shrunk = jnp.maximum(part * shrunk, limits.tiny / limits.eps)
         # Of an infinite region it is the solver's own that a step on the boundary has shown.
         shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
         grown = jnp.minimum(2 * shown, maximum)
@@ -319,6 +320,18 @@ def radius(initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf) -> Trust:
         return _next(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
 
     return _closed_loop(lambda params: _state(initial, params), rule, "radius")
+
+
+def _shrinkage(trial: Trial, gain: jax.Array, accepted: jax.Array) -> jax.Array:
+    """The part of a step that stays: after a rejection the least point of a parabola.
+
+    Through ``f(0)``, ``f'(0)`` and ``f(d)``, at least a tenth, at most a quarter.
+    """
+    slope = trial.slope()
+    rise = gain * trial.predicted - slope
+    known = (slope < 0) & (rise > 0)
+    part = jnp.where(known, -0.5 * slope / jnp.where(known, rise, 1), 0.25)
+    return jnp.where(accepted, 0.25, jnp.clip(part, 0.1, 0.25))
 
 
 @settings.checked(initial=settings.unscheduled(settings.NOT_NEGATIVE))

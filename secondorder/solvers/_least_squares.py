@@ -30,6 +30,7 @@ from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
 REMOVED = 0.1  # cosine beyond which more than 1 % of the objective can be removed
+SINGULAR = 0.02  # cosine with single columns, in roundings √ε, below which the Jacobian is singular
 LEAST = 0.1  # least effect of a change of a parameter by its own size, relative to the residual
 
 
@@ -308,7 +309,8 @@ def _optimality(
     the parameters to the outputs, makes ``≤ √ε`` reachable: rounding the parameters then moves r as
     far. The part below ``10 ε`` times the contributions is rounding of the residuals, for any
     tolerance. Neither passes a point from where more than 1 % of f, and more than the rounding of
-    the parameters, can be removed: there the plain cosine counts.
+    the parameters, can be removed: there the plain cosine counts, unless the single columns tell of
+    a singular Jacobian.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
@@ -325,5 +327,6 @@ def _optimality(
     whole, alone = seen(plain), seen(single)
     unit = jnp.where(whole == 0, 1, size)  # no 0/0 if all residuals vanish
     optimality = jnp.minimum(whole / (unit + 10 * noise), 5 * alone / (unit + noise))
-    removable = (plain > eps * contributions) & (jnp.minimum(plain, 5 * single) > REMOVED * size)
+    removable = plain > jnp.maximum(REMOVED * size, eps * contributions)
+    removable = removable & (single > SINGULAR * jnp.sqrt(eps) * size)
     return jnp.where(removable, jnp.maximum(optimality, plain / unit), optimality)

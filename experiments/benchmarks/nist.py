@@ -39,8 +39,9 @@ evaluations). Every tolerance (tol; rtol and atol; ftol, xtol and gtol) is
 {FLOAT32.digits}) of the certified ones. **False**: success is claimed where Σr², computed in
 float64 at the returned parameters, exceeds the certified one by more than
 {10.0**-judge.FLOAT64.claimed:.1%} (float32: {10.0**-FLOAT32.claimed:.0%}) and by more than
-rounding of the certified parameters adds, and the point is not stationary either: SciPy's `lm` or `trf` at 1e-15
-in float64 goes on from there to a value that differs by more, and there is no saddle beside it.
+rounding of the certified parameters adds, and the point is not stationary either: SciPy's `lm` or
+`trf` at 1e-15 in float64 goes on from there to a value that differs by more, and there is no saddle
+beside it.
 **Unlisted**: the claim is true, but of another stationary point. Digits, iterations and evaluations
 are medians over what a solver solved. **Evaluations** are of the residual; a tangent or a cotangent
 counts as one more, so a Jacobian counts n. **Rescaled**: all residuals times 10⁶ and 10⁻⁶; all

@@ -302,12 +302,15 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
-        # The step is already computed; near f = 0 it may double the correct digits, so take it.
-        # Only once: at rounding level a decrease by a tenth is chance. Gain +∞: none computed.
+        # The step is already computed; where it still shows in the value, take it. Only once, or as
+        # long as steps contract: at rounding level a decrease is chance. Gain +∞: none computed.
         computed = ~jnp.isposinf(trust.gain)
         made = jnp.where(computed, trust.gain, 0) * predicted
-        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
-        optimal = passes & (loop.passed | ~gains)
+        size = jnp.abs(loop.value).astype(dtype)
+        gains = accepted & (made > float(jnp.finfo(dtype).eps) * size)
+        earlier = jnp.abs(states.find_states(loop.state)[-1].step.predicted).astype(dtype)
+        contracts = (made < 0.1 * size) & (predicted < 0.1 * earlier)
+        optimal = passes & ~(gains & (~loop.passed | contracts))
         ends = jnp.where(report.lost, Status.NO_EFFECT.value, ends)
         full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(computed, 1, 0)

@@ -239,8 +239,8 @@ def _lengths(matrix: jax.Array) -> jax.Array:
 def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:
     """The least scaling of each column, and the mask of columns at rounding level.
 
-    The size of a parameter is ``|x|`` if it contributes to the outputs, so that units do not matter;
-    otherwise at least one; for ``x = 0`` the largest ``|x|``.
+    The size of a parameter is ``|x|`` if it contributes to the outputs, so that units do not
+    matter; otherwise at least one; for ``x = 0`` the largest ``|x|``.
     """
     eps, sizes = jnp.finfo(norms.dtype).eps, jnp.abs(x)
     typical = jnp.where(x == 0, jnp.max(sizes, initial=1), jnp.maximum(sizes, 1))

@@ -195,10 +195,11 @@ class Attempt:
     def _gain(self, taken: Params, step: Step) -> jax.Array:
         """Actual over predicted change of the objective along the step.
 
-        Near a minimum the difference of two values is rounding; below 1e4 rounding errors, or that
-        which the solver sees in the objective's parts, the mean of the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its
-        place. The slope at the trial is a forward derivative, computed with the value; a function
-        with a reverse rule alone gets one. A step of zero has gain 1: where the gradient is zero,
+        Near a minimum the difference of two values is rounding. Below 1e4 rounding errors, or the
+        rounding that the solver sees in the objective's parts, the mean of the slopes at both ends,
+        ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The slope at the trial is
+        a forward derivative, computed with the value; a function with a reverse rule alone gets
+        one. A step of zero has gain 1: where the gradient is zero,
         or the step rounds to zero, a policy has nothing to correct.
         """
         fn, face = self.objective, self.objective.face

@@ -8,7 +8,10 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from secondorder.optimize._records import Status
+
 MOST = 12  # parameters in a report
+BEYOND = 100  # standard error over value of a parameter without effect
 SHOWN = 0.1  # the least correlation in one
 
 
@@ -58,6 +61,10 @@ def fit_text(fit: Any, style: str = "text") -> str:
         f"AIC {float(fit.aic):.5g}, BIC {float(fit.bic):.5g}",
     ]
     related = _correlations(np.asarray(fit.correlation), names)
+    if int(solution.status) == Status.NO_EFFECT:
+        rows = zip(names, values, errors, strict=True)
+        gone = [name for name, value, error in rows if not error <= BEYOND * abs(value)]
+        lines.append(f"  without effect: {', '.join(gone[:MOST])}")
     text = "\n".join((*lines, "", *_TABLES[style](table), *_rest(names)))
     return text + (f"\n\n  correlations: {related}" if related else "")
 

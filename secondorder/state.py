@@ -158,6 +158,12 @@ def rounding(state: Any) -> jax.Array | float:
     return ours[-1].step.rounding if ours else 0.0
 
 
+def promised(state: Any) -> jax.Array | float:
+    """The decrease that the last model promised; infinity without a model."""
+    ours = find_states(state)
+    return jnp.abs(ours[-1].step.predicted) if ours else jnp.inf
+
+
 def tried(state: Any) -> jax.Array:
     """Whether a trust policy evaluated the last step (its gain is +∞ where it did not)."""
     ours = find_states(state)

@@ -17,7 +17,7 @@ from secondorder.objectives._models import Known
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
 from secondorder.optimize._bounds import free_params
-from secondorder.optimize._convergence import after_tests, little, shown
+from secondorder.optimize._convergence import NOTHING, after_tests, little, shown
 from secondorder.optimize._packing import Packed, Packing
 from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
 from secondorder.tree import Params
@@ -231,7 +231,9 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
 
     params = tree.where(optimal, loop.params, params)
     still, moved, ratio = _movement(params, loop.params)
-    idle = outcome.predicted <= problem.tol * jnp.abs(loop.value).astype(dtype)
+    idle = outcome.predicted <= jnp.minimum(problem.tol, NOTHING) * jnp.abs(loop.value).astype(
+        dtype
+    )
     history = loop.history
     if history is not None:  # records beyond its length are dropped
         record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)
@@ -309,8 +311,7 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         made = jnp.where(computed, trust.gain, 0) * predicted
         size = jnp.abs(loop.value).astype(dtype)
         gains = accepted & (made > float(jnp.finfo(dtype).eps) * size)
-        earlier = jnp.abs(states.find_states(loop.state)[-1].step.predicted).astype(dtype)
-        contracts = (made < 0.1 * size) & (predicted < 0.1 * earlier)
+        contracts = (made < 0.1 * size) & (predicted < 0.1 * states.promised(loop.state))
         optimal = passes & ~(gains & (~loop.passed | contracts))
         ends = jnp.where(report.lost, Status.NO_EFFECT.value, ends)
         full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))

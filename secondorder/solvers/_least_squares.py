@@ -30,7 +30,7 @@ from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
 REMOVED = 0.1  # cosine beyond which more than 1 % of the objective can be removed
-SINGULAR = 0.02  # cosine with single columns, in roundings √ε, below which the Jacobian is singular
+SINGULAR = 3e-9  # cosine with single columns at which a Jacobian is singular; in float64 alone
 LEAST = 0.1  # least effect of a change of a parameter by its own size, relative to the residual
 
 
@@ -310,7 +310,7 @@ def _optimality(
     far. The part below ``10 ε`` times the contributions is rounding of the residuals, for any
     tolerance. Neither passes a point from where more than 1 % of f, and more than the rounding of
     the parameters, can be removed: there the plain cosine counts, unless the single columns tell of
-    a singular Jacobian.
+    a singular Jacobian, or the residuals are rounding themselves.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
@@ -328,5 +328,5 @@ def _optimality(
     unit = jnp.where(whole == 0, 1, size)  # no 0/0 if all residuals vanish
     optimality = jnp.minimum(whole / (unit + 10 * noise), 5 * alone / (unit + noise))
     removable = plain > jnp.maximum(REMOVED * size, eps * contributions)
-    removable = removable & (single > SINGULAR * jnp.sqrt(eps) * size)
+    removable = removable & (single > SINGULAR * size) & (size > 30 * eps * contributions)
     return jnp.where(removable, jnp.maximum(optimality, plain / unit), optimality)

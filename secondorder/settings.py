@@ -199,6 +199,7 @@ KINDS = {
     "halvings": SIZE_OR_ZERO,
     "hessian_power": NOT_NEGATIVE,
     "initial": unscheduled(POSITIVE),
+    "interpolate": FLAG,
     "iterates": SIZE_OR_ZERO,
     "layer_of": FUNCTION,
     "layers": FLAG,

@@ -280,7 +280,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
     return _closed_loop(start, rule, "damping", halvings=halvings)
 
 
-@settings.checked(initial=settings.unscheduled(settings.LENGTH), interpolate=settings.FLAG)
+@settings.checked(initial=settings.unscheduled(settings.LENGTH))
 def radius(
     initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf, interpolate: bool = False
 ) -> Trust:

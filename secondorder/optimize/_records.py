@@ -36,11 +36,12 @@ class Status(Reason):
         "The objective or its gradient became NaN or infinite; see the last finite point.",
     )
     NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
+    STOPPED = 8, "The callback ended the solve."
     NO_EFFECT = (
-        8,
+        9,
         "A parameter has moved to where the residuals do not depend on it; the others are optimal.",
     )
-    AT_INFINITY = 9, "Parameters grow without end, and the objective gains nothing any more."
+    AT_INFINITY = 10, "Parameters grow without end, and the objective gains nothing any more."
 
 
 class Evaluations(NamedTuple):
@@ -120,7 +121,7 @@ class Problem(NamedTuple):
       optimizer: an Optax transformation with extra arguments.
       tol, max_steps: tolerance of the test and limit of updates.
       box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
-      callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
+      question: ``None`` or ``(active, iterate) ↦`` whether the callback ends the solve.
     """
 
     fn: AnyObjective
@@ -128,4 +129,4 @@ class Problem(NamedTuple):
     tol: Any
     max_steps: Any
     box: tuple[Params, Params] | None = None
-    callback: Callable | None = None
+    question: Callable | None = None

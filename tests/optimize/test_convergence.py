@@ -89,4 +89,6 @@ def test_no_fit_in_single_precision_claims_more_than_it_has(name):
         # Rounding of the parameters moves the residuals so far.
         moved = np.finfo(np.float32).eps * np.linalg.norm(slopes * problem.params)
         reachable = 1.01 * (problem.squares**0.5 + moved) ** 2
+        # Of residuals that are rounding themselves, no part can be told.
+        reachable = max(reachable, (30 * moved) ** 2)
         assert not fit.solution.success or found <= reachable

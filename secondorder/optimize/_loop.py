@@ -310,7 +310,7 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
-    full, ends = jnp.asarray(False), Status.CONVERGED.value
+    full, ends = jnp.asarray(False), jnp.asarray(Status.CONVERGED.value)
     values, gradients, jacobians, products = 0, 0, 0, 0
     if ours:
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust

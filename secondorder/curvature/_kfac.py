@@ -212,12 +212,11 @@ class _Statistics(NamedTuple):
 
 def _structure(statistics: _Statistics) -> Structure:
     own = lambda fn: functools.partial(fn, statistics)
+    measure = lambda sample, averages, frame: _measure(statistics, sample, frame)
     if statistics.eigen:
-        return Structure(
-            own(_start), own(_measure), own(_eigen), _turned, basis_drift, recount=True
-        )
+        return Structure(own(_start), measure, own(_eigen), _turned, basis_drift, recount="first")
     refresh, drift = own(_inverted), own(_inverse_drift)
-    return Structure(own(_start), own(_measure), own(_kronecker), refresh, drift)
+    return Structure(own(_start), measure, own(_kronecker), refresh, drift)
 
 
 def _start(statistics: _Statistics, params: Params) -> tuple[Any, Any]:

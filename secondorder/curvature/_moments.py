@@ -119,7 +119,7 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     factor = factor / jnp.where(size > 0, size, 1)
     # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
     coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
-    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)[0]
+    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)
     return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 

@@ -64,7 +64,7 @@ def of_uses(
     ``A`` is a mean over the uses, for each of the S independent maps.
     """
     (kept_a, kept_g), dtype = kept, kept[0].dtype
-    total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
+    total_a, total_g = jnp.zeros_like(kept_a), None if kept_g is None else jnp.zeros_like(kept_g)
     squares: Any = None
     if bases is not None:
         squares = jnp.zeros((*kept_a.shape[:2], kept_g.shape[1]), dtype)
@@ -88,7 +88,9 @@ def of_uses(
             a = _gram(x, kept_a.ndim == 3)
         if size is None:
             size = jnp.sum(kr.mean_trace(a)) / jnp.sum(used) / y.shape[1]
-        total_a, total_g = total_a + a, total_g + _gram(y, kept_g.ndim == 3)
+        total_a = total_a + a
+        if kept_g is not None:
+            total_g = total_g + _gram(y, kept_g.ndim == 3)
         if bases is not None:
             turned = jnp.square(_in_basis(bases[1], y))
             if x is None:

@@ -28,7 +28,8 @@ def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Schedule of refreshes by drift, the relative distance of the averages from their frame.
 
     Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``,
-    ``soap``, ``kl_shampoo`` and ``kl_soap``. The drift is the largest value, over all factors F of all blocks, of
+    ``soap``, ``kl_shampoo`` and ``kl_soap``. The drift is the largest value, over all factors F of
+    all blocks, of
 
         ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
         ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)

@@ -1,4 +1,4 @@
-"""Sophia, AdaHessian, SOAP, Shampoo and their kin where things go wrong, on low precision and many devices."""
+"""Sampled methods where things go wrong, on low precision and many devices."""
 
 import functools
 

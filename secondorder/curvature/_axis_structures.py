@@ -184,9 +184,9 @@ def _whitened(
     basis: Factors,
 ) -> Moments:
     """The moments of one sample: along each axis, of the sample whitened along the others."""
-    v, w = block.join([v]), block.join([w])
-    qt = kr.transposed(basis)
-    v, w = kr.along_axes(qt, v), kr.along_axes(qt, w)
+    pair = lambda fn, v, w: (x := fn(v), x if w is v else fn(w))  # most samples are twice the same
+    v, w = pair(lambda x: block.join([x]), v, w)
+    v, w = pair(lambda x: kr.along_axes(kr.transposed(basis), x), v, w)
     kept = v * w if squares(block) else None
     old = [d for d in mean.values or () if d is not None]
     if not old:
@@ -213,10 +213,10 @@ def _whitened(
         only = lambda x, axis=axis: tuple(x if i == axis else None for i in range(len(basis)))
         others = tuple(None if i == axis else x for i, x in enumerate(scales))
         share = (count / lengths[axis])[:, None]
-        x, y = kr.along_axes(others, v), kr.along_axes(others, w)
+        x, y = pair(lambda x, others=others: kr.along_axes(others, x), v, w)
         diagonal = kr.grams(only(scales[axis]), x, y)[axis] / share
         values.append(jnp.where(known, jnp.maximum(diagonal, 0), first[:, None]))
-        x, y = kr.along_axes(only(q), x), kr.along_axes(only(q), y)
+        x, y = pair(lambda x, own=only(q): kr.along_axes(own, x), x, y)
         factors.append(kr.grams(only(q), x, y)[axis] / share[..., None])
     return Moments(tuple(factors), kept, values=tuple(values))
 

@@ -18,7 +18,8 @@ LIBRARY = ROOT / "secondorder"
 # never from the room next door.
 HOUSE = (
     ({"linalg"}, {"tree", "meshes", "checks", "settings", "losses", "objectives"}),
-    ({"operators"}, {"layers"}),
+    ({"layers"},),
+    ({"operators"},),
     ({"quadratic", "step"},),
     ({"curvature"}, {"solvers"}, {"trust"}),
     ({"transform", "state"}, {"spectrum"}, {"linear_systems"}, {"stepsize"}),

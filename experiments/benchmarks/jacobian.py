@@ -1,4 +1,4 @@
-"""Dense Jacobians: which mode, in what chunks, and what knowing the examples apart is worth."""
+"""Dense Jacobians: which mode, in what chunks, and what examples apart are worth."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ Titled = tuple[str, pd.DataFrame]
 def run(request: Request) -> Report:
     """All tables."""
     del request  # there is nothing to choose
-    return Report(dict([crossover(), chunks(), examples()]))
+    return Report(dict([crossover(), chunks(), examples(), residuals()]))
 
 
 def network(inputs: int, outputs: int, width: int = 64):
@@ -50,7 +50,7 @@ def crossover() -> Titled:
             for mode in ("forward", "reverse")
         }
         cost = race(modes)
-        slower, faster = ("reverse", "forward") if n <= m else ("forward", "reverse")
+        slower, faster = ("reverse", "forward") if n <= 2 * m else ("forward", "reverse")
         rows.append(
             {
                 "n inputs": f"{n}",
@@ -89,7 +89,7 @@ def chunks() -> Titled:
 
 
 def examples() -> Titled:
-    """A thousand rows that know they are independent, against the same batch closed over."""
+    """A thousand independent rows, given or found apart, against passes for all of them."""
     width = 32
     keys = jax.random.split(jax.random.key(1), 3)
     params = {
@@ -113,6 +113,7 @@ def examples() -> Titled:
     cost: dict[str, Timing] = race(
         {
             "per_example": (apart, (points,)),
+            "closed over": (lambda x: closed_over(x, "auto"), (points,)),
             "closed over, forward": (lambda x: closed_over(x, "forward"), (points,)),
             "closed over, reverse": (lambda x: closed_over(x, "reverse"), (points,)),
         }
@@ -130,6 +131,74 @@ def examples() -> Titled:
     title = f"The Jacobian of {ROWS} rows and {so.tree.size(params)} parameters"
     header = ["form", "time", "/ per_example", "peak temporary memory"]
     return title, pd.DataFrame(rows, columns=header)
+
+
+def residuals() -> Titled:
+    """The ways in which people write the residual of an equation, against ``per_example``."""
+    sizes = (2, 24, 24, 1)
+    keys = jax.random.split(jax.random.key(3), 5)
+    params = [
+        (jax.random.normal(key, (a, b)) / a**0.5, jnp.zeros(b))
+        for key, a, b in zip(keys[:3], sizes[:-1], sizes[1:], strict=True)
+    ]
+    points, edge = jax.random.uniform(keys[3], (400, 2)), jax.random.uniform(keys[4], (80, 2))
+
+    def u(p, x):
+        for kernel, bias in p[:-1]:
+            x = jnp.tanh(x @ kernel + bias)
+        return (x @ p[-1][0] + p[-1][1])[..., 0]
+
+    def hessian(p, x):
+        return jnp.trace(jax.hessian(u, 1)(p, x))
+
+    def tangents(fn, x, along):
+        slope = lambda x: jax.jvp(fn, (x,), (along,))[1]
+        return jax.jvp(slope, (x,), (along,))[1]
+
+    axes = jnp.eye(2)
+    nested = lambda p, x: sum(tangents(lambda x: u(p, x), x, axes[i]) for i in range(2))
+    batch = lambda p: sum(
+        tangents(lambda x: u(p, x), points, jnp.broadcast_to(axes[i], points.shape))
+        for i in range(2)
+    )
+
+    def of_sum(p, i):
+        slope = lambda x: jax.grad(lambda x: u(p, x).sum())(x)[:, i].sum()
+        return jax.grad(slope)(points)[:, i]
+
+    forms = {
+        "vmap of a Hessian": lambda p: jax.vmap(lambda x: hessian(p, x))(points),
+        "vmap of nested jvps": lambda p: jax.vmap(lambda x: nested(p, x))(points),
+        "the batch by jvps": batch,
+        "lax.map": lambda p: jax.lax.map(lambda x: hessian(p, x), points),
+        "two terms": lambda p: jnp.concatenate(
+            [jax.vmap(lambda x: hessian(p, x))(points), u(p, edge)]
+        ),
+        "gradient of the sum": lambda p: of_sum(p, 0) + of_sum(p, 1),
+    }
+    known = so.per_example(so.losses.half_sum_of_squares(), hessian, points).model
+    cost: dict[str, Timing] = race(
+        {
+            "per_example": (lambda p: so.jacobian(known, p), (params,)),
+            **{
+                name: (lambda p, fn=fn: so.jacobian(fn, p), (params,)) for name, fn in forms.items()
+            },
+            **{
+                f"{name}, mode='forward'": (
+                    lambda p, fn=fn: so.jacobian(fn, p, mode="forward"),
+                    (params,),
+                )
+                for name, fn in forms.items()
+            },
+        }
+    )
+    best = cost["per_example"]
+    rows = [
+        (name, f"{1e3 * t.seconds:.2f} ms", ratio(t.seconds, best.seconds))
+        for name, t in cost.items()
+    ]
+    title = f"A Laplacian at {len(points)} points, {so.tree.size(params)} parameters"
+    return title, pd.DataFrame(rows, columns=["form", "time", "/ per_example"])
 
 
 def ratio(a: float, b: float) -> str:

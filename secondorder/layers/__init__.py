@@ -7,6 +7,7 @@ them, :func:`layer_table` prints them. No other room of the library reads jaxprs
 """
 
 from secondorder.layers._blocks import Block, Layout, Part
+from secondorder.layers._examples import Piece, examples_of
 from secondorder.layers._instrument import Instrumented, instrumented, read
 from secondorder.layers._statistics import Use
 from secondorder.layers._table import LayerTable, Row, layer_table
@@ -16,9 +17,11 @@ __all__ = [
     "LayerTable",
     "Layout",
     "Part",
+    "Piece",
     "Row",
     "Instrumented",
     "Use",
+    "examples_of",
     "layer_table",
     "read",
     "instrumented",

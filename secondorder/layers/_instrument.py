@@ -22,6 +22,7 @@ from secondorder.layers._blocks import Block, Layout
 from secondorder.layers._grouping import Group, group
 from secondorder.layers._jaxpr import (
     alive,
+    bind,
     is_literal,
     opened,
     programs,
@@ -220,14 +221,6 @@ class _Plan:
         return {p: t for p, t in taps.items() if p[: len(path)] == path}
 
 
-def _bind(eqn: Any, values: Sequence[Any]) -> list[Any]:
-    bound = eqn.primitive.get_bind_params(eqn.params)
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*subfunctions, *values, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> tuple[list, dict]:
     """The outputs of a program, and the records of its sites, by path."""
     env: dict[Any, Any] = {}
@@ -243,7 +236,7 @@ def _evaluate(plan: _Plan, jaxpr: Any, constants, values, path: Path, taps) -> t
             out, inner = _within(plan, eqn, operands, here, taps)
             records |= inner
         else:
-            out = _bind(eqn, operands)
+            out = bind(eqn, operands)
         if here in plan.scaling:
             place = plan.scaling[here]
             known = factors.get(eqn.invars[place], jnp.ones((), out[0].dtype))
@@ -276,7 +269,7 @@ def _factor(eqn: Any, known: Any, operands: list, place: int) -> Any:
     """The factor of a leaf after one more equation."""
     name = eqn.primitive.name
     if name in MOVES or name in PIECES:
-        return known if known.ndim == 0 or name in SAME else _bind(eqn, [known])[0]
+        return known if known.ndim == 0 or name in SAME else bind(eqn, [known])[0]
     if name == "neg" or (name == "sub" and place == 1):
         return -known
     if name not in ("mul", "div"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -78,6 +78,15 @@ def is_literal(atom: Any) -> bool:
     Tested by a field: importing ``jax.extend``, with the class, takes a third of the import time.
     """
     return hasattr(atom, "val")
+
+
+def bind(eqn: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
+    """The results of an operation on other operands, with changed parameters."""
+    bound = eqn.primitive.get_bind_params(eqn.params | changed)
+    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*subfunctions, *values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def programs(eqn: Any) -> list[Any]:

@@ -1,8 +1,9 @@
 """The Jacobian of a vector function, dense or as products from both sides.
 
 A column costs one forward pass (``J e``), a row one backward pass (``Jᵀ e``), so the shape decides
-the mode: with n inputs and m outputs, ``forward`` for ``n ≤ m``, else ``reverse``. ``python -m
-experiments bench jacobian`` prints the measured crossover.
+the mode: with n inputs and m outputs, ``forward`` for ``n ≤ 2m``, else ``reverse``. Rows of
+independent examples, as of a ``vmap`` over data, are differentiated one example at a time. ``python
+-m experiments bench jacobian`` prints the measured ratios.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, meshes, settings, tree
+from secondorder import checks, layers, meshes, settings, tree
 from secondorder.objectives._models import (
     BatchedModel,
     InParts,
@@ -35,9 +36,13 @@ from secondorder.tree import Params
 MODES = ("auto", "forward", "reverse")
 
 
+PREFERRED = 2  # forward passes for a backward pass, of which XLA runs some batches very slowly
+EXAMPLES = 16  # fewer rows or columns are not worth the search for examples
+
+
 def cheaper_mode(inputs: int, outputs: int) -> str:
-    """The mode with fewer passes: ``forward`` (one per input) or ``reverse`` (one per output)."""
-    return "forward" if inputs <= outputs else "reverse"
+    """``forward`` (one pass per input) or ``reverse`` (one per output)."""
+    return "forward" if inputs <= PREFERRED * outputs else "reverse"
 
 
 def jacobian(
@@ -55,10 +60,11 @@ def jacobian(
         costs a pass per output *component* instead of one per row.
       params: pytree of floating-point arrays.
       mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
-        ``"auto"``: forward for ``n ≤ m`` (for a ``per_example`` model: n at most the number of
-        output components of one example), or the only mode of ``fn``.
+        ``"auto"``: one example at a time if the outputs' leading axis is one of independent
+        examples, else forward for ``n ≤ 2m`` and reverse beyond, or the only mode of ``fn``.
       chunk_size: number of columns or rows (for a ``per_example`` model: examples) to differentiate
-        at a time, which bounds the memory of intermediate values; ``None`` for all.
+        at a time, which bounds the memory of intermediate values; ``None`` for all. On a CPU, 8 at
+        a time may be several times faster (second derivatives) or slower (wide layers).
 
     Returns:
       The tree of the outputs; each leaf is a tree like ``params`` of arrays of shape
@@ -88,6 +94,11 @@ def jacobian(
         return jax.lax.map(of_example, fn.examples, batch_size=chunk_size)
     split = lambda p: tree.parts(fn(p))
     if mode == "auto":
+        outputs = jax.eval_shape(split, params)
+        one = functools.partial(jacobian, params=params)
+        rows = _by_example(split, params, outputs, one) if chunk_size is None else None
+        if rows is not None:
+            return _whole(rows)
         mode = _suitable_mode(split, params)
     if chunk_size is not None:
         return _whole(_chunked(split, params, mode, chunk_size))
@@ -95,6 +106,24 @@ def jacobian(
         return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
     except NotImplementedError:  # a callback without a vmap rule
         return _whole(_chunked(split, params, mode, 1))
+
+
+def _by_example(fn: Callable, params: Params, outputs: Any, one: Callable) -> Any | None:
+    """``one(model of an example)`` of all independent examples, in the tree of the outputs.
+
+    ``None`` for few rows or columns, and where no independent examples are found.
+    """
+    if min(tree.size(params), tree.size(outputs)) < EXAMPLES:
+        return None
+    pieces = layers.examples_of(fn, params)
+    if not pieces:
+        return None
+
+    def rows(piece: layers.Piece) -> list[Any]:
+        return jax.vmap(lambda example: one(lambda p: piece.model(p, example)))(piece.examples)
+
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(rows, pieces))
+    return jax.tree.unflatten(jax.tree.structure(outputs), joined)
 
 
 def _suitable_mode(fn: Callable, params: Params) -> str:
@@ -249,6 +278,10 @@ class Jacobian:
             fn, params = self.fn, self.params
             one = lambda example: linearize(lambda p: fn.model(p, example), params).dense()
             return jax.vmap(one)(fn.examples)
+        one = lambda model: linearize(model, self.params).dense()
+        apart = _by_example(self.fn, self.params, self.outputs, one)
+        if apart is not None:
+            return apart
         if self.mode == "forward":
             columns = over_basis(self.mv, self.params)
             return tree.accumulator(jax.tree.map(lambda c: jnp.moveaxis(c, 0, -1), columns))

@@ -18,7 +18,7 @@ from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
 from secondorder.optimize._bounds import free_params
 from secondorder.optimize._convergence import after_tests, little, shown
-from secondorder.optimize._packing import packing
+from secondorder.optimize._packing import Packed, Packing
 from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
 from secondorder.tree import Params
 
@@ -61,13 +61,15 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
     )
 
 
-def ended(loop: Loop) -> Loop:
-    """The loop without the Jacobian, which is as large as the data."""
-    return loop._replace(model=None)
+def ended(loop: Loop) -> Packed:
+    """The loop for a solution: packed, and without the Jacobian, which is as large as the data."""
+    loop = loop._replace(model=None)
+    return Packing.of(loop).pack(loop)
 
 
-def resumed(problem: Problem, loop: Loop) -> Loop:
+def resumed(problem: Problem, packed: Packed) -> Loop:
     """The loop to go on from an ended one; its Jacobian is taken again, and not counted twice."""
+    loop = packed.packing.unpack(packed)
     model = _no_model(problem, loop.state, loop.params)
     loop = loop._replace(status=jnp.full_like(loop.status, Status.RUNNING.value), model=model)
     if model is None:
@@ -105,26 +107,25 @@ def _with_room(state: Any, problem: Problem, params: Params) -> Any:
 
 def run(problem: Problem, start: Loop) -> Loop:
     """Run the loop to its end. Its body evaluates, tests, then updates: one gradient per step."""
-    pack, unpack = packing(start)
-    is_running = lambda packed: unpack(packed).status == Status.RUNNING.value
-    body = _body(problem, pack, unpack)
+    packing = Packing.of(start)
+    is_running = lambda packed: packing.unpack(packed).status == Status.RUNNING.value
     # Otherwise XLA folds the constants of a fresh start into the body, and a continued solve would
     # round differently from an uninterrupted one.
-    begun = jax.lax.optimization_barrier(pack(start))
-    return unpack(jax.lax.while_loop(is_running, body, begun))
+    begun = jax.lax.optimization_barrier(packing.pack(start))
+    return packing.unpack(jax.lax.while_loop(is_running, _body(problem, packing), begun))
 
 
 def once(problem: Problem, loop: Loop) -> Loop:
     """One iteration, for use inside another library's loop."""
-    pack, unpack = packing(loop)
-    return unpack(_body(problem, pack, unpack)(pack(loop)))
+    packing = Packing.of(loop)
+    return packing.unpack(_body(problem, packing)(packing.pack(loop)))
 
 
-def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any], Any]:
+def _body(problem: Problem, packing: Packing) -> Callable[[Packed], Packed]:
     """The body of the packed loop; packed, since every array that leaves a branch is a kernel."""
 
     def body(packed):
-        loop = _evaluate(problem.fn, unpack(packed))
+        loop = _evaluate(problem.fn, packing.unpack(packed))
         grad, fn = loop.grad, AtPoint(problem.fn, stationary=True)
         columns = None if loop.model is None else loop.model[1]
         face = None
@@ -136,7 +137,7 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
         loop = after_tests(loop, grad, problem)
 
         def update(packed):
-            loop = unpack(packed)
+            loop = packing.unpack(packed)
             known = fn
             if loop.model is not None:
                 jacobian = loop.params, loop.model[0], columns
@@ -144,10 +145,10 @@ def _body(problem: Problem, pack: Callable, unpack: Callable) -> Callable[[Any],
             updates, state = problem.optimizer.update(
                 grad, loop.state, loop.params, value=loop.value, grad=grad, value_fn=known
             )
-            return pack(_advance(loop, updates, state, face, problem))
+            return packing.pack(_advance(loop, updates, state, face, problem))
 
         running = loop.status == Status.RUNNING.value
-        return jax.lax.cond(running, update, lambda packed: packed, pack(loop))
+        return jax.lax.cond(running, update, lambda packed: packed, packing.pack(loop))
 
     return body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -29,34 +29,64 @@ def _(size: int, batched: Any, slots: Any, *scalars: jax.Array) -> tuple[jax.Arr
     return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True
 
 
-def packing(example: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """``(pack, unpack)`` between a tree like ``example`` and one whose scalars share arrays.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A tree whose scalars share arrays.
 
-    One array per dtype, booleans among the int32; keys and arrays with axes stay as they are.
+    Attributes:
+      rest: the keys and the arrays with axes.
+      stacks: the scalars, one array per dtype.
+      packing: the :class:`Packing` of the tree.
     """
-    leaves, structure = jax.tree.flatten(example)
-    kinds: dict[Any, list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        dtype = jnp.int32 if leaf.dtype in (jnp.bool_, jnp.int32) else leaf.dtype
-        if leaf.shape == () and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            kinds.setdefault(dtype, []).append(i)
-    packed = {i for places in kinds.values() for i in places}
 
-    def pack(tree: Any) -> Any:
+    rest: list[jax.Array]
+    stacks: list[jax.Array]
+    packing: Packing = dataclasses.field(metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """The places of the leaves of a tree in a :class:`Packed` one.
+
+    Attributes:
+      structure: the structure of the tree.
+      dtypes: the dtype of each leaf.
+      kinds: for each array of scalars its dtype (int32 for booleans) and the places of its leaves.
+    """
+
+    structure: Any
+    dtypes: tuple[Any, ...]
+    kinds: tuple[tuple[Any, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, example: Any) -> Packing:
+        leaves, structure = jax.tree.flatten(example)
+        kinds: dict[Any, list[int]] = {}
+        for i, leaf in enumerate(leaves):
+            dtype = jnp.int32 if leaf.dtype in (jnp.bool_, jnp.int32) else leaf.dtype
+            if leaf.shape == () and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                kinds.setdefault(np.dtype(dtype), []).append(i)
+        places = tuple((kind, tuple(found)) for kind, found in kinds.items())
+        return cls(structure, tuple(leaf.dtype for leaf in leaves), places)
+
+    def pack(self, tree: Any) -> Packed:
         found = jax.tree.leaves(tree)
-        rest = [leaf for i, leaf in enumerate(found) if i not in packed]
+        rest = [found[i] for i in self._others()]
         stacks = []
-        for kind, places in kinds.items():
+        for kind, places in self.kinds:
             # Masks of NumPy are constants; those computed here would be kernels outside a loop.
             slots = list(np.eye(len(places), dtype=bool))
             stacks.append(_stacked(slots, *(found[i].astype(kind) for i in places)))
-        return rest, stacks
+        return Packed(rest, stacks, self)
 
-    def unpack(parts: Any) -> Any:
-        rest, stacks = parts
-        found = dict(zip((i for i in range(len(leaves)) if i not in packed), rest, strict=True))
-        for places, stack in zip(kinds.values(), stacks, strict=True):
-            found |= {i: stack[k].astype(leaves[i].dtype) for k, i in enumerate(places)}
-        return jax.tree.unflatten(structure, [found[i] for i in range(len(leaves))])
+    def unpack(self, packed: Packed) -> Any:
+        """The tree; of a batch, which ``vmap`` puts on the first axis, the tree of batches."""
+        found = dict(zip(self._others(), packed.rest, strict=True))
+        for (_, places), stack in zip(self.kinds, packed.stacks, strict=True):
+            found |= {i: stack[..., k].astype(self.dtypes[i]) for k, i in enumerate(places)}
+        return jax.tree.unflatten(self.structure, [found[i] for i in range(len(self.dtypes))])
 
-    return pack, unpack
+    def _others(self) -> list[int]:
+        packed = {i for _, places in self.kinds for i in places}
+        return [i for i in range(len(self.dtypes)) if i not in packed]

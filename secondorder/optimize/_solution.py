@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from secondorder.optimize._records import Evaluations, History, Loop, Status
+from secondorder.optimize._packing import Packed
+from secondorder.optimize._records import Evaluations, History, Status
 from secondorder.optimize._report import solution_text
 from secondorder.tree import Params
 
@@ -29,7 +30,7 @@ class Solution:
       success: whether the status is ``CONVERGED``.
       projected: whether the start lay outside the bounds and was moved onto them.
       history: a :class:`History`, or ``None`` with ``history=0``.
-      loop: the state of the loop; pass the solution as ``params`` to continue from it.
+      loop: the state of the loop, packed; pass the solution as ``params`` to continue from it.
       unit: divisor of the residuals inside the loop: 1, unless squares of ``least_squares``'s
         residuals would overflow or underflow.
       method: name of the default that was chosen, or ``"given"``.
@@ -51,7 +52,7 @@ class Solution:
     success: jax.Array
     projected: jax.Array
     history: History | None
-    loop: Loop
+    loop: Packed
     unit: jax.Array
     method: str = dataclasses.field(metadata={"static": True})
     aux: Any = None
@@ -59,7 +60,7 @@ class Solution:
     @property
     def state(self) -> Any:
         """The optimizer's last state."""
-        return self.loop.state
+        return self.loop.packing.unpack(self.loop).state
 
     @property
     def message(self) -> str:

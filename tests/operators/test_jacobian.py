@@ -85,9 +85,9 @@ def test_bfloat16_jacobians_keep_the_dtype_of_jacrev():
 
 
 @pytest.mark.quick(2)
-@pytest.mark.parametrize(("inputs", "outputs"), [(3, 2), (2, 2), (2, 3), (1, 5), (5, 1)])
-def test_auto_goes_forward_exactly_where_inputs_are_no_more_than_outputs(inputs, outputs):
-    forward = inputs <= outputs
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 2), (5, 2), (2, 3), (1, 5), (5, 1)])
+def test_auto_goes_forward_exactly_up_to_two_inputs_for_an_output(inputs, outputs):
+    forward = inputs <= 2 * outputs
     assert cheaper_mode(inputs, outputs) == ("forward" if forward else "reverse")
 
     @jax.custom_jvp
@@ -153,7 +153,7 @@ def test_a_chunk_bounds_the_memory_of_examples():
     assert temporary(8) < temporary(None) / 4
 
 
-def test_knowing_the_examples_saves_almost_all_of_the_work():
+def test_examples_apart_save_almost_all_of_the_work_whether_given_or_found():
     # A thousand rows and 1089 parameters: one backward pass for all rows instead of one for each.
     rows, width = 1000, 32
     x, y = problems.draw(0, rows, width), jnp.zeros(rows)
@@ -163,14 +163,16 @@ def test_knowing_the_examples_saves_almost_all_of_the_work():
     closed = so.compose(loss, lambda p: model(p, x))
     known = so.per_example(loss, model, x)
 
-    def flops(objective):
-        return compiled(lambda p: so.jacobian(objective.model, p), p).cost_analysis()["flops"]
+    def flops(objective, mode="auto"):
+        find = lambda p: so.jacobian(objective.model, p, mode=mode)
+        return compiled(find, p).cost_analysis()["flops"]
 
     def flops_of_factor(objective):
         return compiled(lambda p: so.ggn(objective, p).factor(), p).cost_analysis()["flops"]
 
-    assert flops(known) < flops(closed) / 100
-    assert flops_of_factor(known) < flops_of_factor(closed) / 100
+    assert flops(known) < flops(closed, "reverse") / 100
+    assert flops(closed) < 1.1 * flops(known)
+    assert flops_of_factor(closed) < 1.1 * flops_of_factor(known)
 
 
 # ------------------------------------------------------------------------------------- linearize

@@ -113,7 +113,7 @@ def _new_bases(axes: Axes) -> Callable:
 
     def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
         def basis(gram: jax.Array | None, q: jax.Array | None) -> jax.Array | None:
-            if gram is None:
+            if gram is None or q is None:
                 return None
             return sound(jax.lax.cond(now.first, eb.first_basis, eb.next_basis, gram, q), q)
 
@@ -152,7 +152,7 @@ def axis_whitened(axes: Axes | None = None, *, squares: bool = False) -> Structu
 
     def init(params: Params) -> tuple[Any, Any]:
         averages, frame = start(params)
-        zeros = lambda x: None if x is None else jnp.zeros(x.shape[:2], x.dtype)
+        zeros = lambda x: None if x is None else jnp.zeros((*x.shape[:2], 1), x.dtype)
         return tuple(m._replace(values=tuple(map(zeros, m.factors))) for m in averages), frame
 
     def measure(sample: Sample, averages: Any, frame: Sequence[Factors]) -> tuple[Moments, ...]:
@@ -164,7 +164,7 @@ def axis_whitened(axes: Axes | None = None, *, squares: bool = False) -> Structu
         def entries(block: CutLeaf, mean: Moments) -> jax.Array:
             if mean.squares is not None:
                 return _roots(mean)
-            roots = [None if d is None else jnp.sqrt(_above_rounding(d)) for d in mean.values]
+            roots = [None if d is None else jnp.sqrt(_above_rounding(d)) for d in _values(mean)]
             return kr.outer(tuple(roots), (block.pieces, *block.sizes))
 
         blocks = axes.blocks(like)
@@ -188,7 +188,8 @@ def _whitened(
     v, w = pair(lambda x: block.join([x]), v, w)
     v, w = pair(lambda x: kr.along_axes(kr.transposed(basis), x), v, w)
     kept = v * w if squares(block) else None
-    old = [d for d in mean.values or () if d is not None]
+    eigenvalues = _values(mean)
+    old = [d for d in eigenvalues if d is not None]
     if not old:
         return mean._replace(squares=kept)
     lengths = [(~block.padding(axis)).sum(1) for axis in range(len(block.shape))]
@@ -203,7 +204,7 @@ def _whitened(
     known = functools.reduce(jnp.logical_and, [jnp.max(d, axis=1) > 0 for d in old])[:, None]
     now = lambda d: jnp.where(known, _above_rounding(d), first[:, None])
     inverse = lambda x: jnp.where(x > 0, 1 / jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-    scales = tuple(None if d is None else inverse(now(d)) for d in mean.values)
+    scales = tuple(None if d is None else inverse(now(d)) for d in eigenvalues)
     factors, values = [], []
     for axis, q in enumerate(basis):
         if q is None:
@@ -215,10 +216,15 @@ def _whitened(
         share = (count / lengths[axis])[:, None]
         x, y = pair(lambda x, others=others: kr.along_axes(others, x), v, w)
         diagonal = kr.grams(only(scales[axis]), x, y)[axis] / share
-        values.append(jnp.where(known, jnp.maximum(diagonal, 0), first[:, None]))
+        values.append(jnp.where(known, jnp.maximum(diagonal, 0), first[:, None])[..., None])
         x, y = pair(lambda x, own=only(q): kr.along_axes(own, x), x, y)
         factors.append(kr.grams(only(q), x, y)[axis] / share[..., None])
     return Moments(tuple(factors), kept, values=tuple(values))
+
+
+def _values(mean: Moments) -> list[jax.Array | None]:
+    """The eigenvalues of each factor, ``(N, b)``."""
+    return [None if d is None else d[..., 0] for d in mean.values or ()]
 
 
 def _above_rounding(values: jax.Array) -> jax.Array:

@@ -101,8 +101,9 @@ class Moments(NamedTuple):
         example, the second moments of the gradients. ``None`` if not stored.
       returned: the mean square of the sample at leaves that the model returns, one number for all
         directions; ``None`` if it returns none.
-      values: ``diag(Qᵀ F Q)`` of each factor F at its own sample, ``(N, b)``, as the bases Q moved
-        on; ``None`` if not stored.
+      values: the mean over samples of ``diag(Qᵀ F Q)``, F the factor of a sample and Q the basis
+        at it, ``(N, b, 1)``; ``None`` if not stored. JAX gives a replicated output the sharding of
+        an input of as many axes: of two, that would be the parameters' and not the memory's.
     """
 
     factors: Factors

@@ -225,7 +225,7 @@ CALLS = {
     "least_squares": (lambda **given: so.least_squares(lambda p: p, START, **given), ("loss",)),
     "curve_fit": (
         lambda **given: so.curve_fit(lambda p, x: p * x, START, START, START, **given),
-        ("absolute_sigma",),
+        ("absolute_sigma", "callback", "loss", "nan_policy"),
     ),
     "fisher": (lambda **given: so.fisher(F, START, KEY, **given), ("samples",)),
     "jacobian": (lambda **given: so.jacobian(lambda p: p, START, **given), ("chunk_size",)),

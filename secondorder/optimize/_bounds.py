@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from secondorder import tree
+from secondorder.optimize._parameters import flattened, places
 from secondorder.tree import Params
 
 
@@ -23,6 +24,45 @@ def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
     lower = tree.spread(bounds[0], params, "the lower bound")
     upper = tree.spread(bounds[1], params, "the upper bound")
     return lower, upper
+
+
+def filled(bounds: Any, params: Params) -> Any:
+    """Bounds as a pair, with those that are not given at infinity.
+
+    Args:
+      bounds: a pair of numbers, of trees or of dictionaries of some parameters by name; or one
+        dictionary of pairs by name. ``None`` is no bound.
+    """
+    if isinstance(bounds, dict):
+        ends: tuple[dict, dict] = {}, {}
+        for name, pair in flattened(bounds):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ValueError(f"bounds[{name!r}] must be a pair (lower, upper), not {pair!r}.")
+            ends[0][name], ends[1][name] = pair
+        bounds = ends
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        return bounds
+    whole = jax.tree.structure(params)
+
+    def end(bound: Any, none: float) -> Any:
+        if bound is None:
+            return none
+        if not isinstance(bound, dict) or jax.tree.structure(bound) == whole:
+            return bound
+        leaves: list[Any] = [
+            np.full(np.shape(x), none, tree.leaf_dtype(x)) for x in jax.tree.leaves(params)
+        ]
+        for name, value in flattened(bound):
+            value = none if value is None else value
+            for leaf, entry in places(params, name, "bounds"):
+                if entry is None:
+                    same = np.shape(value) == () and np.shape(leaves[leaf])
+                    leaves[leaf] = jnp.full_like(leaves[leaf], value) if same else value
+                else:
+                    leaves[leaf] = jnp.asarray(leaves[leaf]).at[entry].set(value)
+        return jax.tree.unflatten(whole, leaves)
+
+    return end(bounds[0], -np.inf), end(bounds[1], np.inf)
 
 
 def check_bounds(bounds: Any, params: Params) -> None:

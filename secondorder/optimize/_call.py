@@ -17,9 +17,10 @@ from secondorder.methods._levenberg_marquardt import levenberg_marquardt
 from secondorder.methods._newton_cg import newton_cg
 from secondorder.methods._trust_region_newton import trust_region_newton
 from secondorder.objectives._base import is_objective
-from secondorder.optimize._bounds import check_bounds
+from secondorder.optimize._bounds import check_bounds, filled
 from secondorder.optimize._programs import kept
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Iterate, ended, watched
 from secondorder.state import settled
 from secondorder.tree import Params
 
@@ -35,7 +36,7 @@ class Options(NamedTuple):
     tol: float | None
     max_steps: int | None
     history: int = 0
-    callback: Callable[[Any, Any, Any], None] | None = None
+    callback: Callable[[Iterate], Any] | None = None
     has_aux: bool = False
     loss: Callable[[Any], jax.Array] | None = None
 
@@ -57,9 +58,9 @@ def solved(
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...],
-    bounds: tuple[Any, Any] | None,
+    bounds: Any,
 ) -> Solution:
-    """``solve(fn, options, params, args, bounds)`` by a kept program, after all checks of values.
+    """``solve(fn, options, params, args, bounds, watch)`` by a kept program, after all checks.
 
     Args:
       user: name of the caller, for messages.
@@ -69,8 +70,12 @@ def solved(
         kind.of(user, name, getattr(options, name))
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
+    bounds = filled(bounds, start)
     check_bounds(bounds, start)
-    solution = kept(solve, (fn, options), (_arrays(params), _floats(args), _arrays(bounds)), user)
+    arrays = arrays_of(params), _floats(args), arrays_of(bounds)
+    fixed = options._replace(callback=None)
+    with watched(options.callback, arrays) as watch:
+        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch)
     if not options.has_aux:
         return solution
     return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])
@@ -126,7 +131,7 @@ def _required(factory: Callable) -> list[str]:
     return [p.name for p in parameters if p.default is inspect.Parameter.empty]
 
 
-def _arrays(x: Any) -> Any:
+def arrays_of(x: Any) -> Any:
     """``x`` with every number an array: an input of a program, not a part of it."""
     number = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, int | float) else leaf
     return jax.tree.map(number, x)

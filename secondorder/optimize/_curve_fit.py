@@ -5,25 +5,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.stats
 import optax
-from jax.scipy.linalg import solve_triangular
 
-from secondorder import checks, meshes, settings, tree
+from secondorder import settings, tree
 from secondorder.layers._jaxpr import as_one_program
-from secondorder.operators._jacobian import linearize
-from secondorder.optimize._bounds import check_bounds
+from secondorder.losses import Robust
+from secondorder.optimize._bounds import check_bounds, filled
 from secondorder.optimize._call import Options
 from secondorder.optimize._fit import Fit, fit_of
-from secondorder.optimize._least_squares import least_squares
+from secondorder.optimize._multistart import best_of, stacked
+from secondorder.optimize._observed import Data, check_policy, observations
+from secondorder.optimize._parameters import layout_of
+from secondorder.optimize._problem import Problem, Task, check_ties
 from secondorder.optimize._programs import kept
-from secondorder.optimize._projection import separate, without_linear
+from secondorder.optimize._projection import separate, spread_mask, without_linear
 from secondorder.optimize._records import Status
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Iterate, ended, question, watched
 from secondorder.tree import Params
 
 
@@ -44,18 +46,6 @@ def _check_model(model: Any, params: Params, x: Any) -> None:
         ) from error
 
 
-def _observations(y: Any) -> jax.Array:
-    """``y`` as an array."""
-    try:
-        return jnp.asarray(y)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "curve_fit needs y to be an array of numbers, but it cannot be made one: "
-            f"{error}. For rows of several lengths, join them (jnp.concatenate) in y and in the "
-            "model's predictions."
-        ) from error
-
-
 def curve_fit(
     model: Callable[[Params, Any], jax.Array],
     x: Any,
@@ -67,7 +57,13 @@ def curve_fit(
     absolute_sigma: bool = False,
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Any, Any] | dict | None = None,
+    fixed: Any = None,
+    tied: dict | None = None,
+    starts: Any = None,
+    loss: Robust | None = None,
+    nan_policy: str = "propagate",
+    callback: Callable[[Iterate], Any] | None = None,
     separable: Any = None,
 ) -> Fit:
     """Fit ``y ≈ model(params, x)`` by least squares, with SciPy's meaning of ``sigma``.
@@ -75,19 +71,43 @@ def curve_fit(
     The covariance is ``s² (JᵀJ)⁻¹`` for the weighted Jacobian at the solution, with
     ``s² = ‖r‖²/(m − n)`` unless ``absolute_sigma``. It is computed from singular values, whatever
     the units; the errors of parameters in undetermined directions are ``inf``, and only those. A
-    parameter between equal bounds is fixed: its error is zero, and the others' are those of a fit
-    without it. A parameter that ends on a bound counts as free, as in SciPy.
+    fixed parameter, or one between equal bounds, has the error zero, and the others' are those of a
+    fit without it. The error of a tied one is propagated to first order. A parameter that ends on a
+    bound counts as free, as in SciPy.
+
+    With ``loss`` the covariance is Huber's, ``k² [Σψ²/(m − n)] / ψ̄'² (JᵀJ)⁻¹``, with the slope ψ of
+    the loss at each residual, the mean ``ψ̄'`` of its derivative, and ``k = 1 + (n/m) var(ψ')/ψ̄'²``:
+    for errors of one distribution, whatever its tails.
 
     Args:
       model: ``(params, x) ↦`` predictions shaped like ``y``.
-      x: the second argument of the model.
-      y: observations; a complex one counts as two, its real and its imaginary part.
-      params: the start, a pytree.
+      x: the second argument of the model, any tree.
+      y: observations; a complex one counts as two, its real and its imaginary part. A tuple or a
+        dictionary of arrays is several data sets: predictions are a tree like it.
+      params: the start, a pytree. A name below is the path of a leaf, such as ``"rate"``,
+        ``"peaks.0.width"``, or of an entry, ``"c[2]"`` (for one array, ``2``).
       optimizer: see :func:`secondorder.least_squares`.
-      sigma: standard deviations shaped like ``y``, or an ``(m, m)`` covariance of the observations;
-        real, and of each of the two parts where ``y`` is complex.
+      sigma: standard deviations shaped like ``y`` (or a number for each of its arrays), or an
+        ``(m, m)`` covariance of the observations; real, and of each of the two parts where ``y`` is
+        complex.
       absolute_sigma: whether ``sigma`` is in the units of ``y``, rather than up to a factor.
-      tol, max_steps, bounds: see :func:`secondorder.least_squares`.
+      tol, max_steps: see :func:`secondorder.least_squares`.
+      bounds: ``(lower, upper)``, numbers or trees like ``params``, or dictionaries of some of them
+        by name; or one dictionary ``{name: (lower, upper)}``. ``None`` and missing names are no
+        bound.
+      fixed: parameters that keep a value: ``{"k": 0.5}`` by name, names alone for the value of the
+        start, or a tree of booleans like ``params``. The values may be traced, the choice may not.
+      tied: ``{name: expression}``: functions of the parameters, evaluated in this order, such as
+        ``{"b": lambda p: 2 * p["a"]}``; the name of another parameter shares its value. They cannot
+        be bounded.
+      starts: further starts, searched side by side: a tree like ``params`` with one more leading
+        axis, or a dictionary of some parameters by name; see ``Fit.minima``.
+      loss: a robust loss of the weighted residuals: ``huber``, ``soft_l1``, ``cauchy`` or
+        ``arctan`` of secondorder. ``chi_square`` is then twice its value.
+      nan_policy: for numbers in ``x``, ``y`` or ``sigma`` that are not finite: ``"propagate"`` ends
+        with the status ``NONFINITE``, ``"raise"`` raises an error (not under ``jit``), ``"omit"``
+        leaves those points out.
+      callback: see :func:`secondorder.minimize`; it gets all parameters.
       separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
         for leaves in which the model is affine. They are solved for at every step, and only the
         others are searched: the same answer in fewer steps and from worse starts. A linear leaf
@@ -98,9 +118,14 @@ def curve_fit(
         affine raises an error, or, if found only at the solution or under ``jit``, gives the status
         ``NOT_AFFINE``.
 
+    Returns:
+      A :class:`secondorder.Fit`. ``Fit.solution`` is that of the free parameters.
+
     Raises:
-      ValueError: predictions shaped unlike ``y``, ``sigma`` of another shape; ``separable`` unlike
-        ``params`` or not true of the model, or bounds on linear leaves.
+      TypeError: a model that is not ``model(params, x)``; a ``loss`` that is not robust.
+      ValueError: predictions shaped unlike ``y``, ``sigma`` of another shape; unknown names, ties
+        that read later ones; ``separable`` unlike ``params`` or not true of the model, or bounds on
+        linear leaves.
 
     Example:
       >>> import jax, jax.numpy as jnp, secondorder as so
@@ -118,102 +143,154 @@ def curve_fit(
       >>> round(float(same.params["a"]), 1), len(jax.tree.leaves(same.solution.params))
       (3.0, 1)
 
-    Source: Golub and Pereyra (1973) for ``separable``.
+      A shared rate, and an offset that is fixed:
+
+      >>> two = lambda p, x: p["a"] * jnp.exp(-p["b"] * x) + p["c"]
+      >>> fit = so.curve_fit(two, x, y, {"a": 1.0, "b": 1.0, "c": 0.0}, fixed="c")
+      >>> fit.standard_errors["c"].item(), fit.degrees_of_freedom.item()
+      (0.0, 18.0)
+
+    Source: Golub and Pereyra (1973) for ``separable``; Huber (1981), section 7.6, for the
+    covariance of a robust fit.
     """
     tree.check_real(params)
     _check_model(model, params, x)
     settings.FLAG.of("curve_fit", "absolute_sigma", absolute_sigma)
+    settings.FUNCTION.or_none().of("curve_fit", "callback", callback)
+    _check_loss(loss, absolute_sigma, separable)
+    params, data = jax.tree.map(jnp.asarray, params), Data(x, observations(y), sigma)
+    check_policy(nan_policy, data)
+    bounds = filled(bounds, params)
     check_bounds(bounds, params)
-    params, y = jax.tree.map(jnp.asarray, params), _observations(y)
-    options, data = Options(optimizer, tol, max_steps), Data(x, y, sigma, absolute_sigma)
-    if separable is not None:
-        return _separated(model, options, separable, data, params, bounds)
-    fixed = model, options, absolute_sigma
-    return kept(_fitted, fixed, (x, y, sigma, params, bounds), "curve_fit")
+    layout, base = layout_of(params, fixed, tied)
+    check_ties(layout, bounds)
+    options = Options(optimizer, tol, max_steps, loss=loss)
+    task = Task(model, options, layout, absolute_sigma, nan_policy == "omit")
+    problem = Problem(task, data, base, bounds)
+    many = None if starts is None else stacked(starts, base)
+    arrays = (*problem[1:], many)
+    with watched(callback, arrays) as watch:
+        if separable is not None:
+            fit = _separated(problem, _free_mask(separable, params, problem), many, watch)
+        else:
+            fit = kept(_fitted, (model, task), (*arrays, watch), "curve_fit")
+        fit = ended(fit, watch)
+    return dataclasses.replace(fit, problem=problem)
 
 
-class Data(NamedTuple):
-    """The data of a fit, as in :func:`curve_fit`."""
+def _check_loss(loss: Any, absolute_sigma: bool, separable: Any) -> None:
+    """Raise an error for a loss whose errors are not known here."""
+    if loss is None:
+        return
+    if not isinstance(loss, Robust):
+        raise TypeError(
+            f"curve_fit got loss={loss!r}; pass huber, soft_l1, cauchy or arctan of secondorder, "
+            "such as so.huber(1.0), or None. least_squares takes any function of the residuals."
+        )
+    if absolute_sigma or separable is not None:
+        name = "absolute_sigma=True" if absolute_sigma else "separable"
+        raise ValueError(
+            f"curve_fit got loss beside {name}. The errors of a robust fit come from the scatter "
+            "of its residuals, and separable solves for linear parameters by least squares: leave "
+            "one of the two out."
+        )
 
-    x: Any
-    y: jax.Array
-    sigma: jax.Array | None
-    absolute_sigma: bool
+
+def _free_mask(separable: Any, params: Params, problem: Problem) -> Params:
+    """``separable`` for the free parameters alone."""
+    mask = separable(params) if callable(separable) else separable
+    mask, layout = spread_mask("separable", mask, params), problem.task.layout
+    leaves = jax.tree.structure(params).flatten_up_to(layout.free(params))
+    flags = zip(leaves, jax.tree.leaves(mask), strict=True)
+    parts = [jax.tree.map(lambda _, flag=flag: bool(flag), leaf) for leaf, flag in flags]
+    return jax.tree.unflatten(jax.tree.structure(params), parts)
 
 
 def _fitted(
     model: Callable,
-    options: Options,
-    absolute_sigma: bool,
-    x: Any,
-    y: jax.Array,
-    sigma: jax.Array | None,
-    params: Params,
-    bounds: tuple[Any, Any] | None,
-) -> Fit:
-    """:func:`curve_fit` without ``separable``."""
-    data = Data(x, y, sigma, absolute_sigma)
-    residual, held = _residual(model, data), _held(bounds, params)
-
-    def fit() -> Fit:
-        solution = _searched(residual, options, params, bounds)
-        at = linearize(residual, solution.params)
-        return fit_of(solution, at, solution.params, held, absolute_sigma)
-
-    return as_one_program(fit)
-
-
-def _separated(
-    model: Callable,
-    options: Options,
-    separable: Any,
+    task: Task,
     data: Data,
-    params: Params,
-    bounds: tuple[Any, Any] | None,
+    base: Params,
+    bounds: Any,
+    starts: Params | None,
+    watch: Any,
 ) -> Fit:
-    """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
-    residual, held = _residual(model, data), _held(bounds, params)
-    parts = separate(residual, params, separable)
-    if parts is None:  # no leaf is linear
-        x, y, sigma, absolute_sigma = data
-        return _fitted(model, options, absolute_sigma, x, y, sigma, params, bounds)
-    bounds = without_linear(bounds, parts, params)
+    """:func:`curve_fit` without ``separable``; ``model`` is that of the task."""
+    problem = Problem(task, data, base, bounds)
+    residual = _residual(problem)
+    ends, free = problem.free_bounds(), task.layout.free(base)
 
     def fit() -> Fit:
-        solution = _searched(parts.projected, options, parts.searched, bounds)
-        like = parts.whole(solution.params)
-        solution = _truthful(solution, parts.bent(like))
-        return fit_of(solution, linearize(residual, like), like, held, data.absolute_sigma)
+        search = lambda start: problem.search(residual, start, ends, _seen(watch, problem.whole))
+        return _finished(problem, search, residual, lambda free: free, free, ends, starts)
 
     return as_one_program(fit)
 
 
-def _searched(residual: Callable, options: Options, params: Params, bounds: Any) -> Solution:
-    kept = {"tol": options.tol, "max_steps": options.max_steps, "bounds": bounds}
-    return least_squares(residual, params, options.optimizer, **kept)
+def _separated(problem: Problem, separable: Any, starts: Params | None, watch: Any) -> Fit:
+    """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
+    residual, free = _residual(problem), problem.task.layout.free(problem.base)
+    parts = separate(residual, free, separable)
+    if parts is None:  # no leaf is linear
+        return _fitted(problem.task.model, *problem, starts, watch)
+    ends = problem.free_bounds()
+    searched = without_linear(ends, parts, free)
+
+    def fit() -> Fit:
+        view = lambda s: problem.whole(parts.whole(s))
+
+        def search(start: Params) -> Solution:
+            start = parts.searched_of(start)
+            return problem.search(parts.projected, start, searched, _seen(watch, view))
+
+        return _finished(problem, search, parts.projected, parts.whole, free, ends, starts, parts)
+
+    return as_one_program(fit)
 
 
-def _residual(model: Callable, data: Data) -> Callable[[Params], jax.Array]:
-    """``params ↦`` the weighted residuals."""
-    x, y, sigma, _ = data
-    whiten = _whitening(sigma, y)
+def _finished(
+    problem: Problem,
+    search: Callable[[Params], Solution],
+    residual: Callable,
+    to_free: Callable[[Params], Params],
+    start: Params,
+    ends: Any,
+    starts: Params | None,
+    parts: Any = None,
+) -> Fit:
+    """The fit of the best solution.
 
-    def residual(p: Params) -> jax.Array:
-        with checks.traced("curve_fit", "model"):
-            predicted = checks.as_arrays(model(p, x), "curve_fit")
-            if not isinstance(predicted, jax.Array):
-                raise TypeError(
-                    "curve_fit needs a model that returns one array, shaped like y, but it "
-                    f"returned {checks.described(predicted)}."
-                )
-            if predicted.shape != y.shape:
-                raise ValueError(
-                    f"curve_fit needs predictions shaped like y, {y.shape}, but the model returned "
-                    f"shape {jnp.shape(predicted)}."
-                )
-        return whiten(predicted - y)
+    Args:
+      search: free parameters ↦ solution.
+      residual: of the parameters that are searched.
+      to_free: the free parameters of those.
+    """
+    minima = None
+    if starts is None:
+        solution = search(start)
+    else:
+        whole = lambda searched: problem.whole(to_free(searched))
+        free = jax.vmap(problem.task.layout.free)(starts)
+        solution, minima = best_of(search, residual, whole, free)
+    like = to_free(solution.params)
+    if parts is not None:
+        solution = _truthful(solution, parts.bent(like))
+    fit = fit_of(solution, problem, like, _held(ends, like))
+    return dataclasses.replace(fit, minima=minima)
 
-    return residual
+
+def _seen(watch: Any, whole: Callable) -> Callable | None:
+    """The question of the callback, which gets all parameters."""
+    asks = question(watch)
+    if asks is None:
+        return None
+    return lambda active, it: asks(active, it._replace(params=whole(it.params)))
+
+
+def _residual(problem: Problem) -> Callable[[Params], jax.Array]:
+    """The residuals as a function of the free parameters."""
+    residual = problem.observed().residual
+    return lambda free: residual(problem.whole(free))
 
 
 def _held(bounds: Any, params: Params) -> jax.Array:
@@ -231,27 +308,3 @@ def _truthful(solution: Solution, bent: Params) -> Solution:
     is_bent = jnp.any(jnp.stack([jnp.any(flag) for flag in jax.tree.leaves(bent)]))
     status = jnp.where(is_bent, Status.NOT_AFFINE.value, solution.status)
     return dataclasses.replace(solution, status=status, success=solution.success & ~is_bent)
-
-
-def _whitening(sigma: jax.Array | None, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """``r ↦ r/σ``, or ``L⁻¹ r`` for a covariance ``L Lᵀ``."""
-    if sigma is None:
-        return lambda r: r
-    sigma = jnp.asarray(sigma)
-    if tree.is_complex(sigma):
-        raise ValueError(
-            "curve_fit got a complex sigma. Pass real standard deviations or a real covariance: of "
-            "complex observations, those of the real part and of the imaginary one alike."
-        )
-    if sigma.shape in ((), y.shape):
-        return lambda r: r / sigma.astype(r.dtype)
-    if sigma.shape == (y.size, y.size):
-        factor = jnp.linalg.cholesky(sigma)
-        white = lambda r: solve_triangular(
-            factor.astype(r.dtype), meshes.gathered(r).reshape(-1), lower=True
-        )
-        return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
-    raise ValueError(
-        f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "
-        f"deviations of shape {y.shape}, or a covariance of shape {(y.size, y.size)}."
-    )

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.stats
-from jax.scipy.special import betainc
+import numpy as np
+from jax.core import Tracer
 
 from secondorder import meshes, tree
-from secondorder.operators._dense import unravel
+from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._jacobian import Jacobian, linearize
+from secondorder.optimize._multistart import Minima
+from secondorder.optimize._parameters import free_numbers
+from secondorder.optimize._plot import plot
+from secondorder.optimize._problem import Problem
+from secondorder.optimize._profile import Best, Profile, Slices, grid, intervals
 from secondorder.optimize._projection import frame, rank, scaled_svd
+from secondorder.optimize._quantiles import pair_quantile, student_quantile
 from secondorder.optimize._report import fit_text
 from secondorder.optimize._solution import Solution
 from secondorder.tree import Params
 
 
-class Fit(NamedTuple):
+@dataclasses.dataclass(frozen=True, repr=False)
+class Fit:
     """Fitted parameters and their uncertainty.
 
     Attributes:
       params: the parameters.
       standard_errors: shaped like ``params``; infinite where the data do not determine one, zero
-        where equal bounds hold it.
-      covariance: ``(n, n)``, in the order of ``jax.tree.leaves(params)``.
-      solution: the :class:`secondorder.Solution` of the fit.
+        for a fixed one, and propagated to first order for a tied one.
+      covariance: ``(n, n)``, in the order of ``jax.tree.leaves(params)``; zeros for fixed ones.
+      solution: the :class:`secondorder.Solution` of the fit, for its free parameters.
       determined: shaped like ``params``: false where the data do not determine a parameter, or a
         combination that contains it.
       degrees_of_freedom: observations minus determined directions of the free parameters; infinite
         where ``sigma`` is absolute.
       observations: number of residuals; a complex observation counts as two.
+      directions: k, the number of determined directions of the free parameters.
+      minima: the :class:`secondorder.Minima` of a fit with ``starts``, else ``None``.
 
-    ``print(fit)`` is a report of the fit.
+    ``print(fit)`` is a report of the fit, and so is a notebook's cell that ends in it. Profiles,
+    bands and plots need the model and the data. A fit refers to those of its call (its
+    ``problem``), but no longer where it has passed through ``jit``, ``vmap`` or ``jax.tree.map``.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -52,6 +65,12 @@ class Fit(NamedTuple):
     determined: Params
     degrees_of_freedom: jax.Array
     observations: jax.Array
+    directions: jax.Array
+    minima: Minima | None = None
+    problem: Problem | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"problem": None}  # functions cannot be saved
 
     def __repr__(self) -> str:
         return fit_text(self)
@@ -64,7 +83,7 @@ class Fit(NamedTuple):
     @property
     def reduced_chi_square(self) -> jax.Array:
         """``χ² / (m − k)`` of m observations and k determined directions."""
-        return self.chi_square / (self.observations - self._directions())
+        return self.chi_square / (self.observations - self.directions)
 
     @property
     def correlation(self) -> jax.Array:
@@ -86,23 +105,32 @@ class Fit(NamedTuple):
         """The fit in a dozen lines: parameters and errors, correlations, χ², status, steps.
 
         Args:
-          style: ``"text"``, ``"markdown"`` or ``"latex"``.
+          style: ``"text"``, ``"markdown"``, ``"latex"`` or ``"html"``.
         """
         return fit_text(self, style)
 
     def _information(self, weight: Any) -> jax.Array:
         m = self.observations
-        return m * jnp.log(self.chi_square / m) + weight * self._directions()
+        return m * jnp.log(self.chi_square / m) + weight * self.directions
 
-    def _directions(self) -> jax.Array:
-        """k, the determined directions of the free parameters."""
-        variances = jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
-        free = jnp.sum((variances > 0) & jnp.isfinite(variances), axis=-1)
-        known = self.observations - self.degrees_of_freedom
-        return jnp.where(jnp.isfinite(self.degrees_of_freedom), known, free)
+    def confidence_intervals(self, level: float = 0.95, method: str = "t") -> tuple[Params, Params]:
+        """Confidence intervals of the parameters: lower and upper ends; of each of a batch.
 
-    def confidence_intervals(self, level: float = 0.95) -> tuple[Params, Params]:
-        """``params ± t · standard_errors``, lower and upper, by Student's t; of each of a batch."""
+        Args:
+          level: probability, such as 0.95.
+          method: ``"t"`` for ``params ± t · standard_errors`` by Student's t; ``"profile"`` for the
+            values where χ², minimised over the other parameters, has risen by ``t² s²`` (lmfit's
+            ``conf_interval``; Bates and Watts 1988, chapter 6). An end is at a bound that comes
+            first, infinite where χ² never rises so far, and NaN where a search fails or finds a
+            lower χ² than the fit has, and for tied parameters.
+        """
+        if method not in ("t", "profile"):
+            raise ValueError(f"confidence_intervals got method={method!r}; pass t or profile.")
+        check_level("confidence_intervals", level)
+        if method == "profile":
+            problem = self._problem("confidence_intervals")
+            t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
+            return intervals(problem, self._best(problem), t)
 
         def one(fit: Fit) -> tuple[Params, Params]:
             t = student_quantile(0.5 + 0.5 * level, fit.degrees_of_freedom)
@@ -110,6 +138,70 @@ class Fit(NamedTuple):
             return lower, jax.tree.map(lambda p, s: p + t * s, fit.params, fit.standard_errors)
 
         return self._of_each(one)
+
+    def profile(self, *names: str, level: float = 0.99, points: int = 25) -> Profile:
+        """χ² along one parameter, or over a grid of two for contours; see :class:`Profile`.
+
+        Args:
+          names: one or two free parameters, named as in the report.
+          level: the linearised region of this confidence is covered.
+          points: of the grid, along each parameter.
+        """
+        problem = self._problem("profile")
+        check_level("profile", level)
+        numbers = free_numbers(problem.task.layout, self.params, names)
+        best = self._best(problem)
+        center = ravel(problem.task.layout.free(self.params))
+        if len(numbers) == 1:
+            reach = student_quantile(0.5 + 0.5 * level, best.freedom)
+        else:
+            reach = jnp.sqrt(2 * pair_quantile(level, best.freedom))
+        steps = reach * jnp.linspace(-1, 1, points, dtype=center.dtype)
+        errors = jnp.sqrt(jnp.diagonal(best.covariance))
+        for name, i in zip(names, numbers, strict=True):
+            if not isinstance(errors, Tracer) and not 0 < errors[i] < jnp.inf:
+                raise ValueError(
+                    f"profile got {name!r}, whose standard error is {errors[i]}: the data or the "
+                    "bounds leave no region to cover."
+                )
+        axes = tuple(center[i] + errors[i] * steps for i in numbers)
+        if (ends := Slices(problem, best).ends()) is not None:
+            lower, upper = ends
+            axes = tuple(
+                jnp.clip(a, lower[i], upper[i]) for a, i in zip(axes, numbers, strict=True)
+            )
+        return grid(problem, best, numbers, axes)
+
+    def _problem(self, user: str) -> Problem:
+        if self.degrees_of_freedom.ndim:
+            raise ValueError(
+                f"{user} needs one fit, but this is a batch. Fit one of them by itself, from "
+                "its parameters."
+            )
+        if self.problem is None:
+            raise ValueError(
+                f"{user} needs the model and the data, which a fit leaves behind when it passes "
+                "through jit, vmap or jax.tree.map. Call curve_fit again, from fit.params."
+            )
+        return self.problem
+
+    def _best(self, problem: Problem) -> Best:
+        """What profiles start from."""
+        layout = problem.task.layout
+        mask = np.concatenate(
+            [
+                np.broadcast_to(m, np.shape(x)).ravel()
+                for m, x in zip(layout.masks, jax.tree.leaves(self.params), strict=True)
+            ]
+        )
+        free = np.nonzero(mask)[0]
+        freedom = self.degrees_of_freedom
+        noise = self.chi_square / jnp.maximum(self.observations - self.directions, 1)
+        scale = jnp.ones_like(noise) if problem.task.absolute_sigma else noise
+        if problem.task.options.loss is not None:
+            scale = robust_scale(problem, self)
+        covariance = self.covariance[np.ix_(free, free)]
+        return Best(self.params, self.chi_square, scale, freedom, covariance)
 
     def prediction_errors(self, model: Callable[[Params, Any], jax.Array], x: Any) -> jax.Array:
         """Standard errors of the fitted curve ``model(params, x)``: ``√ diag(J C Jᵀ)``.
@@ -130,6 +222,37 @@ class Fit(NamedTuple):
 
         return self._of_each(one)
 
+    def confidence_band(self, x: Any = None, level: float = 0.95) -> tuple[jax.Array, jax.Array]:
+        """The curve ± t times its standard error at ``x``, by Student's t: lower and upper.
+
+        ``x`` is that of the data by default. The band is that of the curve at each point, not of
+        new observations, and not of all points at once.
+        """
+        problem = self._problem("confidence_band")
+        check_level("confidence_band", level)
+        x, model = problem.data.x if x is None else x, problem.task.model
+        curve, errors = model(self.params, x), self.prediction_errors(model, x)
+        t = student_quantile(0.5 + 0.5 * level, self.degrees_of_freedom)
+        return (
+            jax.tree.map(lambda c, e: c - t * e, curve, errors),
+            jax.tree.map(lambda c, e: c + t * e, curve, errors),
+        )
+
+    def plot(self, axes: Any = None, level: float = 0.95) -> Any:
+        """Draw data, curve and band, and the residuals below; needs matplotlib.
+
+        Args:
+          axes: two Matplotlib axes, for the curve and for the residuals; ``None`` makes a figure.
+          level: of the confidence band.
+
+        Returns:
+          The two axes.
+        """
+        return plot(self, self._problem("plot"), axes, level)
+
+    def _repr_html_(self) -> str:
+        return fit_text(self, "html")
+
     def _of_each(self, one: Callable[[Fit], Any]) -> Any:
         """``one(fit)``, mapped over the leading axes of a batch of fits."""
         for _ in range(self.degrees_of_freedom.ndim):
@@ -137,72 +260,138 @@ class Fit(NamedTuple):
         return one(self)
 
 
-def fit_of(
-    solution: Solution, at: Jacobian, like: Params, held: jax.Array, absolute_sigma: bool
-) -> Fit:
-    """The fit with its covariance and errors, from the Jacobian at the solution."""
+# The problem is left behind by every transformation: it holds functions.
+_FIELDS = [field.name for field in dataclasses.fields(Fit) if field.name != "problem"]
+jax.tree_util.register_dataclass(Fit, _FIELDS, [], drop_fields=["problem"])
+
+
+class Noise(NamedTuple):
+    """The scale of a fit's errors, and what it comes from.
+
+    Attributes:
+      slopes: ``ψ``, the derivatives of the loss by the residuals; the residuals themselves for
+        least squares.
+      bend: the mean of ``ψ'``; 1 for least squares.
+      inflation: Huber's correction for few observations; 1 for least squares.
+    """
+
+    slopes: Any
+    bend: Any
+    inflation: Any
+
+
+def noise_of(outputs: Any, loss: Any, kept: jax.Array | None, count: Any, rank_: Any) -> Noise:
+    """Huber's ``ψ`` and its moments at the solution; see :func:`secondorder.curve_fit`."""
+    if loss is None:
+        return Noise(outputs, 1, 1)
+    r = ravel(outputs)
+    weight = jnp.ones_like(r) if kept is None else jnp.resize(kept, r.shape).astype(r.dtype)
+    _, first, second = loss.rho((r / loss.scale) ** 2)
+    bends = first + 2 * second * (r / loss.scale) ** 2
+    mean = jnp.sum(weight * bends) / count
+    spread = jnp.sum(weight * (bends - mean) ** 2) / count
+    bend = jnp.where(mean > 0, mean, 1)
+    inflation = jnp.where(mean > 0, 1 + rank_ / count * spread / bend**2, jnp.inf)
+    return Noise(first * r, bend, inflation)
+
+
+def robust_scale(problem: Problem, fit: Fit) -> jax.Array:
+    """The ``s²`` of a robust profile: the mean of ``ψ²`` over that of ``ψ'`` (Hampel 1986, 7.2)."""
+    observed = problem.observed()
+    outputs = tree.parts(observed.residual(fit.params))
+    count, k = fit.observations, fit.directions
+    noise = noise_of(outputs, problem.task.options.loss, observed.kept, count, k)
+    return tree.norm(noise.slopes) ** 2 / jnp.maximum(count - k, 1) / noise.bend
+
+
+def check_level(user: str, level: Any) -> None:
+    if not (isinstance(level, int | float) and 0 < level < 1):
+        raise ValueError(f"{user} got level={level!r}; pass a probability, such as 0.95.")
+
+
+def fit_of(solution: Solution, problem: Problem, like: Params, held: jax.Array) -> Fit:
+    """The fit with its covariance and errors, from the Jacobian at the solution.
+
+    Args:
+      like: the free parameters.
+      held: mask of those that equal bounds hold.
+    """
+    task = problem.task
+    layout, absolute, loss = task.layout, task.absolute_sigma, task.options.loss
+    observed = problem.observed()
+    whole = problem.whole
+    at = linearize(lambda free: observed.residual(whole(free)), like)
     rows = jnp.where(held[None, :], 0, _rows(at))
     u, m = frame(rows)
+    spread = None if layout.is_plain else _spread(whole, like, held)
+    open_ = _open(jax.lax.stop_gradient(rows), spread) & (True if spread is not None else ~held)
+    if spread is not None:
+        m, held = jnp.matmul(spread, m, precision="highest"), jnp.all(spread == 0, axis=1)
     inverse = jnp.matmul(m, m.T, precision="highest")
-    open_ = _open(jax.lax.stop_gradient(rows)) & ~held
-    freedom = (rows.shape[0] - rank(u)).astype(rows.dtype)
-    chi = 2 * solution.value.astype(rows.dtype)
-    unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
-    scale = jnp.ones_like(chi) if absolute_sigma else unknown
+    count = jnp.asarray(observed.count(rows.shape[0]), jnp.int32)
+    directions = rank(u)
+    freedom = (count - directions).astype(rows.dtype)
+    noise = noise_of(at.outputs, loss, observed.kept, count, directions)
+    unit = _unit(noise, freedom)
+    if loss is None:
+        chi = 2 * solution.value.astype(rows.dtype)
+        unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
+    else:
+        unknown = unit**2
+    scale = jnp.ones_like(unknown) if absolute else unknown
     either = lambda flags: flags[:, None] | flags[None, :]
     # An infinite scale times a zero would be NaN.
     finite = scale * jnp.where(either(held), 1, inverse)
     covariance = jnp.where(either(held), 0, jnp.where(either(open_), jnp.inf, finite))
     # Squares of data in extreme units leave the range of the numbers, but the errors do not.
     errors = jax.vmap(tree.norm)(jnp.where(held[:, None], 1, m))
-    if not absolute_sigma:
-        size = tree.norm(at.outputs).astype(rows.dtype)
-        unit = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf)
-        errors = unit * errors
+    errors = errors if absolute else unit * errors
     errors = jnp.where(held, 0, jnp.where(open_, jnp.inf, errors))
+    params = whole(like)
     return Fit(
-        params=like,
-        standard_errors=tree.cast(unravel(errors, like), like),
+        params=params,
+        standard_errors=tree.cast(unravel(errors, params), params),
         covariance=covariance,
         solution=solution,
-        determined=unravel(~open_, like),
-        degrees_of_freedom=jnp.full_like(freedom, jnp.inf) if absolute_sigma else freedom,
-        observations=jnp.asarray(rows.shape[0], jnp.int32),
+        determined=unravel(~open_, params),
+        degrees_of_freedom=jnp.full_like(freedom, jnp.inf) if absolute else freedom,
+        observations=count,
+        directions=directions.astype(jnp.int32),
     )
+
+
+def _unit(noise: Noise, freedom: jax.Array) -> jax.Array:
+    """The factor of the errors: ``√(‖ψ‖²/(m − k))`` over the mean of ``ψ'``."""
+    size = tree.norm(noise.slopes).astype(freedom.dtype)
+    unit = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf)
+    return unit * (noise.inflation / noise.bend)
+
+
+def _spread(whole: Callable[[Params], Params], free: Params, held: jax.Array) -> jax.Array:
+    """The derivatives of all parameters by the free ones, ``(n, free)``."""
+    vector = lambda v: ravel(whole(tree.cast(unravel(v, free), free)))
+    return jnp.where(held[None, :], 0, jax.jacfwd(vector)(ravel(free)))
 
 
 def _rows(at: Jacobian) -> jax.Array:
     leaves = meshes.gathered_leaves(at.dense())
-    return jnp.concatenate([columns.reshape(-1, columns.shape[-1]) for columns in leaves])
+    as_matrix = lambda x: x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # also of no columns
+    return jnp.concatenate([as_matrix(columns) for columns in leaves])
 
 
-def _open(rows: jax.Array) -> jax.Array:
-    """Mask of the parameters with a part in the null space of the rows, above rounding."""
-    _, _, vt, _, kept = scaled_svd(rows)
+def _open(rows: jax.Array, spread: jax.Array | None) -> jax.Array:
+    """Mask of the parameters with a part in the null space of the rows, above rounding.
+
+    Args:
+      spread: the derivatives of all parameters by those of the rows; ``None`` if they are the same.
+    """
+    _, _, vt, norms, kept = scaled_svd(rows)
     v = jnp.where(kept[:, None], vt, 0)
     off = jnp.eye(v.shape[1], dtype=v.dtype) - jnp.matmul(v.T, v, precision="highest")
-    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(jnp.finfo(v.dtype).eps))  # also for NaN
-
-
-def student_quantile(probability: float, freedom: jax.Array) -> jax.Array:
-    """The quantile of Student's t above one half; the normal one for infinite freedom.
-
-    By bisection of the distribution function, ``1 − ½ I(ν/(ν + t²); ν/2, ½)``.
-    """
-    nu = jnp.where(jnp.isfinite(freedom), jnp.maximum(freedom, 1e-3), 1.0)
-
-    def above(t: jax.Array) -> jax.Array:
-        return 1 - 0.5 * betainc(nu / 2, 0.5 * jnp.ones_like(nu), nu / (nu + t**2))
-
-    def halve(_, ends):
-        low, high = ends
-        middle = 0.5 * (low + high)
-        return (
-            jnp.where(above(middle) < probability, middle, low),
-            jnp.where(above(middle) < probability, high, middle),
-        )
-
-    start = (jnp.zeros_like(nu), jnp.full_like(nu, 1e4))
-    low, high = jax.lax.fori_loop(0, 80, halve, start)
-    normal = jax.scipy.stats.norm.ppf(probability).astype(nu.dtype)
-    return jnp.where(jnp.isfinite(freedom), 0.5 * (low + high), normal)
+    size = jnp.ones((), v.dtype)
+    if spread is not None:
+        along = jax.lax.stop_gradient(spread) / norms[None]
+        size = jnp.linalg.norm(along, axis=1)
+        off = jnp.matmul(off, along.T, precision="highest")
+    eps = jnp.finfo(v.dtype).eps
+    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(eps) * size)  # also for NaN

@@ -16,6 +16,7 @@ from secondorder.objectives._objective import Objective
 from secondorder.optimize._call import Options, chosen, of_params, solved, start_of
 from secondorder.optimize._minimize import minimized
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Iterate, question
 from secondorder.tree import Params
 
 
@@ -28,9 +29,9 @@ def least_squares(
     tol: float | None = None,
     max_steps: int | None = None,
     loss: Callable[[Any], jax.Array] | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Any, Any] | dict | None = None,
     history: int = 0,
-    callback: Callable[[Any, Any, Any], None] | None = None,
+    callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
 ) -> Solution:
     """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
@@ -49,8 +50,7 @@ def least_squares(
       max_steps: largest number of updates; see :func:`minimize`.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
-      bounds, history, callback: see :func:`minimize`; a callback gets value and gradient in squares
-        of ``Solution.unit``.
+      bounds, history, callback: see :func:`minimize`.
       has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
 
     Raises:
@@ -63,15 +63,16 @@ def least_squares(
       True
     """
     options = Options(optimizer, tol, max_steps, history, callback, has_aux, loss)
-    return solved(_least_squares, "least_squares", residual, options, params, args, bounds)
+    return solved(within_a_solve, "least_squares", residual, options, params, args, bounds)
 
 
-def _least_squares(
+def within_a_solve(
     residual: Callable,
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...] = (),
     bounds: tuple[Any, Any] | None = None,
+    watch: Any = None,
 ) -> Solution:
     """:func:`least_squares` without checks that need values."""
     fn, loss = of_params(residual, options, args, "least_squares"), options.loss
@@ -99,10 +100,24 @@ def _least_squares(
         scaled = lambda r: jax.tree.map(lambda x: x / unit.astype(x.dtype), r)
         whole = vector if loss is not None else lambda p: scaled(vector(p))
         objective = Objective(losses.half_sum_of_squares() if loss is None else loss, whole)
-        solution = minimized(objective, inner, params, bounds=bounds)
+        asks = _in_units_of(unit, question(watch))
+        solution = minimized(objective, inner, params, bounds=bounds, watch=asks)
         return _in_units(dataclasses.replace(solution, method=name), unit)
 
     return as_one_program(solve)
+
+
+def _in_units_of(unit: jax.Array, asks: Callable | None) -> Callable | None:
+    """The question of the callback, with value and gradient in the user's units."""
+    if asks is None:
+        return None
+    squared = lambda x: (unit * (unit * x)).astype(x.dtype)
+
+    def in_units(active: jax.Array, iterate: Iterate) -> jax.Array:
+        value, norm = squared(iterate.value), squared(iterate.grad_norm)
+        return asks(active, iterate._replace(value=value, grad_norm=norm))
+
+    return in_units
 
 
 def _in_units(solution: Solution, unit: jax.Array) -> Solution:

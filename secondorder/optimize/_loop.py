@@ -20,6 +20,7 @@ from secondorder.optimize._bounds import free_params
 from secondorder.optimize._convergence import after_tests, little, shown
 from secondorder.optimize._packing import Packed, Packing
 from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
+from secondorder.optimize._watch import Iterate
 from secondorder.tree import Params
 
 
@@ -125,7 +126,9 @@ def _body(problem: Problem, packing: Packing) -> Callable[[Packed], Packed]:
     """The body of the packed loop; packed, since every array that leaves a branch is a kernel."""
 
     def body(packed):
-        loop = _evaluate(problem.fn, packing.unpack(packed))
+        loop = packing.unpack(packed)
+        active = loop.status == Status.RUNNING.value  # not in a lane of a batch that has ended
+        loop = _evaluate(problem.fn, loop)
         grad, fn = loop.grad, AtPoint(problem.fn, stationary=True)
         columns = None if loop.model is None else loop.model[1]
         face = None
@@ -135,6 +138,8 @@ def _body(problem: Problem, packing: Packing) -> Callable[[Packed], Packed]:
             grad, fn = tree.only(free, grad), fn.on(face)
             columns = jax.tree.map(lambda c: jnp.where(ravel(free), c, 0), columns)
         loop = after_tests(loop, grad, problem)
+        if problem.question is not None:
+            loop = _asked(loop, active, problem.question)
 
         def update(packed):
             loop = packing.unpack(packed)
@@ -234,8 +239,6 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)
         rows = zip(history, record, strict=True)
         history = History(*(row.at[loop.steps].set(x, mode="drop") for row, x in rows))
-    if problem.callback is not None:
-        jax.debug.callback(problem.callback, loop.steps, loop.value, loop.grad_norm)
     return loop._replace(
         params=params,
         state=states.undone(optimal, loop.state, jax.tree.map(states.settled, state)),
@@ -249,6 +252,14 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         history=tree.where(optimal, loop.history, history),
         status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
     )
+
+
+def _asked(loop: Loop, active: jax.Array, question: Callable) -> Loop:
+    """The loop after the callback, which may end it."""
+    stops = question(active, Iterate(loop.steps, loop.params, loop.value, loop.grad_norm))
+    stops = stops & (loop.status == Status.RUNNING.value)
+    status = jnp.where(stops, Status.STOPPED.value, loop.status)
+    return loop._replace(status=status.astype(jnp.int32))
 
 
 def _on_face(

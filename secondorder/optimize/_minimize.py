@@ -17,6 +17,7 @@ from secondorder.optimize._implicit import attach, opened
 from secondorder.optimize._loop import begin, ended, resumed, run
 from secondorder.optimize._records import Evaluations, Loop, Problem, Status
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Iterate, question
 from secondorder.tree import Params
 
 
@@ -28,9 +29,9 @@ def minimize(
     args: tuple[Any, ...] = (),
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: tuple[Any, Any] | None = None,
+    bounds: tuple[Any, Any] | dict | None = None,
     history: int = 0,
-    callback: Callable[[Any, Any, Any], None] | None = None,
+    callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
 ) -> Solution:
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
@@ -70,10 +71,13 @@ def minimize(
       tol: tolerance of the test; ``None`` takes ``√ε`` (1.5e-8 in float64, 3.5e-4 in float32).
       max_steps: largest number of updates in all, rejected ones included; ``None`` takes 1000, or
         ten times the number of parameters if that is more.
-      bounds: ``(lower, upper)``, numbers or trees like ``params``; every step is feasible, and a
-        start outside is moved onto the box (``Solution.projected``).
+      bounds: ``(lower, upper)``, numbers or trees like ``params``, or dictionaries of some of them
+        by name; or one dictionary ``{name: (lower, upper)}``, with ``None`` for no bound. Every
+        step is feasible, and a start outside is moved onto the box (``Solution.projected``).
       history: number of steps to record (:class:`History`).
-      callback: called on the host with ``(steps, value, grad_norm)`` after every update.
+      callback: called on the host with an :class:`Iterate` at every point, the last one included;
+        the solve ends with the status ``STOPPED`` where it returns ``True`` or raises
+        ``StopIteration``. Under ``vmap`` it is called for each solve.
       has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then ``aux`` at
         the solution, from one more evaluation.
 
@@ -103,6 +107,7 @@ def minimized(
     params: Params | Solution,
     args: tuple[Any, ...] = (),
     bounds: tuple[Any, Any] | None = None,
+    watch: Any = None,
 ) -> Solution:
     """:func:`minimize` without checks that need values."""
     objective = of_params(value_fn, options, args, "minimize")
@@ -122,7 +127,7 @@ def minimized(
         tol=eps**0.5 if tol is None else tol,
         max_steps=max_steps_of(options, tree.size(params)),
         box=jax.lax.stop_gradient(box),  # the solution's derivative is implicit
-        callback=options.callback,
+        question=question(watch),
     )
 
     def solve() -> Solution:

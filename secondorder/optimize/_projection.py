@@ -135,6 +135,10 @@ class Separated:
         c, _ = self._solve(searched)
         return _joined(searched, tree.cast(unravel(c, self.linear), self.linear))
 
+    def searched_of(self, params: Params) -> Params:
+        """The nonlinear parameters of all."""
+        return _split(params, jax.tree.map(_is_gap, self.searched, is_leaf=_is_gap))[0]
+
     def bent(self, params: Params) -> Params:
         """For each linear leaf, whether the residual's slope in it is not constant.
 
@@ -174,7 +178,8 @@ def separate(
       ValueError: a mask that is not a prefix of ``params`` or not of booleans; a leaf that the
         residual is not affine in, if found before the fit (not under ``jit``).
     """
-    mask = _spread(mask(params) if callable(mask) else mask, params)
+    mask = mask(params) if callable(mask) else mask
+    mask = spread_mask("separable", mask, params)
     if not any(jax.tree.leaves(mask)):
         return None
     parts = Separated(residual, *_split(params, mask))
@@ -221,21 +226,30 @@ def without_linear(bounds: Any, parts: Separated, params: Params) -> Any:
     return searched(bounds[0], "lower", -math.inf), searched(bounds[1], "upper", math.inf)
 
 
-def _spread(mask: Any, params: Params) -> Params:
-    """``mask`` with a boolean for every leaf of ``params``."""
+def spread_mask(user: str, mask: Any, params: Params, entries: bool = False) -> Params:
+    """``mask`` with a boolean for every leaf of ``params``; with ``entries``, also for every entry.
+
+    Raises:
+      ValueError: a mask that is not a prefix of ``params``, or not of booleans.
+    """
     try:
         spread = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), mask, params)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "separable must have the tree structure of params, or of its upper part, but it is "
+            f"{user} must have the tree structure of params, or of its upper part, but it is "
             f"{jax.tree.structure(mask)} and params is {jax.tree.structure(params)}."
         ) from error
-    for path, flag in jax.tree_util.tree_leaves_with_path(spread):
+    flags = jax.tree_util.tree_leaves_with_path(spread)
+    for (path, flag), leaf in zip(flags, jax.tree.leaves(params), strict=True):
+        place = f"{user}{jax.tree_util.keystr(path)}"
+        array = entries and getattr(flag, "dtype", None) == np.dtype(bool)
+        if array and np.shape(flag) in ((), np.shape(leaf)):
+            continue
         if not isinstance(flag, bool | np.bool_):
-            raise ValueError(
-                f"separable{jax.tree_util.keystr(path)} must be True or False, but it is "
-                f"{flag!r}. A leaf is linear as a whole: split one that is so only in part."
-            )
+            cure = "A leaf is linear as a whole: split one that is so only in part."
+            if entries:
+                cure = f"For a part of an array, pass booleans of its shape, {np.shape(leaf)}."
+            raise ValueError(f"{place} must be True or False, but it is {flag!r}. {cure}")
     return spread
 
 

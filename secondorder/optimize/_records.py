@@ -36,6 +36,7 @@ class Status(Reason):
         "The objective or its gradient became NaN or infinite; see the last finite point.",
     )
     NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
+    STOPPED = 8, "The callback ended the solve."
 
 
 class Evaluations(NamedTuple):
@@ -113,7 +114,7 @@ class Problem(NamedTuple):
       optimizer: an Optax transformation with extra arguments.
       tol, max_steps: tolerance of the test and limit of updates.
       box: ``None`` or the bounds ``(lower, upper)``, trees like the parameters.
-      callback: ``None`` or a function of ``(steps, value, grad_norm)``, called on the host.
+      question: ``None`` or ``(active, iterate) ↦`` whether the callback ends the solve.
     """
 
     fn: AnyObjective
@@ -121,4 +122,4 @@ class Problem(NamedTuple):
     tol: Any
     max_steps: Any
     box: tuple[Params, Params] | None = None
-    callback: Callable | None = None
+    question: Callable | None = None

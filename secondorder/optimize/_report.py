@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
+
+from secondorder.optimize._parameters import entry_names
 
 MOST = 12  # parameters in a report
 SHOWN = 0.1  # the least correlation in one
@@ -42,9 +45,11 @@ def fit_text(fit: Any, style: str = "text") -> str:
         return f"Fit of {np.size(fit.degrees_of_freedom)} data sets. {fit.solution.message}"
     names, values = zip(*_named(fit.params), strict=True)
     errors = [error for _, error in _named(fit.standard_errors)]
+    kinds = _kinds(fit)
     table = [("parameter", "value", "standard error", "relative")]
     for name, value, error in list(zip(names, values, errors, strict=True))[:MOST]:
-        share = f"{100 * error / abs(value):.2g} %" if value and np.isfinite(error) else ""
+        usual = value and error and np.isfinite(error)
+        share = kinds.get(name) or (f"{100 * error / abs(value):.2g} %" if usual else "")
         note = "held" if error == 0 else f"{error:.3g}" if np.isfinite(error) else "undetermined"
         table.append((name, f"{value:.8g}", note, share))
     solution = fit.solution
@@ -57,9 +62,36 @@ def fit_text(fit: Any, style: str = "text") -> str:
         f"  chi-square {float(fit.chi_square):.6g}, reduced {float(fit.reduced_chi_square):.6g}, "
         f"AIC {float(fit.aic):.5g}, BIC {float(fit.bic):.5g}",
     ]
+    if fit.minima is not None:
+        lines.append(_starts(fit.minima))
     related = _correlations(np.asarray(fit.correlation), names)
-    text = "\n".join((*lines, "", *_TABLES[style](table), *_rest(names)))
-    return text + (f"\n\n  correlations: {related}" if related else "")
+    after = [*_rest(names), *(["", f"  correlations: {related}"] if related else [])]
+    written, beside = _TABLES[style]
+    return "\n".join((*beside([*lines, ""]), *written(table), *beside(after)))
+
+
+def _kinds(fit: Any) -> dict[str, str]:
+    """The fixed and tied parameters by name, where the fit refers to its problem."""
+    if fit.problem is None:
+        return {}
+    layout = fit.problem.task.layout
+    shapes = map(np.shape, jax.tree.leaves(fit.params))
+    kinds = [
+        np.where(np.broadcast_to(m, s), "", "fixed")
+        for m, s in zip(layout.masks, shapes, strict=True)
+    ]
+    for tie in layout.ties:
+        kinds[tie.place.leaf][tie.place.entry or ...] = "tied"
+    words = np.concatenate([k.ravel() for k in kinds]).tolist()
+    return dict(zip(entry_names(fit.params), words, strict=True))
+
+
+def _starts(minima: Any) -> str:
+    """The distinct minima of several starts in a line."""
+    count, chi = np.asarray(minima.count), np.asarray(minima.chi_square)
+    found = [f"{c:.6g} ({n})" for c, n in zip(chi[count > 0], count[count > 0], strict=True)]
+    ends = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    return f"  {count.size} starts, {len(found)} distinct minima: chi-square (starts) {ends}"
 
 
 def _method(solution: Any) -> str:
@@ -67,15 +99,9 @@ def _method(solution: Any) -> str:
 
 
 def _named(tree: Any) -> list[tuple[str, float]]:
-    """The entries of a tree of parameters by their paths."""
-    found = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        array = np.asarray(leaf, np.float64)
-        for place in np.ndindex(array.shape):
-            inner = f"[{', '.join(map(str, place))}]" if place else ""
-            found.append((f"{name}{inner}" or "parameter", float(array[place])))
-    return found
+    """The entries of a tree of parameters by their names."""
+    leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
+    return list(zip(entry_names(tree), np.concatenate([*leaves, []]).tolist(), strict=True))
 
 
 def _rest(entries: Any) -> list[str]:
@@ -98,15 +124,47 @@ def _text(table: list[tuple[str, ...]]) -> list[str]:
 
 
 def _markdown(table: list[tuple[str, ...]]) -> list[str]:
-    line = lambda row: f"| {' | '.join(row)} |"
+    escaped = lambda cell: cell.replace("|", r"\|")
+    line = lambda row: f"| {' | '.join(map(escaped, row))} |"
     return [line(table[0]), line(("---",) * len(table[0])), *map(line, table[1:])]
 
 
+# A bracket after the end of a row would be its optional argument.
+_LATEX = (
+    {c: rf"\{c}" for c in "%_#&${}"}
+    | {
+        c: rf"\text{n}{{}}"
+        for c, n in zip(
+            "\\^~<>", ("backslash", "asciicircum", "asciitilde", "less", "greater"), strict=True
+        )
+    }
+    | {"[": "{[}"}
+)
+
+
 def _latex(table: list[tuple[str, ...]]) -> list[str]:
-    escaped = lambda cell: cell.replace("%", r"\%").replace("_", r"\_")
-    line = lambda row: f"  {' & '.join(map(escaped, row))} \\\\"
+    line = lambda row: f"  {' & '.join(cell.translate(str.maketrans(_LATEX)) for cell in row)} \\\\"
     rows = [r"\begin{tabular}{lrrr}", line(table[0]), r"  \hline", *map(line, table[1:])]
     return [*rows, r"\end{tabular}"]
 
 
-_TABLES = {"text": _text, "markdown": _markdown, "latex": _latex}
+def _html(table: list[tuple[str, ...]]) -> list[str]:
+    def line(row: tuple[str, ...], kind: str) -> str:
+        return f"<tr>{''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in row)}</tr>"
+
+    rows = [line(table[0], "th"), *(line(row, "td") for row in table[1:])]
+    return ["<table>", *rows, "</table>"]
+
+
+def _preformatted(lines: list[str]) -> list[str]:
+    text = html.escape("\n".join(lines).strip("\n"))
+    return [f"<pre>{text}</pre>"] if text else []
+
+
+# The table in each style, and the lines before and after it.
+_TABLES = {
+    "text": (_text, lambda lines: lines),
+    "markdown": (_markdown, lambda lines: lines),
+    "latex": (_latex, lambda lines: [f"% {line.strip()}".rstrip() for line in lines if line]),
+    "html": (_html, _preformatted),
+}

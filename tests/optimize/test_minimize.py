@@ -493,16 +493,6 @@ def test_history_holds_what_happened_as_far_as_it_has_room(x64):
     )
 
 
-def test_the_callback_sees_every_update():
-    seen = []
-    solution = so.minimize(
-        lambda p: jnp.sum((p - 1.0) ** 4), jnp.zeros(2), max_steps=5,
-        callback=lambda steps, value, norm: seen.append((int(steps), float(value), float(norm))),
-    )  # fmt: skip
-    jax.effects_barrier()
-    assert [steps for steps, _, _ in sorted(seen)] == list(range(int(solution.steps)))
-
-
 UNHURRIED = {  # enough for a dozen steps and a rejection among them
     "levenberg_marquardt": lambda: so.levenberg_marquardt(
         trust=so.trust.damping(1e-3), acceleration=False

@@ -1,5 +1,7 @@
 """Reports: a dozen lines with the right numbers, of any fit or solution."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,27 @@ def test_a_report_has_other_styles(style, mark):
     fit = so.curve_fit(curve, X, Y, START)
     assert mark in fit.report(style)
     with pytest.raises(ValueError, match="style="):
-        fit.report("html")
+        fit.report("pdf")
+
+
+def test_a_fit_is_saved_without_its_functions():
+    fit = so.curve_fit(lambda p, x: p["a"] * x, X, Y, {"a": 1.0})
+    again = copy.deepcopy(fit)
+    assert again.problem is None and fit.problem is not None
+    assert again.params["a"] == fit.params["a"] and again.report() == fit.report()
+
+
+def test_a_report_is_safe_in_its_language():
+    model = lambda p, x: p["a_b"][0] * x + p["x<y|z"]
+    fit = so.curve_fit(model, X, Y, {"a_b": np.ones(1), "x<y|z": 0.0}, fixed=["x<y|z"])
+    assert r"a\_b{[}0] & " in fit.report("latex") and r"x\textless{}y|z" in fit.report("latex")
+    lines = fit.report("latex").splitlines()
+    inside = slice(lines.index(r"\begin{tabular}{lrrr}"), lines.index(r"\end{tabular}") + 1)
+    del lines[inside]
+    assert all(line.startswith("%") for line in lines)  # what is beside the table is a comment
+    assert r"| x<y\|z | 0 | held | fixed |" in fit.report("markdown")
+    page = fit._repr_html_()
+    assert page == fit.report("html") and "<td>x&lt;y|z</td>" in page and "0.0" in page
 
 
 def test_held_and_undetermined_parameters_are_named_so():

@@ -218,9 +218,9 @@ def _point(
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r measure only least squares
     if op.middle.least_squares and quadratic.own:
         optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, contributions)
-    held = False if quadratic.held is None else ravel(quadratic.held) != 0
+    free = ravel(quadratic.held) == 0 if quadratic.held is not None else jnp.ones_like(rounding)
     # A column that is zero from the start on is that of a parameter which the model does not use.
-    lost = jnp.any(rounding & (largest > 0) & ~held) | (jnp.all(rounding) & (length > error))
+    lost = jnp.any(rounding & (largest > 0) & free) | (jnp.all(rounding) & (length > error))
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
     lengths = jnp.where(rounding, norms, scaling)
     point = Point(triangle, factors, scaling, optimality, lost, error * (length + error), lengths)

@@ -266,6 +266,18 @@ def models(state: Any) -> jax.Array:
     return ours[-1].step.report.products > 0 if ours else jnp.asarray(False)
 
 
+def rounding(state: Any) -> jax.Array | float:
+    """The rounding error of the objective at the last step; 0 where no solver sees its parts."""
+    ours = find_states(state)
+    return ours[-1].step.rounding if ours else 0.0
+
+
+def promised(state: Any) -> jax.Array | float:
+    """The decrease that the last model promised; infinity without a model."""
+    ours = find_states(state)
+    return jnp.abs(ours[-1].step.predicted) if ours else jnp.inf
+
+
 def tried(state: Any) -> jax.Array:
     """Whether a trust policy evaluated the last step (its gain is +∞ where it did not)."""
     ours = find_states(state)

@@ -8,9 +8,15 @@ from experiments.benchmarks.tables import Report, Request
 from experiments.optimizer import Look, Optimizer
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
-from experiments.problems import burgers, heat, poisson, poisson_5d
+from experiments.problems import burgers, hard_equations, heat, poisson, poisson_5d
 
-PHYSICS = {module.PROBLEM.name: module.PROBLEM for module in (poisson, poisson_5d, heat, burgers)}
+PHYSICS = {
+    problem.name: problem
+    for problem in (
+        *(module.PROBLEM for module in (poisson, poisson_5d, heat, burgers)),
+        *hard_equations.PROBLEMS,
+    )
+}
 
 
 def contestants(problem: Problem) -> dict[str, Optimizer]:
@@ -26,6 +32,8 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
     known = [OPTIMIZERS[name] for name in ("adam", "lbfgs")]
     if problem is poisson_5d.PROBLEM:
         everyone = *known, _spring()
+    elif problem in hard_equations.PROBLEMS:  # more parameters than a dense matrix of them allows
+        everyone = *known, OPTIMIZERS["natural-gradient"]
     else:
         further = [OPTIMIZERS[name] for name in ("levenberg-marquardt", "bfgs")]
         everyone = *known, *further, searching, OPTIMIZERS["natural-gradient"]

@@ -27,8 +27,9 @@ class Drift(NamedTuple):
 def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Schedule of refreshes by drift, the relative distance of the averages from their frame.
 
-    Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``
-    and ``soap``. The drift is the largest value, over all factors F of all blocks, of
+    Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``,
+    ``soap``, ``kl_shampoo`` and ``kl_soap``. The drift is the largest value, over all factors F of
+    all blocks, of
 
         ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
         ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
@@ -124,15 +125,19 @@ def running(
         def learn(frame):
             key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
-            new = structure.measure(sample, frame)
-            mean = lambda n: tree.running_mean(state.averages, new, decay, n, debias)
-            known, join = mean(state.samples), structure.join
-            return known if join is None else join(known, mean(state.samples - 1))
+            old, n = state.averages, state.samples
+            new = structure.measure(sample, old, frame)
+            mean = lambda n: tree.running_mean(old, new, decay, n, debias)
+            if structure.join is None:
+                return mean(n)
+            return structure.join(mean(n), tree.where(n > 0, mean(n - 1), old))
 
         def renewed():
             first = state.count == 0
             averages, frame = renew(grads, *before, Now(first, scale))
-            if structure.recount:  # the first sample again, now that there is a frame
+            if structure.recount == "always":
+                averages = learn(frame)
+            elif structure.recount == "first":  # the sample again, now that there is a frame
                 averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
             return averages, frame
 

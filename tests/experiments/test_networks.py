@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from tolerances import assert_close
 
+import secondorder as so
 from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
 from experiments.engine import Run
-from experiments.problems import byte_transformer, curves, poisson, poisson_5d
+from experiments.problems import byte_transformer, curves, hard_equations, poisson, poisson_5d
 from experiments.problems import physics as physics_network
 
 
@@ -124,6 +125,46 @@ def test_the_solution_of_poissons_equation_has_no_residual(x64):
     within = ((around - 4 * u(x)) / h**2 + 2 * np.pi**2 * poisson.solution(x)) / 30
     np.testing.assert_allclose(of(x, False), within, rtol=1e-5)
     assert_close(of(x, True), u(x) / 30**0.5)
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [hard_equations.CONVECTION, hard_equations.REACTION, hard_equations.WAVE],
+    ids=lambda equation: equation.name,
+)
+def test_the_solutions_of_the_hard_equations_solve_them(equation, x64):
+    """By finite differences of the solution, and by its values at the start and at the ends."""
+    h, (t, x) = 1e-4, (0.3, 0.45 * equation.width)
+    u = lambda t, x: equation.solution(jnp.array([t, x]))
+    in_time = (u(t + h, x) - u(t - h, x)) / (2 * h)
+    in_space = (u(t, x + h) - u(t, x - h)) / (2 * h)
+    left = {
+        "convection": in_time + 40 * in_space,
+        "reaction": in_time - 5 * u(t, x) * (1 - u(t, x)),
+        "wave": (u(t + h, x) + u(t - h, x) - 2 * u(t, x)) / h**2
+        - 4 * (u(t, x + h) + u(t, x - h) - 2 * u(t, x)) / h**2,
+    }[equation.name]
+    np.testing.assert_allclose(left, 0, atol=2e-2 if equation.name == "wave" else 1e-3)
+    inside = equation.inside(equation.solution, jnp.array([t, x]))
+    assert_close(inside, 0, condition=100, norm=100)
+    start = {
+        "convection": jnp.sin(x),
+        "reaction": jnp.exp(-((x - jnp.pi) ** 2) / (2 * (jnp.pi / 4) ** 2)),
+        "wave": jnp.sin(jnp.pi * x) + 0.5 * jnp.sin(5 * jnp.pi * x),
+    }[equation.name]
+    assert_close(u(0.0, x), start)
+    assert_close(u(t, 0.0), u(t, equation.width) if equation.periodic else 0, 100, norm=1)
+
+
+def test_the_rows_of_the_hard_equations_are_found_apart(x64):
+    problem = hard_equations.PROBLEMS[0]
+    data = problem.load()
+    params = problem.init(jax.random.key(0), data)
+    model = problem.objective(next(problem.stream(data, 0))).model
+    flops = lambda fn: jax.jit(fn).lower(params).compile().cost_analysis()["flops"]
+    rows = sum(x.size for x in jax.tree.leaves(model(params)))
+    gradient = jax.grad(lambda p: jnp.sum(model(p) ** 2))
+    assert flops(lambda p: so.jacobian(model, p)) < flops(gradient) * rows / 100
 
 
 def test_the_points_fill_the_square_and_its_boundary():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.curvature._running import Running
@@ -116,7 +117,8 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     * ``order``: order of the step's path; 1 where it is not accelerated;
     * ``full``: whether it is the whole Newton step, undamped and uncut;
     * ``fraction``: the part of it that a search took;
-    * ``trial_evaluations``: evaluations of the objective to choose among candidates.
+    * ``trial_evaluations``: evaluations of the objective to choose among candidates;
+    * ``lost``: whether a parameter that had an effect has none at this point.
 
     Of the last line search, where one of Optax's is chained:
 
@@ -186,7 +188,7 @@ def advice(state: Any) -> tuple[str, ...]:
       ()
     """
     found = diagnostics(state)
-    if any(isinstance(x, jax.core.Tracer) for x in found.values()):
+    if any(isinstance(x, Tracer) for x in found.values()):
         raise TypeError(
             "advice got a traced state. Call it outside of jit, on the state that the step returns."
         )

@@ -146,7 +146,8 @@ def running(
             state.count, sample_every, both, lambda: (state.averages, state.samples)
         )
         before = after = averages, state.frame
-        refreshes = state.refreshes
+        refreshes: Any = state.refreshes
+        interval: Any = refresh_every
         renew: Any = structure.refresh
         if renew is not None and isinstance(refresh_every, Drift):
             measure: Any = structure.drift
@@ -157,8 +158,9 @@ def running(
             after = jax.lax.cond(due, renewed, lambda: before)
             refreshes = refreshes + due.astype(jnp.int32)
         elif renew is not None:
+            every: Any = refresh_every
             after = _at(state.count, refresh_every, renewed, lambda: before)
-            refreshes = refreshes + (state.count % refresh_every == 0).astype(jnp.int32)
+            refreshes = refreshes + (state.count % interval == 0).astype(jnp.int32)
         if structure.refresh is not None:  # else it is shaped and sharded like the parameters
             after = _held(after, params)
         seen = before if structure.behind else after

@@ -114,7 +114,7 @@ def check_precision(user: str, tol: Any, params: Params, *data: Any) -> None:
         )
     for leaf in jax.tree.leaves(data):
         wide = isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 and leaf.size > 1
-        if wide and not jax.config.jax_enable_x64 and _is_coarse(leaf, eps):
+        if wide and jnp.result_type(float) != np.float64 and _is_coarse(leaf, eps):
             advise(
                 f"data {user}",
                 f"{user} got float64 data that vary by {np.ptp(leaf[np.isfinite(leaf)]):.2g} about "

@@ -27,7 +27,9 @@ class Display:
 
     def __init__(self, user: str, limit: int):
         self.user, self.limit = user, limit
-        self.live, self.rich, self.rows = None, None, [("", "compiling")]
+        self.rows = [("", "compiling")]
+        self.live: Any = None
+        self.rich: Any = None
         self.first, self.steps, self.begun, self.next = 0, 0, 0.0, 0.0
 
     def __call__(self, iterate: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import secondorder as so
 from secondorder import notices
+from secondorder.optimize import _solution
 
 DOCS = Path(__file__).parents[1] / "docs"
 X = np.ones((5, 3), np.float32)
@@ -178,6 +179,11 @@ def test_advice_needs_values_of_a_state_of_the_library():
 
 def quartic(p):
     return jnp.sum((p - 1.0) ** 4)
+
+
+def test_every_failure_has_a_cure():
+    failures = set(so.Status) - {so.Status.RUNNING, so.Status.CONVERGED, so.Status.STOPPED}
+    assert set(_solution.CURES) == failures
 
 
 @pytest.mark.parametrize("status, word", [

@@ -24,6 +24,8 @@ CURES = {
     "or rounding in the objective.",
     Status.STAGNATED: "Raise the learning rate, or take a method with a trust policy.",
     Status.NONFINITE: "Look for log, sqrt or a division outside of their domain.",
+    Status.NO_EFFECT: "Start elsewhere, or bound the parameter.",
+    Status.AT_INFINITY: "Bound the parameters, or add a penalty.",
     Status.NOT_AFFINE: "Leave the parameter out of separable.",
 }
 

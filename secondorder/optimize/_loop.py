@@ -48,7 +48,7 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         still=count(),
         promised=jnp.zeros((), dtype),
         idle=count(),
-        growth=jnp.ones((), dtype),
+        largest=jax.tree.map(jnp.abs, params),
         passed=jnp.asarray(False),
         steps=count(),
         paid=jnp.zeros(4, jnp.int32),
@@ -235,7 +235,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     optimal = outcome.optimal | ((spent | agreed) & ~states.measured(loop.state))
 
     params = tree.where(optimal, loop.params, params)
-    still, moved, ratio = _movement(params, loop.params)
+    still, moved = _movement(params, loop.params)
     idle = outcome.predicted <= jnp.minimum(problem.tol, NOTHING) * jnp.abs(loop.value).astype(
         dtype
     )
@@ -252,7 +252,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, outcome.predicted), 0).astype(dtype),
         idle=jnp.where(idle, loop.idle + 1, 0).astype(jnp.int32),
-        growth=jnp.where(idle, loop.growth * jnp.maximum(ratio.astype(dtype), 1), 1).astype(dtype),
+        largest=tree.where(idle, loop.largest, _larger(loop.largest, params)),
         passed=outcome.passes,
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
         paid=loop.paid + outcome.counts,
@@ -340,8 +340,12 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
     return _Outcome(accepted, predicted, scale, passes, optimal, ends, full, jnp.stack(counts))
 
 
-def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Whether the parameters are still (to rounding), whether any changed, their largest growth."""
+def _larger(largest: Params, params: Params) -> Params:
+    return jax.tree.map(lambda most, x: jnp.maximum(most, jnp.abs(x)), largest, params)
+
+
+def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:
+    """Whether the parameters are still (to rounding), and whether any of them changed."""
     eps = jnp.finfo(tree.dtype(start)).eps
     # 0 unchanged, 1 within rounding, 2 more; NaN counts as more.
     beyond = lambda new, x: ~(jnp.abs(new - x) <= eps * jnp.abs(x))
@@ -349,7 +353,4 @@ def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array, jax.
         lambda new, x: jnp.where(beyond(new, x), 2, jnp.where(new == x, 0, 1)), params, start
     )
     distance = tree.max_abs(far)
-    growth = jax.tree.map(
-        lambda new, x: jnp.where(x == 0, 1, new / jnp.where(x == 0, 1, x)), params, start
-    )
-    return distance <= 1, distance >= 1, tree.max_abs(growth)
+    return distance <= 1, distance >= 1

@@ -105,7 +105,7 @@ class Loop(NamedTuple):
     still: jax.Array  # updates in a row without a change
     promised: jax.Array  # the largest predicted decrease of these updates
     idle: jax.Array  # steps in a row that promise next to nothing
-    growth: jax.Array  # of the parameters in these steps
+    largest: Params  # the largest size of each parameter before these steps
     passed: jax.Array  # whether the previous point passed the solver's optimality test
     steps: jax.Array
     paid: jax.Array  # the four counts of Evaluations

@@ -55,11 +55,8 @@ def matrix_sign(solver: Solver, steps: int = 5, polish: int = 0) -> Solver:
         )
         return make_step(step, predicted, report), memory
 
-    return solver._replace(
-        solve=solve,
-        measure=lambda factors, memory, direction: tree.norm(direction),
-        radius=lambda factors, memory, scale: scale,
-    )
+    measure = lambda factors, memory, direction: tree.norm(direction)
+    return solver._replace(solve=solve, measure=measure)
 
 
 def _sign(leaf: jax.Array, steps: int, polish: int) -> jax.Array:

@@ -92,3 +92,12 @@ def test_no_fit_in_single_precision_claims_more_than_it_has(name):
         # Of residuals that are rounding themselves, no part can be told.
         reachable = max(reachable, (30 * moved) ** 2)
         assert not fit.solution.success or found <= reachable
+
+
+@pytest.mark.parametrize("name", ["bfgs", "ssbroyden", "lbfgs", "newton_cg"])
+def test_parameters_that_wobble_around_zero_have_not_run_off(name, x64):
+    """A quadratic beside a constant: near its minimum steps promise nothing, and zeros grow."""
+    curved = jnp.geomspace(1.0, 1e6, 12)
+    value = lambda p: 0.5 * jnp.sum(curved * p**2) + 1
+    found = so.minimize(value, jnp.linspace(0.0, 1.0, 12), name)
+    assert so.Status(int(found.status)) is so.Status.CONVERGED

@@ -14,7 +14,7 @@ PAGES := tests/test_readme.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs package clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs notebooks package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ docs: $(VENV)/.installed-docs  ## build the pages into site/, and open some in a
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	$(BIN)/python -m pytest tests/test_site.py
 	@echo "The pages are in site/: open site/index.html."
+
+notebooks: $(VENV)/.installed-test  ## make docs/notebooks/ from their pages and studies, and run them
+	$(BIN)/python docs/notebooks.py
 
 package: $(VENV)/.installed-test  ## build wheel and sdist, install each into an environment of its own, check it there
 	rm -rf dist build/package

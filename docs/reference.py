@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import secondorder as so
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree")
+ROOMS = ("curvature", "solvers", "trust", "losses", "operators", "spectrum", "tree", "log")
 GALLERY = ROOT / "results" / "pictures" / "gallery.html"  # where it has been drawn
 BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 SEE_ALSO = """
@@ -24,6 +24,7 @@ TITLES = {
     "interop": "Optax transformations",
     "layers": "curvature",
     "linear_systems": "operators",
+    "notices": "solving",
     "optimize": "solving",
     "quadratic": "operators",
     "state": "Optax transformations",
@@ -134,7 +135,7 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, "explain/pictures.html", abs_src_path=str(GALLERY)))
     names = [{group: [{n.path: n.file} for n in names]} for group, names in groups().items()]
     known = {"reference": ["reference/index.md", *names]}
-    for folder in ("recipes", "coming-from", "notes"):
+    for folder in ("recipes", "coming-from", "studies", "notes"):
         found = [
             f.src_uri for f in files.documentation_pages() if f.src_uri.startswith(f"{folder}/")
         ]

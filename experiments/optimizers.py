@@ -171,6 +171,17 @@ _FURTHER = (
         diagnose=lambda state: {}, needs=_matrices,
     ),
     _tuned(
+        "kl-soap", "KL-SOAP, best learning rate", lambda learning_rate: so.kl_soap(learning_rate),
+        "first-order", cost.gradient_only, Look("#7570B3", (0, (4, 2, 1, 2)), "p"),
+        diagnose=lambda state: {}, needs=_matrices,
+    ),
+    _tuned(
+        "kl-shampoo", "KL-Shampoo, best learning rate",
+        lambda learning_rate: so.kl_shampoo(learning_rate),
+        "first-order", cost.gradient_only, Look("#1B9E77", (0, (2, 1, 1, 1, 1, 1)), "D"),
+        diagnose=lambda state: {}, needs=_matrices,
+    ),
+    _tuned(
         "sophia", "Sophia, best learning rate", lambda learning_rate: so.sophia(learning_rate),
         "first-order", cost.sampled(cost.GRADIENT, 10), Look("#1F4E79", (0, (5, 1)), "X"),
         diagnose=lambda state: {}, needs=_loss_and_model,

@@ -2,6 +2,7 @@
 
 from secondorder import (
     curvature,
+    log,
     losses,
     operators,
     solvers,
@@ -34,6 +35,8 @@ from secondorder.methods import (
     hessian_free,
     hybrid_newton,
     kfac,
+    kl_shampoo,
+    kl_soap,
     layerwise_gauss_newton,
     lbfgs,
     levenberg_marquardt,
@@ -49,6 +52,7 @@ from secondorder.methods import (
     ssbroyden,
     trust_region_newton,
 )
+from secondorder.notices import AdviceWarning
 from secondorder.objectives._chunked import chunked
 from secondorder.objectives._objective import (
     Objective,
@@ -88,7 +92,7 @@ from secondorder.spectrum import (
     top_eigenpairs,
     trace,
 )
-from secondorder.state import CurvatureState, diagnostics
+from secondorder.state import CurvatureState, advice, diagnostics
 from secondorder.transform import scale_by_curvature
 
 __version__ = "0.1.0"
@@ -140,6 +144,8 @@ __all__ = [
     "adahessian",
     "ekfac",
     "kfac",
+    "kl_shampoo",
+    "kl_soap",
     "shampoo",
     "soap",
     "sophia",
@@ -161,7 +167,9 @@ __all__ = [
     "newton_cg",
     "trust_region_newton",
     # composing
+    "AdviceWarning",
     "CurvatureState",
+    "advice",
     "diagnostics",
     "exact",
     "layer_table",
@@ -184,6 +192,7 @@ __all__ = [
     "minimize",
     # rooms
     "curvature",
+    "log",
     "losses",
     "operators",
     "solvers",

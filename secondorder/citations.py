@@ -20,6 +20,8 @@ OF_METHODS = {
     "hessian_free": ("martens2010", "martens2012"),
     "hybrid_newton": ("fletcher1987", "more1983"),
     "kfac": ("martens2015", "eschenhagen2023"),
+    "kl_shampoo": ("lin2025",),
+    "kl_soap": ("lin2025", "vyas2024"),
     "layerwise_gauss_newton": ("abreu2025", "martens2015"),
     "lbfgs": ("liu1989", "nocedal2006"),
     "levenberg_marquardt": ("more1978", "nielsen1999", "transtrum2012"),

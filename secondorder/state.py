@@ -5,14 +5,19 @@ A method may lie anywhere in a state: in a chain, under a mask, among injected h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from secondorder import tree
-from secondorder.step import Step
+from secondorder.curvature._running import Running
+from secondorder.notices import page
+from secondorder.step import Step, Stop
 from secondorder.tree import Params
 from secondorder.trust._base import TrustState
 
@@ -66,8 +71,13 @@ class CurvatureState(NamedTuple):
 
 def find_states(state: Any) -> list[CurvatureState]:
     """Every :class:`CurvatureState` inside an Optax state."""
-    is_ours = lambda x: isinstance(x, CurvatureState)
-    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+    return _find(CurvatureState, state)
+
+
+def _find(kind: type, state: Any) -> list[Any]:
+    """Every node of a kind inside a tree."""
+    is_one = lambda x: isinstance(x, kind)
+    return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_one) if is_one(leaf)]
 
 
 def find_linesearches(state: Any) -> list[Any]:
@@ -79,15 +89,41 @@ def find_linesearches(state: Any) -> list[Any]:
 def diagnostics(state: Any) -> dict[str, jax.Array]:
     """A report of the last update, from any Optax state that contains a method of this library.
 
-    Works inside ``jit``. Keys, present where they apply:
+    Works inside ``jit``. Each value is one number, ready for :func:`secondorder.log.csv`.
 
-    * ``steps``, ``rejections``, ``total_products``: so far;
-    * ``accepted``, ``gain``, ``scale`` (the next λ, Δ or σ);
-    * ``predicted``, ``length``, ``iterations``, ``products``, ``residual``, ``optimality``,
-      ``stopped`` (a ``solvers.Stop``), ``dimension``, ``fraction``, ``trial_evaluations``,
-      ``order`` (1 where a step is not accelerated): of the last solve;
+    Of the run so far:
+
+    * ``steps``: updates, rejected ones included;
+    * ``rejections``: how many of them were rejected;
+    * ``total_products``: curvature products, or passes for a Jacobian;
+    * ``refreshes``: of factors, bases or roots, where the curvature keeps some, as of ``kfac``.
+
+    Of the trust policy, after the last update:
+
+    * ``accepted``: whether the step was taken;
+    * ``gain``: actual over predicted change; +∞ where none was computed, −∞ for a trial of NaN;
+    * ``scale``: the number for the next step, λ, Δ or σ.
+
+    Of the last step, before its trial:
+
+    * ``predicted``: the change in the model, ``g·d + ½ d·B d``, negative;
+    * ``length``: its length, in the norm of the solver's radius;
+    * ``iterations``, ``products``: of the inner solver;
     * ``jacobians``: dense Jacobians formed: 0 for products alone and for Grams by layer statistics;
-    * ``learning_rate``, ``linesearch_steps``: of the last Optax line search, where one is chained.
+    * ``residual``: ``‖(B + λ)d + g‖ / ‖g‖``; ∞ where it was not computed;
+    * ``optimality``: the first-order measure of a solver on rows; ∞ for others;
+    * ``stopped``: how the solve ended, a :class:`secondorder.solvers.Stop`;
+    * ``dimension``: order of the solved system, parameters or samples; 0 where there is no choice;
+    * ``order``: order of the step's path; 1 where it is not accelerated;
+    * ``full``: whether it is the whole Newton step, undamped and uncut;
+    * ``fraction``: the part of it that a search took;
+    * ``trial_evaluations``: evaluations of the objective to choose among candidates;
+    * ``lost``: whether a parameter that had an effect has none at this point.
+
+    Of the last line search, where one of Optax's is chained:
+
+    * ``learning_rate``: the step that it took;
+    * ``linesearch_steps``: its evaluations.
 
     Raises:
       ValueError: no state of this library is inside.
@@ -116,11 +152,91 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
         "gain": last.trust.gain,
         "scale": last.trust.scale,
     }
+    kept = [r.refreshes for r in _find(Running, last.curvature) if r.refreshes is not None]
+    if kept:
+        found["refreshes"] = kept[-1]
     for search in find_linesearches(state):
         found["learning_rate"] = search.learning_rate
         found["linesearch_steps"] = search.info.num_linesearch_steps
     # Flax NNX wraps the arrays of a state in variables of its own.
     return {name: _array_of(x) for name, x in found.items()}
+
+
+FEW, MANY = 20, 50  # updates before a sentence on rejections, and on refreshes
+
+
+def advice(state: Any) -> tuple[str, ...]:
+    """Sentences on what is amiss in a run, each with cause, cure and page; none if nothing is.
+
+    Looks at the values of :func:`diagnostics`, so it works outside of ``jit`` alone: many rejected
+    updates, λ, Δ or σ at its limit, a trial or a curvature that is not finite, an inner solver at
+    its limit of iterations, factors that were never refreshed. Of a batch of states it reports what
+    holds for one of them.
+
+    Args:
+      state: an Optax state that contains a method of this library, such as ``solution.state``.
+
+    Raises:
+      ValueError: no state of this library is inside.
+      TypeError: a traced state.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, secondorder as so
+      >>> f, p, opt = lambda p: jnp.sum(jnp.cosh(p)), jnp.ones(2), so.newton_cg()
+      >>> _, state = opt.update(jax.grad(f)(p), opt.init(p), p, value_fn=f)
+      >>> so.advice(state)
+      ()
+    """
+    found = diagnostics(state)
+    if any(isinstance(x, Tracer) for x in found.values()):
+        raise TypeError(
+            "advice got a traced state. Call it outside of jit, on the state that the step returns."
+        )
+    return tuple(_sentences({name: np.asarray(x) for name, x in found.items()}))
+
+
+def _sentences(now: dict[str, np.ndarray]) -> Iterator[str]:
+    steps, limits = now["steps"], jnp.finfo(now["scale"].dtype)
+    many = (steps >= FEW) & (2 * now["rejections"] > steps)
+    if np.any(many):
+        yield (
+            f"{int(np.max(now['rejections']))} of {int(np.max(steps))} updates were rejected: "
+            "gradient and value_fn do not agree, or the objective is noisy or rough here. Pass the "
+            "same batch, random key and mask to both, and grad= behind a transformation that "
+            f"changes the gradient. {page('trust')}"
+        )
+    rejected, finite = ~now["accepted"], np.isfinite(now["scale"])
+    high = rejected & finite & (now["scale"] >= float(limits.max) ** 0.5 / 2)
+    low = rejected & (now["scale"] <= 16 * float(limits.tiny) / float(limits.eps))
+    low = low & (now["scale"] > 0)
+    if np.any(high | low):
+        word = "λ (or σ) has risen" if np.any(high) else "Δ has fallen"
+        yield (
+            f"{word} to its limit, and the last step was rejected: no step of any length descends. "
+            "Compare the gradient with finite differences, and look for random numbers, rounding "
+            f"or integers in value_fn. {page('trust')}"
+        )
+    spoilt = now["stopped"] == Stop.NONFINITE.value
+    if np.any(np.isneginf(now["gain"]) & rejected & ~spoilt):
+        yield (
+            "The last trial was NaN or infinite, or the model predicted no decrease. If it stays "
+            f"so, look for log, sqrt or a division outside of their domain. {page('faq')}"
+        )
+    if np.any(spoilt):
+        yield (
+            "The gradient or the curvature holds NaN or infinity, so there is no step. Look at "
+            f"jax.debug_nans, and at the branch of jnp.where that is not taken. {page('faq')}"
+        )
+    if np.any((now["stopped"] == Stop.MAX_STEPS.value) & ~rejected & (now["residual"] > 0.5)):
+        yield (
+            "The inner solver ended at its limit of iterations, far from a solution. Allow more, "
+            f"start λ higher, or give it a preconditioner. {page('diagnostics')}"
+        )
+    if "refreshes" in now and np.any((now["refreshes"] <= 1) & (steps >= MANY)):
+        yield (
+            f"The factors are those of the first update, {int(np.max(steps))} updates ago: "
+            f"refresh_every is too large, or its drift never reached. Lower it. {page('batches')}"
+        )
 
 
 def _array_of(x: Any) -> Any:
@@ -150,6 +266,18 @@ def models(state: Any) -> jax.Array:
     """Whether the last step minimised a model with second derivatives."""
     ours = find_states(state)
     return ours[-1].step.report.products > 0 if ours else jnp.asarray(False)
+
+
+def rounding(state: Any) -> jax.Array | float:
+    """The rounding error of the objective at the last step; 0 where no solver sees its parts."""
+    ours = find_states(state)
+    return ours[-1].step.rounding if ours else 0.0
+
+
+def promised(state: Any) -> jax.Array | float:
+    """The decrease that the last model promised; infinity without a model."""
+    ours = find_states(state)
+    return jnp.abs(ours[-1].step.predicted) if ours else jnp.inf
 
 
 def tried(state: Any) -> jax.Array:

@@ -112,6 +112,7 @@ class Report(NamedTuple):
       order: order of the path of the step; 1 without acceleration.
       full: whether the step minimises the model over all parameters, without damping or cut.
       fraction: fraction of the step that is taken, for a policy that searches along it.
+      lost: whether a parameter that had an effect has none at this point.
     """
 
     iterations: Any = 1
@@ -125,6 +126,7 @@ class Report(NamedTuple):
     order: Any = 1
     full: Any = False
     fraction: Any = 1.0
+    lost: Any = False
 
 
 class Step(NamedTuple):
@@ -138,6 +140,7 @@ class Step(NamedTuple):
         :class:`Path` along the step (without a search the step goes to its end, α = 1), or
         ``None``.
       report: a :class:`Report`.
+      rounding: rounding error of the objective, where the solver sees its parts; else 0.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -153,6 +156,7 @@ class Step(NamedTuple):
     length: Any = 0.0
     candidates: Any = None
     report: Report = Report()
+    rounding: Any = 0.0
 
     def settled(self, dtype: Any) -> Step:
         """The step with every number an array of a fixed dtype, never weakly typed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,8 @@ from secondorder.step import Report, Step
 from secondorder.tree import Params
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trust, TrustState
+
+REACH = 10.0  # first radius, relative to the scaled length of the parameters
 
 
 @settings.checked(trust=settings.POLICY)
@@ -83,6 +86,9 @@ def scale_by_curvature(
         quadratic = Quadratic(grads, operator, objective.held, own)
         keeps = state.needs.room is not None and objective.stationary
         factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
+        measure = lambda direction: solver.measure(factors, memory, direction)
+        if trust.gives == "radius" and solver.scaled:
+            scale = _finite_radius(scale, measure, params)
         step, after = solver.solve(quadratic, factors, memory, scale)
         attempt = Attempt(
             charged(step, cost),
@@ -90,8 +96,8 @@ def scale_by_curvature(
             params,
             objective,
             value,
-            measure=lambda direction: solver.measure(factors, memory, direction),
-            radius=lambda: solver.radius(factors, memory, scale),
+            measure=measure,
+            radius=scale,
             watched=_numbers(averages),
             lazy=trust.lazy,
             shift=_difference(updates, grad) if trust.evaluates else None,
@@ -120,6 +126,14 @@ def scale_by_curvature(
 
     never = isinstance(burn_in, int) and burn_in == 0
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _finite_radius(
+    radius: jax.Array, measure: Callable[[Params], jax.Array], params: Params
+) -> jax.Array:
+    """The radius; an infinite one as ``10 ‖D x‖``, since a whole first step may end far away."""
+    reach = (REACH * measure(tree.accumulator(params))).astype(radius.dtype)
+    return jnp.where(jnp.isfinite(radius) | (reach == 0), radius, reach)
 
 
 def _check_pair(solver: Solver, trust: Trust) -> None:

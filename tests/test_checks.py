@@ -167,6 +167,8 @@ def test_a_model_and_observations_of_another_library_get_a_sentence():
     with pytest.raises(TypeError, match=r"model has the arguments \(x, a, b\).*lambda p, x: f"):
         so.curve_fit(lambda x, a, b: a * x + b, P, P, jnp.ones(2))
     with pytest.raises(TypeError, match="rows of several lengths"):
+        so.curve_fit(lambda p, x: p, P, [[1.0, 2.0], [3.0]], P)
+    with pytest.raises(ValueError, match=r"predictions shaped like y, \[\(2,\), \(3,\)\]"):
         so.curve_fit(lambda p, x: p, P, [jnp.ones(2), jnp.ones(3)], P)
     with pytest.raises(TypeError, match="returns one array"):
         so.curve_fit(lambda p, x: (p, p), P, P, P)

@@ -17,7 +17,7 @@ LIBRARY = ROOT / "secondorder"
 # that belong together. A file imports from its own room and from the floors below: never upward,
 # never from the room next door.
 HOUSE = (
-    ({"linalg"}, {"tree", "meshes", "checks", "settings", "losses", "objectives"}),
+    ({"linalg"}, {"tree", "meshes", "checks", "settings", "notices", "losses", "objectives"}),
     ({"layers"},),
     ({"operators"},),
     ({"quadratic", "step"},),
@@ -25,7 +25,7 @@ HOUSE = (
     ({"transform", "state"}, {"spectrum"}, {"linear_systems"}, {"stepsize"}),
     ({"methods"},),
     ({"optimize"},),  # its defaults are methods
-    ({"interop"}, {"doctor"}, {"citations"}),
+    ({"interop"}, {"doctor"}, {"citations"}, {"log"}),
     ({"__init__"},),
 )
 

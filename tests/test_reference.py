@@ -22,7 +22,7 @@ def reference():
 
 
 def test_every_public_name_has_a_page_of_its_own(reference):
-    modules = {"curvature", "losses", "operators", "solvers", "spectrum", "tree", "trust"}
+    modules = {"curvature", "log", "losses", "operators", "solvers", "spectrum", "tree", "trust"}
     names = reference.public_names()
     paths = {name.path for name in names}
     assert paths >= {f"so.{name}" for name in set(so.__all__) - modules - {"__version__"}}

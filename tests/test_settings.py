@@ -35,6 +35,7 @@ REQUIRED = {
     "solvers.momentum": {"solver": so.solvers.cg()},
     "solvers.block_diagonal": {"solver": so.solvers.cg()},
     "solvers.grafted": {"solver": so.solvers.cg(), "onto": None},
+    "solvers.matrix_sign": {"solver": so.solvers.apply_inverse()},
     "solvers.optimal_scaling": {"solver": so.solvers.apply_inverse()},
     "solvers.nystrom": {"rank": 2},
     "curvature.layerwise": {"example": F},

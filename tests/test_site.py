@@ -10,7 +10,7 @@ SITE = Path(__file__).parents[1] / "site"
 RESOURCE = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"(?:https?:)?//[^>]*>")
 PAGES = """index.html start/which.html explain/diagnostics.html explain/methods.html
 reference/index.html reference/kfac.html reference/Fit-class.html results/networks.html
-results/comparison.html design.html""".split()
+results/comparison.html studies/fit.html start/fit.html design.html""".split()
 
 pytestmark = [
     pytest.mark.slow,

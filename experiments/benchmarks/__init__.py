@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks import jacobian, least_squares, logistic, minimize, networks, physics
+from experiments.benchmarks import (
+    jacobian,
+    least_squares,
+    logistic,
+    minimize,
+    networks,
+    nist,
+    physics,
+)
 from experiments.benchmarks.tables import Report, Request
 
 BENCHMARKS: dict[str, Callable[[Request], Report]] = {
@@ -11,5 +19,6 @@ BENCHMARKS: dict[str, Callable[[Request], Report]] = {
     "logistic": logistic.run,
     "minimize": minimize.run,
     "networks": networks.run,
+    "nist": nist.run,
     "physics": physics.run,
 }

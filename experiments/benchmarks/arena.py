@@ -52,6 +52,8 @@ class Case:
     """The value that an independent solver reaches from a point; see ``judge``."""
     settled: Callable[[np.ndarray], float]
     """The value at the stationary point beside a point, if there is one; see ``judge``."""
+    digits: Callable[[np.ndarray], float] | None = None
+    """The right digits of parameters, where these are known; else those of the value count."""
 
 
 class Run(NamedTuple):
@@ -146,7 +148,7 @@ def _contest(case, solvers, precision, repetitions, bar, show) -> list[Run]:
                 solver=name,
                 n=start.x.size,
                 precision=precision,
-                digits=best_digits(found, case.minima),
+                digits=case.digits(params) if case.digits else best_digits(found, case.minima),
                 value=found,
                 claimed=end.claimed,
                 verdict=judged,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 import secondorder as so
-from experiments.benchmarks.programs import STEPS, optimistix
+from experiments.benchmarks.programs import STEPS, peer
 from experiments.benchmarks.tables import times
 from experiments.benchmarks.timing import race
 from experiments.testset import MGH
@@ -40,7 +40,7 @@ def problems():
 
 def solvers():
     """By label: a solve of one fit, to its parameters and how many steps it took."""
-    optx = optimistix()
+    optx = peer("optimistix")
 
     def of_ours(method):
         def solve(residual, x):

@@ -104,6 +104,13 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         _first_order(
             "soap", "SOAP", lambda learning_rate: so.soap(learning_rate, **own("soap")), SMALL_RATES
         ),
+        _first_order(
+            "kl-soap", "KL-SOAP", lambda learning_rate: so.kl_soap(learning_rate), SMALL_RATES
+        ),
+        _first_order(
+            "kl-shampoo", "KL-Shampoo", lambda learning_rate: so.kl_shampoo(learning_rate),
+            SMALL_RATES,
+        ),
         _first_order("shampoo", "Shampoo", lambda learning_rate: so.shampoo(learning_rate), RATES),
         _first_order(
             "sophia", "Sophia", lambda learning_rate: so.sophia(learning_rate), SMALL_RATES,

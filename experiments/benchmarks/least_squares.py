@@ -11,7 +11,7 @@ from experiments.bar import Bar
 from experiments.benchmarks import batch, judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.profiles import solver_profiles
-from experiments.benchmarks.programs import STEPS, needs_optimistix
+from experiments.benchmarks.programs import STEPS, needs_peers
 from experiments.benchmarks.solvers import LEAST_SQUARES, Solver
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
@@ -78,7 +78,7 @@ def run(request: Request) -> Report:
     """All runs, judged and timed."""
     problems = [MGH[name] for name in pick(request.problems, MGH, "problem")]
     solvers = {n: LEAST_SQUARES[n] for n in pick(request.solvers, LEAST_SQUARES, "solver")}
-    needs_optimistix(solvers)
+    needs_peers(solvers)
     variants = (GIVEN,) if request.quick else (GIVEN, *RESCALED)
     repetitions = 1 if request.quick else REPETITIONS
     total = len(problems) * len(solvers) * (1 if request.quick else 2)
@@ -91,13 +91,20 @@ def run(request: Request) -> Report:
             cases = [case(problem, (GIVEN,)) for problem in problems]
             single = compete(cases, solvers, judge.FLOAT32, 0, bar, show)
     whole = not (request.quick or request.solvers or request.problems)
-    return report([*double, *single], solvers, batch.run() if whole else {})
+    title = "Least squares: Moré, Garbow and Hillstrom from three starts"
+    batches = batch.run() if whole else {}
+    return report("least_squares", title, WORDS, [*double, *single], solvers, batches)
 
 
 def report(
-    runs: Sequence[Run], solvers: Mapping[str, Solver], batches: Mapping[str, pd.DataFrame]
+    file: str,
+    title: str,
+    words: Sequence[str],
+    runs: Sequence[Run],
+    solvers: Mapping[str, Solver],
+    batches: Mapping[str, pd.DataFrame],
 ) -> Report:
-    """The page of all runs."""
+    """The page of all runs, with its figure ``file`` of that title."""
     table = summary.tabulated(runs)
     double = where(table, table.precision == judge.FLOAT64.name)
     given = where(double, double.variant == GIVEN)
@@ -112,14 +119,14 @@ def report(
         if len(group)
     }
     tables["Time (float64, as given)"] = summary.timed(given, solvers)
-    title, missed = summary.missed(table, solvers)
+    lost, missed = summary.missed(table, solvers)
     figure = solver_profiles(
-        "least_squares",
-        "Least squares: Moré, Garbow and Hillstrom from three starts",
+        file,
+        title,
         given.assign(spent=given.cost / (given.n + 1)),
         solvers,
         UNIT,
         "Residual evaluations / (n + 1), derivatives counted as such",
     )
-    tables |= {**batches, title: missed}
-    return Report(tables, WORDS, [figure], long(table, summary.KEYS))
+    tables |= {**batches, lost: missed}
+    return Report(tables, words, [figure], long(table, summary.KEYS))

@@ -9,7 +9,7 @@ from experiments.bar import Bar
 from experiments.benchmarks import judge, summary
 from experiments.benchmarks.arena import GIVEN, REPETITIONS, Case, Run, Start, compete
 from experiments.benchmarks.profiles import solver_profiles
-from experiments.benchmarks.programs import STEPS, needs_optimistix
+from experiments.benchmarks.programs import STEPS, needs_peers
 from experiments.benchmarks.solvers import MINIMIZE, Solver
 from experiments.benchmarks.tables import Report, Request
 from experiments.errors import pick
@@ -81,7 +81,7 @@ def run(request: Request) -> Report:
     """All runs, judged and timed."""
     cases = [CASES[name] for name in pick(request.problems, CASES, "problem")]
     solvers = {name: MINIMIZE[name] for name in pick(request.solvers, MINIMIZE, "solver")}
-    needs_optimistix(solvers)
+    needs_peers(solvers)
     with Bar(len(cases) * len(solvers)) as bar:
         show = bar.write if request.lines else lambda line: None
         repetitions = 1 if request.quick else REPETITIONS

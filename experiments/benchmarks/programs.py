@@ -84,29 +84,30 @@ def ours(solve: Callable, optimizer: Callable, cost: Callable[[so.Evaluations, i
     return traced(solved, lambda number: so.Status(number).name.lower())
 
 
-def optimistix() -> Any:
-    """The module, or a sentence where it is not installed."""
+def peer(module: str) -> Any:
+    """The module of a peer, or a sentence where it is not installed."""
     try:
-        return importlib.import_module("optimistix")
+        return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            "This benchmark compares with Optimistix, which is not installed. "
+            f"This benchmark compares with {module.capitalize()}, which is not installed. "
             'Install the extra "peers": pip install -e ".[experiments,peers]"; '
             "or name with --solvers those to run without it."
         ) from error
 
 
-def needs_optimistix(solvers: Iterable[str]) -> None:
-    """Says at once, not after half an hour, that it is missing."""
-    if any(name.startswith("optimistix") for name in solvers):
-        optimistix()
+def needs_peers(solvers: Iterable[str]) -> None:
+    """Says at once, not after half an hour, that one is missing."""
+    for name in solvers:
+        if name.startswith(("optimistix", "jaxopt")):
+            peer(name.split("-")[0])
 
 
 def of_optimistix(kind: str, least_squares: bool, cost: Callable) -> Prepare:
     """An Optimistix solver at its defaults; ``cost`` of its steps, accepted steps and the size."""
 
     def solved(function: Callable, x: Any, precision: Precision) -> Ended:
-        optx = optimistix()
+        optx = peer("optimistix")
         solver = getattr(optx, kind)(rtol=precision.tolerance, atol=precision.tolerance)
         solve = optx.least_squares if least_squares else optx.minimise
         end = solve(lambda p, args: function(p), solver, x, max_steps=STEPS, throw=False)
@@ -116,6 +117,18 @@ def of_optimistix(kind: str, least_squares: bool, cost: Callable) -> Prepare:
         return Ended(end.value, claimed, jnp.where(claimed, 1, 0), steps, price)
 
     return traced(solved, lambda number: "successful" if number else "failed")
+
+
+def of_jaxopt() -> Prepare:
+    """JAXopt's Levenberg-Marquardt at its defaults."""
+
+    def solved(function: Callable, x: Any, precision: Precision) -> Ended:
+        method = peer("jaxopt").LevenbergMarquardt(function, tol=precision.tolerance, maxiter=STEPS)
+        params, state = method.run(x)
+        claimed, steps = state.error <= precision.tolerance, state.iter_num
+        return Ended(params, claimed, jnp.where(claimed, 1, 0), steps, steps * (1 + x.size))
+
+    return traced(solved, lambda number: "small gradient" if number else "step limit")
 
 
 def of_optax(optimizer: Callable, objective: Callable[[Callable], Callable], gradient: float):

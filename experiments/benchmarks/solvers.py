@@ -15,7 +15,7 @@ import optax
 
 import secondorder as so
 from experiments.benchmarks import scipy_solvers as scipy
-from experiments.benchmarks.programs import Prepare, of_optax, of_optimistix, ours
+from experiments.benchmarks.programs import Prepare, of_jaxopt, of_optax, of_optimistix, ours
 from experiments.cost import GRADIENT, HESSIAN_PRODUCT, TRIAL, VALUE
 
 
@@ -98,6 +98,11 @@ LEAST_SQUARES: dict[str, Solver] = {
     ),
     "scipy-lm": Solver("SciPy lm", scipy.least_squares("lm"), "#009E73", (0, (4, 1, 1, 1))),
     "scipy-trf": Solver("SciPy trf", scipy.least_squares("trf"), "#CC79A7", (0, (4, 1, 1, 1))),
+}
+
+#: Of the fits alone.
+PEERS_IN_FITS: dict[str, Solver] = {
+    "jaxopt-lm": Solver("JAXopt LevenbergMarquardt", of_jaxopt(), "#F0E442", (0, (1.5, 1))),
 }
 
 MINIMIZE: dict[str, Solver] = {

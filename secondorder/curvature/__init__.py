@@ -1,6 +1,11 @@
 """Curvature sources: which matrix a method uses, and how it is estimated."""
 
-from secondorder.curvature._axis_structures import axis_basis, axis_eigen, axis_roots
+from secondorder.curvature._axis_structures import (
+    axis_basis,
+    axis_eigen,
+    axis_roots,
+    axis_whitened,
+)
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._block_diagonal import block_diagonal
 from secondorder.curvature._empirical import empirical_diagonal
@@ -36,6 +41,7 @@ __all__ = [
     "axis_basis",
     "axis_eigen",
     "axis_roots",
+    "axis_whitened",
     "bfgs",
     "diagonal",
     "drift",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def _measure(axes: Axes, squares: Callable[[CutLeaf], bool]) -> Callable:
         qt = kr.transposed(frame)
         return Moments(factors, kr.along_axes(qt, v) * kr.along_axes(qt, w))
 
-    def measure(sample: Sample, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+    def measure(sample: Sample, averages: Any, frame: Sequence[Factors]) -> tuple[Moments, ...]:
         v, w = map(jax.tree.leaves, sample)
         return tuple(map(leaf, axes.blocks(sample[0]), v, w, frame))
 
@@ -61,7 +62,9 @@ def _two(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple, tuple]:
 
 
 @settings.checked()
-def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
+def axis_basis(
+    axes: Axes | None = None, *, recount: bool = False, current_gradient: bool = False
+) -> Structure:
     """A diagonal in the eigenbasis of the Grams: ``(⊗Qᵢ) diag(√E[v'∘v']) (⊗Qᵢ)ᵀ``, ``v' = ⊗Qᵢᵀ v``.
 
     The squares are averaged in the basis, at every sample. The basis comes from ``eigh`` of the
@@ -73,6 +76,8 @@ def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
       axes: rule for the Grams of a leaf.
       recount: True to count the squares of the first sample, in its own basis. False to start the
         squares at the second sample; the first step then has neither basis nor squares.
+      current_gradient: True for steps and squares in the basis that includes the present sample,
+        where it is refreshed at this step.
 
     Example:
       >>> import secondorder as so
@@ -85,41 +90,147 @@ def axis_basis(axes: Axes | None = None, *, recount: bool = False) -> Structure:
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         return KroneckerEigen(axes.blocks(like), bases, tuple(map(_roots, averages)))
 
-    def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
-        def leaf(way, block, mean, old):
-            squares, new = mean.squares, []
-            factors = block.separated(mean.factors)
-            for axis, (gram, q) in enumerate(zip(factors, old, strict=True), start=1):
-                if gram is None:
-                    new.append(None)
-                    continue
-                basis, order = way(gram, q)
-                # The squares move with their eigenvectors.
-                order = kr.along(order, axis, squares.ndim)
-                squares = jnp.take_along_axis(squares, order, axis=axis)
-                new.append(sound(basis, q))
-            if not recount:  # the squares of the first sample have no basis yet
-                squares = jnp.where(now.first, 0, squares)
-            return mean._replace(squares=squares), tuple(new)
-
-        parts = axes.blocks(like), averages, bases
-        renew = lambda way: _two(map(functools.partial(leaf, way), *parts))
-        return _first_or_next(now.first, renew)
-
-    def join(averages: Any, later: Any) -> Any:
-        pairs = zip(averages, later, strict=True)
-        return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
-
     return Structure(
         _start(axes, lambda block: True),
         _measure(axes, lambda block: True),
         operator,
-        refresh,
+        _new_bases(axes),
         basis_drift,
-        behind=True,
-        recount=recount,
-        join=None if recount else join,
+        behind=not current_gradient,
+        recount="always" if current_gradient else "first" if recount else "never",
+        join=None if recount else _later_squares,
     )
+
+
+def _later_squares(averages: Any, later: Any) -> Any:
+    """The averages, with squares that start at the second sample: the first has no basis yet."""
+    pairs = zip(averages, later, strict=True)
+    return tuple(mean._replace(squares=less.squares) for mean, less in pairs)
+
+
+def _new_bases(axes: Axes) -> Callable:
+    """``refresh`` of a structure of eigenbases; the averages stay as they are."""
+
+    def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
+        def basis(gram: jax.Array | None, q: jax.Array | None) -> jax.Array | None:
+            if gram is None or q is None:
+                return None
+            return sound(jax.lax.cond(now.first, eb.first_basis, eb.next_basis, gram, q), q)
+
+        def leaf(block: CutLeaf, mean: Moments, old: Factors) -> Factors:
+            return tuple(map(basis, block.separated(mean.factors), old))
+
+        return averages, tuple(map(leaf, axes.blocks(like), averages, bases))
+
+    return refresh
+
+
+@settings.checked()
+def axis_whitened(axes: Axes | None = None, *, squares: bool = False) -> Structure:
+    """``⊗ᵢ Qᵢ diag(Dᵢ)^½ Qᵢᵀ``, each factor from samples that all others whiten.
+
+    The Gram of axis i is ``E[v̂ v̂ᵀ]`` with ``v̂ = (⊗_{j≠i} diag(Dⱼ)^-½ Qⱼᵀ) v``, and
+    ``Dᵢ = E[diag(Qᵢᵀ v̂ v̂ᵀ Qᵢ)]``, both means over the other axes and averaged at every sample: the
+    Kronecker product nearest to ``E[v vᵀ]`` in the Kullback-Leibler divergence solves these
+    equations. ``Qᵢ`` are eigenvectors of the Grams, computed as in :func:`axis_basis`. The first
+    sample with a gradient sets ``Dᵢ = E[v²]^{1/k}``, for k axes with a Gram.
+
+    Args:
+      axes: rule for the Grams of a leaf.
+      squares: True for a diagonal of squares in this basis, as in :func:`axis_basis`, in place of
+        ``⊗ᵢ Dᵢ``.
+
+    Example:
+      >>> import secondorder as so
+      >>> curvature = so.running(so.curvature.gradient(), so.curvature.axis_whitened(), decay=0.9)
+
+    Source: Lin et al. (2025).
+    """
+    axes = Axes() if axes is None else axes
+    squared = (lambda block: True) if squares else _without_grams
+    start = _start(axes, squared)
+
+    def init(params: Params) -> tuple[Any, Any]:
+        averages, frame = start(params)
+        zeros = lambda x: None if x is None else jnp.zeros((*x.shape[:2], 1), x.dtype)
+        return tuple(m._replace(values=tuple(map(zeros, m.factors))) for m in averages), frame
+
+    def measure(sample: Sample, averages: Any, frame: Sequence[Factors]) -> tuple[Moments, ...]:
+        v, w = map(jax.tree.leaves, sample)
+        leaf = functools.partial(_whitened, squared)
+        return tuple(map(leaf, axes.blocks(sample[0]), v, w, averages, frame))
+
+    def operator(like: Params, averages: Any, bases: Any) -> Operator:
+        def entries(block: CutLeaf, mean: Moments) -> jax.Array:
+            if mean.squares is not None:
+                return _roots(mean)
+            roots = [None if d is None else jnp.sqrt(_above_rounding(d)) for d in _values(mean)]
+            return kr.outer(tuple(roots), (block.pieces, *block.sizes))
+
+        blocks = axes.blocks(like)
+        return KroneckerEigen(blocks, bases, tuple(map(entries, blocks, averages)))
+
+    return Structure(
+        init, measure, operator, _new_bases(axes), basis_drift, behind=True, join=_later_squares
+    )
+
+
+def _whitened(
+    squares: Callable[[CutLeaf], bool],
+    block: CutLeaf,
+    v: jax.Array,
+    w: jax.Array,
+    mean: Moments,
+    basis: Factors,
+) -> Moments:
+    """The moments of one sample: along each axis, of the sample whitened along the others."""
+    pair = lambda fn, v, w: (x := fn(v), x if w is v else fn(w))  # most samples are twice the same
+    v, w = pair(lambda x: block.join([x]), v, w)
+    v, w = pair(lambda x: kr.along_axes(kr.transposed(basis), x), v, w)
+    kept = v * w if squares(block) else None
+    eigenvalues = _values(mean)
+    old = [d for d in eigenvalues if d is not None]
+    if not old:
+        return mean._replace(squares=kept)
+    lengths = [(~block.padding(axis)).sum(1) for axis in range(len(block.shape))]
+    count = math.prod(lengths)
+    inside = tuple(range(1, v.ndim))
+    # The squares are of the size of 1, also where those of the sample underflow.
+    size = jnp.maximum(jnp.max(jnp.abs(v), inside), jnp.max(jnp.abs(w), inside))
+    unit = jnp.where(size > 0, size, 1)
+    wide = unit.reshape(-1, *[1] * len(inside))
+    mean_square = jnp.maximum(jnp.sum((v / wide) * (w / wide), inside), 0) / count
+    first = (jnp.sqrt(mean_square) * unit) ** (2 / len(old))
+    known = functools.reduce(jnp.logical_and, [jnp.max(d, axis=1) > 0 for d in old])[:, None]
+    now = lambda d: jnp.where(known, _above_rounding(d), first[:, None])
+    inverse = lambda x: jnp.where(x > 0, 1 / jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    scales = tuple(None if d is None else inverse(now(d)) for d in eigenvalues)
+    factors, values = [], []
+    for axis, q in enumerate(basis):
+        if q is None:
+            factors.append(None)
+            values.append(None)
+            continue
+        only = lambda x, axis=axis: tuple(x if i == axis else None for i in range(len(basis)))
+        others = tuple(None if i == axis else x for i, x in enumerate(scales))
+        share = (count / lengths[axis])[:, None]
+        x, y = pair(lambda x, others=others: kr.along_axes(others, x), v, w)
+        diagonal = kr.grams(only(scales[axis]), x, y)[axis] / share
+        values.append(jnp.where(known, jnp.maximum(diagonal, 0), first[:, None])[..., None])
+        x, y = pair(lambda x, own=only(q): kr.along_axes(own, x), x, y)
+        factors.append(kr.grams(only(q), x, y)[axis] / share[..., None])
+    return Moments(tuple(factors), kept, values=tuple(values))
+
+
+def _values(mean: Moments) -> list[jax.Array | None]:
+    """The eigenvalues of each factor, ``(N, b)``."""
+    return [None if d is None else d[..., 0] for d in mean.values or ()]
+
+
+def _above_rounding(values: jax.Array) -> jax.Array:
+    """Eigenvalues ``(N, b)``; those at the rounding level of the largest are set to it."""
+    peak = jnp.max(values, axis=1, keepdims=True)
+    return jnp.where(values > float(jnp.finfo(values.dtype).eps) * peak, values, peak)
 
 
 def _roots(mean: Moments) -> jax.Array:
@@ -136,16 +247,6 @@ def _roots(mean: Moments) -> jax.Array:
     size = jnp.sqrt(jnp.mean(jnp.maximum(squares, 0), axes, keepdims=True))
     level = float(jnp.finfo(roots.dtype).eps) ** 0.5 * size
     return jnp.where(roots > level, roots, jnp.max(roots, axes, keepdims=True))
-
-
-def _first_or_next(first: jax.Array, renew: Callable[[Callable], Any]) -> Any:
-    """``renew(way)`` with bases from ``eigh``, or from one step of orthogonal iteration."""
-    return renew(lambda gram, q: jax.lax.cond(first, _first_basis, eb.next_basis, gram, q))
-
-
-def _first_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
-    vectors = eb.first_basis(gram, basis)
-    return vectors, jnp.broadcast_to(jnp.arange(gram.shape[-1], dtype=jnp.int32), gram.shape[:2])
 
 
 def _without_grams(block: CutLeaf) -> bool:
@@ -241,15 +342,6 @@ def axis_eigen(
     """
     axes = Axes() if axes is None else axes
 
-    def refresh(like: Params, averages: Any, bases: Any, now: Now) -> tuple[Any, Any]:
-        def leaf(way, block, mean, old):
-            pairs = zip(block.separated(mean.factors), old, strict=True)
-            return tuple(None if g is None else sound(way(g, q)[0], q) for g, q in pairs)
-
-        parts = axes.blocks(like), averages, bases
-        renew = lambda way: tuple(map(functools.partial(leaf, way), *parts))
-        return averages, _first_or_next(now.first, renew)
-
     def operator(like: Params, averages: Any, bases: Any) -> Operator:
         def entries(block, mean, q):
             power = _power(block, exponent)
@@ -264,4 +356,4 @@ def axis_eigen(
         return KroneckerEigen(blocks, bases, tuple(map(entries, blocks, averages, bases)))
 
     start, measure = _start(axes, _without_grams), _measure(axes, _without_grams)
-    return Structure(start, measure, operator, refresh, basis_drift)
+    return Structure(start, measure, operator, _new_bases(axes), basis_drift)

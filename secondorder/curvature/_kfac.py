@@ -22,6 +22,7 @@ Source: Martens and Grosse (2015); Grosse and Martens (2016) for convolutions; E
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from secondorder.curvature._base import Curvature
 from secondorder.curvature._running import Drift, Steps, running
 from secondorder.curvature._samples import Estimator, loss_sample
 from secondorder.curvature._structures import Moments, Now, Structure, basis_drift, farthest, sound
+from secondorder.notices import advise
 from secondorder.objectives._base import is_objective, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._objective import Objective
@@ -43,6 +45,7 @@ from secondorder.operators._kronecker import Factors, Kronecker, KroneckerEigen
 from secondorder.tree import Params
 
 MAX_SIZE = 8192  # a longer factor is stored as its diagonal
+SHARE = 0.05  # of the parameters that may lie outside all layers without a warning
 
 
 class InChunks(NamedTuple):
@@ -85,6 +88,7 @@ def layerwise(
     eigen: bool = False,
     reduce: bool = False,
     max_size: int = MAX_SIZE,
+    inputs_only: bool = False,
     seed: int = 0,
 ) -> Curvature:
     """Kronecker-factored curvature ``⊕ A ⊗ G`` of a network, by layer: K-FAC or EKFAC.
@@ -103,12 +107,15 @@ def layerwise(
         damped inverses. A refresh is one orthogonal iteration from the last bases.
       reduce: whether positions that share weights are summed before the outer products.
       max_size: longer factors are stored as their diagonals.
+      inputs_only: True for ``A + λ (tr A/d) I`` of each layer with ``G = I``, as in Newton-Muon,
+        and the identity outside all layers; λ has no unit then.
       seed: seed of the random draws.
 
     Raises:
       TypeError: an ``example`` that is not an objective.
-      ValueError: an estimator without cotangents of the outputs; at update, a model that uses its
-        parameters in another way than the example.
+      ValueError: an estimator without cotangents of the outputs; both ``eigen`` and
+        ``inputs_only``; at update, a model that uses its parameters in another way than the
+        example.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -118,9 +125,14 @@ def layerwise(
       >>> [factor.shape for factor in state.averages[0].factors]
       [(1, 3, 3), (1, 2, 2)]
     """
+    if eigen and inputs_only:
+        raise ValueError(
+            "layerwise got both eigen=True and inputs_only=True. Pass one of the two: second "
+            "moments in eigenbases need the sensitivities of the outputs."
+        )
     estimator = loss_sample() if estimator is None else estimator
     read = _reader(example)
-    structure = _structure(_Statistics(read, eigen, reduce, max_size))
+    structure = _structure(_Statistics(read, eigen, reduce, max_size, inputs_only))
     return running(
         _layer_sample(estimator, read),
         structure,
@@ -128,6 +140,23 @@ def layerwise(
         sample_every=sample_every,
         refresh_every=refresh_every,
         seed=seed,
+    )
+
+
+def _advise(layout: layers.Layout, sizes: list[int]) -> None:
+    """Warn of leaves outside all layers that hold a good part of the parameters."""
+    lost = [block for block in layout.blocks if block.kind == "fallback"]
+    held, total = sum(sizes[leaf] for block in lost for leaf in block.leaves), sum(sizes)
+    if held <= SHARE * total:
+        return
+    first = layout.paths[lost[0].leaves[0]]
+    advise(
+        f"fallback {layout.paths}",
+        f"The layer-wise curvature found no layer for {len(lost)} of {len(sizes)} leaves, "
+        f"{100 * held / total:.0f} % of the parameters; the first is {first}: {lost[0].reason}. "
+        "They get the Grams along their axes, which is less. Write their uses as products with "
+        "them, or leave them to another method; so.layer_table(objective, params) lists all.",
+        "faq",
     )
 
 
@@ -143,7 +172,9 @@ def _reader(example: Any) -> Read:
     @functools.cache
     def of(structure, shapes):
         structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-        return layers.read(model, jax.tree.unflatten(structure, structs))
+        layout = layers.read(model, jax.tree.unflatten(structure, structs))
+        _advise(layout, [math.prod(shape) for shape, _ in shapes])
+        return layout
 
     def read(params: Params) -> layers.Layout:
         leaves, structure = jax.tree.flatten(params)
@@ -186,13 +217,15 @@ class _Statistics(NamedTuple):
     """Settings of the layer statistics.
 
     Attributes:
-      read, eigen, reduce, max_size: as in :func:`layerwise`, with ``read`` of :func:`_reader`.
+      read, eigen, reduce, max_size, inputs_only: as in :func:`layerwise`, with ``read`` of
+        :func:`_reader`.
     """
 
     read: Read
     eigen: bool
     reduce: bool
     max_size: int
+    inputs_only: bool
 
     def blocks(self, like: Params) -> Blocks:
         """The blocks of the parameters: of each layer, and of each leaf outside all layers."""
@@ -205,19 +238,26 @@ class _Statistics(NamedTuple):
     def factors(self, like: Params, averages: Sequence[Moments]) -> tuple[Factors, ...]:
         """The factors of each block, from the averages."""
         pairs = zip(self.blocks(like), averages, strict=True)
+        own = not self.inputs_only  # else a leaf outside all layers has none
         return tuple(
-            moments.scaled(m.factors) if isinstance(b, Leaf) else m.factors for b, m in pairs
+            moments.scaled(m.factors) if own and isinstance(b, Leaf) else m.factors
+            for b, m in pairs
         )
+
+    def damping(self, factors: Factors, mean: Moments, damping: Any) -> Any:
+        """λ of a block; of inputs alone, in the units of their Gram."""
+        if self.inputs_only and factors[0] is not None:
+            damping = damping * kr.mean_trace(factors[0])
+        return mean.with_returned(damping)
 
 
 def _structure(statistics: _Statistics) -> Structure:
     own = lambda fn: functools.partial(fn, statistics)
+    measure = lambda sample, averages, frame: _measure(statistics, sample, frame)
     if statistics.eigen:
-        return Structure(
-            own(_start), own(_measure), own(_eigen), _turned, basis_drift, recount=True
-        )
+        return Structure(own(_start), measure, own(_eigen), _turned, basis_drift, recount="first")
     refresh, drift = own(_inverted), own(_inverse_drift)
-    return Structure(own(_start), own(_measure), own(_kronecker), refresh, drift)
+    return Structure(own(_start), measure, own(_kronecker), refresh, drift)
 
 
 def _start(statistics: _Statistics, params: Params) -> tuple[Any, Any]:
@@ -236,6 +276,10 @@ def _start(statistics: _Statistics, params: Params) -> tuple[Any, Any]:
             jnp.tile(jnp.eye(d, dtype=dtype), (stack, 1, 1)) if w else jnp.ones((stack, d), dtype)
             for d, w in zip(axes, whole, strict=True)
         )
+        if statistics.inputs_only:
+            inputs = not isinstance(block, Leaf)
+            alone = lambda x, inputs=inputs: (x[0] if inputs else None, *(None for _ in x[1:]))
+            zeros, eyes = alone(zeros), alone(eyes)
         squares = jnp.zeros((stack, *axes), dtype) if statistics.eigen else None
         returned = None if isinstance(block, Leaf) or not block.returned else jnp.zeros((), dtype)
         averages.append(Moments(zeros, squares, returned))
@@ -305,7 +349,8 @@ def _inverted(
 ) -> tuple[Any, Any]:
     """Refresh of the damped inverses; a failed factorisation keeps the old ones."""
     parts = zip(statistics.factors(like, averages), averages, frame, strict=True)
-    new = [(kr.inverses(f, m.with_returned(now.damping)), old) for f, m, old in parts]
+    damping = functools.partial(statistics.damping, damping=now.damping)
+    new = [(kr.inverses(f, damping(f, m)), old) for f, m, old in parts]
     return averages, tuple(jax.tree.map(sound, *both) for both in new)
 
 
@@ -314,7 +359,8 @@ def _inverse_drift(
 ) -> jax.Array:
     """The largest relative error of an inverse."""
     parts = zip(frame, statistics.factors(like, averages), averages, strict=True)
-    return farthest([d for q, f, m in parts for d in kr.residuals(q, f, m.with_returned(damping))])
+    own = functools.partial(statistics.damping, damping=damping)
+    return farthest([d for q, f, m in parts for d in kr.residuals(q, f, own(f, m))])
 
 
 def _eigen(statistics: _Statistics, like: Params, averages: Any, frame: Any) -> KroneckerEigen:

@@ -64,10 +64,11 @@ def of_uses(
     ``A`` is a mean over the uses, for each of the S independent maps.
     """
     (kept_a, kept_g), dtype = kept, kept[0].dtype
-    total_a, total_g = jnp.zeros_like(kept_a), jnp.zeros_like(kept_g)
+    total_a = jnp.zeros_like(kept_a)
+    total_g = None if kept_g is None else jnp.zeros_like(kept_g)
     squares: Any = None
     if bases is not None:
-        squares = jnp.zeros((*kept_a.shape[:2], kept_g.shape[1]), dtype)
+        squares = jnp.zeros((*kept_a.shape[:2], bases[1].shape[1]), dtype)
     count, size = jnp.zeros((kept_a.shape[0], 1), dtype), None
     for use in uses:
         x, y = _rows(use, reduce)
@@ -88,7 +89,9 @@ def of_uses(
             a = _gram(x, kept_a.ndim == 3)
         if size is None:
             size = jnp.sum(kr.mean_trace(a)) / jnp.sum(used) / y.shape[1]
-        total_a, total_g = total_a + a, total_g + _gram(y, kept_g.ndim == 3)
+        total_a = total_a + a
+        if kept_g is not None and total_g is not None:
+            total_g = total_g + _gram(y, kept_g.ndim == 3)
         if bases is not None:
             turned = jnp.square(_in_basis(bases[1], y))
             if x is None:
@@ -119,7 +122,7 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     factor = factor / jnp.where(size > 0, size, 1)
     # The fourth powers of a unit vector sum to one where it is a coordinate, and else to less.
     coordinates = jnp.max(jnp.sum(old**4, axis=(1, 2))) > 0.999 * factor.shape[-1]
-    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)[0]
+    exact, nearer = lambda: first_basis(factor, old), lambda: next_basis(factor, old)
     return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 

@@ -27,8 +27,9 @@ class Drift(NamedTuple):
 def drift(tolerance: tree.Real = 0.1, *, measure_every: Steps = 1) -> Drift:
     """Schedule of refreshes by drift, the relative distance of the averages from their frame.
 
-    Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``
-    and ``soap``. The drift is the largest value, over all factors F of all blocks, of
+    Pass it as ``refresh_every=`` to ``running``, ``layerwise``, ``kfac``, ``ekfac``, ``shampoo``,
+    ``soap``, ``kl_shampoo`` and ``kl_soap``. The drift is the largest value, over all factors F of
+    all blocks, of
 
         ‖QᵀFQ − diag(QᵀFQ)‖ / ‖F‖       for an eigenbasis Q
         ‖P (F + shift I) − I‖ / √d      for an inverse P with its damping (``kfac``)
@@ -64,6 +65,7 @@ class Running(NamedTuple):
       samples: number of samples.
       key: key data of the random draws, folded with the count at each update; ``None`` without
         draws.
+      refreshes: number of refreshes of the frame; ``None`` for a structure without one.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -77,6 +79,7 @@ class Running(NamedTuple):
     count: jax.Array
     samples: jax.Array
     key: jax.Array | None
+    refreshes: jax.Array | None = None
 
 
 @settings.checked()
@@ -115,21 +118,26 @@ def running(
     def init(params: tree.Params) -> Running:
         none = lambda: jnp.zeros((), jnp.int32)
         key = jax.random.key_data(jax.random.key(seed)) if estimator.draws else None
-        return Running(*structure.init(params), none(), none(), key)
+        refreshes = None if structure.refresh is None else none()
+        return Running(*structure.init(params), none(), none(), key, refreshes)
 
     def update(grads, state: Running, params, value_fn, scale=0.0):
         def learn(frame):
             key: Any = None if state.key is None else tree.folded(state.key, state.count)
             sample = estimator.draw(grads, params, value_fn, key)
-            new = structure.measure(sample, frame)
-            mean = lambda n: tree.running_mean(state.averages, new, decay, n, debias)
-            known, join = mean(state.samples), structure.join
-            return known if join is None else join(known, mean(state.samples - 1))
+            old, n = state.averages, state.samples
+            new = structure.measure(sample, old, frame)
+            mean = lambda n: tree.running_mean(old, new, decay, n, debias)
+            if structure.join is None:
+                return mean(n)
+            return structure.join(mean(n), tree.where(n > 0, mean(n - 1), old))
 
         def renewed():
             first = state.count == 0
             averages, frame = renew(grads, *before, Now(first, scale))
-            if structure.recount:  # the first sample again, now that there is a frame
+            if structure.recount == "always":
+                averages = learn(frame)
+            elif structure.recount == "first":  # the sample again, now that there is a frame
                 averages = jax.lax.cond(first, lambda: learn(frame), lambda: averages)
             return averages, frame
 
@@ -138,20 +146,27 @@ def running(
             state.count, sample_every, both, lambda: (state.averages, state.samples)
         )
         before = after = averages, state.frame
+        refreshes: Any = state.refreshes
+        interval: Any = refresh_every
         renew: Any = structure.refresh
         if renew is not None and isinstance(refresh_every, Drift):
             measure: Any = structure.drift
             tolerance, every = refresh_every
             far = lambda: measure(grads, *before, scale) > tolerance
             moved = _at(state.count, every, far, lambda: jnp.asarray(False))
-            after = jax.lax.cond((state.count == 0) | moved, renewed, lambda: before)
+            due = (state.count == 0) | moved
+            after = jax.lax.cond(due, renewed, lambda: before)
+            refreshes = refreshes + due.astype(jnp.int32)
         elif renew is not None:
+            every: Any = refresh_every
             after = _at(state.count, refresh_every, renewed, lambda: before)
+            refreshes = refreshes + (state.count % interval == 0).astype(jnp.int32)
         if structure.refresh is not None:  # else it is shaped and sharded like the parameters
             after = _held(after, params)
         seen = before if structure.behind else after
         operator = structure.operator(grads, seen[0], seen[1])
-        return operator, Running(after[0], after[1], state.count + 1, samples, state.key)
+        count = state.count + 1
+        return operator, Running(after[0], after[1], count, samples, state.key, refreshes)
 
     return Curvature(init, update, estimator.needs_value_fn, reads_scale=True)
 

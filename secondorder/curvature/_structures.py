@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,15 @@ class Structure(NamedTuple):
 
     Attributes:
       init: ``params -> (averages, frame)``, zeros and identities.
-      measure: ``(sample, frame) ->`` the summary of one sample, shaped like the averages.
+      measure: ``(sample, averages, frame) ->`` the summary of one sample, shaped like the averages,
+        which are those before it.
       operator: ``(like, averages, frame) -> Operator``, ``like`` shaped like the parameters.
       refresh: ``(like, averages, frame, Now) -> (averages, frame)``; ``None`` without a frame.
       drift: ``(like, averages, frame, damping) ->`` the relative distance of the averages from the
         frame; ``None`` without a measure of it.
       behind: whether the operator of a step uses the frame before the refresh of this step.
-      recount: whether the first sample is measured again in the first frame.
+      recount: which samples are measured again in the frame of their own refresh: ``"never"``, the
+        ``"first"``, or ``"always"``.
       join: ``(averages, averages with a count of one less) -> averages``, for a structure with
         averages that start at the second sample; ``None`` if all start at the first.
 
@@ -54,12 +56,12 @@ class Structure(NamedTuple):
     """
 
     init: Callable[[Params], tuple[Any, Any]]
-    measure: Callable[[Any, Any], Any]
+    measure: Callable[[Any, Any, Any], Any]
     operator: Callable[[Params, Any, Any], Operator]
     refresh: Callable[[Params, Any, Any, Now], tuple[Any, Any]] | None = None
     drift: Callable[[Params, Any, Any, Scalar], jax.Array] | None = None
     behind: bool = False
-    recount: bool = False
+    recount: Literal["never", "first", "always"] = "never"
     join: Callable[[Any, Any], Any] | None = None
 
 
@@ -81,7 +83,7 @@ def diagonal(
     product = lambda v, w: statistic(v * w)
     return Structure(
         init=lambda params: (tree.accumulator(tree.zeros_like(params)), ()),
-        measure=lambda sample, frame: jax.tree.map(product, *sample),
+        measure=lambda sample, averages, frame: jax.tree.map(product, *sample),
         operator=lambda like, mean, frame: PositiveDiagonal(jax.tree.map(entries, mean)),
     )
 
@@ -99,11 +101,15 @@ class Moments(NamedTuple):
         example, the second moments of the gradients. ``None`` if not stored.
       returned: the mean square of the sample at leaves that the model returns, one number for all
         directions; ``None`` if it returns none.
+      values: the mean over samples of ``diag(Qᵀ F Q)``, F the factor of a sample and Q the basis
+        at it, ``(N, b, 1)``; ``None`` if not stored. JAX gives a replicated output the sharding of
+        an input of as many axes: of two, that would be the parameters' and not the memory's.
     """
 
     factors: Factors
     squares: jax.Array | None
     returned: jax.Array | None = None
+    values: Factors | None = None
 
     def with_returned(self, x: Any) -> Any:
         """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""

@@ -114,7 +114,7 @@ class _Frame:
         self.makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
         self.top = self if around is None else around.top
         self.found: dict[Key, jax.Array] = {}
-        self.seen: set[Key] = set()
+        self.seen: dict[Key, None] = {}  # in the order of the search
         self.inner: dict[Key, _Inner] = {}
         self.wholes: dict[Any, Any] = {}
 
@@ -139,7 +139,7 @@ class _Frame:
         key = (self, atom, part)
         if is_literal(atom) or key in self.seen:
             return
-        self.seen.add(key)
+        self.seen[key] = None
         if atom not in self.dependent:
             # Computed here, outside of the transformations of the model.
             whole = self.whole(atom)

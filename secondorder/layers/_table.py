@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,12 @@ class LayerTable(tuple[Row, ...]):
         wide = [max(len(row[i]) for row in rows) for i in range(2)]
         line = lambda row: f"{row.leaf:<{wide[0]}}  {row.block:<{wide[1]}}  {row.reason}".rstrip()
         return "\n".join(map(line, rows))
+
+    def _repr_html_(self) -> str:
+        """As a table, for notebooks."""
+        line = lambda row, kind: "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+        rows = [line(Row("leaf", "block", "reason"), "th"), *(line(row, "td") for row in self)]
+        return "<table>" + "\n".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
 def layer_table(objective: Callable, params: Params, strict: bool = False) -> LayerTable:

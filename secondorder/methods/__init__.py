@@ -10,6 +10,8 @@ from secondorder.methods._gradient_descent import gradient_descent
 from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._hybrid_newton import hybrid_newton
 from secondorder.methods._kfac import kfac
+from secondorder.methods._kl_shampoo import kl_shampoo
+from secondorder.methods._kl_soap import kl_soap
 from secondorder.methods._layerwise_gauss_newton import layerwise_gauss_newton
 from secondorder.methods._lbfgs import lbfgs
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
@@ -29,6 +31,8 @@ __all__ = [
     "adahessian",
     "ekfac",
     "kfac",
+    "kl_shampoo",
+    "kl_soap",
     "scale_by_quadratic_model",
     "shampoo",
     "soap",

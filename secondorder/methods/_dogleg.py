@@ -19,7 +19,10 @@ def dogleg(*, trust: Trust | Real = jnp.inf) -> optax.GradientTransformationExtr
     """Powell's path from the Cauchy point to the Gauss-Newton step, followed as far as Δ allows.
 
     Lengths are measured in Moré's scaling, so units do not matter. Needs an objective by
-    ``compose``, ``per_example`` or ``sum_of_squares``.
+    ``compose``, ``per_example`` or ``sum_of_squares``. Its path has no damped steps and no
+    acceleration: from poor starts, and along curved valleys, ``levenberg_marquardt`` solves more
+    (54 of 54 fits of NIST in float64, this 51) in half the steps. Take it where a step must be
+    cheap and the start is good.
 
     Args:
       trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the

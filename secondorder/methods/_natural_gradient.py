@@ -36,7 +36,8 @@ def natural_gradient(
 
     Args:
       learning_rate: α or a schedule; then λ is fixed, and nothing is evaluated or rejected.
-        ``None`` searches along the path.
+        ``None`` searches along the path, which an objective with the right gradient and another
+        value misleads, as in variational Monte Carlo: give a rate there.
       trust: a policy that gives a damping, or the λ that ``trust.line_search(λ)`` starts from, in
         the units of the trace of JᵀMJ; ``None`` for the precision to the power ¾.
         ``trust.damping(λ)`` lets λ follow the gain ratio of whole steps, for one trial a step, in

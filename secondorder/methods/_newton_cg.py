@@ -11,8 +11,8 @@ from secondorder.operators import hessian
 from secondorder.solvers import Solver, steihaug
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
-from secondorder.trust import Trust, radius
-from secondorder.trust._policies import policy_of
+from secondorder.trust import Trust
+from secondorder.trust._policies import interpolated, policy_of
 
 
 @settings.checked(max_cg_steps=settings.COUNT)
@@ -31,7 +31,8 @@ def newton_cg(
 
     Args:
       trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
-        units of ``‖D d‖``; infinity takes the length of the first step.
+        units of ``‖D d‖``; infinity takes ten times the scaled length of the
+        parameters, or, where they are zero, the length of the first step.
       max_cg_steps: largest number of products a step.
       solver: ``gltr()`` instead of Steihaug-Toint: it continues along the boundary, and a rejected
         step costs no products inside :func:`secondorder.minimize`, but it needs more memory.
@@ -49,5 +50,5 @@ def newton_cg(
     """
     solver = steihaug(max_cg_steps) if solver is None else solver
     return scale_by_curvature(
-        exact(hessian), solver, policy_of(trust, radius, "newton_cg", "radius")
+        exact(hessian), solver, policy_of(trust, interpolated, "newton_cg", "radius")
     )

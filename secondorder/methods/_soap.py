@@ -24,7 +24,9 @@ def soap(
     eps: Real = 1e-8,
     refresh_every: Steps | Drift = 10,
     max_precond_dim: int = 10000,
+    block_size: int | None = None,
     skip_first_step: bool = True,
+    current_gradient: bool = False,
     weight_decay: Real | None = None,
     weight_decay_mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -41,8 +43,12 @@ def soap(
       refresh_every: steps from one basis to the next, the paper's f; or ``curvature.drift(0.1)``,
         for refreshes by drift.
       max_precond_dim: longer axes keep the identity as basis; vectors do, too.
+      block_size: longer axes are cut into blocks, each with a basis of its own, and none keeps the
+        identity for its length; ``None`` cuts no axis.
       skip_first_step: True for a first update that only computes the first basis. False for a first
         step of Adam, ±α in every coordinate, whose gradient counts in both moments.
+      current_gradient: True for a step in the basis that includes its own gradient, for very large
+        batches, with little noise to fit; with ``refresh_every=1`` that is one QR a step.
       weight_decay: decoupled: the parameters shrink by α times it a step.
       weight_decay_mask: the leaves that decay, as in ``optax.adamw``: a tree of bools, or a
         function of the parameters that returns one; ``None`` for all.
@@ -59,7 +65,11 @@ def soap(
 
     Source: Vyas et al. (2024), algorithms 3 and 4.
     """
-    structure = axis_basis(Axes(max_size=max_precond_dim), recount=not skip_first_step)
+    structure = axis_basis(
+        axes_of(max_precond_dim, block_size),
+        recount=not skip_first_step,
+        current_gradient=current_gradient,
+    )
     curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
     solver, burn_in = momentum(apply_inverse(), b1), int(skip_first_step)
     direction = scale_by_curvature(curvature, solver, fixed(eps), burn_in=burn_in)
@@ -69,3 +79,8 @@ def soap(
         weight_decay=weight_decay,
         weight_decay_mask=weight_decay_mask,
     )
+
+
+def axes_of(max_precond_dim: int, block_size: int | None) -> Axes:
+    """No axis is too long where axes are cut."""
+    return Axes(block_size, None if block_size else max_precond_dim)

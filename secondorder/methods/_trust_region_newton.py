@@ -11,8 +11,8 @@ from secondorder.operators import hessian
 from secondorder.solvers import exact_region
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
-from secondorder.trust import Trust, radius
-from secondorder.trust._policies import policy_of
+from secondorder.trust import Trust
+from secondorder.trust._policies import interpolated, policy_of
 
 
 @settings.checked()
@@ -26,7 +26,8 @@ def trust_region_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTrans
 
     Args:
       trust: a policy that gives a radius, or the Δ that ``trust.radius(Δ)`` starts from, in the
-        units of ``‖D d‖``; infinity takes the length of the first step.
+        units of ``‖D d‖``; infinity takes ten times the scaled length of the
+        parameters, or, where they are zero, the length of the first step.
 
     Raises:
       ValueError: a trust policy that gives no radius.
@@ -41,5 +42,7 @@ def trust_region_newton(*, trust: Trust | Real = jnp.inf) -> optax.GradientTrans
     Source: Moré and Sorensen (1983); Nocedal and Wright (2006), section 4.3.
     """
     return scale_by_curvature(
-        exact(hessian), exact_region(), policy_of(trust, radius, "trust_region_newton", "radius")
+        exact(hessian),
+        exact_region(),
+        policy_of(trust, interpolated, "trust_region_newton", "radius"),
     )

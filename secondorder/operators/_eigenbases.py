@@ -108,18 +108,17 @@ def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)
 
 
-def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
+def next_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
     """One step of orthogonal iteration from a nearby basis: ``Q⁺ = qr(G Q)``.
 
-    The iteration needs descending eigenvalues, so the columns are sorted first. A column whose
-    image is at rounding level, relative to the columns before it, is only made orthogonal to them.
-
-    Returns:
-      The basis, and the order ``(N, b)`` of the old columns.
+    The iteration needs descending eigenvalues, so the columns are sorted for it; each new column
+    takes the place of its old one, so averages in the old basis stay with their directions. A
+    column whose image is at rounding level, relative to the columns before it, is only made
+    orthogonal to them.
     """
     values = rayleigh(gram, basis)
     values = jnp.where(values > rounding(gram) * jnp.max(values, 1, keepdims=True), values, 0)
-    order = jnp.argsort(-values, axis=1, stable=True).astype(jnp.int32)
+    order = jnp.argsort(-values, axis=1, stable=True)
     basis = jnp.take_along_axis(basis, order[:, None, :], axis=2)
     size = jnp.max(jnp.abs(gram), axis=(1, 2), keepdims=True)
     image = jnp.matmul(gram / jnp.where(size > 0, size, 1), basis, precision=HIGHEST)
@@ -128,4 +127,5 @@ def next_basis(gram: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]
     unknown = own <= rounding(gram) * jnp.max(own, axis=1, keepdims=True)
     kept = lambda: jnp.where(unknown[:, None, :], basis, image)
     again = lambda: one_by_one(lambda x: jnp.linalg.qr(x)[0], kept())
-    return jax.lax.cond(jnp.any(unknown), again, lambda: new), order
+    new = jax.lax.cond(jnp.any(unknown), again, lambda: new)
+    return jnp.take_along_axis(new, jnp.argsort(order, axis=1)[:, None, :], axis=2)

@@ -108,12 +108,14 @@ def mean_trace(factor: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.sum(entries, axis=1) / max(entries.shape[1], 1), 0)
 
 
-def shifts(factors: Factors, damping: Scalar) -> list[jax.Array]:
+def shifts(factors: Sequence[jax.Array], damping: Scalar) -> list[jax.Array]:
     """The damping of each factor, ``(S,)``: ``λ^(1/r) mᵢ / exp(mean log m)``, m the mean traces.
 
     For two factors: ``π √λ`` and ``√λ / π``. A zero factor counts as one with trace 1. Each shift
     is at least the rounding error of its factor.
     """
+    if not factors:
+        return []
     means = [mean_trace(f) for f in factors]
     logs = [jnp.log(jnp.where(m > 0, m, 1)) for m in means]
     middle = sum(logs[1:], logs[0]) / len(logs)
@@ -142,8 +144,9 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
         )
         return jnp.matmul(half.mT, half, precision=HIGHEST)
 
-    pairs = zip(factors, shifts(factors, damping), strict=True)
-    return tuple(inverse(f, s) for f, s in pairs)
+    own = [f for f in factors if f is not None]
+    found = iter([inverse(f, s) for f, s in zip(own, shifts(own, damping), strict=True)])
+    return tuple(None if f is None else next(found) for f in factors)
 
 
 def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Array]:
@@ -158,7 +161,9 @@ def residuals(kept: Factors, factors: Factors, damping: Scalar) -> list[jax.Arra
         error = jnp.matmul(inverse, damped, precision=HIGHEST) - eye
         return jnp.sqrt(jnp.mean(jnp.sum(error * error, axis=2), axis=1))
 
-    return list(map(residual, kept, factors, shifts(factors, damping)))
+    pairs = [(p, f) for p, f in zip(kept, factors, strict=True) if f is not None]
+    sizes = shifts([f for _, f in pairs], damping)
+    return [residual(*pair, shift) for pair, shift in zip(pairs, sizes, strict=True)]
 
 
 def _by_block(blocks: Sequence[Block], fn: Callable, v: Params, *rest: Sequence[Any]) -> Params:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from secondorder import checks, methods, settings, tree
@@ -17,9 +18,11 @@ from secondorder.methods._hessian_free import hessian_free
 from secondorder.methods._levenberg_marquardt import levenberg_marquardt
 from secondorder.methods._newton_cg import newton_cg
 from secondorder.methods._trust_region_newton import trust_region_newton
+from secondorder.notices import advise
 from secondorder.objectives._base import is_objective
 from secondorder.optimize._bounds import check_bounds, filled
 from secondorder.optimize._programs import kept
+from secondorder.optimize._progress import Display
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Iterate, ended, watched
 from secondorder.state import settled
@@ -39,6 +42,7 @@ class Options(NamedTuple):
     history: int = 0
     callback: Callable[[Iterate], Any] | None = None
     has_aux: bool = False
+    progress: bool = False
     loss: Callable[[Any], jax.Array] | None = None
 
 
@@ -48,6 +52,7 @@ KINDS = {
     "history": settings.SIZE_OR_ZERO,
     "callback": settings.FUNCTION.or_none(),
     "has_aux": settings.FLAG,
+    "progress": settings.FLAG,
     "loss": settings.FUNCTION.or_none(),
 }
 
@@ -71,12 +76,14 @@ def solved(
         kind.of(user, name, getattr(options, name))
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
+    check_precision(user, options.tol, start)
     bounds = filled(bounds, start)
     check_bounds(bounds, start)
     arrays = arrays_of(params), _floats(args), arrays_of(bounds)
-    fixed = options._replace(callback=None)
-    with watched(options.callback, arrays) as watch:
-        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch)
+    fixed = options._replace(callback=None, progress=False)
+    display = display_of(user, options, start)
+    with watched(options.callback, arrays, display) as watch:
+        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch, display)
     if not options.has_aux:
         return solution
     return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])
@@ -86,6 +93,48 @@ def of_params(fn: Callable, options: Options, args: tuple[Any, ...], user: str) 
     """``fn`` as a function of the parameters alone, without its auxiliary output."""
     alone = fn if is_objective(fn) else lambda p: fn(p, *args)
     return _first_of(alone, user) if options.has_aux else alone
+
+
+def check_precision(user: str, tol: Any, params: Params, *data: Any) -> None:
+    """Warn of a tolerance below float32, and of float64 data that lose their digits in it.
+
+    Args:
+      data: observations, and where they were made.
+    """
+    dtype = tree.dtype(params)
+    eps = float(jnp.finfo(dtype).eps)
+    if dtype == jnp.float64:
+        return
+    if isinstance(tol, int | float) and tol < eps:
+        advise(
+            f"tol {user}",
+            f"{user} got tol={tol:g}, but {dtype} resolves {eps:.1g}, so the solve may end in "
+            "LIMIT_OF_PRECISION. Switch on float64 (jax_enable_x64), or "
+            f"leave tol at its default, {eps**0.5:.1g}.",
+            "precision",
+        )
+    for leaf in jax.tree.leaves(data):
+        wide = isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 and leaf.size > 1
+        if wide and jnp.result_type(float) != np.float64 and _is_coarse(leaf, eps):
+            advise(
+                f"data {user}",
+                f"{user} got float64 data that vary by {np.ptp(leaf[np.isfinite(leaf)]):.2g} about "
+                f"{np.nanmean(leaf):.6g}, but float64 is off, and float32 rounds them by more than "
+                "a thousandth of that. Subtract a constant from them, such as their mean, or "
+                "switch on float64 (jax_enable_x64).",
+                "precision",
+            )
+
+
+def _is_coarse(x: np.ndarray, eps: float) -> bool:
+    """Whether rounding is more than a thousandth of the range of some data."""
+    x = x[np.isfinite(x)]
+    return bool(x.size and 0 < np.ptp(x) < 1e3 * eps * np.max(np.abs(x)))
+
+
+def display_of(user: str, options: Options, params: Params) -> Display | None:
+    """The display of a solve with ``progress=True``."""
+    return Display(user, max_steps_of(options, tree.size(params))) if options.progress else None
 
 
 def max_steps_of(options: Options, size: int) -> int:

@@ -11,6 +11,9 @@ from secondorder.optimize._records import Loop, Problem, Status
 from secondorder.tree import Params
 
 PATIENCE = 20  # updates in a row without a change before the status is STAGNATED
+RUN, GROWTH = 10, 1.5  # steps in a row that gain nothing, and growth of a parameter by them
+NOTHING = 1e-7  # a smaller promise, relative to the objective, is none, whatever the tolerance
+HOPELESS = 10  # rejections in a row after which a promise below rounding ends the solve
 REJECTIONS = 100  # in a row; a radius that falls by 4 each time falls by 1e60
 
 
@@ -30,17 +33,31 @@ def after_tests(loop: Loop, grad: Params, problem: Problem) -> Loop:
     # Either a trust policy rejected all steps, each shorter than the last; or the optimizer no
     # longer moves.
     tried = states.tried(loop.state)
+    rounding = jnp.maximum(4 * jnp.finfo(loop.value.dtype).eps * size, states.rounding(loop.state))
     idle = loop.still >= jnp.where(tried, REJECTIONS, PATIENCE)
+    # At a kink the region shrinks until nothing is left to gain.
+    idle = idle | (tried & (loop.still >= HOPELESS) & (states.promised(loop.state) <= rounding))
     stuck = jnp.where(tried, Status.TRUST_LIMIT.value, Status.STAGNATED.value)
     status = jnp.where(idle, stuck, status)
+    away = (loop.idle >= RUN) & _have_grown(loop)
+    status = jnp.where(away, Status.AT_INFINITY.value, status)
     # The first idle update counts: after rejections a step is short because damping made it so.
-    rounding = 4 * jnp.finfo(loop.value.dtype).eps * size
     spent = (loop.still >= 2) & (loop.promised <= rounding)
     status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
     status = jnp.where(converged, Status.CONVERGED.value, status)
     nonfinite = Status.NONFINITE.value
     status = jnp.where(loop.status == nonfinite, nonfinite, status).astype(jnp.int32)
     return loop._replace(status=status)
+
+
+def _have_grown(loop: Loop) -> jax.Array:
+    """Whether a parameter is larger than ever before the last steps, not only than at their start.
+
+    A parameter whose solution is zero grows and falls by any factor at the level of rounding.
+    """
+    beyond = lambda x, most: jnp.any((jnp.abs(x) > GROWTH * most) & (most > 0))
+    grown = jax.tree.leaves(jax.tree.map(beyond, loop.params, loop.largest))
+    return jnp.any(jnp.stack(grown)) if grown else jnp.asarray(False)
 
 
 def little(loop: Loop, problem: Problem) -> jax.Array:

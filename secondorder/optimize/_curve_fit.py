@@ -15,7 +15,7 @@ from secondorder import settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.losses import Robust
 from secondorder.optimize._bounds import check_bounds, filled
-from secondorder.optimize._call import Options
+from secondorder.optimize._call import Options, check_precision, display_of
 from secondorder.optimize._fit import Fit, fit_of
 from secondorder.optimize._multistart import best_of, stacked
 from secondorder.optimize._observed import Data, check_policy, observations
@@ -64,6 +64,7 @@ def curve_fit(
     loss: Robust | None = None,
     nan_policy: str = "propagate",
     callback: Callable[[Iterate], Any] | None = None,
+    progress: bool = False,
     separable: Any = None,
 ) -> Fit:
     """Fit ``y ≈ model(params, x)`` by least squares, with SciPy's meaning of ``sigma``.
@@ -108,6 +109,7 @@ def curve_fit(
         with the status ``NONFINITE``, ``"raise"`` raises an error (not under ``jit``), ``"omit"``
         leaves those points out.
       callback: see :func:`secondorder.minimize`; it gets all parameters.
+      progress: see :func:`secondorder.minimize`; with ``starts``, of the start that reported last.
       separable: booleans shaped like ``params`` (or a prefix, or a callable of ``params``), true
         for leaves in which the model is affine. They are solved for at every step, and only the
         others are searched: the same answer in fewer steps and from worse starts. A linear leaf
@@ -157,7 +159,9 @@ def curve_fit(
     _check_model(model, params, x)
     settings.FLAG.of("curve_fit", "absolute_sigma", absolute_sigma)
     settings.FUNCTION.or_none().of("curve_fit", "callback", callback)
+    settings.FLAG.of("curve_fit", "progress", progress)
     _check_loss(loss, absolute_sigma, separable)
+    check_precision("curve_fit", tol, params, x, y)
     params, data = jax.tree.map(jnp.asarray, params), Data(x, observations(y), sigma)
     check_policy(nan_policy, data)
     bounds = filled(bounds, params)
@@ -169,12 +173,13 @@ def curve_fit(
     problem = Problem(task, data, base, bounds)
     many = None if starts is None else stacked(starts, base)
     arrays = (*problem[1:], many)
-    with watched(callback, arrays) as watch:
+    display = display_of("curve_fit", options._replace(progress=progress), params)
+    with watched(callback, arrays, display) as watch:
         if separable is not None:
             fit = _separated(problem, _free_mask(separable, params, problem), many, watch)
         else:
             fit = kept(_fitted, (model, task), (*arrays, watch), "curve_fit")
-        fit = ended(fit, watch)
+        fit = ended(fit, watch, display)
     return dataclasses.replace(fit, problem=problem)
 
 

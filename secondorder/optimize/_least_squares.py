@@ -33,6 +33,7 @@ def least_squares(
     history: int = 0,
     callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
+    progress: bool = False,
 ) -> Solution:
     """Minimise ``½ Σ residual(params)²``, by default with Levenberg-Marquardt (Moré's region).
 
@@ -50,7 +51,7 @@ def least_squares(
       max_steps: largest number of updates; see :func:`minimize`.
       loss: a robust loss instead of ``½ Σ r²``, such as ``huber(1.0)``, or any scalar function of
         the residuals.
-      bounds, history, callback: see :func:`minimize`.
+      bounds, history, callback, progress: see :func:`minimize`.
       has_aux: whether ``residual`` returns ``(residuals, aux)``; see :func:`minimize`.
 
     Raises:
@@ -62,7 +63,7 @@ def least_squares(
       >>> bool(so.least_squares(rosenbrock, jnp.array([-1.2, 1.0])).success)
       True
     """
-    options = Options(optimizer, tol, max_steps, history, callback, has_aux, loss)
+    options = Options(optimizer, tol, max_steps, history, callback, has_aux, progress, loss)
     return solved(within_a_solve, "least_squares", residual, options, params, args, bounds)
 
 

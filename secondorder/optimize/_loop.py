@@ -17,7 +17,7 @@ from secondorder.objectives._models import Known
 from secondorder.operators._dense import ravel
 from secondorder.operators._jacobian import linearize
 from secondorder.optimize._bounds import free_params
-from secondorder.optimize._convergence import after_tests, little, shown
+from secondorder.optimize._convergence import NOTHING, after_tests, little, shown
 from secondorder.optimize._packing import Packed, Packing
 from secondorder.optimize._records import Evaluations, History, Loop, Problem, Status
 from secondorder.optimize._watch import Iterate
@@ -47,6 +47,8 @@ def begin(problem: Problem, params: Params, history: int) -> Loop:
         flat=jnp.asarray(False),
         still=count(),
         promised=jnp.zeros((), dtype),
+        idle=count(),
+        largest=jax.tree.map(jnp.abs, params),
         passed=jnp.asarray(False),
         steps=count(),
         paid=jnp.zeros(4, jnp.int32),
@@ -234,6 +236,9 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
 
     params = tree.where(optimal, loop.params, params)
     still, moved = _movement(params, loop.params)
+    idle = outcome.predicted <= jnp.minimum(problem.tol, NOTHING) * jnp.abs(loop.value).astype(
+        dtype
+    )
     history = loop.history
     if history is not None:  # records beyond its length are dropped
         record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)
@@ -246,17 +251,22 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
         cut=cut,
         still=jnp.where(still, loop.still + 1, 0).astype(jnp.int32),
         promised=jnp.where(still, jnp.fmax(loop.promised, outcome.predicted), 0).astype(dtype),
+        idle=jnp.where(idle, loop.idle + 1, 0).astype(jnp.int32),
+        largest=tree.where(idle, loop.largest, _larger(loop.largest, params)),
         passed=outcome.passes,
         steps=loop.steps + jnp.where(optimal, 0, 1).astype(jnp.int32),
         paid=loop.paid + outcome.counts,
         history=tree.where(optimal, loop.history, history),
-        status=jnp.where(optimal, Status.CONVERGED.value, loop.status).astype(jnp.int32),
+        status=jnp.where(optimal, outcome.ends, loop.status).astype(jnp.int32),
     )
 
 
 def _asked(loop: Loop, active: jax.Array, question: Callable) -> Loop:
     """The loop after the callback, which may end it."""
-    stops = question(active, Iterate(loop.steps, loop.params, loop.value, loop.grad_norm))
+    ours = states.find_states(loop.state)
+    scale = ours[-1].trust.scale if ours else jnp.full((), jnp.inf, loop.value.dtype)
+    at = Iterate(loop.steps, loop.params, loop.value, loop.grad_norm, scale)
+    stops = question(active, at)
     stops = stops & (loop.status == Status.RUNNING.value)
     status = jnp.where(stops, Status.STOPPED.value, loop.status)
     return loop._replace(status=status.astype(jnp.int32))
@@ -283,6 +293,7 @@ class _Outcome(NamedTuple):
       scale: the damping, radius or cubic weight; infinity for other optimizers.
       passes: whether the point passes the solver's optimality test.
       optimal: whether this test ends the solve.
+      ends: the status of the solve where it is optimal.
       full: whether the step is a full Newton step that its trial confirms.
       counts: the four counts of :class:`Evaluations`.
     """
@@ -292,6 +303,7 @@ class _Outcome(NamedTuple):
     scale: jax.Array
     passes: jax.Array
     optimal: jax.Array
+    ends: jax.Array
     full: jax.Array
     counts: jax.Array
 
@@ -301,18 +313,21 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
     predicted, scale = jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype)
-    full = jnp.asarray(False)
+    full, ends = jnp.asarray(False), jnp.asarray(Status.CONVERGED.value)
     values, gradients, jacobians, products = 0, 0, 0, 0
     if ours:
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
-        # The step is already computed; near f = 0 it may double the correct digits, so take it.
-        # Only once: at rounding level a decrease by a tenth is chance. Gain +∞: none computed.
+        # The step is already computed; where it still shows in the value, take it. Only once, or as
+        # long as steps contract: at rounding level a decrease is chance. Gain +∞: none computed.
         computed = ~jnp.isposinf(trust.gain)
         made = jnp.where(computed, trust.gain, 0) * predicted
-        gains = accepted & (made > 0.1 * jnp.abs(loop.value))
-        optimal = passes & (loop.passed | ~gains)
+        size = jnp.abs(loop.value).astype(dtype)
+        gains = accepted & (made > float(jnp.finfo(dtype).eps) * size)
+        contracts = (made < 0.1 * size) & (predicted < 0.1 * states.promised(loop.state))
+        optimal = passes & ~(gains & (~loop.passed | contracts))
+        ends = jnp.where(report.lost, Status.NO_EFFECT.value, ends)
         full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(computed, 1, 0)
         jacobians, products = report.jacobians, report.products
@@ -322,7 +337,11 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         gradients = info.num_linesearch_steps
         full = full & (getattr(info, "curvature_error", jnp.inf) <= 0)
     counts = [jnp.asarray(c, jnp.int32) for c in (values, gradients, jacobians, products)]
-    return _Outcome(accepted, predicted, scale, passes, optimal, full, jnp.stack(counts))
+    return _Outcome(accepted, predicted, scale, passes, optimal, ends, full, jnp.stack(counts))
+
+
+def _larger(largest: Params, params: Params) -> Params:
+    return jax.tree.map(lambda most, x: jnp.maximum(most, jnp.abs(x)), largest, params)
 
 
 def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:

@@ -33,6 +33,7 @@ def minimize(
     history: int = 0,
     callback: Callable[[Iterate], Any] | None = None,
     has_aux: bool = False,
+    progress: bool = False,
 ) -> Solution:
     """Minimise ``value_fn`` from ``params`` with any Optax optimizer, until converged.
 
@@ -80,6 +81,9 @@ def minimize(
         ``StopIteration``. Under ``vmap`` it is called for each solve.
       has_aux: whether ``value_fn`` returns ``(value, aux)``; ``Solution.aux`` is then ``aux`` at
         the solution, from one more evaluation.
+      progress: whether to show steps, value, gradient, damping and time on the errors' stream while
+        it runs: a panel with ``rich`` in a terminal or a notebook, else lines. It costs a call of
+        the host a step; the time left is at most that of ``max_steps``.
 
     Returns:
       A :class:`Solution`. Failure is a status, never an exception or a NaN: the parameters are then
@@ -97,7 +101,7 @@ def minimize(
       >>> solution.params.tolist(), so.Status(int(solution.status)).name
       ([3.0, 3.0], 'CONVERGED')
     """
-    options = Options(optimizer, tol, max_steps, history, callback, has_aux)
+    options = Options(optimizer, tol, max_steps, history, callback, has_aux, progress)
     return solved(minimized, "minimize", value_fn, options, params, args, bounds)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable
@@ -15,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from secondorder.layers._jaxpr import program_of, within_a_program
+from secondorder.notices import AdviceWarning, frames_within, page
 from secondorder.objectives._base import is_objective
 from secondorder.optimize._identity import NoKey, Reader
 
@@ -40,7 +40,7 @@ SETTINGS = (
 )
 
 
-class RecompilationWarning(UserWarning):
+class RecompilationWarning(AdviceWarning):
     """Warning: a function compiles again at each call, since its closure is another one.
 
     Example:
@@ -188,15 +188,8 @@ def _count(fn: Any, others: Hashable, user: str) -> None:
         cure = "Solve inside a jitted function of the data, which builds the objective."
     warnings.warn(
         f"{user} has compiled {getattr(fn, '__qualname__', type(fn).__name__)} {PATIENCE} times, "
-        f"since its closure has other arrays at each call, or what may change unseen. {cure}",
+        "since its closure has other arrays at each call, or what may change unseen. "
+        f"{cure} {page('compiling')}",
         RecompilationWarning,
-        stacklevel=_frames_within(),
+        stacklevel=frames_within() + 1,
     )
-
-
-def _frames_within() -> int:
-    """The stack level of the user's line: the first frame outside of this library."""
-    package, level, frame = __name__.partition(".")[0], 0, inspect.currentframe()
-    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
-        level, frame = level + 1, frame.f_back
-    return level

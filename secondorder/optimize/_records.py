@@ -37,6 +37,11 @@ class Status(Reason):
     )
     NOT_AFFINE = 7, "The model is not affine in all the parameters that separable calls linear."
     STOPPED = 8, "The callback ended the solve."
+    NO_EFFECT = (
+        9,
+        "A parameter has moved to where the residuals do not depend on it; the others are optimal.",
+    )
+    AT_INFINITY = 10, "Parameters grow without end, and the objective gains nothing any more."
 
 
 class Evaluations(NamedTuple):
@@ -99,6 +104,8 @@ class Loop(NamedTuple):
     flat: jax.Array  # whether, by these bounds, no single parameter can still reduce the value
     still: jax.Array  # updates in a row without a change
     promised: jax.Array  # the largest predicted decrease of these updates
+    idle: jax.Array  # steps in a row that promise next to nothing
+    largest: Params  # the largest size of each parameter before these steps
     passed: jax.Array  # whether the previous point passed the solver's optimality test
     steps: jax.Array
     paid: jax.Array  # the four counts of Evaluations

@@ -10,8 +10,10 @@ import numpy as np
 from jax.core import Tracer
 
 from secondorder.optimize._parameters import entry_names
+from secondorder.optimize._records import Status
 
 MOST = 12  # parameters in a report
+BEYOND = 100  # standard error over value of a parameter without effect
 SHOWN = 0.1  # the least correlation in one
 
 
@@ -65,6 +67,10 @@ def fit_text(fit: Any, style: str = "text") -> str:
     if fit.minima is not None:
         lines.append(_starts(fit.minima))
     related = _correlations(np.asarray(fit.correlation), names)
+    if int(solution.status) == Status.NO_EFFECT:
+        rows = zip(names, values, errors, strict=True)
+        gone = [name for name, value, error in rows if not error <= BEYOND * abs(value)]
+        lines.append(f"  without effect: {', '.join(gone[:MOST])}")
     after = [*_rest(names), *(["", f"  correlations: {related}"] if related else [])]
     written, beside = _TABLES[style]
     return "\n".join((*beside([*lines, ""]), *written(table), *beside(after)))

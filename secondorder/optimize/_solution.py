@@ -7,12 +7,27 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from secondorder import tree
+from secondorder.notices import page
 from secondorder.optimize._packing import Packed
 from secondorder.optimize._records import Evaluations, History, Status
 from secondorder.optimize._report import solution_text
 from secondorder.tree import Params
+
+CURES = {
+    Status.MAX_STEPS: "Pass the solution as params to go on, with a larger max_steps.",
+    Status.LIMIT_OF_PRECISION: "Switch on float64 (jax_enable_x64), or raise tol.",
+    Status.TRUST_LIMIT: "Compare the gradient with finite differences, and look for random numbers "
+    "or rounding in the objective.",
+    Status.STAGNATED: "Raise the learning rate, or take a method with a trust policy.",
+    Status.NONFINITE: "Look for log, sqrt or a division outside of their domain.",
+    Status.NO_EFFECT: "Start elsewhere, or bound the parameter.",
+    Status.AT_INFINITY: "Bound the parameters, or add a penalty.",
+    Status.NOT_AFFINE: "Leave the parameter out of separable.",
+}
 
 
 @jax.tree_util.register_dataclass
@@ -64,10 +79,17 @@ class Solution:
 
     @property
     def message(self) -> str:
-        """The status in a sentence (not under ``jit``); of a batch, how often each."""
+        """The status in a sentence (not under ``jit``); of a batch, how often each.
+
+        Of a failure also what to do.
+        """
         found = collections.Counter(np.ravel(self.status).tolist()).most_common()
         if len(found) == 1:
-            return Status(found[0][0]).sentence
+            status = Status(found[0][0])
+            cure = CURES.get(status, "")
+            if status == Status.LIMIT_OF_PRECISION and tree.dtype(self.params) == jnp.float64:
+                cure = "Choose better units of the data, or raise tol."
+            return f"{status.sentence} {cure} {page('statuses')}" if cure else status.sentence
         return " ".join(f"{count} times: {Status(status).sentence}" for status, count in found)
 
     def __repr__(self) -> str:

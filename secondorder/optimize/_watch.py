@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from secondorder.layers._jaxpr import within_a_program
+from secondorder.optimize._progress import Display
 from secondorder.tree import Params
 
 
@@ -28,6 +29,7 @@ class Iterate(NamedTuple):
       params: the parameters.
       value: the objective there.
       grad_norm: ``‖∇f‖₂`` there.
+      scale: the number for the next step, λ, Δ or σ; infinite for an optimizer without one.
 
     Example:
       >>> import jax.numpy as jnp, secondorder as so
@@ -42,20 +44,30 @@ class Iterate(NamedTuple):
     params: Params
     value: jax.Array
     grad_norm: jax.Array
+    scale: jax.Array
+
+
+class WithoutParams(NamedTuple):
+    """A ``watch`` that gets no parameters, which would be copied to the host for nothing."""
+
+    watch: Any
 
 
 class Watcher:
-    """A callback whose errors are kept until the solve has ended."""
+    """A callback whose errors are kept until the solve has ended, and a display."""
 
-    def __init__(self, callback: Callable[[Iterate], Any]):
-        self.callback, self.error = callback, None
+    def __init__(self, callback: Callable[[Iterate], Any] | None, display: Display | None):
+        self.callback, self.display, self.error = callback, display, None
 
     def __call__(self, active: Any, iterate: Iterate) -> np.bool_:
         """Whether the solve is to end; ``active`` is false in a lane of a batch that has ended."""
         if self.error is not None or not active:
             return np.bool_(self.error is not None)
         try:
-            found = self.callback(jax.tree.map(np.asarray, iterate))
+            iterate = jax.tree.map(np.asarray, iterate)
+            if self.display is not None:
+                self.display(iterate)
+            found = self.callback is not None and self.callback(iterate)
         except StopIteration:
             return np.bool_(True)
         except Exception as error:
@@ -70,7 +82,9 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def watched(callback: Callable[[Iterate], Any] | None, arrays: Any) -> Iterator[Any]:
+def watched(
+    callback: Callable[[Iterate], Any] | None, arrays: Any, display: Display | None = None
+) -> Iterator[Any]:
     """Context with what a solve takes as its ``watch``: nothing, a number, or a function.
 
     The solve must have ended before the context does; see :func:`ended`.
@@ -78,33 +92,45 @@ def watched(callback: Callable[[Iterate], Any] | None, arrays: Any) -> Iterator[
     Args:
       arrays: the arguments of the solve; a traced solve keeps the callback in its program.
     """
-    if callback is None:
+    if callback is None and display is None:
         yield None
         return
-    watcher = Watcher(callback)
+    watcher = Watcher(callback, display)
+    form = WithoutParams if callback is None else lambda watch: watch
     if within_a_program() or any(isinstance(x, Tracer) for x in jax.tree.leaves(arrays)):
-        yield _question(watcher)
+        yield question(form(_question(watcher)))
         return
     number = next(_numbers)
     _watchers[number] = watcher
     try:
-        yield np.int32(number)
+        if display is not None:
+            display.open()
+        yield form(np.int32(number))
     finally:
         del _watchers[number]
+        if display is not None:
+            display.close()
         if watcher.error is not None:
             raise watcher.error
 
 
-def ended(result: Any, watch: Any) -> Any:
+def ended(result: Any, watch: Any, display: Display | None = None) -> Any:
     """A result, after the end of its computation where a callback is called by number."""
-    by_number = watch is not None and not callable(watch)
-    return jax.block_until_ready(result) if by_number else result
+    if watch is None or callable(watch):
+        return result
+    result = jax.block_until_ready(result)
+    if display is not None:
+        display.end(getattr(result, "solution", result).message)
+    return result
 
 
 def question(watch: Any) -> Callable[..., Any] | None:
     """``(active, iterate) ↦`` whether to end the solve, of a ``watch``."""
     if watch is None or callable(watch):
         return watch
+    if isinstance(watch, WithoutParams):
+        asks = question(watch.watch)
+        return asks and (lambda active, iterate: asks(active, iterate._replace(params=None)))
     return _question(lambda number, *of: _watchers[int(number)](*of), watch)
 
 

@@ -15,6 +15,7 @@ from secondorder.solvers._geodesic import geodesic
 from secondorder.solvers._grafted import grafted
 from secondorder.solvers._hybrid import hybrid_region
 from secondorder.solvers._krylov import gltr, krylov_cubic
+from secondorder.solvers._matrix_sign import matrix_sign
 from secondorder.solvers._momentum import momentum
 from secondorder.solvers._optimal_scaling import optimal_scaling
 from secondorder.solvers._preconditioners import known_inverse, nystrom
@@ -32,6 +33,7 @@ __all__ = [
     "Solver",
     "Step",
     "Stop",
+    "matrix_sign",
     "momentum",
     "block_diagonal",
     "cg",

@@ -58,9 +58,9 @@ class Solver(NamedTuple):
         cut at the bounds.
       measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``, with the
         arguments ``factors`` and ``memory`` of ``solve``.
-      radius: ``(factors, memory, scale) -> Δ``, the radius that bounds the step: the scalar, or
-        where it is infinite (the policy has no radius yet) a radius chosen by the solver.
       reads: meaning of the scalar: ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
+      scaled: whether its lengths are in units of the curvature; only then can a first radius be
+        taken from the length of the parameters.
       measures: whether its steps report an ``optimality``.
       takes_jacobian: whether it forms the dense Jacobian; a caller may supply one.
 
@@ -77,8 +77,8 @@ class Solver(NamedTuple):
     measure: Callable[[Any, Any, Params], jax.Array] = lambda factors, memory, direction: tree.norm(
         direction
     )
-    radius: Callable[[Any, Any, jax.Array], jax.Array] = lambda factors, memory, scale: scale
     reads: str = "damping"
+    scaled: bool = True
     measures: bool = False
     takes_jacobian: bool = False
 

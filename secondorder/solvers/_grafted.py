@@ -75,7 +75,6 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
         measure=lambda factors, memory, direction: tree.norm(direction),
-        radius=lambda factors, memory, scale: scale,
     )
 
 

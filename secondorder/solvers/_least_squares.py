@@ -29,8 +29,9 @@ from secondorder.solvers._base import Cost, Solver
 from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
+REMOVED = 0.1  # cosine beyond which more than 1 % of the objective can be removed
+SINGULAR = 3e-9  # cosine with single columns at which a Jacobian is singular; in float64 alone
 LEAST = 0.1  # least effect of a change of a parameter by its own size, relative to the residual
-REGION = 10.0  # first radius, relative to the scaled length of the parameters
 
 
 class Span(NamedTuple):
@@ -73,14 +74,18 @@ class Point(NamedTuple):
       factors: factors of the solver itself.
       scaling: the diagonal of ``D``, ``(n,)``.
       optimality: the first-order measure of the point.
-      region: the radius if the policy has none yet; infinity if the parameters are zero.
+      lost: whether a parameter that had an effect has none here.
+      rounding: rounding error of the objective: a residual has that of its outputs.
+      lengths: ``scaling``, or a column's norm where that is rounding.
     """
 
     triangle: Triangle
     factors: Any
     scaling: jax.Array
     optimality: jax.Array
-    region: jax.Array
+    lost: jax.Array
+    rounding: jax.Array
+    lengths: jax.Array
 
 
 class Memory(NamedTuple):
@@ -132,7 +137,7 @@ def on_rows(
 
     def step(quadratic: Quadratic, point: Point, memory: Memory, scale: jax.Array):
         triangle = point.triangle
-        scale = radius(point, memory, scale).astype(triangle.q.dtype)
+        scale = scale.astype(triangle.q.dtype)
         answer = solve(triangle, point.factors, scale)
         y = z = answer.z
         change = jnp.matmul(triangle.upper, z, precision=HIGHEST)
@@ -161,8 +166,10 @@ def on_rows(
             Report(
                 optimality=jnp.where(answer.saddle, 1, point.optimality),
                 stopped=jnp.where(sound, answer.stopped, Stop.NONFINITE.value),
+                lost=point.lost,
             ),
             length=jnp.linalg.norm(y),
+            rounding=point.rounding,
             candidates=None if answer.again is None else Again(again),
         ), memory
 
@@ -172,14 +179,10 @@ def on_rows(
 
     def measure(point: Point, memory: Memory, direction: tree.Params) -> jax.Array:
         del memory
-        return jnp.linalg.norm(point.scaling * ravel(direction))
-
-    def radius(point: Point, memory: Memory, scale: jax.Array) -> jax.Array:
-        del memory
-        return jnp.where(jnp.isfinite(scale), scale, point.region) if reads == "radius" else scale
+        return jnp.linalg.norm(point.lengths * ravel(direction))
 
     kind = {"reads": reads, "measures": True, "takes_jacobian": True}
-    return Solver(init, step, prepare, measure=measure, radius=radius, **kind)
+    return Solver(init, step, prepare, measure=measure, **kind)
 
 
 def no_factors(*ignored: Any) -> tuple:
@@ -205,15 +208,22 @@ def _point(
     least, rounding = _least(norms, x, length, jnp.minimum(whole, size), reads)
     scaling = jnp.maximum(largest, least)
     scaling = jnp.where(scaling > 0, scaling, 1)
+    # A column of rounding leaves its parameter where it is.
+    matrix, g = jnp.where(rounding[None], 0, matrix), jnp.where(rounding, 0, g)
     triangle = _reduce(matrix / scaling[None], r, _unexplained(g, matrix, r) / scaling)
+    eps = jnp.finfo(matrix.dtype).eps
+    # A share above 1/√ε of the outputs is clipped, since its parameter ran off.
+    contributions = jnp.linalg.norm(jnp.minimum(shares, size / jnp.sqrt(eps)))
+    error = eps * contributions
     optimality = jnp.full((), jnp.inf, matrix.dtype)  # angles to r measure only least squares
     if op.middle.least_squares and quadratic.own:
-        optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, shares, size)
-        optimality = jnp.where(_lost(norms, largest, shares, size, quadratic), 1, optimality)
+        optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, contributions)
+    free = ravel(quadratic.held) == 0 if quadratic.held is not None else jnp.ones_like(rounding)
+    # A column that is zero from the start on is that of a parameter which the model does not use.
+    lost = jnp.any(rounding & (largest > 0) & free) | (jnp.all(rounding) & (length > error))
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
-    reach = REGION * jnp.linalg.norm(jnp.where(rounding, norms, scaling) * x)
-    region = jnp.where(reach > 0, reach, jnp.inf)
-    point = Point(triangle, factors, scaling, optimality, region)
+    lengths = jnp.where(rounding, norms, scaling)
+    point = Point(triangle, factors, scaling, optimality, lost, error * (length + error), lengths)
     norms = tree.cast(unravel(largest, memory.norms), memory.norms)
     memory = Memory(norms, size.astype(memory.size.dtype))
     return point, memory, Cost(op.jacobian.passes, 1)
@@ -229,9 +239,8 @@ def _lengths(matrix: jax.Array) -> jax.Array:
 def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Array]:
     """The least scaling of each column, and the mask of columns at rounding level.
 
-    A column at the rounding level of ``outputs`` is scaled to zero, and its parameter stays. The
-    size of a parameter is ``|x|`` if it contributes to the outputs, so that units do not matter;
-    otherwise at least one; for ``x = 0`` the largest ``|x|``.
+    The size of a parameter is ``|x|`` if it contributes to the outputs, so that units do not
+    matter; otherwise at least one; for ``x = 0`` the largest ``|x|``.
     """
     eps, sizes = jnp.finfo(norms.dtype).eps, jnp.abs(x)
     typical = jnp.where(x == 0, jnp.max(sizes, initial=1), jnp.maximum(sizes, 1))
@@ -241,15 +250,7 @@ def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Arra
         small = jnp.where(x == 0, 0, LEAST * jnp.minimum(outputs, residual) / typical)
     else:
         small = jnp.zeros_like(norms)
-    nothing = jnp.where(norms > 0, outputs / (eps * typical), 0)
-    return jnp.where(rounding, nothing, small), rounding
-
-
-def _lost(norms, largest, shares, size, quadratic: Quadratic) -> jax.Array:
-    """Whether a parameter has run off to a point where it has no effect any more."""
-    rounding = 10 * jnp.finfo(norms.dtype).eps
-    gone = (norms < largest) & (norms <= rounding * largest) & (shares <= rounding * size)
-    return jnp.any(gone if quadratic.held is None else gone & (ravel(quadratic.held) == 0))
+    return small, rounding
 
 
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
@@ -292,7 +293,7 @@ def _unexplained(g: jax.Array, matrix: jax.Array, r: jax.Array) -> jax.Array:
 
 
 def _optimality(
-    triangle: Triangle, slopes: jax.Array, r: jax.Array, shares: jax.Array, outputs: jax.Array
+    triangle: Triangle, slopes: jax.Array, r: jax.Array, contributions: jax.Array
 ) -> jax.Array:
     """The angle between residual and columns: the smaller of two cosines, independent of units.
 
@@ -305,15 +306,14 @@ def _optimality(
     ``ε/pivot``, the pivot being the sine between its column and the earlier columns, so only the
     part above ``10 ε ‖r‖ / pivot`` counts. And if residuals vanish at the solution, a plain cosine
     stays near one until the residual is rounding. The noise, ``√(kε)`` times the contributions of
-    the parameters to the outputs (``shares``), makes ``≤ √ε`` reachable: rounding the parameters
-    then moves r as far. A share above ``1/√ε`` of ``outputs`` is clipped, since its parameter ran
-    off.
-    The part below ``10 ε`` times the shares is rounding of the residuals, for any tolerance.
+    the parameters to the outputs, makes ``≤ √ε`` reachable: rounding the parameters then moves r as
+    far. The part below ``10 ε`` times the contributions is rounding of the residuals, for any
+    tolerance. Neither passes a point from where more than 1 % of f, and more than the rounding of
+    the parameters, can be removed: there the plain cosine counts, unless the single columns tell of
+    a singular Jacobian, or the residuals are rounding themselves.
     """
     size = jnp.linalg.norm(r)
     eps = jnp.finfo(size.dtype).eps
-    shares = jnp.minimum(shares, outputs / jnp.sqrt(eps))
-    contributions = jnp.linalg.norm(shares)
     noise = jnp.sqrt(eps * triangle.q.size) * contributions
     upper, q = triangle.upper, _with_rest(*triangle[:3])
     lengths = jnp.linalg.norm(upper, axis=0)
@@ -323,6 +323,10 @@ def _optimality(
     single = jnp.max(jnp.abs(slopes), initial=0)
     seen = lambda length: jnp.maximum(length - 10 * eps * contributions, 0)
     # The span contains every column, also a column that rounding hides from the triangle.
-    whole, single = seen(jnp.maximum(span, single)), seen(single)
-    size = jnp.where(whole == 0, 1, size)  # no 0/0 if all residuals vanish
-    return jnp.minimum(whole / (size + 10 * noise), 5 * single / (size + noise))
+    plain = jnp.maximum(span, single)
+    whole, alone = seen(plain), seen(single)
+    unit = jnp.where(whole == 0, 1, size)  # no 0/0 if all residuals vanish
+    optimality = jnp.minimum(whole / (unit + 10 * noise), 5 * alone / (unit + noise))
+    removable = plain > jnp.maximum(REMOVED * size, eps * contributions)
+    removable = removable & (single > SINGULAR * size) & (size > 30 * eps * contributions)
+    return jnp.where(removable, jnp.maximum(optimality, plain / unit), optimality)

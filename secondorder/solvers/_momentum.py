@@ -63,6 +63,5 @@ def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
         prepare=prepare,
         remember=lambda memory, taken: memory._replace(inner=solver.remember(memory.inner, taken)),
         measure=lambda factors, memory, d: solver.measure(factors, memory.inner, d),
-        radius=lambda factors, memory, scale: solver.radius(factors, memory.inner, scale),
         measures=False,
     )

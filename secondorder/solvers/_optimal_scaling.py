@@ -55,8 +55,7 @@ def optimal_scaling(solver: Solver) -> Solver:
         step, length, part = best.step, best.length, 1
         if within_radius:
             length = solver.measure(factors, inner, step)
-            radius = solver.radius(factors, inner, scale)
-            part = jnp.minimum(1, radius / jnp.where(length > 0, length, 1)).astype(length.dtype)
+            part = jnp.minimum(1, scale / jnp.where(length > 0, length, 1)).astype(length.dtype)
             step, length = tree.scale(part, step), part * length
         predicted = part * (best.slope + 0.5 * part * best.bend)
         sound = jnp.isfinite(predicted)
@@ -78,7 +77,6 @@ def optimal_scaling(solver: Solver) -> Solver:
         prepare=prepare if prepares(solver) else nothing_prepared,
         remember=lambda memory, taken: (taken, solver.remember(memory[1], taken)),
         measure=measure if within_radius else norm,
-        radius=lambda factors, memory, scale: solver.radius(factors, memory[1], scale),
     )
 
 

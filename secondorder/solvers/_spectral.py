@@ -132,4 +132,4 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         del largest
         return jnp.linalg.norm(factors[2] * ravel(direction))
 
-    return Solver(init, answer, prepare, measure=measure, reads=reads)
+    return Solver(init, answer, prepare, measure=measure, reads=reads, scaled=scaled)

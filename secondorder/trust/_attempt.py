@@ -34,7 +34,7 @@ class Attempt:
       objective: the objective, with its bounds.
       value: its value at the point; ``None`` if not available.
       measure: a direction ↦ its length in the solver's norm.
-      radius: ``() ->`` the radius of the solver's region.
+      radius: the radius of the solver's region, or the scalar of a solver without one.
       watched: arrays that must be finite in an accepted step, such as the averages of a curvature.
       lazy: as in :class:`Trust`.
       shift: ``g̃ − g``, the change of the gradient by an earlier part of an Optax chain; ``None``
@@ -53,7 +53,7 @@ class Attempt:
     objective: AtPoint
     value: Any
     measure: Callable[[Params], jax.Array]
-    radius: Callable[[], jax.Array]
+    radius: jax.Array
     watched: Any = ()
     lazy: bool = False
     shift: Params | None = None
@@ -80,13 +80,14 @@ class Attempt:
         """The outcome of the step, and the gain of the last step on this objective."""
         taken = tree.cast(step.direction, self.params)
         return Trial(
-            gain=lambda: self._gain(taken, step.predicted),
+            gain=lambda: self._gain(taken, step),
             predicted=step.predicted,
             length=step.length,
-            boundary=step.length >= EDGE * self.radius().astype(step.length.dtype),
+            boundary=step.length >= EDGE * self.radius.astype(step.length.dtype),
             # An infinite second moment gives a zero step at every later update; reject it.
             finite=tree.all_finite((self.quadratic.grad, taken, self.watched)),
             fraction=step.report.fraction,
+            slope=lambda: tree.vdot(self.quadratic.grad, taken),
             elsewhere=self._judged(last) if self._looks_back(last) else lambda: math.inf,
         )
 
@@ -117,6 +118,7 @@ class Attempt:
         # The value after a step is a difference, with the rounding of the larger value before.
         size = jnp.abs(here).astype(dtype) + jnp.abs(last.predicted)
         rounding = (SAME * jnp.finfo(here.dtype).eps).astype(dtype) * size
+        rounding = jnp.maximum(rounding, self.step.rounding)
         same = jnp.abs(here.astype(dtype) - last.value) <= rounding
 
         def there() -> jax.Array:
@@ -190,18 +192,20 @@ class Attempt:
         )
         return step._replace(direction=cut, predicted=predicted, length=length)
 
-    def _gain(self, taken: Params, predicted: jax.Array) -> jax.Array:
+    def _gain(self, taken: Params, step: Step) -> jax.Array:
         """Actual over predicted change of the objective along the step.
 
-        Near a minimum the difference of two values is rounding; below 1e4 rounding errors the mean
-        of the slopes at both ends, ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its
-        place. The slope at the trial is a forward derivative, computed with the value; a function
-        with a reverse rule alone gets one. A step of zero has gain 1: where the gradient is zero,
+        Near a minimum the difference of two values is rounding. Below 1e4 rounding errors, or the
+        rounding that the solver sees in the objective's parts, the mean of the slopes at both ends,
+        ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The slope at the trial is
+        a forward derivative, computed with the value; a function with a reverse rule alone gets
+        one. A step of zero has gain 1: where the gradient is zero,
         or the step rounds to zero, a policy has nothing to correct.
         """
         fn, face = self.objective, self.objective.face
         trial = tree.add(self.params, taken)
         trial = trial if face is None else face.onto(trial)  # without rounding beyond the bounds
+        predicted = step.predicted
         dtype = predicted.dtype
         seen = fn.stationary  # then derivatives have both modes
         both = lambda: jax.jvp(fn if seen else derivable(fn, trial), (trial,), (taken,))
@@ -211,7 +215,7 @@ class Attempt:
         new_value = jnp.asarray(new_value, dtype)
         shift = jnp.asarray(self._shift_along(taken), dtype)
         change = new_value - value + shift
-        near = jnp.abs(change) <= noise * jnp.abs(value)
+        near = jnp.abs(change) <= jnp.maximum(noise * jnp.abs(value), step.rounding)
 
         def by_slopes():
             slope = both()[1] if new_slope is None else new_slope

@@ -25,6 +25,7 @@ class Trial(NamedTuple):
       boundary: whether the step ends at the radius.
       finite: whether gradient and step contain neither NaN nor infinity.
       fraction: fraction of the solver's step that is taken, where the policy searches.
+      slope: ``() -> g·d``; zero if it is not known.
       elsewhere: ``() ->`` the gain of the last step on this objective, if it differs from the
         objective of that step, such as by a new batch; +∞ if it is the same, or unknown.
 
@@ -43,6 +44,7 @@ class Trial(NamedTuple):
     boundary: jax.Array
     finite: jax.Array
     fraction: jax.Array | float = 1.0
+    slope: Callable[[], jax.Array | float] = lambda: 0.0
     elsewhere: Callable[[], jax.Array | float] = lambda: math.inf
 
 

@@ -242,6 +242,16 @@ METHODS = {
         logistic=250, plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
         opening=1,
     ),
+    "kl_soap": Method(
+        so.kl_soap, {"learning_rate": 0.1}, live=("learning_rate",),
+        logistic=250, plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+        opening=1,
+    ),
+    "kl_shampoo": Method(
+        so.kl_shampoo, {"learning_rate": 0.1}, live=("learning_rate",),
+        logistic=250, plain=True, matrix_free=True, by_leaf=True, gradients_alone=True,
+        opening=1,
+    ),
     "shampoo": Method(
         so.shampoo, {"learning_rate": 0.05}, live=("learning_rate",),
         parabola=200, logistic=200,

@@ -17,7 +17,10 @@ MAX_STEPS = 300
 #: One of a kind, whose programs are compiled by each run of the tests; the others are slow.
 QUICK = ("bfgs", "levenberg_marquardt", "trust_region_newton")
 #: Methods with a rate or a schedule of their own, made for training: they end at their step limit.
-TRAINING = {"sophia", "sophia_of_the_hessian", "adahessian", "soap", "shampoo", "shampoo_of_bases"}
+TRAINING = {
+    *("sophia", "sophia_of_the_hessian", "adahessian", "soap", "shampoo", "shampoo_of_bases"),
+    *("kl_soap", "kl_shampoo"),
+}
 SOLVING = [name for name in METHODS if name not in TRAINING]
 #: The layout of layers is read of a model without bounds, which enter another program.
 UNBOUNDED = {name for name in SOLVING if "example" in METHODS[name].options}

@@ -192,7 +192,9 @@ PLACES = {
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["kfac", "ekfac", "soap", "shampoo", "sophia", "adahessian"])
+@pytest.mark.parametrize(
+    "name", ["kfac", "ekfac", "soap", "kl_shampoo", "shampoo", "sophia", "adahessian"]
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_jitted_step_is_compiled_once(place, name):
     params = {"a": 0.3 * problems.draw(6, 8, 16), "b": 0.3 * problems.draw(7, 16, 8)}

@@ -137,6 +137,24 @@ def test_apply_if_finite_passes_updates_through(name):
     assert diagnostics(outcome.state)["steps"] == 1
 
 
+@pytest.mark.quick(1)
+@rows_of_kinds()
+def test_schedule_free_and_a_moving_average_work_around_it(name):
+    tx = optax.contrib.schedule_free(trainer(name).tx, learning_rate=1.0, b1=0.9)
+    step, start = jax.jit(training_step(tx)), logistic_start()
+    params, state = start, tx.init(start)
+    average = start
+    for _ in range(8):
+        outcome = step(params, state, batch())
+        params, state = outcome.params, outcome.state
+        assert signature(state) == signature(tx.init(start))
+        average = optax.incremental_update(params, average, step_size=0.5)
+    assert step._cache_size() == 1 and diagnostics(state)["steps"] == 8
+    value = jax.jit(logistic(batch()))
+    assert value(optax.contrib.schedule_free_eval_params(state, params)) < value(start)
+    assert value(average) < value(start)
+
+
 @rows_of_kinds()
 def test_it_descends_along_gradients_that_another_transformation_has_shortened(name):
     shortened = jax.tree.map(lambda leaf: np.float32(1e-2), logistic_start())

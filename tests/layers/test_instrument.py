@@ -101,6 +101,8 @@ def test_a_layer_table_reads_as_a_table():
     lines = str(table).splitlines()
     assert lines[0].split() == ["leaf", "block", "reason"]
     assert len({line.index(row.block) for line, row in zip(lines[1:], table, strict=True)}) == 1
+    cells = "<tr><td>[&#x27;log&#x27;]</td><td>fallback (1, 1, 4)</td>"
+    assert cells in table._repr_html_() and table._repr_html_().count("<tr>") == 4
     with pytest.raises(TypeError, match="compose"):
         so.layer_table(lambda p: 0.0, params)
 

@@ -166,13 +166,15 @@ def test_all_but_the_first_argument_is_given_by_name_and_has_a_type(name):
 def test_decay_of_weights_has_a_mask_beside_it():
     keys = [set(inspect.signature(getattr(so, name)).parameters) for name in so.methods.__all__]
     assert all(("weight_decay" in each) == ("weight_decay_mask" in each) for each in keys)
-    assert sum("weight_decay_mask" in each for each in keys) == 6
+    assert sum("weight_decay_mask" in each for each in keys) == 8
 
 
 DECAYING = {
     "adahessian": so.adahessian,
     "ekfac": ekfac,
     "kfac": kfac,
+    "kl_shampoo": so.kl_shampoo,
+    "kl_soap": so.kl_soap,
     "shampoo": so.shampoo,
     "soap": so.soap,
     "sophia": so.sophia,
@@ -206,7 +208,7 @@ def test_every_method_that_decays_hands_its_mask_on(name):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("make", [so.soap, so.shampoo])
+@pytest.mark.parametrize("make", [so.soap, so.shampoo, so.kl_shampoo])
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0), (3, 0, 2), (0,)])
 def test_a_leaf_without_entries_changes_no_other(make, shape):
     tx, w = make(0.1), jnp.arange(6.0).reshape(3, 2)

@@ -1,4 +1,4 @@
-"""Sophia, AdaHessian, SOAP and Shampoo where things go wrong, on low precision and many devices."""
+"""Sampled methods where things go wrong, on low precision and many devices."""
 
 import functools
 
@@ -21,7 +21,12 @@ METHODS = {
     "sophia_h": functools.partial(so.sophia, sample_every=2, estimator=so.curvature.hutchinson()),
     "adahessian": so.adahessian,
     "soap": functools.partial(so.soap, refresh_every=2),
+    "soap_current": functools.partial(
+        so.soap, refresh_every=1, current_gradient=True, block_size=3
+    ),
     "soap_drift": functools.partial(so.soap, refresh_every=so.curvature.drift(0.1)),
+    "kl_soap": functools.partial(so.kl_soap, refresh_every=2),
+    "kl_shampoo_blocks": functools.partial(so.kl_shampoo, refresh_every=2, block_size=3),
     "shampoo": functools.partial(so.shampoo, refresh_every=2),
     "shampoo_blocks": functools.partial(so.shampoo, refresh_every=2, block_size=3),
     "shampoo_eigen": functools.partial(so.shampoo, refresh_every=2, eigen=True),
@@ -33,9 +38,11 @@ RATES = {name: 0.2 for name in METHODS if name.startswith("shampoo")}
 every_method = pytest.mark.parametrize("name", METHODS)
 # What these take programs of their own for: one of each kind, since the contract has the rest.
 each_kind = pytest.mark.parametrize(
-    "name", ["sophia", "adahessian", "soap_drift", "shampoo_blocks"]
+    "name", ["sophia", "adahessian", "soap_drift", "shampoo_blocks", "kl_shampoo_blocks"]
 )
-of_matrices = pytest.mark.parametrize("name", ["soap_drift", "shampoo_blocks", "shampoo_eigen"])
+of_matrices = pytest.mark.parametrize(
+    "name", ["soap_drift", "shampoo_blocks", "shampoo_eigen", "kl_shampoo_blocks"]
+)
 of_drift = pytest.mark.parametrize("name", ["soap_drift", "shampoo_drift"])
 
 
@@ -145,7 +152,7 @@ def test_weight_decay_leaves_a_refused_step_one_of_nothing(name):
     updates = step(params, init(params), X * jnp.nan, Y, rate)[-1]
     assert all(np.all(u == 0) for u in jax.tree.leaves(updates))
     state = init(params)
-    if name.startswith("soap"):  # which takes no first step
+    if "soap" in name or name.startswith("kl"):  # which take no first step
         state = step(params, state, X, Y, rate)[1]
     updates = step(params, state, X, Y, rate)[-1]
     np.testing.assert_allclose(updates["unused"], -0.01 * params["unused"], rtol=1e-6)
@@ -244,7 +251,7 @@ def few_examples(dtype):
 @pytest.mark.quick(2)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", ["soap", "shampoo", "shampoo_blocks"])
+@pytest.mark.parametrize("name", ["soap", "shampoo", "shampoo_blocks", "kl_shampoo_blocks"])
 def test_a_start_moved_by_its_last_bits_ends_near_by(name, dtype):
     f, start = few_examples(dtype)
     tx = METHODS[name](0.03)

@@ -13,13 +13,14 @@ from training import fixed_gradients, steps_along
 import secondorder as so
 
 
-def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=True):
+def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=True, current=False):
     """Vyas et al. (2024), algorithms 3 and 4, in NumPy: a loop over explicit matrices.
 
     As in their program: the first basis is by ``eigh``, from the first gradient, which counts in no
     moment and takes no step; moments are corrected for bias; before a QR step the columns, and the
     second moments, are put in order. Without ``skip`` the first step is Adam's, and the squares of
-    its gradient are counted in the basis that it gives.
+    its gradient are counted in the basis that it gives. With ``current`` a basis is computed before
+    the step, and the squares and the step are in it.
     """
     w, rank = w.copy(), w.ndim
     m, v = np.zeros_like(w), np.zeros_like(w)
@@ -32,16 +33,7 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=Tru
             x = np.moveaxis(np.tensordot(matrices[i], x, axes=(1, i)), 0, i)
         return x
 
-    for t, g in enumerate(grads, start=1):
-        count, back = t - skip, [a.T for a in q]
-        if count:
-            g_in = rotate(g, back)
-            m = b1 * m + (1 - b1) * g
-            v = b2 * v + (1 - b2) * g_in**2
-            m_hat = rotate(m, back) / (1 - b1**count)
-            n = rotate(m_hat / (np.sqrt(v / (1 - b2**count)) + eps), q)
-            w = w - lr * (n + weight_decay * w)
-        yield w
+    def renew(t, g, v):
         for i in sided:
             others = [j for j in range(rank) if j != i]
             gram[i] = b2 * gram[i] + (1 - b2) * np.tensordot(g, g, axes=(others, others))
@@ -51,32 +43,70 @@ def reference(w, grads, *, lr, b1, b2, eps, f, sides, weight_decay=0.0, skip=Tru
                 order = np.argsort(-np.diag(q[i].T @ gram[i] @ q[i]), kind="stable")
                 v = np.take(v, order, axis=i)
                 q[i] = np.linalg.qr(gram[i] @ q[i][:, order])[0]
-        if t == 1 and not skip:
+        return v
+
+    for t, g in enumerate(grads, start=1):
+        if current:
+            v = renew(t, g, v)
+        count, back = t - skip, [a.T for a in q]
+        if count:
+            g_in = rotate(g, back)
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g_in**2
+            m_hat = rotate(m, back) / (1 - b1**count)
+            n = rotate(m_hat / (np.sqrt(v / (1 - b2**count)) + eps), q)
+            w = w - lr * (n + weight_decay * w)
+        yield w
+        if not current:
+            v = renew(t, g, v)
+        if t == 1 and not skip and not current:
             v = (1 - b2) * rotate(g, [a.T for a in q]) ** 2
 
 
 @pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("f", "max_dim", "weight_decay", "skip"),
-    [(1, 100, 0.0, True), (3, 100, 0.1, True), (2, 5, 0.0, False), (2, 1, 0.0, True)],
+    ("f", "max_dim", "weight_decay", "skip", "current"),
+    [
+        (1, 100, 0.0, True, False),
+        (3, 100, 0.1, True, False),
+        (2, 5, 0.0, False, False),
+        (2, 1, 0.0, True, False),
+        (1, 100, 0.1, True, True),
+        (2, 100, 0.0, True, True),
+    ],
 )
-def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay, skip):
+def test_it_takes_the_steps_of_the_published_algorithm(f, max_dim, weight_decay, skip, current):
     # The first Grams have full rank: vectors of a null space are the eigensolver's own choice.
     shapes = {"matrix": (5, 5), "kernel": (3, 2, 4), "vector": (5,), "scalar": ()}
     params, grads = fixed_gradients(shapes, 9)
     settings = {"b1": 0.9, "b2": 0.8, "eps": 1e-8, "weight_decay": weight_decay}
-    tx = so.soap(0.1, refresh_every=f, max_precond_dim=max_dim, skip_first_step=skip, **settings)
+    asked = {"skip_first_step": skip, "current_gradient": current}
+    tx = so.soap(0.1, refresh_every=f, max_precond_dim=max_dim, **asked, **settings)
     found = list(steps_along(tx, params, grads))
     for name, shape in shapes.items():
         sides = [len(shape) > 1 and d <= max_dim for d in shape]
         matrices = [np.moveaxis(grads[0][name], i, 0).reshape(d, -1) for i, d in enumerate(shape)]
         kappa = max([1.0, *(condition_of(x) ** 2 for x in matrices)])  # of the first Grams
+        settings |= {"f": f, "skip": skip, "current": current}
         expected = reference(
-            params[name], [g[name] for g in grads], lr=0.1, f=f, sides=sides, skip=skip, **settings
+            params[name], [g[name] for g in grads], lr=0.1, sides=sides, **settings
         )
         for ours, theirs in zip(found, expected, strict=True):
             assert_close(ours[name], theirs, kappa)
+
+
+@pytest.mark.usefixtures("x64")
+def test_each_block_of_a_large_axis_has_a_basis_of_its_own():
+    params, grads = fixed_gradients({"w": (7, 4)}, 6)
+    settings = {"b1": 0.9, "b2": 0.8, "eps": 1e-8}
+    tx = so.soap(0.1, block_size=4, max_precond_dim=3, refresh_every=2, **settings)
+    found = list(steps_along(tx, params, grads))
+    for rows in (slice(0, 4), slice(4, 7)):  # the second block is padded
+        part = [g["w"][rows] for g in grads]
+        expected = reference(params["w"][rows], part, lr=0.1, f=2, sides=[True, True], **settings)
+        for a, b in zip(found, expected, strict=True):
+            assert_close(a["w"][rows], b, 100 * condition_of(part[0]) ** 2)
 
 
 def test_a_first_batch_of_nan_does_not_count_as_the_first():

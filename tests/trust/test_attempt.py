@@ -19,7 +19,7 @@ PARAMS = jnp.array([10.0])
 def attempt(step, value_fn, params, quadratic=None, value=None, radius=jnp.inf):
     model = quadratic or so.Quadratic(jnp.ones_like(params), so.operators.Identity())
     here, edge = at_point(value_fn, "update"), jnp.asarray(radius)
-    return Attempt(step, model, params, here, value, tree.norm, lambda: edge)
+    return Attempt(step, model, params, here, value, tree.norm, edge)
 
 
 def tried(values, final, length=4, count=None):

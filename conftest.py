@@ -124,6 +124,9 @@ class Everything(set):
         return True
 
 
+notices._given = Everything()  # while modules of tests are imported
+
+
 @pytest.fixture(autouse=True)
 def _advice_is_for_what_is_to_be_read(request, monkeypatch):
     """Pages and docstrings must run without a warning; tests try what it warns of."""

@@ -236,9 +236,9 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
 
     params = tree.where(optimal, loop.params, params)
     still, moved = _movement(params, loop.params)
-    idle = outcome.predicted <= jnp.minimum(problem.tol, NOTHING) * jnp.abs(loop.value).astype(
-        dtype
-    )
+    # A search along the line changes the length of the step that the model has promised.
+    nothing = jnp.minimum(problem.tol, NOTHING) * jnp.abs(loop.value).astype(dtype)
+    idle = states.tried(state) & (outcome.predicted <= nothing)
     history = loop.history
     if history is not None:  # records beyond its length are dropped
         record = (loop.value, loop.grad_norm, outcome.scale, outcome.accepted)

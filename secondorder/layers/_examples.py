@@ -144,6 +144,8 @@ class _Frame:
             # Computed here, outside of the transformations of the model.
             whole = self.whole(atom)
             if part is not None:
+                if any(jax.typeof(whole).sharding.spec):  # explicit: vmap needs all data alike
+                    raise Together
                 self.top.found[key] = _rows(whole, part)
         elif atom in self.makers:
             self._plan_made(self.makers[atom], atom, part)

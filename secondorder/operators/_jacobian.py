@@ -115,6 +115,9 @@ def _by_example(fn: Callable, params: Params, outputs: Any, one: Callable) -> An
     """
     if min(tree.size(params), tree.size(outputs)) < EXAMPLES:
         return None
+    # A cotangent of the parameters has their precision, a tangent that of the outputs.
+    if jnp.finfo(tree.dtype(params)).eps > jnp.finfo(tree.dtype(outputs)).eps:
+        return None
     pieces = layers.examples_of(fn, params)
     if not pieces:
         return None

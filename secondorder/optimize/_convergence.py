@@ -42,7 +42,8 @@ def after_tests(loop: Loop, grad: Params, problem: Problem) -> Loop:
     away = (loop.idle >= RUN) & _have_grown(loop)
     status = jnp.where(away, Status.AT_INFINITY.value, status)
     # The first idle update counts: after rejections a step is short because damping made it so.
-    spent = (loop.still >= 2) & (loop.promised <= rounding)
+    # Where the solver's own test held before such an update, it decides at this point, too.
+    spent = (loop.still >= 2) & (loop.promised <= rounding) & ~loop.passed
     status = jnp.where(spent, Status.LIMIT_OF_PRECISION.value, status)
     status = jnp.where(converged, Status.CONVERGED.value, status)
     nonfinite = Status.NONFINITE.value

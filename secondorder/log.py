@@ -5,6 +5,7 @@ Each row is written at once, so that a killed run loses none; a log of an earlie
 
 from __future__ import annotations
 
+import abc
 import csv as comma_separated
 import enum
 import importlib
@@ -23,7 +24,7 @@ from jax.core import Tracer
 __all__ = ["Log", "csv", "jsonl", "tensorboard"]
 
 
-class Log:
+class Log(abc.ABC):
     """An open log: ``log(step, **values)`` writes a row, and ``with`` closes the log.
 
     Values are single numbers, booleans, strings or members of an enumeration, from NumPy, JAX or
@@ -61,12 +62,12 @@ class Log:
             )
         return found
 
-    def _write(self, row: dict[str, Any]) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _write(self, row: dict[str, Any]) -> None: ...
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Close the log; a second time does nothing."""
-        raise NotImplementedError
 
     def __enter__(self) -> Log:
         return self
@@ -172,8 +173,8 @@ class _File(Log):
         self.file = self.path.open("a", encoding="utf-8", newline="")
         self.file.truncate(_whole_lines(self.path))  # the last row of a run that was killed
 
-    def _is_log(self, line: str) -> bool:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _is_log(self, line: str) -> bool: ...
 
     def _append(self, line: str) -> None:
         if self.file is None:

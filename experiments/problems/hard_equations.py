@@ -40,7 +40,7 @@ class Equation(NamedTuple):
     Attributes:
       width: the right end in space.
       solution: ``(t, x) ↦ u``.
-      inside: u and a point ↦ what is left of the equation.
+      inside: u and a point ↦ the residual of the equation.
       periodic: whether u is the same at both ends, or zero.
       at_rest: whether ``u_t`` is zero at the start.
     """

@@ -187,14 +187,7 @@ class Fit:
 
     def _best(self, problem: Problem) -> Best:
         """What profiles start from."""
-        layout = problem.task.layout
-        mask = np.concatenate(
-            [
-                np.broadcast_to(m, np.shape(x)).ravel()
-                for m, x in zip(layout.masks, jax.tree.leaves(self.params), strict=True)
-            ]
-        )
-        free = np.nonzero(mask)[0]
+        free = np.nonzero(problem.task.layout.flags(self.params))[0]
         freedom = self.degrees_of_freedom
         noise = self.chi_square / jnp.maximum(self.observations - self.directions, 1)
         scale = jnp.ones_like(noise) if problem.task.absolute_sigma else noise

@@ -61,6 +61,11 @@ class Layout(NamedTuple):
         """Whether all parameters are free."""
         return all(mask is True for mask in self.masks)
 
+    def flags(self, params: Params) -> np.ndarray:
+        """Whether each number is free, in the order of ``ravel``."""
+        pairs = zip(self.masks, jax.tree.leaves(params), strict=True)
+        return np.concatenate([np.broadcast_to(m, np.shape(x)).ravel() for m, x in pairs])
+
     def free(self, params: Params) -> Params:
         """The free parameters of all."""
         if self.is_plain:
@@ -247,12 +252,8 @@ def free_numbers(layout: Layout, params: Params, chosen: tuple[str, ...]) -> tup
     Raises:
       ValueError: not one or two names, or one that is not a free number.
     """
-    every = entry_names(params)
-    flat = [
-        np.broadcast_to(m, np.shape(x)).ravel()
-        for m, x in zip(layout.masks, jax.tree.leaves(params), strict=True)
-    ]
-    free = [name for name, is_free in zip(every, np.concatenate(flat), strict=True) if is_free]
+    pairs = zip(entry_names(params), layout.flags(params), strict=True)
+    free = [name for name, is_free in pairs if is_free]
     known = [str(name) for name in chosen]
     if len(known) not in (1, 2) or len(set(known)) != len(known) or not set(known) <= set(free):
         raise ValueError(

@@ -38,7 +38,7 @@ show(["at the fit", ""], [
 ])  # fmt: skip
 
 # %% [markdown]
-# Where the residuals do not vanish, what is left out of the Hessian H stays at the fit. A
+# Where the residuals do not vanish, the part of the Hessian H that is left out stays. A
 # Gauss-Newton step then multiplies the error by I − (JᵀJ)⁻¹H: by the same factor each time, the
 # greatest eigenvalue of that matrix. Newton's error is squared. The gradient's norm, over that of
 # the step before:

@@ -7,12 +7,9 @@ import optax
 from secondorder import settings
 from secondorder.curvature import axis_whitened, gradient, running
 from secondorder.curvature._running import Drift, Steps
-from secondorder.methods._soap import axes_of
-from secondorder.solvers import apply_inverse, momentum
-from secondorder.stepsize import Mask, step_along
-from secondorder.transform import scale_by_curvature
+from secondorder.methods._soap import axes_of, preconditioned_average
+from secondorder.stepsize import Mask
 from secondorder.tree import Real
-from secondorder.trust import fixed
 
 
 @settings.checked(b2=settings.MOMENTUM)
@@ -66,11 +63,5 @@ def kl_shampoo(
     """
     structure = axis_whitened(axes_of(max_precond_dim, block_size))
     curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
-    solver = momentum(apply_inverse(), b1)
-    direction = scale_by_curvature(curvature, solver, fixed(eps), burn_in=1)
-    return step_along(
-        direction,
-        learning_rate,
-        weight_decay=weight_decay,
-        weight_decay_mask=weight_decay_mask,
-    )
+    decay = weight_decay, weight_decay_mask
+    return preconditioned_average(curvature, learning_rate, b1, eps, 1, decay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optax
 
 from secondorder import settings
-from secondorder.curvature import axis_basis, gradient, running
+from secondorder.curvature import Curvature, axis_basis, gradient, running
 from secondorder.curvature._running import Drift, Steps
 from secondorder.operators import Axes
 from secondorder.solvers import apply_inverse, momentum
@@ -71,14 +71,22 @@ def soap(
         current_gradient=current_gradient,
     )
     curvature = running(gradient(), structure, decay=b2, refresh_every=refresh_every)
-    solver, burn_in = momentum(apply_inverse(), b1), int(skip_first_step)
+    burn_in, decay = int(skip_first_step), (weight_decay, weight_decay_mask)
+    return preconditioned_average(curvature, learning_rate, b1, eps, burn_in, decay)
+
+
+def preconditioned_average(
+    curvature: Curvature,
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Real,
+    eps: Real,
+    burn_in: int,
+    weight_decay: tuple[Real | None, Mask],
+) -> optax.GradientTransformationExtraArgs:
+    """``−α (B + ε)⁻¹ M`` for an average M of the gradients and a curvature B of theirs."""
+    solver, (rate, mask) = momentum(apply_inverse(), b1), weight_decay
     direction = scale_by_curvature(curvature, solver, fixed(eps), burn_in=burn_in)
-    return step_along(
-        direction,
-        learning_rate,
-        weight_decay=weight_decay,
-        weight_decay_mask=weight_decay_mask,
-    )
+    return step_along(direction, learning_rate, weight_decay=rate, weight_decay_mask=mask)
 
 
 def axes_of(max_precond_dim: int, block_size: int | None) -> Axes:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from secondorder import meshes, tree
+from secondorder import tree
 from secondorder.operators._dense import ravel, unravel
-from secondorder.operators._jacobian import Jacobian, linearize
+from secondorder.operators._jacobian import linearize
+from secondorder.optimize._covariance import noise_of, rows_of, spread_of, undetermined, unit_of
 from secondorder.optimize._multistart import Minima
 from secondorder.optimize._parameters import free_numbers
 from secondorder.optimize._plot import plot
 from secondorder.optimize._problem import Problem
 from secondorder.optimize._profile import Best, Profile, Slices, grid, intervals
-from secondorder.optimize._projection import frame, rank, scaled_svd
+from secondorder.optimize._projection import frame, rank
 from secondorder.optimize._quantiles import pair_quantile, student_quantile
 from secondorder.optimize._report import fit_text
 from secondorder.optimize._solution import Solution
@@ -206,7 +206,7 @@ class Fit:
 
         def one(fit: Fit) -> jax.Array:
             at = linearize(lambda p: model(p, x), fit.params)
-            rows, finite = _rows(at), jnp.isfinite(fit.covariance)
+            rows, finite = rows_of(at), jnp.isfinite(fit.covariance)
             covariance = jnp.where(finite, fit.covariance, 0)
             variance = jnp.einsum("ij,jk,ik->i", rows, covariance, rows, precision="highest")
             unknown = jnp.any((rows != 0) & ~jnp.diag(finite)[None], axis=1)
@@ -258,36 +258,6 @@ _FIELDS = [field.name for field in dataclasses.fields(Fit) if field.name != "pro
 jax.tree_util.register_dataclass(Fit, _FIELDS, [], drop_fields=["problem"])
 
 
-class Noise(NamedTuple):
-    """The scale of a fit's errors, and what it comes from.
-
-    Attributes:
-      slopes: ``ψ``, the derivatives of the loss by the residuals; the residuals themselves for
-        least squares.
-      bend: the mean of ``ψ'``; 1 for least squares.
-      inflation: Huber's correction for few observations; 1 for least squares.
-    """
-
-    slopes: Any
-    bend: Any
-    inflation: Any
-
-
-def noise_of(outputs: Any, loss: Any, kept: jax.Array | None, count: Any, rank_: Any) -> Noise:
-    """Huber's ``ψ`` and its moments at the solution; see :func:`secondorder.curve_fit`."""
-    if loss is None:
-        return Noise(outputs, 1, 1)
-    r = ravel(outputs)
-    weight = jnp.ones_like(r) if kept is None else jnp.resize(kept, r.shape).astype(r.dtype)
-    _, first, second = loss.rho((r / loss.scale) ** 2)
-    bends = first + 2 * second * (r / loss.scale) ** 2
-    mean = jnp.sum(weight * bends) / count
-    spread = jnp.sum(weight * (bends - mean) ** 2) / count
-    bend = jnp.where(mean > 0, mean, 1)
-    inflation = jnp.where(mean > 0, 1 + rank_ / count * spread / bend**2, jnp.inf)
-    return Noise(first * r, bend, inflation)
-
-
 def robust_scale(problem: Problem, fit: Fit) -> jax.Array:
     """The ``s²`` of a robust profile: the mean of ``ψ²`` over that of ``ψ'`` (Hampel 1986, 7.2)."""
     observed = problem.observed()
@@ -314,18 +284,20 @@ def fit_of(solution: Solution, problem: Problem, like: Params, held: jax.Array) 
     observed = problem.observed()
     whole = problem.whole
     at = linearize(lambda free: observed.residual(whole(free)), like)
-    rows = jnp.where(held[None, :], 0, _rows(at))
+    rows = jnp.where(held[None, :], 0, rows_of(at))
     u, m = frame(rows)
-    spread = None if layout.is_plain else _spread(whole, like, held)
-    open_ = _open(jax.lax.stop_gradient(rows), spread) & (True if spread is not None else ~held)
-    if spread is not None:
+    spread = None if layout.is_plain else spread_of(whole, like, held)
+    open_ = undetermined(jax.lax.stop_gradient(rows), spread)
+    if spread is None:
+        open_ = open_ & ~held
+    else:
         m, held = jnp.matmul(spread, m, precision="highest"), jnp.all(spread == 0, axis=1)
     inverse = jnp.matmul(m, m.T, precision="highest")
     count = jnp.asarray(observed.count(rows.shape[0]), jnp.int32)
     directions = rank(u)
     freedom = (count - directions).astype(rows.dtype)
     noise = noise_of(at.outputs, loss, observed.kept, count, directions)
-    unit = _unit(noise, freedom)
+    unit = unit_of(noise, freedom)
     if loss is None:
         chi = 2 * solution.value.astype(rows.dtype)
         unknown = jnp.where(freedom > 0, chi / jnp.where(freedom > 0, freedom, 1), jnp.inf)
@@ -351,40 +323,3 @@ def fit_of(solution: Solution, problem: Problem, like: Params, held: jax.Array) 
         observations=count,
         directions=directions.astype(jnp.int32),
     )
-
-
-def _unit(noise: Noise, freedom: jax.Array) -> jax.Array:
-    """The factor of the errors: ``√(‖ψ‖²/(m − k))`` over the mean of ``ψ'``."""
-    size = tree.norm(noise.slopes).astype(freedom.dtype)
-    unit = jnp.where(freedom > 0, size / jnp.sqrt(jnp.maximum(freedom, 1)), jnp.inf)
-    return unit * (noise.inflation / noise.bend)
-
-
-def _spread(whole: Callable[[Params], Params], free: Params, held: jax.Array) -> jax.Array:
-    """The derivatives of all parameters by the free ones, ``(n, free)``."""
-    vector = lambda v: ravel(whole(tree.cast(unravel(v, free), free)))
-    return jnp.where(held[None, :], 0, jax.jacfwd(vector)(ravel(free)))
-
-
-def _rows(at: Jacobian) -> jax.Array:
-    leaves = meshes.gathered_leaves(at.dense())
-    as_matrix = lambda x: x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # also of no columns
-    return jnp.concatenate([as_matrix(columns) for columns in leaves])
-
-
-def _open(rows: jax.Array, spread: jax.Array | None) -> jax.Array:
-    """Mask of the parameters with a part in the null space of the rows, above rounding.
-
-    Args:
-      spread: the derivatives of all parameters by those of the rows; ``None`` if they are the same.
-    """
-    _, _, vt, norms, kept = scaled_svd(rows)
-    v = jnp.where(kept[:, None], vt, 0)
-    off = jnp.eye(v.shape[1], dtype=v.dtype) - jnp.matmul(v.T, v, precision="highest")
-    size = jnp.ones((), v.dtype)
-    if spread is not None:
-        along = jax.lax.stop_gradient(spread) / norms[None]
-        size = jnp.linalg.norm(along, axis=1)
-        off = jnp.matmul(off, along.T, precision="highest")
-    eps = jnp.finfo(v.dtype).eps
-    return ~(jnp.linalg.norm(off, axis=0) <= jnp.sqrt(eps) * size)  # also for NaN

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder.layers import _inner_frames  # noqa: F401 (it enters its kinds in INNER)
 from secondorder.layers._frames import Frame, Run
+from secondorder.layers._inner_frames import KINDS
 from secondorder.layers._jaxpr import opened
 from secondorder.layers._slices import Cut, Part, Together
 from secondorder.tree import Params, size
@@ -68,7 +68,7 @@ def examples_of(fn: Callable[[Params], Any], params: Params) -> list[Piece] | No
     found: list[Piece] = []
     while parts:
         part = parts.pop(0)
-        frame = Frame(jaxpr, [True] * len(leaves), budget=SHARED * size(params))
+        frame = Frame(jaxpr, [True] * len(leaves), budget=SHARED * size(params), kinds=KINDS)
         frame.constants = dict(zip(jaxpr.constvars, constants, strict=True))
         try:
             for v in jaxpr.outvars:

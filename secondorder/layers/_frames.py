@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,7 @@ from secondorder.layers._jaxpr import bind, is_literal, opened, programs
 from secondorder.layers._slices import Part, Together, depends, is_along, needed, within
 
 Key = tuple[Any, Any, Part | None]
-
-# How an operation with a program inside is entered, by its name (`_inner_frames.py`).
-INNER: dict[str, Callable[[Any, Any, Part], Inner]] = {}
+Kinds = Mapping[str, Callable[[Any, Any, Part], "Inner"]]
 
 
 class Frame:
@@ -28,15 +26,22 @@ class Frame:
       constants: the values of its constants.
       dependent: the variables that depend on parameters (or, in a loop, on the step).
       budget: how many numbers all examples may still share; of the outermost program.
+      kinds: how an operation with a program inside is entered, by its name.
       apart: whether its values are those of one example.
       order: how many derivatives of functions with a rule of their own it is inside.
       found: parts of the data, in the order of the examples' arrays; of the outermost program.
     """
 
     def __init__(
-        self, jaxpr: Any, inputs: list[bool], around: Frame | None = None, budget: float = 0
+        self,
+        jaxpr: Any,
+        inputs: list[bool],
+        around: Frame | None = None,
+        budget: float = 0,
+        kinds: Kinds | None = None,
     ):
         self.jaxpr, self.constants, self.budget = jaxpr, {}, budget
+        self.kinds: Kinds = (kinds or {}) if around is None else around.kinds
         self.apart = around is not None and around.apart
         self.order = 0 if around is None else around.order
         self.dependent = depends(jaxpr, inputs)
@@ -112,10 +117,10 @@ class Frame:
     def _entered(self, eqn: Any, part: Part) -> Inner | None:
         """The frame of an operation with a program inside."""
         name, key = eqn.primitive.name, (self, eqn.outvars[0], part)
-        if name not in INNER:
+        if name not in self.kinds:
             return None
         if key not in self.inner:
-            self.inner[key] = INNER[name](self, eqn, part)
+            self.inner[key] = self.kinds[name](self, eqn, part)
         return self.inner[key]
 
     # ------------------------------------------------------------------------------------- values

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder.layers._frames import INNER, Frame, Inner, Run
+from secondorder.layers._frames import Frame, Inner, Kinds, Run
 from secondorder.layers._jaxpr import bind, is_literal, opened, scan_counts
 from secondorder.layers._slices import Part, Together
 
@@ -222,4 +222,7 @@ def _of_scan(around: Frame, eqn: Any, part: Part) -> Inner:
     return (_Mapped if is_mapped else _Looped)(around, eqn, part)
 
 
-INNER |= dict.fromkeys(CALLS, _Inlined) | {"scan": _of_scan, "custom_jvp_call": _WithRule}
+KINDS: Kinds = dict.fromkeys(CALLS, _Inlined) | {
+    "scan": _of_scan,
+    "custom_jvp_call": _WithRule,
+}

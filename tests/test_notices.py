@@ -12,7 +12,7 @@ import pytest
 
 import secondorder as so
 from secondorder import notices
-from secondorder.optimize import _solution
+from secondorder.optimize import _programs, _solution
 
 DOCS = Path(__file__).parents[1] / "docs"
 X = np.ones((5, 3), np.float32)
@@ -75,6 +75,7 @@ TIMES = 1.7e9 + np.arange(50.0)
 ], ids=str)  # fmt: skip
 def test_data_that_float32_would_round_away_are_advised_against(x, y, x64, warns):
     model = lambda p, x: p["a"] + 0 * jax.tree.leaves(x)[0]
+    _programs.clear()  # data are looked at before a compilation
     with jax.enable_x64(x64):
         found = advised(lambda: so.curve_fit(model, x, y, {"a": 1.0}, max_steps=1))
     assert len(found) == warns

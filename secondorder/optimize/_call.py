@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import reprlib
 from collections.abc import Callable
@@ -76,14 +77,15 @@ def solved(
         kind.of(user, name, getattr(options, name))
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
-    check_precision(user, options.tol, start)
     bounds = filled(bounds, start)
     check_bounds(bounds, start)
     arrays = arrays_of(params), _floats(args), arrays_of(bounds)
     fixed = options._replace(callback=None, progress=False)
     display = display_of(user, options, start)
     with watched(options.callback, arrays, display) as watch:
-        solution = ended(kept(solve, (fn, fixed), (*arrays, watch), user), watch, display)
+        first = functools.partial(check_precision, user, options.tol, start)
+        solution = kept(solve, (fn, fixed), (*arrays, watch), user, first)
+        solution = ended(solution, watch, display)
     if not options.has_aux:
         return solution
     return dataclasses.replace(solution, aux=fn(solution.params, *args)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -161,7 +162,7 @@ def curve_fit(
     settings.FUNCTION.or_none().of("curve_fit", "callback", callback)
     settings.FLAG.of("curve_fit", "progress", progress)
     _check_loss(loss, absolute_sigma, separable)
-    check_precision("curve_fit", tol, params, x, y)
+    first = functools.partial(check_precision, "curve_fit", tol, params, x, y)
     params, data = jax.tree.map(jnp.asarray, params), Data(x, observations(y), sigma)
     check_policy(nan_policy, data)
     bounds = filled(bounds, params)
@@ -176,9 +177,10 @@ def curve_fit(
     display = display_of("curve_fit", options._replace(progress=progress), params)
     with watched(callback, arrays, display) as watch:
         if separable is not None:
+            first()
             fit = _separated(problem, _free_mask(separable, params, problem), many, watch)
         else:
-            fit = kept(_fitted, (model, task), (*arrays, watch), "curve_fit")
+            fit = kept(_fitted, (model, task), (*arrays, watch), "curve_fit", first)
         fit = ended(fit, watch, display)
     return dataclasses.replace(fit, problem=problem)
 

@@ -70,7 +70,13 @@ _compiled: collections.Counter[Any] = collections.Counter()
 _lock = threading.Lock()
 
 
-def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
+def kept(
+    solve: Callable,
+    fixed: tuple,
+    arrays: tuple,
+    user: str,
+    first: Callable[[], None] = lambda: None,
+) -> Any:
     """``solve(*fixed, *arrays)``, compiled at the first call and reused at later calls.
 
     Within another transformation, and with traced arrays, a plain call. If ``fixed`` has no key, or
@@ -82,13 +88,16 @@ def kept(solve: Callable, fixed: tuple, arrays: tuple, user: str) -> Any:
       fixed: functions and settings, starting with the function to solve.
       arrays: trees of arrays; leaves of other kinds count as settings.
       user: name of the caller, for a warning.
+      first: called before a compilation; for checks that would take a part of a later call's time.
     """
     leaves, structure = jax.tree.flatten(arrays)
     if any(isinstance(leaf, Tracer) for leaf in leaves) or within_a_program():
+        first()
         return solve(*fixed, *arrays)
     name, closed = _key(solve, fixed, leaves, structure)
     program = _found(name)
     if program is None:
+        first()
         program = None if name is None else _compile(solve, fixed, leaves, structure, closed)
         if program is None or closed:
             others = _key(solve, fixed[1:], leaves, structure)[0]  # the call without its function

@@ -166,7 +166,7 @@ FEW, MANY = 20, 50  # updates before a sentence on rejections, and on refreshes
 
 
 def advice(state: Any) -> tuple[str, ...]:
-    """Sentences on what is amiss in a run, each with cause, cure and page; none if nothing is.
+    """Sentences on the faults of a run, each with cause, cure and page; none without a fault.
 
     Looks at the values of :func:`diagnostics`, so it works outside of ``jit`` alone: many rejected
     updates, λ, Δ or σ at its limit, a trial or a curvature that is not finite, an inner solver at

@@ -30,7 +30,7 @@ from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
 REMOVED = 0.1  # cosine beyond which more than 1 % of the objective can be removed
-SINGULAR = 3e-9  # cosine with single columns at which a Jacobian is singular; in float64 alone
+SINGULAR = 3e-9  # cosine with single columns of a singular Jacobian: √ε/5 of float64
 LEAST = 0.1  # least effect of a change of a parameter by its own size, relative to the residual
 
 

@@ -199,8 +199,8 @@ class Attempt:
         rounding that the solver sees in the objective's parts, the mean of the slopes at both ends,
         ``½ (g + g⁺)·d``, which is exact for a quadratic, takes its place. The slope at the trial is
         a forward derivative, computed with the value; a function with a reverse rule alone gets
-        one. A step of zero has gain 1: where the gradient is zero,
-        or the step rounds to zero, a policy has nothing to correct.
+        one. A step of zero has gain 1: where the gradient is zero, or the step rounds to zero, a
+        policy has nothing to correct.
         """
         fn, face = self.objective, self.objective.face
         trial = tree.add(self.params, taken)

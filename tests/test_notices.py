@@ -66,6 +66,7 @@ def test_a_tolerance_below_the_precision_is_advised_against(tol, dtype, warns):
 TIMES = 1.7e9 + np.arange(50.0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("x, y, x64, warns", [
     (TIMES, np.ones(50), False, True), (np.ones(50), TIMES, False, True),
     (TIMES - TIMES.mean(), np.ones(50), False, False), (TIMES, np.ones(50), True, False),
@@ -127,6 +128,7 @@ def test_a_run_that_goes_well_gets_no_advice():
         assert so.advice(after(opt, bowl, 5, jnp.zeros(2))) == ()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("opt, steps, limit", [
     (so.newton_cg(), 150, "Δ has fallen"), (so.hessian_free(), 150, "λ (or σ) has risen"),
     (so.cubic_newton(), 150, "λ (or σ) has risen"), (so.newton_cg(), 30, None),

@@ -171,7 +171,7 @@ def brute_force(fn, params):
     return jax.jacfwd(outputs)(flat)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", APART)
 def test_rows_of_examples_apart_are_those_of_the_whole_jacobian(name, x64):
     params, x = in_precision("float64")
@@ -224,7 +224,7 @@ FLAGS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("flag", FLAGS)
 def test_examples_are_apart_under_each_debugging_flag(flag):
     params, x = in_precision("float32")
@@ -251,6 +251,7 @@ def test_data_may_be_traced_batched_and_differentiated(x64):
         assert_close(found, expected, condition=100)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["a vmap of Hessians", "a vmap of nested tangents", "lax.map"])
 def test_a_residual_for_all_examples_costs_what_it_costs_by_example(name):
     model = {"a vmap of nested tangents": nested_tangents}.get(name, hessian_trace)

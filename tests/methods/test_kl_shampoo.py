@@ -118,6 +118,7 @@ def changes(tx, params, grads):
     ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @every_method
 def test_the_factors_are_those_of_a_kronecker_product(name):
@@ -132,6 +133,7 @@ def test_the_factors_are_those_of_a_kronecker_product(name):
     np.testing.assert_allclose(covariance, np.eye(12), atol=0.2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @every_method
 def test_gradients_in_other_units_give_the_same_steps(name):
@@ -144,6 +146,7 @@ def test_gradients_in_other_units_give_the_same_steps(name):
             jax.tree.map(lambda x, y: assert_close(x, y, 1e4), a, b)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @every_method
 def test_each_block_of_a_large_axis_has_factors_of_its_own(name):
@@ -158,6 +161,7 @@ def test_each_block_of_a_large_axis_has_factors_of_its_own(name):
             assert_close(a["w"][rows], b["w"], 100 * kappa)
 
 
+@pytest.mark.quick(1)
 @every_method
 def test_a_leaf_whose_first_gradients_are_zero_learns_from_the_first_that_is_not(name):
     params, grads = fixed_gradients({"w": (4, 3)}, 40)

@@ -26,6 +26,7 @@ def below(p, x):
     return 1 + jnp.exp(-p[0] * x) + jnp.exp(-p[1] * x)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", METHODS)
 def test_data_of_few_digits_are_fitted_at_any_tolerance_in_as_many_steps(method):
@@ -39,6 +40,7 @@ def test_data_of_few_digits_are_fitted_at_any_tolerance_in_as_many_steps(method)
         assert int(tight.solution.steps) <= int(loose.solution.steps) + 2 <= 25
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_start_on_a_flat_tail_is_no_success(method):
@@ -48,6 +50,7 @@ def test_a_start_on_a_flat_tail_is_no_success(method):
     assert not fit.solution.success and not jnp.any(fit.determined)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["boxbod", "mgh17"])
 def test_a_parameter_that_ran_off_to_a_flat_tail_is_named(name):
     problem = NIST[name]
@@ -75,6 +78,7 @@ def test_parameters_that_run_to_infinity_end_by_a_status_of_their_own():
     assert max(int(solution.steps) for solution in found) < 80
 
 
+@pytest.mark.quick(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NIST)
 def test_no_fit_in_single_precision_claims_more_than_it_has(name):
@@ -94,6 +98,7 @@ def test_no_fit_in_single_precision_claims_more_than_it_has(name):
         assert not fit.solution.success or found <= reachable
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["bfgs", "ssbroyden", "lbfgs", "newton_cg"])
 def test_parameters_that_wobble_around_zero_have_not_run_off(name, x64):
     """A quadratic beside a constant: near its minimum steps promise nothing, and zeros grow."""

@@ -60,6 +60,7 @@ def test_lines_are_few(screen, monkeypatch):
     assert display.rows[-1] == ("time", "0.0 s")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("optimizer", [None, "bfgs", "gradient_descent"])
 def test_a_panel_is_drawn_where_rich_and_a_terminal_are(optimizer, monkeypatch):
     pytest.importorskip("rich")

@@ -37,6 +37,7 @@ def test_a_callback_sees_every_point_of_its_own_solve_and_the_last_one(x64):
     assert not _watch._watchers
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", [None, "bfgs"])
 def test_a_callback_ends_the_solve_at_the_point_that_it_got(method, x64):
     solution, seen = watched(50, stop_at=3, optimizer=method)

@@ -31,6 +31,7 @@ def step_of(g, **settings):
     return jax.jit(lambda g: tx.update(g, tx.init(params), params, value_fn=f)[0])(g)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
 def test_it_is_the_product_of_the_singular_vectors(unit):
@@ -75,6 +76,7 @@ START = {
 F = so.compose(so.squared_error(np.ones((12, 2))), lambda p: jnp.tanh(X @ p["a"]) @ p["b"])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("f", [1, 2])
 def test_newton_muon_takes_the_published_steps(f):

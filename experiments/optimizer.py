@@ -18,7 +18,7 @@ class Look:
 
     colour: str
     dashes: Any
-    marker: str
+    marker: str | tuple[int, int, float]
 
 
 @dataclass(frozen=True)

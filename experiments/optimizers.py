@@ -172,13 +172,13 @@ _FURTHER = (
     ),
     _tuned(
         "kl-soap", "KL-SOAP, best learning rate", lambda learning_rate: so.kl_soap(learning_rate),
-        "first-order", cost.gradient_only, Look("#7570B3", (0, (4, 2, 1, 2)), "p"),
+        "first-order", cost.gradient_only, Look("#7570B3", (0, (4, 2, 1, 2)), (3, 1, 0.0)),
         diagnose=lambda state: {}, needs=_matrices,
     ),
     _tuned(
         "kl-shampoo", "KL-Shampoo, best learning rate",
         lambda learning_rate: so.kl_shampoo(learning_rate),
-        "first-order", cost.gradient_only, Look("#1B9E77", (0, (2, 1, 1, 1, 1, 1)), "D"),
+        "first-order", cost.gradient_only, Look("#1B9E77", (0, (2, 1, 1, 1, 1, 1)), (4, 1, 0.0)),
         diagnose=lambda state: {}, needs=_matrices,
     ),
     _tuned(

@@ -31,6 +31,7 @@ from experiments.problems import (
     quadratic,
     ridge,
 )
+from experiments.problems import hard_equations as hard
 from experiments.results import add_measure, target_name
 
 #: Small problems and equations; a new one is checked without a new test.
@@ -213,7 +214,10 @@ def test_patches_are_of_the_photographs_and_as_hard_as_described():
 # ----------------------------------------------------------------------------------- equations
 
 
-@pytest.mark.parametrize("name", PHYSICS)
+HARD = {each.name: each for each in (hard.CONVECTION, hard.REACTION, hard.WAVE)}
+
+
+@pytest.mark.parametrize("name", [name for name in PHYSICS if name not in HARD])
 def test_the_solution_of_an_equation_leaves_no_residual(name, x64, monkeypatch):
     """In place of the network: differentiated automatically within, by value on the boundary."""
     module = sys.modules[PHYSICS[name].load.__module__]
@@ -232,6 +236,24 @@ def test_the_solution_of_an_equation_leaves_no_residual(name, x64, monkeypatch):
     np.testing.assert_allclose(
         data["held_out_values"], exact, atol=1e-5 if name == "poisson-5d" else rounding()
     )
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_the_solution_of_a_hard_equation_leaves_no_residual(name, x64, monkeypatch):
+    """In place of the network: within, at the start, at rest there, and at both ends."""
+    equation, data = HARD[name], PHYSICS[name].load()
+    batch = jax.tree.map(jnp.asarray, data)
+
+    def residuals(factor):
+        u = lambda params, x: factor * equation.solution(x)
+        with monkeypatch.context() as patched:
+            patched.setattr(physics, "u", u)
+            return hard.residual(equation, batch, None)
+
+    np.testing.assert_allclose(residuals(1.0), 0, atol=rounding(1e4))
+    assert float(jnp.max(jnp.abs(residuals(1.1)))) > 1e-3
+    exact = jax.vmap(equation.solution)(batch["held_out_points"])
+    np.testing.assert_allclose(data["held_out_values"], exact, atol=rounding())
 
 
 def test_burgers_solution_is_that_of_finite_differences_and_of_the_literature(x64):

@@ -60,7 +60,6 @@ def test_a_valley_is_one_minimum_and_equal_peaks_are_two(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_starts_go_with_fixed_linear_and_traced(x64):
     options = {"starts": {"w": STARTS[2:5]}}
     fixed = so.curve_fit(wave, X, Y, START, fixed={"a": 1.5}, **options)

@@ -125,7 +125,6 @@ def test_a_robust_fit_has_hubers_covariance(loss, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_wide_loss_is_least_squares(x64):
     known, fit = (so.curve_fit(curve, X, Y, START, loss=loss) for loss in (None, so.huber(1e3)))
     assert_same(fit, known)

@@ -72,7 +72,6 @@ def test_a_tied_parameter_is_lmfits_expression_with_its_error(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_ties_read_fixed_values_and_earlier_ties_and_share_by_name(x64):
     peaks = lambda p, x: sum(
         q["height"] * jnp.exp(-(((x - q["at"]) / q["width"]) ** 2)) for q in p["peaks"]
@@ -136,7 +135,6 @@ def test_a_fit_without_free_parameters_is_a_statistic(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_fixed_values_are_data_under_jit_vmap_and_grad(x64):
     value = lambda c: so.curve_fit(curve, X, Y, START, fixed={"c": c}).params["rate"]
     found = jax.jit(jax.vmap(value))(jnp.array([0.4, 0.45]))
@@ -172,7 +170,6 @@ def test_bounds_may_leave_out_parameters_and_ends(bounds, x64):
     assert_close(solution.params["rate"], 1.1)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_linear_parameter_may_be_fixed_or_tied_too(x64):
     linear = {"a": True, "rate": False, "c": True}

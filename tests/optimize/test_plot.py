@@ -41,7 +41,6 @@ def test_a_picture_shows_data_curve_band_and_residuals():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_model_of_the_datas_points_alone_is_drawn_there():
     fit = so.curve_fit(lambda p, x: curve(p, X), X, Y, START)
     _, axes = plt.subplots(2)

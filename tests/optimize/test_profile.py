@@ -93,7 +93,6 @@ def test_fixed_held_tied_and_undetermined_parameters_have_their_ends(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_grid_is_lmfits_with_probabilities_by_the_f_test(theirs, x64):
     fit = so.curve_fit(curve, X, Y, START)
     found = fit.profile("a", "rate", points=4, level=0.9)
@@ -125,7 +124,6 @@ def test_quantiles_are_scipys(x64):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_robust_profile_is_near_the_robust_error(x64):
     y = Y + np.where(np.arange(40) % 9 == 5, 1.0, 0.0)

@@ -46,7 +46,7 @@ def _layers(problem: Problem) -> str:
     with jax.enable_x64(problem.float64):
         table = so.layer_table(objective, shapes)
     known = any(not row.block.startswith("fallback") for row in table)
-    return "" if known else "no parameter is a layer's alone; `so.layer_table` says why"
+    return "" if known else "no parameter is a layer's alone; `so.layer_table` gives the reason"
 
 
 def _tuned(*of: Any, searched: str = "learning_rate", **more: Any) -> Optimizer:

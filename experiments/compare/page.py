@@ -28,11 +28,11 @@ Every curve is drawn three times, from step 0 at the left edge. **Iterations** s
 method is worth where a step costs nothing. **Gradient-equivalents** charge a step for its
 arithmetic: one is a value and gradient over the training data. **Seconds** are measured here,
 with nothing else at work and the clock stopped during evaluation; on problems this small, calling a
-step from Python takes a good part of them. Second-order methods take fewer and dearer steps, and
-only the last two panels tell whether that was a bargain. With several seeds a curve is their
-median, and its band goes from the least to the greatest. A cross marks a run that failed. In the
-tables a dash is a target that half of the seeds or more did not reach; programs are compiled two
-at a time.
+step from Python takes a good part of them. Second-order methods take fewer and more expensive
+steps, and only the last two panels tell whether that was a bargain. With several seeds a curve is
+their median, and its band goes from the least to the greatest. A cross marks a run that failed. In
+the tables a dash is a target that half of the seeds or more did not reach; programs are compiled
+two at a time.
 """.strip()
 
 

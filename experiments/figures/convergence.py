@@ -14,9 +14,9 @@ from experiments.problem import Problem
 FLOOR = 1e-16  # an exact zero is drawn here
 
 PANELS = (
-    ("step", "Iterations", "What each step buys"),
-    ("gradient_equivalents", "Gradient-equivalents", "What the arithmetic costs"),
-    ("seconds", "Seconds, compilation excluded", "What the clock says"),
+    ("step", "Iterations", "By iteration"),
+    ("gradient_equivalents", "Gradient-equivalents", "By arithmetic"),
+    ("seconds", "Seconds, compilation excluded", "By time"),
 )
 
 

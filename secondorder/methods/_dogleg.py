@@ -11,7 +11,7 @@ from secondorder.operators import ggn
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, radius
-from secondorder.trust._policies import policy_of
+from secondorder.trust._policy_of import policy_of
 
 
 @settings.checked()

@@ -20,7 +20,7 @@ from secondorder.stepsize import Mask, decayed, step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, damping, fixed
-from secondorder.trust._policies import policy_of
+from secondorder.trust._policy_of import policy_of
 
 
 @settings.checked()

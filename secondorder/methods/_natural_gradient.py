@@ -12,7 +12,7 @@ from secondorder.stepsize import step_along
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, fixed, line_search
-from secondorder.trust._policies import policy_of
+from secondorder.trust._policy_of import policy_of
 
 
 @settings.checked()

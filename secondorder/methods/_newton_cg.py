@@ -12,7 +12,8 @@ from secondorder.solvers import Solver, steihaug
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust
-from secondorder.trust._policies import interpolated, policy_of
+from secondorder.trust._policy_of import policy_of
+from secondorder.trust._regions import interpolated
 
 
 @settings.checked(max_cg_steps=settings.COUNT)

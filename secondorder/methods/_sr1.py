@@ -10,7 +10,7 @@ from secondorder.solvers import exact_region
 from secondorder.transform import scale_by_curvature
 from secondorder.tree import Real
 from secondorder.trust import Trust, radius
-from secondorder.trust._policies import policy_of
+from secondorder.trust._policy_of import policy_of
 
 
 @settings.checked()

@@ -82,5 +82,5 @@ def _product(value_fn: Callable, params: Params) -> Callable:
         raise TypeError(
             "A Hessian needs second derivatives, which value_fn does not have. For least squares "
             "take a Gauss-Newton method, such as secondorder.levenberg_marquardt, else one of "
-            f"gradients alone, such as secondorder.lbfgs. JAX says: {error}"
+            f"gradients alone, such as secondorder.lbfgs. JAX' message: {error}"
         ) from error

@@ -99,7 +99,7 @@ def linearized(fn: Callable, params: Params) -> tuple[Any, Callable]:
         jax.eval_shape(fn, params)  # raises the function's own error first
         raise TypeError(
             "The function has no derivative with respect to the parameters. Give what JAX cannot "
-            f"differentiate a rule, by jax.custom_jvp or jax.custom_vjp. JAX says: {error}"
+            f"differentiate a rule, by jax.custom_jvp or jax.custom_vjp. JAX' message: {error}"
         ) from error
 
 

@@ -2,15 +2,8 @@
 
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Last, Trial, Trust, TrustState
-from secondorder.trust._policies import (
-    cubic,
-    damping,
-    fixed,
-    line_search,
-    martens,
-    nielsen,
-    radius,
-)
+from secondorder.trust._damping import damping, fixed, line_search, martens, nielsen
+from secondorder.trust._regions import cubic, radius
 
 __all__ = [
     "Attempt",

@@ -11,7 +11,7 @@ from tolerances import assert_close
 
 import secondorder as so
 from secondorder.trust._base import Last
-from secondorder.trust._policies import ACCEPT
+from secondorder.trust._closed_loop import ACCEPT
 
 PARTS = {
     "clip_by_global_norm": lambda: optax.clip_by_global_norm(0.05),

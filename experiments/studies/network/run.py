@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A network: fewer steps, dearer steps, and what the clock says
+# # A network: fewer steps, each more expensive
 #
 # The loss of a network is not convex: its Hessian has negative eigenvalues, along which Newton's
 # step climbs. The Gauss-Newton matrix JᵀMJ keeps the bend of the loss and drops that of the

@@ -1,0 +1,121 @@
+"""Policies of a region: the radius of a trust region, and the weight of a cubic term."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from secondorder import settings, tree
+from secondorder.trust._base import Trial, Trust, TrustState
+from secondorder.trust._closed_loop import (
+    ACCEPT,
+    GOOD,
+    closed_loop,
+    first_state,
+    next_state,
+    slowest,
+)
+
+
+@settings.checked(initial=settings.unscheduled(settings.LENGTH))
+def radius(
+    initial: tree.Real = jnp.inf, *, maximum: float = jnp.inf, interpolate: bool = False
+) -> Trust:
+    """A trust region: Δ to a quarter of the step on a poor gain, doubled on a good one at the edge.
+
+    ρ < ¼: ``Δ = ‖d‖/4``; ρ > ¾ and the step at the boundary: ``min(2Δ, maximum)``; a step is taken
+    where ρ > 1e-4 (Nocedal and Wright 2006, algorithm 4.1).
+
+    Args:
+      initial: the first Δ > 0. The default, infinity, takes ten times the scaled length of the
+        parameters, since a whole first step may end on a flat tail; where they are zero, or the
+        solver has no scaling, the first step gives the problem's own length.
+      maximum: upper limit of Δ.
+      interpolate: whether a rejection shrinks Δ by the parabola through ``f(0)``, ``f'(0)`` and
+        ``f(d)``, to between a tenth and a quarter of the step.
+
+    Raises:
+      ValueError: ``initial`` or ``maximum`` not positive.
+
+    Example:
+      >>> import secondorder as so
+      >>> tx = so.scale_by_curvature(so.exact(so.hessian), so.solvers.steihaug(), so.trust.radius())
+    """
+
+    def rule(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        old, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(old.dtype)
+        known = jnp.isfinite(length) & (length > 0)
+        # Finite, since a quarter of infinity is no shorter; and off zero, so that Δ can come back.
+        shrunk = jnp.minimum(jnp.where(known, length, old), jnp.minimum(old, limits.max))
+        part = 0.25 if not interpolate else _shrinkage(trial, gain, accepted).astype(old.dtype)
+        shrunk = jnp.maximum(part * shrunk, limits.tiny / limits.eps)
+        # Of an infinite region it is the solver's own that a step on the boundary has shown.
+        shown = jnp.where(trial.boundary & known & ~jnp.isfinite(old), length, old)
+        grown = jnp.minimum(2 * shown, maximum)
+        # No limit (1/0) if the objective is the same.
+        grown = jnp.minimum(grown, shown / slowest(trial.elsewhere()))
+        new = jnp.where(trial.boundary & (gain > 0.75), grown, shown)
+        poor = ~accepted | (gain < 0.25)
+        return next_state(state, jnp.where(poor, shrunk, new), state.factor, gain, accepted)
+
+    return closed_loop(lambda params: first_state(initial, params), rule, "radius")
+
+
+# Of Hessian regions, which reject a third less often by it; on rows it costs Jacobians.
+interpolated = functools.partial(radius, interpolate=True)
+
+
+def _shrinkage(trial: Trial, gain: jax.Array, accepted: jax.Array) -> jax.Array:
+    """The part of a step that stays: after a rejection the least point of a parabola.
+
+    Through ``f(0)``, ``f'(0)`` and ``f(d)``, at least a tenth, at most a quarter.
+    """
+    slope = trial.slope()
+    rise = gain * trial.predicted - slope
+    known = (slope < 0) & (rise > 0)
+    part = jnp.where(known, -0.5 * slope / jnp.where(known, rise, 1), 0.25)
+    return jnp.where(accepted, 0.25, jnp.clip(part, 0.1, 0.25))
+
+
+@settings.checked(initial=settings.unscheduled(settings.NOT_NEGATIVE))
+def cubic(initial: tree.Real = 0.0) -> Trust:
+    """The weight σ of a cubic term by gain ratio: adaptive cubic regularisation.
+
+    ρ > 0.9: σ/4; ρ < ¼: 2σ; a step with ρ ≤ 1e-4 or a trial that is not finite is rejected and σ
+    rises fourfold, to at least ``|m(d)| / ‖d‖³``, where the cubic term begins to matter (Cartis,
+    Gould and Toint 2011, section 2).
+
+    Args:
+      initial: the first σ ≥ 0. The default, 0, gives Newton's step; the first rejection then gives
+        the problem's own unit.
+
+    Raises:
+      ValueError: ``initial`` negative.
+
+    Example:
+      >>> import secondorder as so
+      >>> hessian = so.exact(so.hessian)
+      >>> tx = so.scale_by_curvature(hessian, so.solvers.exact_cubic(), so.trust.cubic())
+    """
+
+    def rule(trial: Trial, state: TrustState) -> TrustState:
+        gain = trial.gain()
+        accepted = trial.finite & (gain > ACCEPT)
+        sigma, limits = state.scale, jnp.finfo(state.scale.dtype)
+        length = trial.length.astype(sigma.dtype)
+        natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3
+        natural = jnp.where(jnp.isfinite(natural), natural, 1)
+        raised = jnp.maximum(4 * sigma, natural)
+        good = (gain > 0.9) & (trial.elsewhere() > GOOD)
+        eased = jnp.where(good, sigma / 4, jnp.where(gain < 0.25, 2 * sigma, sigma))
+        scale = jnp.where(accepted, eased, raised)
+        return next_state(
+            state, jnp.minimum(scale, jnp.sqrt(limits.max)), state.factor, gain, accepted
+        )
+
+    return closed_loop(lambda params: first_state(initial, params), rule, "cubic")

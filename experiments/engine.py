@@ -59,6 +59,8 @@ class Run:
     compile_seconds: float = 0.0
     side_by_side: int = 1
     """How many runs shared the machine, which is what its seconds are worth."""
+    end: Any = field(default=None, repr=False)
+    """The parameters after the last step; a store that is asked for a run alone leaves them out."""
 
     @property
     def failed(self) -> bool:
@@ -319,6 +321,7 @@ def run(
         hyperparameters=chosen,
         compile_seconds=prepared.compile_seconds,
         side_by_side=progress.side_by_side,
+        end=progress.params,
     )
 
 

@@ -115,17 +115,22 @@ class Store:
         """Where a run that is under way is kept: that of a seed, or the trial of a tuning."""
         return Checkpoint(self, names, f"{run} under way", settings)
 
-    def load_run(self, names: Names, seed: int, settings: Mapping[str, Any]) -> Run | None:
+    def load_run(
+        self, names: Names, seed: int, settings: Mapping[str, Any], like: Any = None
+    ) -> Run | None:
+        """A finished run; with its parameters at the end where others `like` them are given."""
         found = self.find(names, f"seed-{seed}", settings)
         if found is None:
             return None
         columns = {name: np.array(column) for name, column in found.content.pop("columns").items()}
-        return Run(columns=columns, **found.content)
+        end = None if like is None else _filled(like, found.arrays)
+        return Run(columns=columns, **found.content, end=end)
 
     def save_run(self, run: Run, settings: Mapping[str, Any]) -> None:
-        columns = {name: column.tolist() for name, column in run.columns.items()}
+        numbers = {name: value for name, value in vars(run).items() if name != "end"}
+        numbers["columns"] = {name: column.tolist() for name, column in run.columns.items()}
         names = run.problem, run.optimizer
-        self.keep(names, f"seed-{run.seed}", settings, asdict(run) | {"columns": columns})
+        self.keep(names, f"seed-{run.seed}", settings, numbers, _bytes(run.end))
 
     def load_trials(self, names: Names, settings: Mapping[str, Any]) -> list[Trial]:
         """The trials of a tuning that ended, in their order; of a finished one all."""
@@ -184,8 +189,7 @@ class Checkpoint:
     def save(self, progress: Progress) -> None:
         """Writes the run down, whatever the time."""
         numbers = {name: value for name, value in vars(progress).items() if name not in ARRAYS}
-        arrays = b"".join(_raw(x).tobytes() for x in jax.tree.leaves(_arrays(progress)))
-        self.store.keep(self.names, self.part, self._head, numbers, arrays)
+        self.store.keep(self.names, self.part, self._head, numbers, _bytes(_arrays(progress)))
 
     def discard(self) -> None:
         """The run is over, and kept elsewhere."""
@@ -246,6 +250,10 @@ def _is_key(leaf: Any) -> bool:
 
 def _raw(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _bytes(tree: Any) -> bytes:
+    return b"".join(_raw(leaf).tobytes() for leaf in jax.tree.leaves(tree))
 
 
 def _filled(tree: Any, content: bytes) -> Any:

@@ -86,13 +86,13 @@ class Finished(NamedTuple):
         return tuned and len(self.runs) == len(unit.seeds)
 
 
-def collect(unit: Unit, store: Store) -> Finished:
-    """What had finished of a unit under its settings."""
+def collect(unit: Unit, store: Store, like: Any = None) -> Finished:
+    """What had finished of a unit under its settings; runs with parameters where some are given."""
     trials = store.load_trials(unit.names, unit.settings) if unit.optimizer.search else []
     found = None
     if unit.optimizer.search and len(trials) == unit.trials:
         found = tuning.gathered(unit.optimizer, trials, unit.tuning_steps)
-    runs = [store.load_run(unit.names, seed, unit.settings) for seed in unit.seeds]
+    runs = [store.load_run(unit.names, seed, unit.settings, like) for seed in unit.seeds]
     return Finished(found, [run for run in runs if run is not None])
 
 

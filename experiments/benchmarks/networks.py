@@ -23,6 +23,7 @@ from experiments.optimizer import Optimizer
 from experiments.problem import Problem
 from experiments.problems import byte_transformer, curves, digits
 from experiments.provenance import source_fingerprint
+from experiments.report import Illustration
 from experiments.results import long, summarise
 from experiments.store import Store
 from experiments.unit import Programs, Unit, collect, work
@@ -60,12 +61,14 @@ class Field(NamedTuple):
       contestants: a problem ↦ its optimizers, by name.
       baseline: what times are relative to.
       quick: the problems of a quick run.
+      picture: a problem and its contests by name ↦ a picture, or None.
     """
 
     problems: Mapping[str, Problem]
     contestants: Callable[[Problem], Mapping[str, Optimizer]]
     baseline: str
     quick: Sequence[str]
+    picture: Callable[[Problem, Mapping[str, Any]], Illustration | None] = lambda problem, of: None
 
     @property
     def source(self) -> str:
@@ -110,7 +113,7 @@ def contest(request: Request, field: Field) -> Report:
     ]
     store = Store(request.folder, request.fresh)
     store.begin(unit.names for unit in units)
-    tables, found = {}, []
+    tables, found, figures = {}, [], []
     with Bar(sum(unit.parts for unit in units)) as bar:
         show = bar.write if request.lines else lambda line: None
         for problem in problems:
@@ -119,10 +122,12 @@ def contest(request: Request, field: Field) -> Report:
                 contests = _contest(racing, store, programs, show)
             found.append(_results(problem, contests))
             tables[problem.title] = _table(problem, contests, found[-1])
+            drawn = field.picture(problem, {each.optimizer.name: each for each in contests})
+            figures += [drawn] if drawn else []
     if bar.skipped:
         print(bar.used_again(request.folder))
     results = long(pd.concat(found).replace(math.inf, math.nan))
-    return Report(tables, [_words(problems, units, length)], measured=results)
+    return Report(tables, [_words(problems, units, length)], figures, measured=results)
 
 
 def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:
@@ -159,8 +164,9 @@ a seed of their own, of at most so many steps: {budget}.{nobody} Runs end after 
 {limits}. What is not at its default: {own or "nothing"}.
 Times of steps of over {SLOW:g} s are those of the runs.
 Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most seeds do not reach is a dash, and
-one that some do not says how many do. Gradient-equivalents count a gradient as 1, by the rules of
-`experiments/cost.py`; Grams, factorisations and products with the inverses show in seconds only."""
+one that only some reach has their number. Gradient-equivalents count a gradient as 1, by the rules
+of `experiments/cost.py`; Grams, factorisations and products with the inverses show in seconds
+only."""
 
 
 def _setting(name: str, value: Any) -> str:
@@ -201,7 +207,9 @@ def _contest(
     runs: dict[str, list[Run]] = {}
     for unit in units:
         work(unit, store, programs)
-        runs[unit.optimizer.name] = collect(unit, store).runs
+        with engine.numerics(unit.problem):
+            start = unit.problem.init(jax.random.key(0), unit.problem.load())
+            runs[unit.optimizer.name] = collect(unit, store, start).runs
         show(_line(runs[unit.optimizer.name]))
     prepared = {unit.optimizer.name: programs.of(unit.optimizer) for unit in units}
     programs.bar.set_description_str(f"{programs.problem.name} · timing")

@@ -1,14 +1,23 @@
 """Physics-informed networks: who reaches the accuracy that the equation asks for, and how soon."""
 
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
 import secondorder as so
-from experiments import cost
-from experiments.benchmarks.networks import Field, contest
+from experiments import cost, engine
+from experiments.benchmarks.networks import Contest, Field, contest
 from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Report, Request
+from experiments.figures import render
+from experiments.figures.equation import equation_figure
 from experiments.optimizer import Look, Optimizer
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
-from experiments.problems import burgers, hard_equations, heat, poisson, poisson_5d
+from experiments.problems import burgers, hard_equations, heat, physics, poisson, poisson_5d
+from experiments.report import Illustration
 
 PHYSICS = {
     problem.name: problem
@@ -54,6 +63,28 @@ def _spring() -> Optimizer:
     )
 
 
+def picture(problem: Problem, contests: Mapping[str, Contest]) -> Illustration | None:
+    """The solution and that of the best method's middle seed, in two variables."""
+    data = problem.load()
+    if data["held_out_points"].shape[1] != 2:
+        return None
+    last = lambda run: run.columns["error"][-1]
+    middle = lambda runs: sorted(runs, key=last)[len(runs) // 2]
+    best = min((middle(contest.runs) for contest in contests.values()), key=last)
+    with engine.numerics(problem):
+        network = jax.jit(jax.vmap(functools.partial(physics.u, best.end)))
+        found = np.asarray(network(data["held_out_points"]))
+    optimizers = {name: contest.optimizer for name, contest in contests.items()}
+    runs = [run for contest in contests.values() for run in contest.runs]
+    label = optimizers[best.optimizer].label.split(",")[0]
+    figure = equation_figure(problem, found, label, runs, optimizers)
+    words = (
+        f"{problem.title}: the solution, the network trained by {label} on the median seed, their "
+        "difference, and the error of every seed against seconds; dotted lines are the targets."
+    )
+    return Illustration(f"equation-{problem.name}", words, "", render(figure, "png"))
+
+
 def run(request: Request) -> Report:
     """All runs of the chosen problems."""
-    return contest(request, Field(PHYSICS, contestants, "adam", ("poisson-2d", "heat")))
+    return contest(request, Field(PHYSICS, contestants, "adam", ("poisson-2d", "heat"), picture))

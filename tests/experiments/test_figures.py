@@ -8,10 +8,14 @@ import pytest
 from comparisons import PROBLEM, finished, made, searched
 from matplotlib.figure import Figure
 
+from experiments.benchmarks.physics import PHYSICS
 from experiments.compare.profiles import ENOUGH, costs, profiles
 from experiments.figures import curvature_figure, render, sensitivity_figure
 from experiments.figures.curvature import GAINS
+from experiments.figures.equation import equation_figure
 from experiments.figures.style import decades
+from experiments.optimizers import OPTIMIZERS
+from experiments.problems import hard_equations
 
 NOTHING = math.nan
 
@@ -27,6 +31,25 @@ def panel(figure, title: str):
 def legend(figure) -> set[str]:
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     return {text.get_text() for one in legends if one for text in one.get_texts()}
+
+
+def test_fields_of_an_equation_are_drawn_over_time_and_space():
+    """A mesh of each, whose cell at (t, x) is the value there, and the errors of every seed."""
+    problem = PHYSICS["wave"]
+    exact = problem.load()["held_out_values"]
+    runs = [dataclasses.replace(made("adam", [3, 2, 1]), seed=seed) for seed in range(2)]
+    for run in runs:
+        run.columns["error"] = np.array([1.0, 0.5, 0.1])
+    figure = equation_figure(problem, exact + 0.01, "Adam", runs, OPTIMIZERS)
+    known, found, wrong, errors = figure.axes[:4]
+    mesh = lambda axes: axes.collections[0]
+    times, places = np.linspace(0, 1, 51), np.linspace(0, 1, 101)
+    u = np.array([[float(hard_equations.standing((t, x))) for t in times[::10]] for x in places])
+    np.testing.assert_allclose(mesh(known).get_array()[:, ::10], u, atol=1e-6)
+    np.testing.assert_allclose(mesh(found).get_array(), mesh(known).get_array() + 0.01)
+    np.testing.assert_allclose(mesh(wrong).get_array(), 0.01, rtol=1e-6)
+    assert found.get_title() == "Network by Adam" and legend(figure) == {OPTIMIZERS["adam"].label}
+    assert len(errors.lines) == len(runs) + len(problem.targets)
 
 
 def test_curvature_has_panels_for_what_was_recorded_alone():

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tolerances import assert_close
 
 import secondorder as so
 from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
+from experiments.benchmarks.networks import Contest
 from experiments.engine import Run
+from experiments.optimizers import OPTIMIZERS
 from experiments.problems import byte_transformer, curves, hard_equations, poisson, poisson_5d
 from experiments.problems import physics as physics_network
 
@@ -165,6 +168,34 @@ def test_the_rows_of_the_hard_equations_are_found_apart(x64):
     rows = sum(x.size for x in jax.tree.leaves(model(params)))
     gradient = jax.grad(lambda p: jnp.sum(model(p) ** 2))
     assert flops(lambda p: so.jacobian(model, p)) < flops(gradient) * rows / 100
+
+
+def test_the_picture_of_an_equation_is_of_the_middle_seed_of_the_best_method(x64, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(physics, "equation_figure", lambda *args: drawn.append(args) or Figure())
+    problem = physics.PHYSICS["heat"]
+    data = problem.load()
+    contests = {}
+    for name, errors in {"adam": [0.1, 0.3, 0.2], "natural-gradient": [0.01, 9.0, 0.03]}.items():
+        runs = []
+        for seed, error in enumerate(errors):
+            end = problem.init(jax.random.key(seed), data)
+            runs.append(Run("heat", name, seed, "", {"error": np.array([error])}, end=end))
+        contests[name] = Contest(OPTIMIZERS[name], runs, 1.0, 1.0)
+    found = physics.picture(problem, contests)
+    assert (
+        found is not None
+        and found.name == "equation-heat"
+        and "Natural gradient" in found.alternative
+    )
+    ((_, values, label, runs, _),) = drawn
+    assert label == "Natural gradient" and len(runs) == 6
+    params = contests["natural-gradient"].runs[2].end
+    expected = jax.vmap(lambda x: physics_network.u(params, x))(
+        jnp.asarray(data["held_out_points"])
+    )
+    assert_close(values, expected)
+    assert physics.picture(physics.PHYSICS["poisson-5d"], contests) is None
 
 
 def test_the_points_fill_the_square_and_its_boundary():

@@ -1,9 +1,13 @@
 """What is finished comes back as it was, or is named, set aside and run again."""
 
+import dataclasses
 import math
 import sqlite3
 from pathlib import Path
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +54,19 @@ def test_records_come_back_to_the_last_bit(store):
     others = lambda run: {k: v for k, v in vars(run).items() if k != "columns"}
     assert others(found) == others(made())
     assert store.load_trials(NAMES, SETTINGS) == TRIALS
+
+
+def test_the_parameters_at_the_end_of_a_run_are_kept_for_whoever_has_others_like_them(
+    tmp_path, x64
+):
+    end = {"w": jnp.array([1 / 3, 2.0]), "b": jnp.float32(0.1), "n": jnp.arange(3)}
+    store = Store(tmp_path)
+    store.save_run(dataclasses.replace(made(), end=end), SETTINGS)
+    for like in (jax.tree.map(jnp.zeros_like, end), None):
+        found = store.load_run(NAMES, 0, SETTINGS, like)
+        assert found is not None
+        chex.assert_trees_all_equal(found.end, end if like else None)
+        assert found.hyperparameters == made().hyperparameters
 
 
 def test_records_of_other_settings_are_not_used(store, capsys):

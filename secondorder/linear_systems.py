@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import settings, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._base import Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.quadratic import Quadratic
@@ -232,7 +233,7 @@ def _check(operator, rhs, damping, method, preconditioner, tolerance, max_steps)
 def _dense(operator: Operator, product: Callable, b: Params, damping, tol) -> _Found:
     matrix = operator.matrix(b)
     finite = jnp.all(jnp.isfinite(matrix)) & jnp.isfinite(damping)
-    values, vectors = jnp.linalg.eigh(jnp.where(finite, matrix, 0))  # NaN may never end
+    values, vectors = lapack.eigh(jnp.where(finite, matrix, 0))  # NaN may never end
     values = values + damping
     floor = values.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
     within = jnp.abs(values) > floor

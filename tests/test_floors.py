@@ -17,7 +17,8 @@ LIBRARY = ROOT / "secondorder"
 # that belong together. A file imports from its own room and from the floors below: never upward,
 # never from the room next door.
 HOUSE = (
-    ({"linalg"}, {"tree", "meshes", "checks", "settings", "notices", "losses", "objectives"}),
+    ({"linalg"},),
+    ({"tree", "meshes", "checks", "settings", "notices", "losses", "objectives"},),
     ({"layers"},),
     ({"operators"},),
     ({"quadratic", "step"},),

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from secondorder import meshes, settings, tree
 from secondorder.curvature._base import Curvature
+from secondorder.linalg import _lapack as lapack
 from secondorder.objectives._at_point import at_point
 from secondorder.operators._dense import ravel
 from secondorder.operators._quasi_newton import (
@@ -112,8 +112,8 @@ def _inverse_among(free: jax.Array, inverse: jax.Array) -> jax.Array:
     eye = jnp.eye(free.size, dtype=inverse.dtype)
     rest = jnp.where(_pairs_of(~free), inverse, eye)
     across = jnp.where(~free[:, None] & free[None, :], inverse, 0)
-    low = jnp.linalg.cholesky(rest)
-    part = solve_triangular(low, across, lower=True)
+    low = lapack.cholesky(rest)
+    part = lapack.with_lower(low, across)
     return jnp.where(_pairs_of(free), inverse - jnp.matmul(part.T, part, precision=HIGHEST), 0)
 
 

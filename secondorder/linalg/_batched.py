@@ -8,38 +8,13 @@ column it gains less, and from five on nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
+from secondorder.linalg import _lapack as lapack
 from secondorder.linalg._svd import thin_svd
 
-FEW = 4  # largest number of columns with unrolled loops
 MAX_SWEEPS = 20  # usually five or six are enough
-
-
-def _together(one: Callable, many: Callable) -> Callable:
-    """``one``, or ``many`` under ``vmap`` with few columns; derivatives are those of ``one``."""
-
-    @custom_vmap
-    def either(*arrays):
-        return one(*arrays)
-
-    @either.def_vmap
-    def _(size, batched, *arrays):
-        pairs = zip(arrays, batched, strict=True)
-        arrays = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in pairs]
-        out = (many if arrays[0].shape[2] <= FEW else jax.vmap(one))(*arrays)
-        return out, tuple(True for _ in out)
-
-    @jax.custom_jvp
-    def factorise(*arrays):
-        return either(*arrays)
-
-    factorise.defjvp(lambda primals, tangents: jax.jvp(one, primals, tangents))
-    return factorise
 
 
 def _qr(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -112,7 +87,8 @@ def _jacobi(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return s.T, matrix(columns), matrix(vectors)
 
 
-_triangular, _singular = _together(_qr, _gram_schmidt), _together(_svd, _jacobi)
+_triangular = lapack.in_turn(_qr, _gram_schmidt)
+_singular = lapack.in_turn(_svd, _jacobi)
 
 
 def triangular(a: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Array]:

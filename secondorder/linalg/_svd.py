@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax.linalg import SvdAlgorithm
 
+from secondorder.linalg._lapack import in_turn
+
 Factors = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -28,9 +30,9 @@ def _failed(found: Factors) -> jax.Array:
 
 @jax.custom_jvp
 def _certain(a: jax.Array) -> Factors:
-    # A loop, not a cond: under vmap a cond runs both branches. The loop has no reverse derivative,
-    # hence the custom rule. The body reads the carry, since the compiler would move it out of the
-    # loop otherwise, and always run it.
+    # A loop, not a cond: in a vmapped program a cond runs both branches. The loop has no reverse
+    # derivative, hence the custom rule. The body reads the carry, since the compiler would move it
+    # out of the loop otherwise, and always run it.
     again = lambda carry: (_other(jnp.where(carry[1], 0, a)), jnp.asarray(True))
     lacking = lambda carry: _failed(carry[0]) & ~carry[1]
     return jax.lax.while_loop(lacking, again, (_first(a), jnp.asarray(False)))[0]
@@ -43,6 +45,9 @@ def _differentiable(a: jax.Array) -> Factors:
 _certain.defjvp(lambda primals, tangents: jax.jvp(_differentiable, primals, tangents))
 
 
+_certain_in_turn = in_turn(_certain)
+
+
 def thin_svd(a: jax.Array) -> Factors:
     """``U, s, Vᵀ`` of a finite ``(m, k)`` matrix, each with min(m, k) singular vectors.
 
@@ -50,4 +55,4 @@ def thin_svd(a: jax.Array) -> Factors:
     OpenBLAS 0.3.30 on one thread for one of 650 x 650 and condition 19. Then QR iteration (gesvd),
     five times as slow, replaces it.
     """
-    return jax.lax.platform_dependent(a, cpu=_certain, default=_first)
+    return jax.lax.platform_dependent(a, cpu=_certain_in_turn, default=_first)

@@ -10,6 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from secondorder import checks, meshes, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.losses._base import Loss, Outputs
 
 GENERIC_ROOT_LIMIT = 4096  # outputs; a larger dense root of M does not fit into memory
@@ -62,7 +63,7 @@ class AnyLoss(Loss):
                 "that needs products only, such as cg() or direct()."
             )
         hessian = jax.hessian(lambda z: self(tree.cast(unravel(z), outputs)))(flat)
-        values, vectors = jnp.linalg.eigh(hessian.astype(flat.dtype))
+        values, vectors = lapack.eigh(hessian.astype(flat.dtype))
         eps = jnp.finfo(flat.dtype).eps
         floor = eps * flat.size * jnp.max(jnp.abs(values), initial=0)
         slope = _matvec(vectors.T, self._ravel(jax.grad(self)(outputs)))
@@ -124,7 +125,7 @@ def _root_times(product: Callable, u: jax.Array, steps: int) -> jax.Array:
     (basis, _), columns = jax.lax.scan(step, start, jnp.arange(steps))
     # row k: the entries of T from products with earlier vectors, its lower triangle
     lower = jnp.tril(columns)
-    values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
+    values, vectors = lapack.eigh(lower + jnp.tril(lower, -1).T)
     roots = vectors * jnp.sqrt(jnp.maximum(values, 0))
     return size * _matvec(basis.T, _matvec(roots, vectors[0]))
 

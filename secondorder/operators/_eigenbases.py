@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
+
+from secondorder.linalg import _lapack as lapack
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def one_by_one(factorise: Callable, *stacks: jax.Array) -> Any:
-    """``factorise(*stacks)`` of stacks ``(N, …)``, on a CPU one after another, also under ``vmap``.
-
-    On a CPU, batched LAPACK kernels share their threads with all other kernels, and with
-    asynchronous dispatch they may deadlock (seen with JAX 0.10.2).
-    """
-
-    def singly(*stacks: jax.Array) -> Any:
-        one = lambda parts: jax.tree.map(lambda x: x[0], factorise(*(x[None] for x in parts)))
-        return jax.lax.map(one, stacks)
-
-    def in_turn(*stacks: jax.Array) -> Any:
-        if len(stacks[0]) == 1:
-            return factorise(*stacks)
-        return jax.lax.platform_dependent(*stacks, cpu=singly, default=factorise)
-
-    @custom_vmap
-    def run(*stacks: jax.Array) -> Any:
-        return in_turn(*stacks)
-
-    @run.def_vmap
-    def _(lanes: int, batched: Any, *stacks: jax.Array) -> tuple[Any, Any]:
-        pairs = zip(stacks, batched, strict=True)
-        wide = [x if b else jnp.broadcast_to(x, (lanes, *x.shape)) for x, b in pairs]
-        # The lanes are further matrices of the stack.
-        found = one_by_one(factorise, *(x.reshape(-1, *x.shape[2:]) for x in wide))
-        apart = jax.tree.map(lambda x: x.reshape(lanes, -1, *x.shape[1:]), found)
-        return apart, jax.tree.map(lambda x: True, apart)
-
-    @jax.custom_jvp
-    def differentiable(*stacks: jax.Array) -> Any:
-        return run(*stacks)
-
-    differentiable.defjvp(lambda primals, tangents: jax.jvp(in_turn, primals, tangents))
-    return differentiable(*stacks)
-
-
 def eigenbasis(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues (descending, clipped at zero) and eigenvectors of ``(N, b, b)``."""
-    values, vectors = one_by_one(jnp.linalg.eigh, gram)
+    values, vectors = jax.vmap(lapack.eigh)(gram)
     return jnp.maximum(values[:, ::-1], 0), vectors[:, :, ::-1]
 
 
@@ -122,10 +83,10 @@ def next_basis(gram: jax.Array, basis: jax.Array) -> jax.Array:
     basis = jnp.take_along_axis(basis, order[:, None, :], axis=2)
     size = jnp.max(jnp.abs(gram), axis=(1, 2), keepdims=True)
     image = jnp.matmul(gram / jnp.where(size > 0, size, 1), basis, precision=HIGHEST)
-    new, triangle = one_by_one(lambda x: tuple(jnp.linalg.qr(x)), image)
+    new, triangle = jax.vmap(lapack.qr)(image)
     own = jnp.abs(jnp.diagonal(triangle, axis1=1, axis2=2))
     unknown = own <= rounding(gram) * jnp.max(own, axis=1, keepdims=True)
     kept = lambda: jnp.where(unknown[:, None, :], basis, image)
-    again = lambda: one_by_one(lambda x: jnp.linalg.qr(x)[0], kept())
+    again = lambda: jax.vmap(lapack.qr)(kept())[0]
     new = jax.lax.cond(jnp.any(unknown), again, lambda: new)
     return jnp.take_along_axis(new, jnp.argsort(order, axis=1)[:, None, :], axis=2)

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import meshes, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._base import Operator
 from secondorder.operators._diagonal import damped_power
-from secondorder.operators._eigenbases import one_by_one
 from secondorder.tree import Params, Scalar
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -133,15 +133,11 @@ def inverses(factors: Factors, damping: Scalar) -> Factors:
         if factor.ndim == 2:
             size = factor + shift[:, None]
             return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
-        return one_by_one(whole, factor, shift)
+        return jax.vmap(whole)(factor, shift)
 
     def whole(factor: jax.Array, shift: jax.Array) -> jax.Array:
-        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)[None]
-        shifted = factor + shift[:, None, None] * eye
-        lower = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
-        half = jax.lax.linalg.triangular_solve(
-            lower, jnp.broadcast_to(eye, factor.shape), left_side=True, lower=True
-        )
+        eye = jnp.eye(factor.shape[-1], dtype=factor.dtype)
+        half = lapack.with_lower(lapack.cholesky(factor + shift * eye), eye)
         return jnp.matmul(half.mT, half, precision=HIGHEST)
 
     own = [f for f in factors if f is not None]
@@ -217,7 +213,7 @@ class Kronecker(Operator):
         factors = self.factors
         if factors is None:
             assert self.inverses is not None
-            factors = jax.tree.map(jnp.linalg.inv, self.inverses)
+            factors = jax.tree.map(jax.vmap(lapack.inverse), self.inverses)
         rest = self._of_blocks(self.entries, None), self._of_blocks(self.shifts, 0.0)
         return _by_block(self.blocks, product, v, factors, *rest)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.tree import Params
 
 
@@ -115,5 +116,5 @@ def eigen(basis: Basis, used: jax.Array) -> tuple[jax.Array, jax.Array]:
     # By Gershgorin, 4 is above every eigenvalue of the used rows, so unused rows come last.
     diagonal = jnp.where(index < used, diagonal / size, 4)
     off = off / size
-    w, v = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    w, v = lapack.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     return size * w, v

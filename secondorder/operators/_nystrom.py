@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.linalg._svd import thin_svd
 from secondorder.operators._dense import join, unravel
 from secondorder.operators._lanczos import combine, coordinates
@@ -49,7 +50,7 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
     like = tree.zeros_like(tree.accumulator(like))
     size = min(rank, tree.size(like))
     draw = lambda j: join(_normal(jax.random.fold_in(key, j), like), 0)
-    omega, _ = jnp.linalg.qr(jax.vmap(draw)(jnp.arange(size)).T)  # (n, l)
+    omega, _ = lapack.qr(jax.vmap(draw)(jnp.arange(size)).T)  # (n, l)
     image = lambda column: join(mv(tree.cast(unravel(column, like), like)), 0)
     y = jax.lax.map(image, omega.T).T
     # Shifted by rounding, so that the core has a root; the shift is subtracted at the end.
@@ -57,7 +58,7 @@ def sketched(mv: Callable[[Params], Params], like: Params, key: jax.Array, rank:
     finite = jnp.isfinite(shift)
     y, shift = jnp.where(finite, y + shift * omega, 0), jnp.where(finite, shift, 0)
     core = _product(omega.T, y)
-    values, turn = jnp.linalg.eigh(0.5 * (core + core.T))
+    values, turn = lapack.eigh(0.5 * (core + core.T))
     # Not a Cholesky root, as in the paper: an indefinite core has none.
     kept = values > 0.5 * shift
     root = turn * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)[None]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._base import Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.tree import Params, Scalar
@@ -40,7 +41,7 @@ class InverseMatrix(Operator):
     inverse: jax.Array
 
     def mv(self, v: Params) -> Params:
-        return tree.cast(unravel(jnp.linalg.solve(self.inverse, ravel(v)), v), v)
+        return tree.cast(unravel(lapack.solve(self.inverse, ravel(v)), v), v)
 
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``H v``; the damping has no closed form here and is not applied."""

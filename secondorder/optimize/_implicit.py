@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from secondorder import checks, losses, meshes, tree
 from secondorder.layers._jaxpr import converted
+from secondorder.linalg import _lapack as lapack
 from secondorder.objectives._base import AnyObjective, Plain, objective_of
 from secondorder.objectives._chunked import Chunked
 from secondorder.objectives._models import BatchedModel, Opened
@@ -195,7 +196,7 @@ def _solve(fn: Callable, params: Params, b: Params, free: Params) -> Params:
 
     def dense(_, b: jax.Array) -> jax.Array:
         matrix = jax.vmap(flat)(jnp.eye(b.size, dtype=b.dtype))
-        values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+        values, vectors = lapack.eigh(0.5 * (matrix + matrix.T))
         floor = b.size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values), initial=0)
         # Undetermined directions do not move: this is the shortest of the solutions.
         inverse = jnp.where(jnp.abs(values) > floor, 1 / values, 0)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.scipy.linalg import solve_triangular
 
 from secondorder import checks, meshes, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.tree import Params
 
 POLICIES = ("propagate", "raise", "omit")
@@ -213,10 +213,8 @@ def _whitening(sigma: Any, y: jax.Array) -> Callable[[jax.Array], jax.Array]:
     if sigma.shape in ((), y.shape):
         return lambda r: r / sigma.astype(r.dtype)
     if sigma.shape == (y.size, y.size):
-        factor = jnp.linalg.cholesky(sigma)
-        white = lambda r: solve_triangular(
-            factor.astype(r.dtype), meshes.gathered(r).reshape(-1), lower=True
-        )
+        factor = lapack.cholesky(sigma)
+        white = lambda r: lapack.with_lower(factor.astype(r.dtype), meshes.gathered(r).reshape(-1))
         return lambda r: tree.whole(jax.tree.map(white, tree.parts(r)))
     raise ValueError(
         f"curve_fit got sigma of shape {sigma.shape} for y of shape {y.shape}. Pass standard "

@@ -15,6 +15,7 @@ import numpy as np
 
 from secondorder import losses, tree
 from secondorder.layers._jaxpr import as_one_program
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._dense import ravel, unravel
 from secondorder.optimize._problem import Problem, Task
 from secondorder.optimize._programs import kept
@@ -292,7 +293,7 @@ def _grid(model, task: Task, indices, data, base, bounds, best: Best, axes) -> P
         held = np.isin(np.arange(slices.center.size), indices)
         c = best.covariance[np.ix_(indices, indices)]
         rows = best.covariance[np.asarray(indices)]
-        slope = jnp.where(jnp.isfinite(rows), jnp.linalg.solve(c, rows), 0)
+        slope = jnp.where(jnp.isfinite(rows), lapack.solve(c, rows), 0)
 
         def one(*values: jax.Array) -> Slice:
             point = jnp.stack(values).astype(slices.center.dtype)

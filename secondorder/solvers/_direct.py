@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver, no_memory
@@ -33,7 +33,7 @@ def safe_cholesky(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     first = jnp.where(lowest > 0, 0, unit - lowest).astype(matrix.dtype)
 
     def attempt(shift):
-        factor = jnp.linalg.cholesky(matrix + jnp.diag(shift * scaling))
+        factor = lapack.cholesky(matrix + jnp.diag(shift * scaling))
         pivots = jnp.diag(factor) ** 2
         # A comparison with NaN is false, so a failed factorisation is never safe.
         return factor, jnp.all(pivots > n * eps * (jnp.abs(diagonal) + shift * scaling))
@@ -107,7 +107,7 @@ def direct() -> Solver:
         absent = (g == 0) & ~jnp.any(matrix != 0, axis=0)
         damped = damped + jnp.diag(jnp.where(absent, 1, 0).astype(matrix.dtype))
         factor, shift = safe_cholesky(damped)
-        step = -cho_solve((factor, True), g)
+        step = -lapack.with_cholesky(factor, g)
         high = jax.lax.Precision.HIGHEST
         product = jnp.matmul(matrix, step, precision=high)
         error = product + (damping.astype(matrix.dtype) + shift) * step + g

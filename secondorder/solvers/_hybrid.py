@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.linalg import _secular as secular
 from secondorder.operators._base import Operator
 from secondorder.operators._switch import Switch
@@ -72,7 +73,7 @@ def _eigen(triangle: Triangle, op: Operator, scaling: jax.Array, optimality: jax
         matrix = matrix / scaling[None] / scaling[:, None]
         # LAPACK may hang on a matrix with NaN.
         sound = jnp.all(jnp.isfinite(matrix))
-        w, v = jnp.linalg.eigh(jnp.where(sound, matrix, 0))
+        w, v = lapack.eigh(jnp.where(sound, matrix, 0))
         # Beside columns that were once much larger, the rounding of the largest eigenvalue hides
         # the smallest; the quadratic form of its eigenvector does not lose it.
         lowest, size = _curvature(matrix, v[:, 0]), _curvature(jnp.abs(matrix), jnp.abs(v[:, 0]))

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from secondorder import tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.linalg._batched import triangular
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._gauss_newton import GaussNewton
@@ -256,7 +256,7 @@ def _least(norms, x, residual, outputs, reads: str) -> tuple[jax.Array, jax.Arra
 def _reduce(a: jax.Array, r: jax.Array, rest: jax.Array) -> Triangle:
     span = None
     if a.shape[0] < a.shape[1]:
-        basis, upper = jnp.linalg.qr(a.T)
+        basis, upper = lapack.qr(a.T)
         a, whole = upper.T, rest
         rest = jnp.matmul(basis.T, whole, precision=HIGHEST)
         span = Span(basis, whole - jnp.matmul(basis, rest, precision=HIGHEST))
@@ -272,13 +272,13 @@ def damped(triangle: Triangle, damping: jax.Array) -> tuple[jax.Array, jax.Array
 
 def back_substituted(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
     """The minimiser ``−U⁻¹(q + U⁻ᵀ rest)``."""
-    return -solve_triangular(upper, _with_rest(upper, q, rest))
+    return -lapack.with_upper(upper, _with_rest(upper, q, rest))
 
 
 def _with_rest(upper: jax.Array, q: jax.Array, rest: jax.Array) -> jax.Array:
     # The rest is nonzero only after a change of the gradient, such as clipping.
     return jax.lax.cond(
-        jnp.any(rest != 0), lambda: q + solve_triangular(upper, rest, trans=1), lambda: q
+        jnp.any(rest != 0), lambda: q + lapack.with_upper_transposed(upper, rest), lambda: q
     )
 
 

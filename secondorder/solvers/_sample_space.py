@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 
 from secondorder import settings, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.operators._base import Function, Operator
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._rows import AnyRows
@@ -310,15 +310,14 @@ def _semidefinite(
     floor = gram.shape[0] * eps
     lifted = damping > 4 * eps * largest
     least = jnp.where(lifted, jnp.minimum(0.5 * damping, floor * largest), floor * largest)
-    lower = jnp.linalg.cholesky(gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype))
+    lower = lapack.cholesky(gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype))
     # A comparison with NaN is false, so a failed factorisation is not safe.
     safe = jnp.all(jnp.diag(lower) ** 2 > least)
     finite = jnp.all(jnp.isfinite(gram))
 
     def by_eigenvalues() -> tuple[jax.Array, jax.Array]:
-        # LAPACK may hang on a matrix with NaN, and on two batches at once: vmap runs both branches,
-        # and reading `safe` runs eigh after Cholesky.
-        values, vectors = jnp.linalg.eigh(jnp.where(finite & ~safe, gram, 0))
+        # LAPACK may hang on a matrix with NaN; vmap runs both branches.
+        values, vectors = lapack.eigh(jnp.where(finite & ~safe, gram, 0))
         kept = values > floor * jnp.max(values, initial=0)
         weights = jnp.where(kept, 1 / jnp.where(kept, values + damping, 1), 0)
         return vectors, tree.nan_unless(finite, weights)
@@ -329,5 +328,7 @@ def _semidefinite(
         product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         return product(vectors, weights * product(vectors.T, b))
 
-    solve = lambda b: jax.lax.cond(safe, lambda: cho_solve((vectors, True), b), lambda: spectral(b))
+    solve = lambda b: jax.lax.cond(
+        safe, lambda: lapack.with_cholesky(vectors, b), lambda: spectral(b)
+    )
     return solve, ~safe

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import meshes, settings, tree
+from secondorder.linalg import _lapack as lapack
 from secondorder.linalg import _secular as secular
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
@@ -107,7 +108,7 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
             scaling = largest = meshes.held_whole(largest, quadratic.grad)
         else:
             scaling = jnp.ones(matrix.shape[0], matrix.dtype)
-        w, v = jnp.linalg.eigh(matrix / scaling[None, :] / scaling[:, None])
+        w, v = lapack.eigh(matrix / scaling[None, :] / scaling[:, None])
         return (tree.nan_unless(sound, w), v, scaling), largest, Cost(w.size)
 
     def answer(quadratic: Quadratic, factors: tuple, largest: Any, scale: jax.Array):

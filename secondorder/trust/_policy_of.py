@@ -35,7 +35,7 @@ def policy_of(
       ValueError: a policy of another kind.
     """
     name = given if isinstance(given, str) else getattr(given, "__name__", "")
-    if isinstance(given, str) or given is getattr(trust, name, None):
+    if isinstance(given, str) or (name and given is getattr(trust, name, None)):
         known = f"secondorder.trust.{name}()" if name in NAMES else "secondorder.trust.fixed(0.1)"
         raise TypeError(
             f"{user} got trust={name}; pass a policy, such as {known}, or a number, which starts "

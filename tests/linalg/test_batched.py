@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tolerances import rounding
 
-from secondorder.linalg._batched import FEW, singular, triangular
+from secondorder.linalg._batched import singular, triangular
+from secondorder.linalg._lapack import FEW
 
 RNG = np.random.default_rng(5)
 SIZES = pytest.mark.parametrize("k", [1, 2, 3, FEW, FEW + 2])

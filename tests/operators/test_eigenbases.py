@@ -40,26 +40,6 @@ def test_the_columns_are_improved_in_the_order_of_their_eigenvalues_and_keep_the
     assert_close(np.abs(new), np.abs(expected[:, np.argsort(order)]), condition_of(gram))
 
 
-@pytest.mark.parametrize("factorise", ["eigh", "qr", "cholesky"])
-def test_on_a_cpu_stacks_are_factorised_one_after_another_and_alike(factorise):
-    # Batched, they may wait for one another for ever.
-    kinds = {
-        "eigh": jnp.linalg.eigh,
-        "qr": lambda x: tuple(jnp.linalg.qr(x)),
-        "cholesky": lambda x: (jnp.linalg.cholesky(x),),
-    }
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(3, 4, 6))
-    stack = jnp.asarray(root @ root.mT)
-    found = jax.jit(lambda x: eb.one_by_one(kinds[factorise], x))
-    for x, y in zip(found(stack), kinds[factorise](stack), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
-    calls = [
-        line for line in found.lower(stack).compile().as_text().splitlines() if "lapack" in line
-    ]
-    assert calls and not any("[3,4,4]" in line for line in calls)
-
-
 def gram_of_rank(rank, n=8, seed=0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(n, rank))

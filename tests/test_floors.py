@@ -32,6 +32,7 @@ HOUSE = (
 
 READS_JAXPRS = {"make_jaxpr", "eqns", "jax.extend"}
 THE_READERS_OF_JAXPRS = "layers/"  # one room, and no other
+NOT_LAPACK = {"norm", "matrix_power"}
 
 
 class Import(NamedTuple):
@@ -185,6 +186,47 @@ def test_one_room_alone_reads_jaxprs():
     readers = files_that_mention(LIBRARY, READS_JAXPRS)
     assert readers, "nothing was found, so the search is at fault"
     assert [file for file in readers if not file.startswith(THE_READERS_OF_JAXPRS)] == []
+
+
+def factorises(file: Path) -> bool:
+    """Whether a file calls a factorisation of JAX, or imports from where they are."""
+    calls = any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "linalg"
+        and node.attr not in NOT_LAPACK
+        for node in ast.walk(ast.parse(file.read_text()))
+    )
+    return calls or any(
+        each.module.startswith("jax.") and "linalg" in f"{each.module}.{each.name}".split(".")
+        for each in imports_of(file)
+    )
+
+
+def test_one_room_alone_calls_lapack():
+    """A call elsewhere would be batched by `vmap`, and two batches at once may wait for ever."""
+    files = modules_of(LIBRARY).values()
+    callers = {str(file.relative_to(LIBRARY)) for file in files if factorises(file)}
+    assert callers, "nothing was found, so the search is at fault"
+    assert [file for file in callers if not file.startswith("linalg/")] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import jax.numpy as jnp\njnp.linalg.eigh(x)",
+        "import jax\njax.lax.linalg.cholesky(x)",
+        "from jax.scipy.linalg import cho_solve",
+        "import jax.scipy.linalg as jsl",
+        "from jax.numpy import linalg",
+    ],
+)
+def test_the_checker_sees_a_factorisation(code, tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text(code)
+    assert factorises(file)
+    file.write_text("import jax.numpy as jnp\njnp.linalg.norm(x)")
+    assert not factorises(file)
 
 
 def test_the_modules_of_a_room_are_private():

@@ -156,6 +156,7 @@ KINDS = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_semidefinite_by_its_form_is_known(kind):
     make, expected = KINDS[kind]
@@ -176,7 +177,7 @@ def test_the_method_follows_from_size_and_form(x64):
     assert indefinite.residual_norm == residual("minres")
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("curvature", [so.ggn, so.hessian])
 def test_trees_are_solved_with_the_curvature_of_an_objective(curvature, name, x64):
@@ -299,7 +300,7 @@ def test_several_right_hand_sides_and_several_matrices(name, x64):
 # ------------------------------------------------------------------------------ precisions, misuse
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("name", METHODS)
 def test_low_precisions_are_solved_in_float32(name, dtype):

@@ -65,7 +65,7 @@ def test_ten_batches_of_nan_in_a_row_leave_a_run_as_it_would_be_without_them(nam
     assert after.value < before.value
 
 
-@pytest.mark.quick(8)
+@pytest.mark.quick(4)
 @rows()
 def test_a_gradient_of_nan_alone_changes_nothing(name):
     start = trainer(name).tx.init(logistic_start())
@@ -87,6 +87,7 @@ def test_a_value_that_is_not_passed_is_computed(name):
     assert_close(updates, expected.updates)
 
 
+@pytest.mark.quick(4)
 @rows(lambda method: method.closed_loop)
 def test_a_step_to_nan_is_rejected_and_the_next_one_is_shorter(name):
     step, data = trainer(name), batch(wall=1e-3)
@@ -111,6 +112,7 @@ def test_a_line_search_stays_on_this_side_of_nan(name):
     assert vdot(outcome.updates, outcome.grads) < 0
 
 
+@pytest.mark.quick(4)
 @rows(lambda method: method.closed_loop)
 def test_the_gain_compares_values_of_the_very_objective_it_was_given(name):
     step, data = trainer(name), batch()

@@ -115,6 +115,7 @@ def test_the_factors_are_second_moments_of_inputs_and_sensitivities():
         assert_close(moments.factors[1][0], g)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("estimate", [fisher_sample, ggn_sample])
 def test_sampled_factors_are_right_in_expectation(estimate):
     f, draws = network(X), 2000
@@ -163,6 +164,7 @@ def test_expand_counts_positions_as_examples():
     assert_close(g[0], 5 * np.eye(2))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("reduce", [False, True])
 def test_second_moments_of_sequences_are_of_what_counts_as_examples(reduce):
     x, y = RNG.normal(size=(6, 5, 3)), RNG.normal(size=(6, 5, 2))
@@ -175,6 +177,7 @@ def test_second_moments_of_sequences_are_of_what_counts_as_examples(reduce):
     assert_close(state.averages[0].squares[0], np.outer(scales, [1, 1]), c=1e4)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("eigen", [False, True])
 def test_pieces_of_a_leaf_have_the_mean_of_their_own_uses(eigen):
     x, w = RNG.normal(size=(6, 3)), RNG.normal(size=(3, 3, 3))  # the last piece has no use
@@ -319,6 +322,7 @@ def test_the_drift_of_an_inverse_is_what_it_misses_of_the_identity():
         assert_close(found[0], np.linalg.norm(error) / len(f) ** 0.5, np.linalg.cond(f), norm=1)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("eigen", [False, True])
 def test_dead_layers_do_not_drift(eigen):
     f = so.compose(so.squared_error(Y), lambda w: jax.nn.relu(X @ w - 1e3))

@@ -71,6 +71,7 @@ KINDS = pytest.mark.parametrize("kind", CASES)
 OF_MANY = re.compile(r"f(32|64)\[\d+,\d+,\d+.*custom-call\(.*lapack")
 
 
+@pytest.mark.quick(5)
 @KINDS
 def test_single_matrices_lanes_and_lanes_of_lanes_are_numpys(kind, x64):
     ours, arrays, expected = CASES[kind]
@@ -80,6 +81,7 @@ def test_single_matrices_lanes_and_lanes_of_lanes_are_numpys(kind, x64):
     assert_close(jax.jit(jax.vmap(jax.vmap(ours)))(*arrays), expected, CONDITION)
 
 
+@pytest.mark.quick(3)
 @KINDS
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="Only a CPU takes them in turn.")
 def test_no_batch_of_matrices_reaches_lapack_on_a_cpu(kind, x64):

@@ -174,6 +174,7 @@ def test_wrong_shapes_are_answered_in_a_sentence():
 # Batches
 
 
+@pytest.mark.slow
 def test_a_batch_of_fits_has_the_errors_and_intervals_of_each(x64):
     curve = lambda p, x: p["a"] * jnp.exp(-p["b"][0] * x)
     observed = np.stack([3.0 * np.exp(-k * X) + 0.01 * np.cos(40 * X) for k in (1.0, 1.5, 2.0)])

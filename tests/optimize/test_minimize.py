@@ -82,7 +82,7 @@ def test_jit_and_vmap_give_the_single_solves_one_by_one(x64):
         assert int(batched.status[i]) == int(alone.status)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_jitted_solve_traces_the_objective_at_most_three_times(name):
     traces = []

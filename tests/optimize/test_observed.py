@@ -69,6 +69,7 @@ def test_what_is_left_out_has_neither_covariance_nor_gradient(x64):
     np.testing.assert_array_equal(found.degrees_of_freedom, [kept.sum() - 3, 37])
 
 
+@pytest.mark.slow
 def test_several_data_sets_share_parameters(x64):
     y2 = 3.0 * np.exp(-1.3 * X[:20]) + 0.02 * np.sin(20 * X[:20])
     both = lambda p, x: {"first": curve(p, x[0]), "second": p["b"] * jnp.exp(-p["rate"] * x[1])}

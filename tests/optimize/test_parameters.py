@@ -101,6 +101,7 @@ def test_ties_read_fixed_values_and_earlier_ties_and_share_by_name(x64):
     assert "tied" in str(fit) and "fixed" in str(fit)
 
 
+@pytest.mark.slow
 def test_entries_of_an_array_are_fixed_and_tied_by_number(x64):
     line = lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2]
     known = so.curve_fit(curve, X, Y, START | {"c": 0.4}, fixed="c")

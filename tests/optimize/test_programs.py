@@ -71,6 +71,7 @@ def test_a_lambda_made_anew_runs_the_program_of_the_first(x64):
     assert compiled(call)[1] == 0
 
 
+@pytest.mark.slow
 def test_another_array_in_the_closure_is_another_function(x64):
     values = {"y": jnp.asarray(data(0))}
     residual = lambda p: curve(p, X) - values["y"]

@@ -81,6 +81,7 @@ def test_held_and_undetermined_parameters_are_named_so():
     assert "undetermined" in rows["b"] and "held" in rows["c"]
 
 
+@pytest.mark.slow
 def test_batches_traced_fits_and_long_trees_stay_short():
     fits = jax.vmap(lambda y: so.curve_fit(curve, X, y, START))(jnp.stack([Y, Y + 1]))
     assert "Fit of 2 data sets" in str(fits) and "2 solves" in str(fits.solution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -59,6 +60,25 @@ def rows_gathered(x: Any, length: int = 1) -> Any:
         return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
 
     return jax.tree.map(leaf, x)
+
+
+def lanes(size: int, batched: Sequence[bool], arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The arrays of a ``vmap`` rule, each with ``size`` lanes first, all on the same devices."""
+    pairs = zip(arrays, batched, strict=True)
+    wide = [x if b else jax.numpy.broadcast_to(x, (size, *x.shape)) for x, b in pairs]
+    found = next((s for s in map(lane_sharding, wide) if s is not None), None)
+    if found is None:
+        return wide
+    return [jax.sharding.reshard(x, found) for x in wide]
+
+
+def lane_sharding(x: jax.Array) -> jax.sharding.NamedSharding | None:
+    """The sharding of the first axis alone if devices share it explicitly, else ``None``."""
+    sharding = explicit_sharding(x)
+    if sharding is None or sharding.spec[0] is None:
+        return None
+    lanes = jax.sharding.PartitionSpec(sharding.spec[0])
+    return jax.sharding.NamedSharding(sharding.mesh, lanes)
 
 
 def first_row(x: Any) -> Any:

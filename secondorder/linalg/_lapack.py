@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jax.custom_batching import custom_vmap
 
+from secondorder import meshes
+
 FEW = 4  # largest number of columns with unrolled loops
 
 
@@ -35,17 +37,23 @@ def in_turn(one: Callable, few: Callable | None = None) -> Callable:
 
     @run.def_vmap
     def _(size: int, batched: Any, *arrays: jax.Array) -> tuple[Any, Any]:
-        pairs = zip(arrays, batched, strict=True)
-        arrays = tuple(x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in pairs)
-        # A further vmap batches the body of the loop, and so meets `run` again.
-        lanes = lambda *arrays: jax.lax.map(lambda lane: run(*lane), arrays)
-        if few and arrays[0].shape[2] <= FEW:
-            found = few(*arrays)
+        lanes = meshes.lanes(size, batched, arrays)
+        sharding = meshes.lane_sharding(lanes[0])
+        if few and lanes[0].shape[2] <= FEW:
+            found = few(*lanes)
         elif size == 1:
-            found = jax.tree.map(lambda x: x[None], run(*(x[0] for x in arrays)))
+            found = jax.tree.map(lambda x: x[None], run(*(x[0] for x in lanes)))
+        elif sharding is None:
+            found = each(*lanes)
         else:
-            found = jax.lax.platform_dependent(*arrays, cpu=lanes, default=jax.vmap(one))
+            specs: Any = {"in_specs": sharding.spec, "out_specs": sharding.spec}
+            found = jax.shard_map(each, mesh=sharding.mesh, **specs, check_vma=False)(*lanes)
         return found, jax.tree.map(lambda x: True, found)
+
+    def each(*arrays: jax.Array) -> Any:
+        # A further vmap batches the body of the loop, and so meets `run` again.
+        in_a_loop = lambda *arrays: jax.lax.map(lambda lane: run(*lane), arrays)
+        return jax.lax.platform_dependent(*arrays, cpu=in_a_loop, default=jax.vmap(one))
 
     @jax.custom_jvp
     def differentiable(*arrays: jax.Array) -> Any:

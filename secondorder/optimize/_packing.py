@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from secondorder import meshes
+
 
 @jax.custom_batching.custom_vmap
 def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
@@ -21,9 +23,7 @@ def _stacked(slots: list[np.ndarray], *scalars: jax.Array) -> jax.Array:
 @_stacked.def_vmap
 def _(size: int, batched: Any, slots: Any, *scalars: jax.Array) -> tuple[jax.Array, bool]:
     del slots
-    columns = [
-        x if b else jnp.broadcast_to(x, (size,)) for x, b in zip(scalars, batched[1:], strict=True)
-    ]
+    columns = meshes.lanes(size, batched[1:], scalars)
     # Without the barrier XLA fuses the computation of the scalars into the stack and repeats it
     # for each entry.
     return jnp.stack(jax.lax.optimization_barrier(columns), axis=1), True

@@ -182,6 +182,20 @@ def test_a_call_on_eight_devices_finds_what_it_finds_on_one(axis_type, name, x64
             assert oracles.relative_error(oracles.flat(found), alone) < LIMIT
 
 
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_each_device_fits_its_own_data_sets(axis_type, x64):
+    data = curve(jnp.array([1.5, 0.7]), TIMES) + 0.1 * problems.draw(10, 16, 16)
+    fits = jax.vmap(lambda y: so.curve_fit(curve, TIMES, y, jnp.ones(2)).params)
+    alone = jax.jit(fits)(data)
+    mesh, (spread,) = on_mesh(axis_type, (data,), ROWS)
+    with jax.set_mesh(mesh):
+        shared = jax.shard_map(fits, mesh=mesh, in_specs=ROWS, out_specs=ROWS, check_vma=False)
+        found = jax.jit(shared)(spread)
+    assert len(found.sharding.device_set) == 8
+    assert oracles.relative_error(oracles.flat(found), oracles.flat(alone)) < LIMIT
+
+
 WHOLE, HALVES = P(None, None), P("devices", None)
 PLACES = {
     "one device": None,

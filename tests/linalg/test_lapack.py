@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from tolerances import assert_close
 
 from secondorder.linalg import _lapack as lapack
@@ -111,6 +113,20 @@ def test_derivatives_of_both_modes_are_those_of_one_matrix(kind, x64):
         found = jax.jit(jax.vmap(derivative(ours)))(*(x[0] for x in arrays))
         known = jax.vmap(derivative(plain))(*(x[0] for x in arrays))
         assert_close(found, known, CONDITION**2)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_lanes_that_devices_share_stay_there(axis_type, x64):
+    if jax.device_count() < 8:
+        pytest.skip("needs the eight CPU devices of conftest.py")
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(axis_type,))
+    grams = jnp.stack([*GRAMS.reshape(6, SIZE, SIZE)] * 4)
+    with jax.set_mesh(mesh):
+        spread = jax.device_put(grams, NamedSharding(mesh, P("devices")))
+        found = jax.jit(jax.vmap(lapack.solve, (0, None)))(spread, RIGHT[0, 0])
+        if axis_type == AxisType.Explicit:
+            assert jax.typeof(found).sharding.spec[0] == "devices"
+    assert_close(found, np.linalg.solve(grams, RIGHT[0, 0][None, :, None])[..., 0], CONDITION)
 
 
 def test_what_all_lanes_share_is_given_to_each(x64):

@@ -14,7 +14,7 @@ PAGES := tests/test_readme.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-docs test-experiments test-gallery portable slow lint docs notebooks package clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable some lowest slow lint docs notebooks package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -37,6 +37,15 @@ test-gallery: $(VENV)/.installed-test  ## run the tests of the gallery, without 
 
 portable: $(VENV)/.installed-test  ## run the numerical tests under each instruction set there is, by 1 and 4 threads
 	$(BIN)/python tests/portable.py $(SHARED) $(ARGS)
+
+# Rooms in which another JAX has shown.
+SOME := tests/operators tests/spectrum tests/optimize/test_loop.py tests/losses
+
+some: $(VENV)/.installed-test  ## run the tests of a few rooms, as for another PYTHON and VENV
+	$(PYTEST) -m "not slow" $(SOME) $(ARGS)
+
+lowest: $(VENV)/.installed-lowest  ## run them with the lowest versions allowed; give it a VENV of its own
+	$(PYTEST) -m "not slow" $(SOME) $(ARGS)
 
 slow: $(VENV)/.installed-test  ## run the slow tests of all three
 	$(PYTEST) -m slow $(ARGS)
@@ -64,13 +73,19 @@ package: $(VENV)/.installed-test  ## build wheel and sdist, install each into an
 	done
 
 clean:  ## remove what make built; results/ stays
-	rm -rf $(VENV) .venv-newer build dist site .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newer .venv-lowest build dist site .hypothesis .pytest_cache .ruff_cache
 	find experiments secondorder tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp per extra, renewed when the dependencies change.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/.created
 	@echo "Installing secondorder[$*] into $(VENV) (the first time takes a minute or two) ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.installed-lowest: pyproject.toml tests/lowest.py | $(VENV)/.created
+	@echo "Installing the lowest versions into $(VENV) ..."
+	@$(BIN)/python tests/lowest.py > $(VENV)/lowest.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint $(VENV)/lowest.txt --editable '.[test]'
 	@touch $@
 
 $(VENV)/.created:

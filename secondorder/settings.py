@@ -119,6 +119,8 @@ def _is_mask(x: Any) -> bool:
 POSITIVE = _number("a positive number", lambda x: 0 < x < math.inf)
 NOT_NEGATIVE = _number("a number that is not negative", lambda x: 0 <= x < math.inf)
 DECAY = _number("a number from 0 to 1", lambda x: 0 <= x <= 1)
+FRACTION = _number("a number between 0 and 1", lambda x: 0 < x < 1)
+ABOVE_ONE = _number("a number above 1", lambda x: 1 < x < math.inf)
 MOMENTUM = _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
 LENGTH = _number("a positive number, or infinity", lambda x: x > 0)
 RATE = _number("a finite number that is not negative", lambda x: 0 <= x < math.inf, schedule=True)
@@ -127,6 +129,7 @@ SCALE = _number("a number that is not negative", lambda x: x >= 0, schedule=True
 COUNT = _count("a positive integer", 1)
 COUNT_OR_NONE_YET = _count("an integer that is not negative", 0)
 SIZE = _count("a positive integer", 1, static=True)
+SEVERAL = _count("an integer of at least 2", 2, static=True)
 SIZE_OR_ZERO = _count("an integer that is not negative", 0, static=True)
 SEED = _count("an integer", -math.inf)
 FLAG = Kind("True or False", lambda x: isinstance(x, (bool, np.bool_)), static=True)
@@ -179,6 +182,7 @@ KINDS = {
     "block_size": SIZE.or_none(),
     "burn_in": COUNT_OR_NONE_YET,
     "c": POSITIVE,
+    "count": SEVERAL,
     "current_gradient": FLAG,
     "curvature": CURVATURE,
     "damping": RATE,
@@ -223,6 +227,7 @@ KINDS = {
     "polish": SIZE_OR_ZERO,
     "preconditioner": PRECONDITIONER,
     "rank": SIZE,
+    "ratio": ABOVE_ONE,
     "recount": FLAG,
     "reduce": FLAG,
     "refresh_every": REFRESH,
@@ -239,6 +244,7 @@ KINDS = {
     "steps": SIZE_OR_ZERO,
     "stop": FUNCTION,
     "structure": STRUCTURE,
+    "target": FRACTION,
     "tolerance": NOT_NEGATIVE,
     "trial_every": COUNT,
     "trust": ANYTHING,  # a method's ``policy_of`` checks it

@@ -100,6 +100,7 @@ def scale_by_curvature(
             radius=scale,
             watched=_numbers(averages),
             lazy=trust.lazy,
+            solve=lambda scale: solver.solve(quadratic, factors, memory, scale)[0],
             shift=_difference(updates, grad) if trust.evaluates else None,
         )
         # A batch with a non-finite value or gradient has no information about step lengths.

@@ -97,6 +97,7 @@ INFINITE_TRUST = {
     "sr1",
     "dogleg",
     "hybrid_newton",
+    "trust.probed",
     "trust.radius",
 }
 INFINITE_TRUST |= {"levenberg_marquardt"}

@@ -3,7 +3,7 @@
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Last, Trial, Trust, TrustState
 from secondorder.trust._damping import damping, fixed, line_search, martens, nielsen
-from secondorder.trust._regions import cubic, radius
+from secondorder.trust._regions import cubic, probed, radius
 
 __all__ = [
     "Attempt",
@@ -16,6 +16,7 @@ __all__ = [
     "fixed",
     "martens",
     "nielsen",
+    "probed",
     "radius",
     "line_search",
 ]

@@ -37,6 +37,7 @@ class Attempt:
       radius: the radius of the solver's region, or the scalar of a solver without one.
       watched: arrays that must be finite in an accepted step, such as the averages of a curvature.
       lazy: as in :class:`Trust`.
+      solve: a scalar ↦ the solver's step for it, from the same factors.
       shift: ``g̃ − g``, the change of the gradient by an earlier part of an Optax chain; ``None``
         for none. Values and slopes are those of ``f + (g̃ − g)·d``, which has the gradient of the
         model, so that the gain ratio of a short step is one.
@@ -56,6 +57,7 @@ class Attempt:
     radius: jax.Array
     watched: Any = ()
     lazy: bool = False
+    solve: Callable[[jax.Array], Step] | None = None
     shift: Params | None = None
 
     def is_finite_here(self) -> jax.Array:
@@ -75,6 +77,32 @@ class Attempt:
         step = self._best_iterate(self.step)
         step = self._best_fraction(step, halvings) if halvings else step.along(1.0)
         return self._within_bounds(step)
+
+    def probe(self, radii: jax.Array, target: float) -> tuple[Step, jax.Array]:
+        """The step of the largest of descending radii whose gain is at least ``target``.
+
+        The last one if none has it. Where the value cannot show a predicted decrease, the solver's
+        own step, so that rounding chooses no radius. The steps and the values are one batch.
+
+        Returns:
+          The step and its radius.
+        """
+        solve = self.solve
+        assert solve is not None
+        steps = jax.vmap(lambda radius: self._within_bounds(solve(radius).along(1.0)))(radii)
+        dtype = steps.predicted.dtype
+        start = jnp.asarray(self._value_here, dtype)
+        change = jax.vmap(self._value_after)(steps) - start
+        falls = steps.predicted < 0
+        gains = jnp.where(falls, change / jnp.where(falls, steps.predicted, -1), -jnp.inf)
+        good = gains >= target
+        first = jnp.where(jnp.any(good), jnp.argmax(good), len(radii) - 1)
+        found = jax.tree.map(lambda x: x[first], steps)
+        noise = SAME * jnp.finfo(dtype).eps * jnp.abs(start)
+        visible = jnp.abs(found.predicted) > jnp.maximum(noise, self.step.rounding)
+        own = self._within_bounds(self.step.along(1.0))
+        step, radius = tree.where(visible, (found, radii[first]), (own, self.radius))
+        return step.evaluating(len(radii)), radius
 
     def trial(self, step: Step, last: Last | tuple = ()) -> Trial:
         """The outcome of the step, and the gain of the last step on this objective."""

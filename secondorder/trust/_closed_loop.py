@@ -42,6 +42,17 @@ def next_state(state: TrustState, scale, factor, gain, accepted) -> TrustState:
     )
 
 
+def starting(init: Callable[[tree.Params], TrustState]) -> Callable[[tree.Params], TrustState]:
+    """``init`` with room for the last accepted step."""
+
+    def start(params: tree.Params) -> TrustState:
+        state = init(params)
+        unknown = jnp.full_like(state.scale, jnp.inf)
+        return state._replace(last=Last(tree.zeros_like(params), jnp.zeros_like(unknown), unknown))
+
+    return start
+
+
 def closed_loop(
     init: Callable[[tree.Params], TrustState],
     rule: Callable[[Trial, TrustState], TrustState],
@@ -51,18 +62,13 @@ def closed_loop(
 ) -> Trust:
     """A policy that tries its step, with at most ``halvings`` halvings; ``rule`` gets the trial."""
 
-    def start(params: tree.Params) -> TrustState:
-        state = init(params)
-        unknown = jnp.full_like(state.scale, jnp.inf)
-        return state._replace(last=Last(tree.zeros_like(params), jnp.zeros_like(unknown), unknown))
-
     def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
         step = attempt.choose(halvings)
         new = rule(attempt.trial(step, state.last), state)
         last = attempt.remembered(step, new.gain, new.accepted, state.last)
         return step, new._replace(last=last)
 
-    return Trust(start, update, gives, searches=bool(halvings), lazy=lazy)
+    return Trust(starting(init), update, gives, searches=bool(halvings), lazy=lazy)
 
 
 def slowest(other: Any) -> jax.Array:

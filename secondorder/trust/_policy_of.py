@@ -13,10 +13,10 @@ from secondorder.trust._base import Trust
 # Policies that fit a method, by the kind of scalar that its solver reads.
 POLICIES = {
     "damping": ("trust.damping()", "trust.line_search()"),
-    "radius": ("trust.radius()",),
+    "radius": ("trust.radius()", "trust.probed()"),
     "cubic": ("trust.cubic()",),
 }
-NAMES = ("fixed", "damping", "line_search", "radius", "cubic")
+NAMES = ("fixed", "damping", "line_search", "radius", "probed", "cubic")
 
 
 def policy_of(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import settings, tree
+from secondorder.step import Step
+from secondorder.trust._attempt import EDGE, Attempt
 from secondorder.trust._base import Trial, Trust, TrustState
 from secondorder.trust._closed_loop import (
     ACCEPT,
@@ -16,6 +18,7 @@ from secondorder.trust._closed_loop import (
     first_state,
     next_state,
     slowest,
+    starting,
 )
 
 
@@ -68,6 +71,55 @@ def radius(
 
 # Of Hessian regions, which reject a third less often by it; on rows it costs Jacobians.
 interpolated = functools.partial(radius, interpolate=True)
+
+
+@settings.checked(initial=settings.unscheduled(settings.LENGTH))
+def probed(
+    initial: tree.Real = jnp.inf, *, count: int = 6, ratio: float = 4.0, target: float = 0.1
+) -> Trust:
+    """A trust region that tries several radii at once, from one factorisation.
+
+    The steps for ``qΔ, Δ, Δ/q, Δ/q², ...`` and their values are one batch; the largest radius whose
+    gain ρ is at least ``target`` is taken, and is the next Δ. So a point costs one Jacobian, where
+    :func:`radius` forms it again only if memory is short but tries one radius at an update. A step
+    within its region leaves Δ; if no radius reaches the target, the smallest is tried by ρ > 1e-4.
+
+    Args:
+      initial: the first Δ > 0; infinity as in :func:`radius`.
+      count: number of radii.
+      ratio: q > 1.
+      target: the least gain, between 0 and 1.
+
+    Raises:
+      ValueError: ``initial`` not positive, ``count`` below 2, ``ratio`` not above 1, or ``target``
+        not between 0 and 1.
+
+    Example:
+      >>> import jax.numpy as jnp, secondorder as so
+      >>> r = lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]])
+      >>> method = so.levenberg_marquardt(trust=so.trust.probed())
+      >>> bool(so.least_squares(r, jnp.array([-1.2, 1.0]), method).success)
+      True
+    """
+
+    def update(attempt: Attempt, state: TrustState) -> tuple[Step, TrustState]:
+        old = attempt.radius
+        radii = old * jnp.asarray(ratio, old.dtype) ** (1 - jnp.arange(count))
+        step, chosen = attempt.probe(radii, target)
+        trial = attempt.trial(step, state.last)
+        gain, length = trial.gain(), trial.length.astype(old.dtype)
+        accepted = trial.finite & (gain > ACCEPT)
+        # An infinite region shows its own length by the step that was rejected.
+        known = jnp.isfinite(length) & (length > 0)
+        reach = jnp.where(jnp.isfinite(chosen) | ~known, chosen, length)
+        limits = jnp.finfo(old.dtype)
+        shrunk = jnp.clip(jnp.minimum(reach, old) / ratio, limits.tiny / limits.eps, limits.max)
+        kept = jnp.where(length < EDGE * chosen, jnp.maximum(old, chosen), chosen)
+        kept = jnp.minimum(kept, old / slowest(trial.elsewhere()))
+        new = next_state(state, jnp.where(accepted, kept, shrunk), state.factor, gain, accepted)
+        return step, new._replace(last=attempt.remembered(step, gain, accepted, state.last))
+
+    return Trust(starting(lambda params: first_state(initial, params)), update, "radius")
 
 
 def _shrinkage(trial: Trial, gain: jax.Array, accepted: jax.Array) -> jax.Array:

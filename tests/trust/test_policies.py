@@ -33,6 +33,8 @@ def updated(policy, trial, state):
         choose=chosen,
         whole=chosen,
         trial=lambda step, last=(): trial,
+        radius=state.scale,
+        probe=lambda radii, target: (step, radii[jnp.where(trial.gain() >= target, 0, -1)]),
         remembered=lambda step, gain, accepted, last: last,
     )
     taken, state = policy.update(attempt, state)
@@ -195,6 +197,7 @@ CLOSED = {
     "nielsen": trust.damping(1.0),
     "martens": trust.damping(1.0, adapt=trust.martens),
     "radius": trust.radius(1.0),
+    "probed": trust.probed(1.0),
     "cubic": trust.cubic(1.0),
 }
 closed = pytest.mark.parametrize("name", CLOSED)
@@ -202,7 +205,7 @@ closed = pytest.mark.parametrize("name", CLOSED)
 
 def strength(name, state) -> float:
     """How strongly the state holds the next step back."""
-    return 1 / float(state.scale) if name == "radius" else float(state.scale)
+    return 1 / float(state.scale) if name in ("radius", "probed") else float(state.scale)
 
 
 @closed

@@ -220,7 +220,9 @@ def _point(
         optimality = _optimality(triangle, g / jnp.where(g == 0, 1, norms), r, contributions)
     free = ravel(quadratic.held) == 0 if quadratic.held is not None else jnp.ones_like(rounding)
     # A column that is zero from the start on is that of a parameter which the model does not use.
-    lost = jnp.any(rounding & (largest > 0) & free) | (jnp.all(rounding) & (length > error))
+    lost = jnp.any(rounding & (largest > 0) & free)
+    lost = lost | (jnp.any(free) & jnp.all(rounding | ~free))
+    lost = lost & (length > error)  # at a perfect fit nothing is left that it could do
     factors = factorise(triangle, quadratic.curvature, scaling, optimality)
     lengths = jnp.where(rounding, norms, scaling)
     point = Point(triangle, factors, scaling, optimality, lost, error * (length + error), lengths)

@@ -102,6 +102,8 @@ class Attempt:
         visible = jnp.abs(found.predicted) > jnp.maximum(noise, self.step.rounding)
         own = self._within_bounds(self.step.along(1.0))
         step, radius = tree.where(visible, (found, radii[first]), (own, self.radius))
+        spent = self.step.report.products + jnp.sum(steps.report.products)
+        step = step.reporting(products=spent, jacobians=self.step.report.jacobians)
         return step.evaluating(len(radii)), radius
 
     def trial(self, step: Step, last: Last | tuple = ()) -> Trial:

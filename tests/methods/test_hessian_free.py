@@ -98,7 +98,9 @@ LABELS = RNG.normal(size=(40, 3))
 
 
 def deep(p):
-    return jnp.tanh(INPUTS @ p["first"] + p["bias"]) @ p["second"]
+    # JAX 0.10.2 takes a NumPy array that a jitted function has seen in float64 for float64 later.
+    inputs = jnp.asarray(INPUTS, p["first"].dtype)
+    return jnp.tanh(inputs @ p["first"] + p["bias"]) @ p["second"]
 
 
 DEEP = so.compose(so.squared_error(LABELS), deep)

@@ -102,15 +102,32 @@ def test_a_parameter_that_ran_off_to_where_nothing_depends_on_it_is_no_optimum(x
     objective, method = so.sum_of_squares(residual), so.levenberg_marquardt()
     far = jnp.array([0.0, 1e4])
 
-    def optimality(state):
+    def lost(state):
         value, grad = jax.value_and_grad(objective)(far)
         update = {"value": value, "grad": grad, "value_fn": objective}
-        return so.diagnostics(method.update(grad, state, far, **update)[1])["optimality"]
+        return so.diagnostics(method.update(grad, state, far, **update)[1])["lost"]
 
     fresh: Any = method.init(far)
-    assert optimality(fresh) == 0  # of a parameter that never mattered nothing is held against it
+    assert not lost(fresh)  # a parameter that never mattered
     seen = fresh.solver._replace(norms=jnp.ones(2))
-    assert optimality(fresh._replace(solver=seen)) == 1
+    assert lost(fresh._replace(solver=seen))
+
+
+def test_a_perfect_fit_by_the_other_parameters_is_converged(x64):
+    x = jnp.arange(8.0)
+    curve = lambda p: p[0] * jnp.exp(-p[1] * x) + p[2] - 0.7
+    solution = so.least_squares(curve, jnp.array([1.0, 1.0, 0.0]))
+    assert solution.success and solution.value < 1e-8, solution.message
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), ({"a": -1.0}, {"a": 1.0})], ids=["all", "one"])
+def test_a_parameter_on_its_bound_is_not_lost(bounds, x64):
+    """Its column is left out of the model, and that of another parameter stays."""
+    residual = lambda p: jnp.stack([p["a"] - 3.0, p["b"] - 4.0])
+    start = {"a": 0.5, "b": 0.5}
+    solution = so.least_squares(residual, start, so.levenberg_marquardt(), bounds=bounds)
+    assert solution.success, solution.message
+    assert solution.params["a"] == 1.0
 
 
 @pytest.mark.slow

@@ -67,6 +67,9 @@ def test_a_valley_takes_no_more_steps_than_one_radius_at_a_time(name, x64):
     )
     assert found.success and int(found.steps) <= int(known.steps)
     assert_close(found.params, jnp.ones(2), 1e6)
+    assert int(found.evaluations.jacobians) <= int(found.steps) + 1
+    if name == "levenberg_marquardt":
+        assert int(found.evaluations.jacobians) >= int(found.steps)
     assert_close(found.value, 0.5 * jnp.sum(banana(found.params) ** 2), norm=1.0)
 
 

@@ -115,13 +115,13 @@ def test_any_policy_that_fits_makes_a_step(method, policy):
 @pytest.mark.parametrize(
     ("make", "takes"),
     [
-        (lambda: so.newton_cg(trust=so.trust.damping()), r"newton_cg .* trust.radius\(\), trust.probed\(\) or"),
-        (lambda: so.dogleg(trust=so.trust.cubic()), r"dogleg .* trust.radius\(\), trust.probed\(\) or"),
+        (lambda: so.newton_cg(trust=so.trust.damping()), r"newton_cg .* trust.probed\(\) or"),
+        (lambda: so.dogleg(trust=so.trust.cubic()), r"dogleg .* trust.probed\(\) or"),
         (lambda: kfac(trust=so.trust.radius()), r"kfac .* trust.damping\(\), trust.line_search"),
         (lambda: so.cubic_newton(trust=so.trust.radius()), r"cubic_newton .* trust.cubic\(\) or"),
         (
             lambda: so.levenberg_marquardt(trust=so.trust.cubic()),
-            r"levenberg_marquardt takes a number, trust.radius\(\), trust.probed\(\), trust.damping\(\), ",
+            r"levenberg_marquardt takes a number, trust.radius\(\), .*trust.damping\(\), ",
         ),
         (
             lambda: kfac(0.1, trust=so.trust.damping()),

@@ -14,7 +14,7 @@ PAGES := tests/test_readme.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help compare test test-docs test-experiments test-gallery portable some lowest slow lint docs notebooks package clean
+.PHONY: help compare test test-docs test-experiments test-gallery portable some lowest with-lowest slow lint docs notebooks package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-16s  %s\n", $$1, $$2 }'
@@ -44,7 +44,10 @@ SOME := tests/operators tests/spectrum tests/optimize/test_loop.py tests/losses
 some: $(VENV)/.installed-test  ## run the tests of a few rooms, as for another PYTHON and VENV
 	$(PYTEST) -m "not slow" $(SOME) $(ARGS)
 
-lowest: $(VENV)/.installed-lowest  ## run them with the lowest versions allowed; give it a VENV of its own
+lowest:  ## run them with the lowest versions allowed, in .venv-lowest
+	@$(MAKE) --no-print-directory VENV=.venv-lowest with-lowest
+
+with-lowest: $(VENV)/.installed-lowest
 	$(PYTEST) -m "not slow" $(SOME) $(ARGS)
 
 slow: $(VENV)/.installed-test  ## run the slow tests of all three

@@ -77,8 +77,8 @@ def lane_sharding(x: jax.Array) -> jax.sharding.NamedSharding | None:
     sharding = explicit_sharding(x)
     if sharding is None or sharding.spec[0] is None:
         return None
-    lanes = jax.sharding.PartitionSpec(sharding.spec[0])
-    return jax.sharding.NamedSharding(sharding.mesh, lanes)
+    first = jax.sharding.PartitionSpec(sharding.spec[0])
+    return jax.sharding.NamedSharding(sharding.mesh, first)
 
 
 def first_row(x: Any) -> Any:

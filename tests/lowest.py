@@ -1,6 +1,6 @@
 """The lowest versions that pyproject.toml allows of what the library needs, as constraints of pip.
 
-Run it by ``make VENV=.venv-lowest lowest``.
+Run it by ``make lowest``.
 """
 
 import tomllib

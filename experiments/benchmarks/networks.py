@@ -205,10 +205,12 @@ def _contest(
 ) -> list[Contest]:
     """The runs on one problem, the baseline's first, and then the time of a step of each."""
     runs: dict[str, list[Run]] = {}
+    problem = programs.problem
+    with engine.numerics(problem):
+        start = problem.init(jax.random.key(0), problem.load())
     for unit in units:
         work(unit, store, programs)
-        with engine.numerics(unit.problem):
-            start = unit.problem.init(jax.random.key(0), unit.problem.load())
+        with engine.numerics(problem):
             runs[unit.optimizer.name] = collect(unit, store, start).runs
         show(_line(runs[unit.optimizer.name]))
     prepared = {unit.optimizer.name: programs.of(unit.optimizer) for unit in units}

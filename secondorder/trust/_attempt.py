@@ -81,8 +81,11 @@ class Attempt:
     def probe(self, radii: jax.Array, target: float) -> tuple[Step, jax.Array]:
         """The step of the largest of descending radii whose gain is at least ``target``.
 
-        The last one if none has it. Where the value cannot show a predicted decrease, the solver's
-        own step, so that rounding chooses no radius. The steps and the values are one batch.
+        The last one if none has it. Where the value cannot show a predicted decrease, the second
+        radius, so that rounding chooses none. The steps and the values are one batch.
+
+        Args:
+          radii: the second one is that of ``step``.
 
         Returns:
           The step and its radius.
@@ -97,14 +100,15 @@ class Attempt:
         gains = jnp.where(falls, change / jnp.where(falls, steps.predicted, -1), -jnp.inf)
         good = gains >= target
         first = jnp.where(jnp.any(good), jnp.argmax(good), len(radii) - 1)
-        found = jax.tree.map(lambda x: x[first], steps)
         noise = SAME * jnp.finfo(dtype).eps * jnp.abs(start)
-        visible = jnp.abs(found.predicted) > jnp.maximum(noise, self.step.rounding)
-        own = self._within_bounds(self.step.along(1.0))
-        step, radius = tree.where(visible, (found, radii[first]), (own, self.radius))
-        spent = self.step.report.products + jnp.sum(steps.report.products)
-        step = step.reporting(products=spent, jacobians=self.step.report.jacobians)
-        return step.evaluating(len(radii)), radius
+        visible = jnp.abs(steps.predicted[first]) > jnp.maximum(noise, self.step.rounding)
+        chosen = jnp.where(visible, first, 1)
+        step = jax.tree.map(lambda x: x[chosen], steps)
+        # The preparation is charged to the solver's own step, which is the second here.
+        own = self.step.report
+        products = own.products - steps.report.products[1] + jnp.sum(steps.report.products)
+        step = step.reporting(products=products, jacobians=own.jacobians)
+        return step.evaluating(len(radii)), radii[chosen]
 
     def trial(self, step: Step, last: Last | tuple = ()) -> Trial:
         """The outcome of the step, and the gain of the last step on this objective."""

@@ -14,6 +14,10 @@ class UserError(Exception):
     """Ends the command with its message as the only output."""
 
 
+class Unavailable(UserError):
+    """Data that this machine does not have and cannot fetch."""
+
+
 def pick(names: Iterable[str], known: Iterable[str], kind: str) -> list[str]:
     """`names` in their known spelling, each once; all known ones where none is given."""
     known = list(known)

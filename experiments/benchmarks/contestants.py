@@ -130,7 +130,8 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         ),
     )  # fmt: skip
     everyone = all_of_them if _all_layers(problem) else (*all_of_them, ADAMW_IN_PARTS)
-    return {optimizer.name: optimizer for optimizer in everyone}
+    racing = (optimizer for optimizer in everyone if not optimizer.left_out(problem))
+    return {optimizer.name: optimizer for optimizer in racing}
 
 
 def _all_layers(problem: Problem) -> bool:

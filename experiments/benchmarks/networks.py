@@ -18,10 +18,10 @@ from experiments.benchmarks.settings import SETTINGS
 from experiments.benchmarks.tables import Report, Request
 from experiments.benchmarks.timing import interleaved
 from experiments.engine import Prepared, Run
-from experiments.errors import pick
+from experiments.errors import Unavailable, pick
 from experiments.optimizer import Optimizer
 from experiments.problem import Problem
-from experiments.problems import byte_transformer, curves, digits
+from experiments.problems import byte_transformer, curves, digits, fashion_mnist
 from experiments.provenance import source_fingerprint
 from experiments.report import Illustration
 from experiments.results import long, summarise
@@ -35,6 +35,7 @@ NETWORKS: dict[str, Problem] = {
         digits.CLASSIFIER,
         curves.PROBLEM,
         curves.MINIBATCHES,
+        fashion_mnist.PROBLEM,
         byte_transformer.PROBLEM,
         byte_transformer.LARGE,
     )
@@ -98,8 +99,7 @@ def run(request: Request) -> Report:
 
 def contest(request: Request, field: Field) -> Report:
     """All runs of the chosen problems of a field; what had finished is not run again."""
-    chosen = request.problems or (field.quick if request.quick else ())
-    problems = [field.problems[name] for name in pick(chosen, field.problems, "problem")]
+    problems = _chosen(request, field)
     everyone = {problem.name: field.contestants(problem) for problem in problems}
     known = {name: o for optimizers in everyone.values() for name, o in optimizers.items()}
     names = pick(request.solvers, known, "method")
@@ -130,6 +130,22 @@ def contest(request: Request, field: Field) -> Report:
     return Report(tables, [_words(problems, units, length)], figures, measured=results)
 
 
+def _chosen(request: Request, field: Field) -> list[Problem]:
+    """The problems to run; of all, those whose data this machine has or can fetch."""
+    named = request.problems or (field.quick if request.quick else ())
+    problems = [field.problems[name] for name in pick(named, field.problems, "problem")]
+    at_hand = []
+    for problem in problems:
+        try:
+            problem.load()
+            at_hand.append(problem)
+        except Unavailable as error:
+            if request.problems:
+                raise
+            print(f"{problem.name} is left out. {error}")
+    return at_hand
+
+
 def _unit(problem: Problem, optimizer: Optimizer, length: Length, source: str) -> Unit:
     return Unit(
         problem,
@@ -153,6 +169,9 @@ def _words(problems: Sequence[Problem], units: Sequence[Unit], length: Length) -
         if unit.details
     )
     limits = ", ".join(f"{p.name} {_limits(p, units)}" for p in problems)
+    absent = "; ".join(
+        f"{who} on {p.name}: {why}" for p in problems for who, why in p.left_out.items()
+    )
     described = " ".join(f"**{p.name}**: {p.description}{_looks(p)}" for p in problems)
     if {byte_transformer.PROBLEM.name, byte_transformer.LARGE.name} & {p.name for p in problems}:
         described += f" The SHA-256 of the text begins with {byte_transformer.fingerprint()}."
@@ -161,7 +180,7 @@ def _words(problems: Sequence[Problem], units: Sequence[Unit], length: Length) -
     seeds, trials, _ = length
     return f"""{described} Each has one hyperparameter tuned, by {trials} trials on
 a seed of their own, of at most so many steps: {budget}.{nobody} Runs end after so many:
-{limits}. What is not at its default: {own or "nothing"}.
+{limits}. What is not at its default: {own or "nothing"}. {f"Not run: {absent}." if absent else ""}
 Times of steps of over {SLOW:g} s are those of the runs.
 Medians of {seeds} seed{"s" * (seeds > 1)}; a target that most seeds do not reach is a dash, and
 one that only some reach has their number. Gradient-equivalents count a gradient as 1, by the rules

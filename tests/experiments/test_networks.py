@@ -1,7 +1,9 @@
 """The benchmark of networks: its problems are what they say, and its table says what was run."""
 
 import dataclasses
+import gzip
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,18 @@ import secondorder as so
 from experiments.benchmarks import networks, physics
 from experiments.benchmarks.contestants import contestants
 from experiments.benchmarks.networks import Contest
+from experiments.benchmarks.tables import Request
 from experiments.engine import Run
+from experiments.errors import Unavailable
 from experiments.optimizers import OPTIMIZERS
-from experiments.problems import byte_transformer, curves, hard_equations, poisson, poisson_5d
+from experiments.problems import (
+    byte_transformer,
+    curves,
+    fashion_mnist,
+    hard_equations,
+    poisson,
+    poisson_5d,
+)
 from experiments.problems import physics as physics_network
 
 
@@ -48,6 +59,57 @@ def test_the_page_says_where_runs_end_and_what_was_set_by_hand():
     assert "(None to tune: L-BFGS (Optax).)" in words
 
 
+def write_clothes(folder, monkeypatch, training, test):
+    """Files of random images as Debian's package has them; they are not kept after the test."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", training), ("t10k", test)):
+        images = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = gzip.compress(bytes(16) + images.tobytes())
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(pixels)
+        classes = gzip.compress(bytes(8) + labels.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(classes)
+    monkeypatch.setattr(fashion_mnist, "PACKAGE", folder)
+    monkeypatch.setattr(fashion_mnist, "TRAINING", training)
+    return dataclasses.replace(fashion_mnist.PROBLEM, load=fashion_mnist.load.__wrapped__)
+
+
+def test_images_and_classes_of_the_clothes_stay_together(monkeypatch, tmp_path):
+    data = write_clothes(tmp_path, monkeypatch, training=512, test=20).load()
+    assert data["images"].shape == (512, 28, 28, 1) and data["images"].dtype == np.uint8
+    np.testing.assert_array_equal(data["labels"], np.arange(512) % 10)
+    np.testing.assert_array_equal(data["held_out_labels"], np.arange(20) % 10)
+    drawn = np.random.default_rng(0).integers(0, 256, (512, 28, 28))
+    np.testing.assert_array_equal(data["images"][..., 0], drawn)
+
+
+def test_the_error_of_the_clothes_is_the_share_of_wrong_classes(monkeypatch, tmp_path):
+    problem = write_clothes(tmp_path, monkeypatch, training=512, test=40)
+    data = problem.load()
+    params = problem.init(jax.random.key(0), data)
+    only = lambda k: (
+        jax.tree.map(lambda x: 0 * x, params["head"]) | {"bias": jnp.zeros(10).at[k].set(1.0)}
+    )
+    for k in (0, 7):  # a tenth of the images are of each class
+        error = problem.metrics(params | {"head": only(k)}, data)["error"]
+        assert_close(error, 0.9)
+
+
+def test_data_that_cannot_be_had_are_named_or_left_out(monkeypatch, capsys):
+    def refused(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(fashion_mnist, "PACKAGE", Path("nowhere"))
+    monkeypatch.setattr(fashion_mnist, "fetch_openml", refused)
+    problem = dataclasses.replace(fashion_mnist.PROBLEM, load=fashion_mnist.load.__wrapped__)
+    known = {"digits-classifier": networks.NETWORKS["digits-classifier"], problem.name: problem}
+    field = networks.Field(known, contestants, "adamw", ())
+    assert [each.name for each in networks._chosen(Request(), field)] == ["digits-classifier"]
+    assert "fashion-mnist is left out. Fashion-MNIST is not on" in capsys.readouterr().out
+    with pytest.raises(Unavailable, match="dataset-fashion-mnist"):
+        networks._chosen(Request(problems=["fashion-mnist"]), field)
+
+
 LARGE = ("byte-transformer", "byte-transformer-large", "curves", "curves-minibatches")
 
 
@@ -55,12 +117,16 @@ LARGE = ("byte-transformer", "byte-transformer-large", "curves", "curves-minibat
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in networks.NETWORKS],
 )
-def test_every_optimizer_takes_a_step_on_every_problem(name):
+def test_every_optimizer_takes_a_step_on_every_problem(name, monkeypatch, tmp_path):
     problem = networks.NETWORKS[name]
+    if problem is fashion_mnist.PROBLEM:
+        problem = write_clothes(tmp_path, monkeypatch, training=512, test=8)
     data = problem.load()
     batch = next(problem.stream(data, 0))
     params = problem.init(jax.random.key(0), data)
-    for optimizer in contestants(problem).values():
+    racing = contestants(problem)
+    assert not {optimizer.step_class for optimizer in racing.values()} - set(problem.steps)
+    for optimizer in racing.values():
         if optimizer.name in ("muon", "lbfgs"):
             continue  # Optax's own; traced elsewhere
 

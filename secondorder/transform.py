@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,8 +86,9 @@ def scale_by_curvature(
         keeps = state.needs.room is not None and objective.stationary
         factors, memory, cost, point = _prepared(solver, quadratic, state, keeps)
         measure = lambda direction: solver.measure(factors, memory, direction)
-        if trust.gives == "radius" and solver.scaled:
-            scale = _finite_radius(scale, measure, params)
+        if trust.gives == "radius" and solver.sizes is not None:
+            sizes = solver.sizes(factors, tree.accumulator(params), grads)
+            scale = _finite_radius(scale, measure(sizes))
         step, after = solver.solve(quadratic, factors, memory, scale)
         attempt = Attempt(
             charged(step, cost),
@@ -129,11 +129,9 @@ def scale_by_curvature(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _finite_radius(
-    radius: jax.Array, measure: Callable[[Params], jax.Array], params: Params
-) -> jax.Array:
+def _finite_radius(radius: jax.Array, length: jax.Array) -> jax.Array:
     """The radius; an infinite one as ``10 ‖D x‖``, since a whole first step may end far away."""
-    reach = (REACH * measure(tree.accumulator(params))).astype(radius.dtype)
+    reach = (REACH * length).astype(radius.dtype)
     return jnp.where(jnp.isfinite(radius) | (reach == 0), radius, reach)
 
 

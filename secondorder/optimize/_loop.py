@@ -23,6 +23,8 @@ from secondorder.optimize._records import Evaluations, History, Loop, Problem, S
 from secondorder.optimize._watch import Iterate
 from secondorder.tree import Params
 
+DIGITS = 1e-2  # change of a parameter that a last step may leave out, relative to the tolerance
+
 
 def begin(problem: Problem, params: Params, history: int) -> Loop:
     """The loop before its first step."""
@@ -226,7 +228,7 @@ def _advance(loop: Loop, updates: Params, state: Any, face: Face | None, problem
     params, cut = optax.apply_updates(loop.params, updates), jnp.asarray(False)
     if face is not None:
         params, updates, cut = _on_face(loop.params, updates, params, face)
-    outcome = _outcome(loop, state, problem)
+    outcome = _outcome(loop, _far(updates, loop.params, problem.tol), state, problem)
     slope = tree.vdot(loop.grad, updates).astype(dtype)
     # The predicted decrease of a full Newton step has no unit; other models need both tests.
     small = jnp.abs(slope) <= little(loop, problem)
@@ -308,7 +310,7 @@ class _Outcome(NamedTuple):
     counts: jax.Array
 
 
-def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
+def _outcome(loop: Loop, far: jax.Array, state: Any, problem: Problem) -> _Outcome:
     ours, searches = states.find_states(state), states.find_linesearches(state)
     dtype = loop.promised.dtype
     passes, optimal, accepted = jnp.asarray(False), jnp.asarray(False), jnp.asarray(True)
@@ -319,16 +321,19 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
         step, report, trust = ours[-1].step, ours[-1].step.report, ours[-1].trust
         passes, accepted = report.optimality <= problem.tol, trust.accepted
         predicted, scale = jnp.abs(step.predicted).astype(dtype), trust.scale.astype(dtype)
-        # The step is already computed; where it still shows in the value, take it. Only once, or as
-        # long as steps contract: at rounding level a decrease is chance. Gain +∞: none computed.
+        # The step is already computed. It is taken where it shows in the value, or moves parameters
+        # by more than the digits wanted; again only as long as steps contract: at rounding level a
+        # decrease is chance. Gain +∞: none computed.
         computed = ~jnp.isposinf(trust.gain)
-        made = jnp.where(computed, trust.gain, 0) * predicted
-        size = jnp.abs(loop.value).astype(dtype)
-        gains = accepted & (made > float(jnp.finfo(dtype).eps) * size)
-        contracts = (made < 0.1 * size) & (predicted < 0.1 * states.promised(loop.state))
-        optimal = passes & ~(gains & (~loop.passed | contracts))
+        gain, before = jnp.where(computed, trust.gain, 0), states.promised(loop.state)
+        made, size = gain * predicted, jnp.abs(loop.value).astype(dtype)
+        shows = accepted & (made > float(jnp.finfo(dtype).eps) * size)
+        moves = accepted & far & (jnp.abs(gain - 1) <= 0.75)
+        again = shows & (made < 0.1 * size) & (predicted < 0.1 * before)
+        again = again | (moves & (predicted < 0.5 * before))
+        optimal = passes & ~jnp.where(loop.passed, again, shows | moves)
         ends = jnp.where(report.lost, Status.NO_EFFECT.value, ends)
-        full = report.full & (~computed | (jnp.abs(trust.gain - 1) <= 0.5))
+        full = report.full & (~computed | (jnp.abs(gain - 1) <= 0.5))
         values = report.trial_evaluations + jnp.where(computed, 1, 0)
         jacobians, products = report.jacobians, report.products
         products = jnp.where(jacobians > 0, 0, products)
@@ -342,6 +347,12 @@ def _outcome(loop: Loop, state: Any, problem: Problem) -> _Outcome:
 
 def _larger(largest: Params, params: Params) -> Params:
     return jax.tree.map(lambda most, x: jnp.maximum(most, jnp.abs(x)), largest, params)
+
+
+def _far(updates: Params, params: Params, tol: jax.Array | float) -> jax.Array:
+    """Whether a parameter changes by more than a hundredth of ``tol``, relative to its size."""
+    beyond = lambda u, x: jnp.where(jnp.abs(u) > DIGITS * tol * jnp.abs(x), 1, 0)
+    return tree.max_abs(jax.tree.map(beyond, updates, params)) > 0
 
 
 def _movement(params: Params, start: Params) -> tuple[jax.Array, jax.Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
+from secondorder.operators._dense import ravel, unravel
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
 from secondorder.tree import Params
@@ -59,8 +60,8 @@ class Solver(NamedTuple):
       measure: ``(factors, memory, direction) -> length``, in the norm of ``Step.length``, with the
         arguments ``factors`` and ``memory`` of ``solve``.
       reads: meaning of the scalar: ``"damping"`` (λ), ``"radius"`` (Δ) or ``"cubic"`` (σ).
-      scaled: whether its lengths are in units of the curvature; only then can a first radius be
-        taken from the length of the parameters.
+      sizes: ``(factors, params, grad) -> sizes``, a size of each parameter, from which a first
+        radius is taken; ``None`` where lengths are not in units of the curvature.
       measures: whether its steps report an ``optimality``.
       takes_jacobian: whether it forms the dense Jacobian; a caller may supply one.
 
@@ -78,7 +79,7 @@ class Solver(NamedTuple):
         direction
     )
     reads: str = "damping"
-    scaled: bool = True
+    sizes: Callable[[Any, Params, Params], Params] | None = lambda factors, params, grad: params
     measures: bool = False
     takes_jacobian: bool = False
 
@@ -107,3 +108,13 @@ def charged(step: Step, cost: Cost) -> Step:
 def is_on(factor: Any) -> bool:
     """Whether a factor may differ from zero; always true for a traced factor."""
     return not isinstance(factor, int | float) or factor != 0
+
+
+def parameter_sizes(params: Params, grad: Params, scaling: jax.Array) -> Params:
+    """``|x|``; for ``x = 0``, which shows no size, the step of this parameter alone, ``g/D²``.
+
+    Where all are zero, so are the sizes, and the first step shows the length.
+    """
+    x, g = ravel(params).astype(scaling.dtype), ravel(grad).astype(scaling.dtype)
+    alone = jnp.where(jnp.any(x != 0), g / scaling / scaling, 0)
+    return unravel(jnp.where(x == 0, alone, x), grad)

@@ -25,7 +25,7 @@ from secondorder.linalg._batched import triangular
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Cost, Solver
+from secondorder.solvers._base import Cost, Solver, parameter_sizes
 from secondorder.step import Again, Report, Stop, make_step
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -181,8 +181,11 @@ def on_rows(
         del memory
         return jnp.linalg.norm(point.lengths * ravel(direction))
 
+    def sizes(point: Point, params: tree.Params, grad: tree.Params) -> tree.Params:
+        return parameter_sizes(params, grad, point.scaling)
+
     kind = {"reads": reads, "measures": True, "takes_jacobian": True}
-    return Solver(init, step, prepare, measure=measure, **kind)
+    return Solver(init, step, prepare, measure=measure, sizes=sizes, **kind)
 
 
 def no_factors(*ignored: Any) -> tuple:

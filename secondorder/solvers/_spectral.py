@@ -22,7 +22,7 @@ from secondorder.linalg import _lapack as lapack
 from secondorder.linalg import _secular as secular
 from secondorder.operators._dense import dense, ravel, unravel
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Cost, Solver
+from secondorder.solvers._base import Cost, Solver, parameter_sizes
 from secondorder.solvers._direct import shift_scaling
 from secondorder.step import Report, Stop, make_step
 from secondorder.tree import Params
@@ -133,4 +133,8 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         del largest
         return jnp.linalg.norm(factors[2] * ravel(direction))
 
-    return Solver(init, answer, prepare, measure=measure, reads=reads, scaled=scaled)
+    def sizes(factors: tuple, params: Params, grad: Params) -> Params:
+        return parameter_sizes(params, grad, factors[2])
+
+    kind = {"reads": reads, "sizes": sizes if scaled else None}
+    return Solver(init, answer, prepare, measure=measure, **kind)

@@ -106,3 +106,30 @@ def test_parameters_that_wobble_around_zero_have_not_run_off(name, x64):
     value = lambda p: 0.5 * jnp.sum(curved * p**2) + 1
     found = so.minimize(value, jnp.linspace(0.0, 1.0, 12), name)
     assert so.Status(int(found.status)) is so.Status.CONVERGED
+
+
+@pytest.mark.parametrize("optimizer", [so.levenberg_marquardt, so.dogleg, so.hybrid_newton])
+@pytest.mark.parametrize("unit", [1.0, 1e6, 1e-6])
+def test_a_parameter_that_starts_at_zero_does_not_shrink_the_first_radius(x64, optimizer, unit):
+    """Powell's badly scaled function from ten times its start: x = 0 shows no length."""
+
+    def residual(z):
+        x = z * jnp.array([unit, 1 / unit])
+        return jnp.stack([1e4 * x[0] * x[1] - 1, jnp.sum(jnp.exp(-x)) - 1.0001])
+
+    start = jnp.array([0.0, 10.0 * unit])
+    fit = so.least_squares(residual, start, optimizer(), max_steps=30)
+    assert fit.success
+    assert fit.value < 1e-4**2 / 1e3  # half the square of 1e-4 where x[1] is infinite
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("name", ["mgh09", "chwirut2", "enso"])
+def test_a_fit_in_float32_goes_on_where_parameters_move_and_the_value_does_not(name):
+    problem = NIST[name]
+    fit = so.least_squares(
+        problem.residual, jnp.asarray(np.asarray(problem.starts[1]), jnp.float32)
+    )
+    assert status(fit) == "CONVERGED"
+    error = np.abs(np.asarray(fit.params, float) / np.asarray(problem.params) - 1)
+    assert np.max(error) < 1e-4  # 2e-4 to 5e-3 at the first point that passed the test

@@ -12,6 +12,7 @@ import optax
 
 from secondorder import meshes, tree
 from secondorder.objectives._at_point import at_point
+from secondorder.tree._gaps import masked_like
 
 ROUNDING = 1e-6  # relative rise of a value that Optax's search ignores
 CUTS = 16  # tenths of a failed step that are tried
@@ -106,7 +107,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
-        grad = _masked_like(params, grad)
+        grad = masked_like(params, grad)
         if jax.tree.structure(grad) != jax.tree.structure(params):
             raise ValueError(
                 "update got a grad of another tree than params. Around a line search leave "
@@ -195,9 +196,3 @@ def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Arra
     usable = (slope > 0) & (polyak > 0) & jnp.isfinite(polyak)
     later = state.learning_rate.astype(value.dtype) if first_guess == "keep" else one
     return jnp.where(jnp.isinf(state.value), jnp.where(usable, polyak, one), later)
-
-
-def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:
-    """The gradient with the gaps of ``params``: Optax masks parameters, but not extra arguments."""
-    is_gap = lambda x: isinstance(x, optax.MaskedNode)
-    return jax.tree.map(lambda p, g: p if is_gap(p) else g, params, grad, is_leaf=is_gap)

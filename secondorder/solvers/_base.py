@@ -12,6 +12,7 @@ from secondorder import tree
 from secondorder.quadratic import Quadratic
 from secondorder.step import Step
 from secondorder.tree import Params
+from secondorder.tree._types import Count
 
 
 class Cost(NamedTuple):
@@ -27,8 +28,8 @@ class Cost(NamedTuple):
       0
     """
 
-    products: Any = 0
-    jacobians: Any = 0
+    products: Count = 0
+    jacobians: Count = 0
 
 
 def no_memory(params: Params) -> tuple:
@@ -104,6 +105,6 @@ def charged(step: Step, cost: Cost) -> Step:
     )
 
 
-def is_on(factor: Any) -> bool:
+def is_on(factor: tree.Real) -> bool:
     """Whether a factor may differ from zero; always true for a traced factor."""
     return not isinstance(factor, int | float) or factor != 0

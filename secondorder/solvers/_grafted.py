@@ -22,11 +22,13 @@ class Grafted(NamedTuple):
     onto: Params
     count: jax.Array
     inner: Any
-    graft: Any
+    graft: optax.OptState
 
 
 @settings.checked(onto=settings.TRANSFORMATION.or_none(), decay=settings.MOMENTUM)
-def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: Any = 0.0) -> Solver:
+def grafted(
+    solver: Solver, onto: optax.GradientTransformation | None, decay: tree.Real = 0.0
+) -> Solver:
     """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the steps of ``solver``, ``q`` of ``onto``.
 
     Both averages start from zero, without bias correction.

@@ -8,7 +8,7 @@ solutions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.linalg._batched import singular
 from secondorder.solvers._base import Solver
-from secondorder.solvers._least_squares import (
-    HIGHEST,
-    Answer,
-    Triangle,
-    on_rows,
-)
+from secondorder.solvers._least_squares import HIGHEST, Answer, Triangle, on_rows
 from secondorder.step import Stop
 
 MAX_ITERATIONS = 10  # two or three are usual
@@ -42,7 +37,7 @@ class Singular(NamedTuple):
     c: jax.Array
 
 
-def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
+def singular_basis(triangle: Triangle, *ignored: object) -> Singular:
     """The factors of these solvers; s is NaN for a non-finite triangle."""
     del ignored
     upper, q, rest = triangle[:3]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from secondorder import tree
 from secondorder.quadratic import Quadratic
-from secondorder.step import Step
+from secondorder.step import Step, Stop, make_step
 from secondorder.tree import Params
 from secondorder.tree._types import Count
 
@@ -103,6 +103,16 @@ def charged(step: Step, cost: Cost) -> Step:
         products=both(report.products, cost.products),
         jacobians=both(report.jacobians, cost.jacobians),
     )
+
+
+def redirected(found: Step, direction: Params, quadratic: Quadratic) -> Step:
+    """A step in another direction, whose length is not that of the model."""
+    predicted = tree.vdot(quadratic.grad, direction)  # to first order
+    stopped = jnp.where(tree.all_finite(direction), found.report.stopped, Stop.NONFINITE.value)
+    report = found.report._replace(
+        residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
+    )
+    return make_step(direction, predicted, report)
 
 
 def is_on(factor: tree.Real) -> bool:

@@ -10,8 +10,7 @@ import optax
 
 from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Solver, nothing_prepared, prepares
-from secondorder.step import Stop, make_step
+from secondorder.solvers._base import Solver, nothing_prepared, prepares, redirected
 from secondorder.tree import Params
 
 
@@ -64,12 +63,7 @@ def grafted(
         p, q = mean(state.step, found.direction), mean(state.onto, wanted)
         new = Grafted(p, q, state.count + 1, inner, graft_state)
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
-        predicted = tree.vdot(quadratic.grad, step)  # first order: the length is not the model's
-        stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
-        report = found.report._replace(
-            residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
-        )
-        return make_step(step, predicted, report), new
+        return redirected(found, step, quadratic), new
 
     return solver._replace(
         init=init,

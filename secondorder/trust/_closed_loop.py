@@ -70,6 +70,12 @@ def closed_loop(
     return Trust(starting(init), update, gives, searches=bool(halvings), lazy=lazy)
 
 
+def judged(trial: Trial) -> tuple[jax.Array, jax.Array]:
+    """The gain of a trial, and whether the step is taken."""
+    gain = trial.gain()
+    return gain, trial.finite & (gain > ACCEPT)
+
+
 def slowest(other: tree.Real) -> jax.Array:
     """The least factor of λ after a step with the gain ``other`` on another objective."""
     moved = jnp.where(other > GOOD, SLOWLY, jnp.where(other < -1, 1 / SLOWLY, 1))

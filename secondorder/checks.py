@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+
+from secondorder.tree._gaps import has_gaps
 
 
 def number(fn: Callable, user: str, kind: str = "objective") -> Callable:
@@ -121,12 +122,6 @@ def _caused(error: Exception, user: str, kind: str, sentence: str) -> Exception:
     explained = TypeError(f"{user} cannot evaluate the {kind}: {sentence}")
     explained.__cause__ = error
     return explained
-
-
-def has_gaps(args: Any) -> bool:
-    """Whether Optax has masked leaves of a tree."""
-    is_gap = lambda x: isinstance(x, optax.MaskedNode)
-    return any(map(is_gap, jax.tree.leaves(args, is_leaf=is_gap)))
 
 
 GAPS = (

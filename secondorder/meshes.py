@@ -24,7 +24,7 @@ def gathered(x: jax.Array) -> jax.Array:
     return _on_all_of(sharding.mesh, x)
 
 
-def _on_all_of(mesh: Any, x: jax.Array) -> jax.Array:
+def _on_all_of(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, x: jax.Array) -> jax.Array:
     whole = jax.sharding.PartitionSpec(*[None] * x.ndim)
     return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, whole))
 
@@ -36,7 +36,7 @@ def gathered_leaves(x: Any) -> list[jax.Array]:
     return [_on_all_of(meshes[0], leaf) for leaf in leaves] if meshes else leaves
 
 
-def placed_like(x: jax.Array, like: Any) -> jax.Array:
+def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
     """``x`` with the sharding of ``like`` if that is explicit, else unchanged."""
     sharding = explicit_sharding(like)
     return x if sharding is None else jax.sharding.reshard(x, sharding)

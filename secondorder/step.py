@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.tree import Params
+from secondorder.tree import Params, Real
+from secondorder.tree._types import Count
 
 
 class Reason(enum.IntEnum):
@@ -82,13 +83,13 @@ class Again:
         has one entry for each row.
     """
 
-    solve: Callable[[jax.Array], tuple[Params, Any, Any]] | None
+    solve: Callable[[jax.Array], tuple[Params, Count, Count]] | None
 
     def tree_flatten(self) -> tuple[tuple, None]:
         return (), None
 
     @classmethod
-    def tree_unflatten(cls, *ignored: Any) -> Again:
+    def tree_unflatten(cls, *ignored: object) -> Again:
         del ignored
         return cls(None)
 
@@ -158,7 +159,7 @@ class Step(NamedTuple):
     report: Report = Report()
     rounding: Any = 0.0
 
-    def settled(self, dtype: Any) -> Step:
+    def settled(self, dtype: jax.typing.DTypeLike) -> Step:
         """The step with every number an array of a fixed dtype, never weakly typed."""
         kinds = {float: dtype, bool: bool}
 
@@ -176,7 +177,7 @@ class Step(NamedTuple):
         """The scalars of the step, for the state."""
         return self._replace(direction=(), candidates=None)
 
-    def along(self, fraction: Any) -> Step:
+    def along(self, fraction: Real) -> Step:
         """The step to the point of its path at the fraction α; length and prediction stay."""
         terms = self.candidates.terms if isinstance(self.candidates, Path) else ()
         whole = isinstance(fraction, float) and fraction == 1

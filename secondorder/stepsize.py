@@ -12,8 +12,10 @@ import optax
 
 from secondorder import meshes, tree
 from secondorder.objectives._at_point import at_point
+from secondorder.tree._gaps import masked_like
 
 ROUNDING = 1e-6  # relative rise of a value that Optax's search ignores
+STEPS = 25  # of a search
 CUTS = 16  # tenths of a failed step that are tried
 
 # Which leaves decay: a tree of bools, or of prefixes of the parameters', or a function that returns
@@ -66,13 +68,13 @@ def decayed(weight_decay: tree.Real, mask: Mask = None) -> optax.GradientTransfo
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransformationExtraArgs:
+def zoom(first_guess: str = "one") -> optax.GradientTransformationExtraArgs:
     """``optax.scale_by_zoom_linesearch`` that runs in at least float32 and ignores extra keywords.
 
     Optax's search has default-precision scalars in its loop and raises on unknown keywords, so it
     gets neither low-precision parameters nor other keywords. Its precision of a step size, 1e-5, is
     absolute, and it squares slopes, so values are scaled by the value at the start, and steps by
-    the first trial. After ``max_steps`` it may end on a step that raises the value, as for a
+    the first trial. After ``STEPS`` it may end on a step that raises the value, as for a
     singular curvature with a direction 1e9 times too long: such a step is divided by ten until the
     value does not rise. A search that ends on a non-finite step, or without a step, gives zeros.
 
@@ -82,11 +84,8 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
         with one from the second step on (quasi-Newton). The very first trial of the last two is
         Polyak's step, ``2|f| / |g·d|``, at most as long as the parameters: both follow any change
         of units.
-      max_steps: iterations of the search.
     """
-    search = optax.scale_by_zoom_linesearch(
-        max_linesearch_steps=max_steps, initial_guess_strategy="one"
-    )
+    search = optax.scale_by_zoom_linesearch(STEPS, initial_guess_strategy="one")
 
     def init(params):
         if not jax.tree.leaves(params):
@@ -106,7 +105,7 @@ def zoom(first_guess: str = "one", max_steps: int = 25) -> optax.GradientTransfo
             value, grad = jax.value_and_grad(value_fn)(params)
         dtype = tree.dtype(params)
         start, value = tree.accumulator(params), jnp.asarray(value, dtype)
-        grad = _masked_like(params, grad)
+        grad = masked_like(params, grad)
         if jax.tree.structure(grad) != jax.tree.structure(params):
             raise ValueError(
                 "update got a grad of another tree than params. Around a line search leave "
@@ -195,9 +194,3 @@ def _first_trial(first_guess: str, step, state, params, value, grad) -> jax.Arra
     usable = (slope > 0) & (polyak > 0) & jnp.isfinite(polyak)
     later = state.learning_rate.astype(value.dtype) if first_guess == "keep" else one
     return jnp.where(jnp.isinf(state.value), jnp.where(usable, polyak, one), later)
-
-
-def _masked_like(params: tree.Params, grad: tree.Params) -> tree.Params:
-    """The gradient with the gaps of ``params``: Optax masks parameters, but not extra arguments."""
-    is_gap = lambda x: isinstance(x, optax.MaskedNode)
-    return jax.tree.map(lambda p, g: p if is_gap(p) else g, params, grad, is_leaf=is_gap)

@@ -13,15 +13,11 @@ from secondorder import settings, tree
 from secondorder.curvature._base import Curvature
 from secondorder.objectives._at_point import at_point
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import (
-    Cost,
-    Solver,
-    charged,
-    prepares,
-)
+from secondorder.solvers._base import Cost, Solver, charged, prepares
 from secondorder.state import CurvatureState, Needs
 from secondorder.step import Report, Step
 from secondorder.tree import Params
+from secondorder.tree._gaps import masked_like
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trust, TrustState
 
@@ -30,7 +26,7 @@ REACH = 10.0  # first radius, relative to the scaled length of the parameters
 
 @settings.checked(trust=settings.POLICY)
 def scale_by_curvature(
-    curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: Any = 0
+    curvature: Curvature, solver: Solver, trust: Trust, *, burn_in: int | jax.Array = 0
 ) -> optax.GradientTransformationExtraArgs:
     """The step ``d = −(B + λ I)⁻¹ g`` from a curvature, a solver and a trust policy.
 
@@ -231,9 +227,8 @@ def _difference(updates: Params, grad: Params | None) -> Params | None:
     """``g̃ − g``; ``None`` for the same arrays, or without a given gradient."""
     if grad is None:
         return None
-    is_gap = lambda x: isinstance(x, optax.MaskedNode)
     if jax.tree.structure(grad) != jax.tree.structure(updates):  # Optax masks only the updates
-        grad = jax.tree.map(lambda u, g: u if is_gap(u) else g, updates, grad, is_leaf=is_gap)
+        grad = masked_like(updates, grad)
     if jax.tree.structure(grad) != jax.tree.structure(updates):
         raise ValueError(
             "update got a grad of another tree than the gradients. Before a method leave "

@@ -1,4 +1,4 @@
-"""What the tests of methods for networks share: a small net, fixed gradients, a loop along them."""
+"""What the tests of methods share: a small net, its numbers, and loops along steps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+import secondorder as so
 
 
 def net(p, x):
@@ -24,6 +26,22 @@ def start(dtype="float32", dead=0.0):
         "bias": jnp.zeros(3, dtype),
         "unused": jnp.ones((2, 3), dtype),
     }
+
+
+def numbers(tree):
+    """The floating-point leaves."""
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def memory(state):
+    """All a method remembers (its report of the last step may hold infinity for an unknown)."""
+    (ours,) = so.state.find_states(state)
+    return ours.curvature, ours.solver
+
+
+def assert_no_nan(params, state):
+    assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in numbers(params))
+    assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
 def fixed_gradients(shapes: dict[str, tuple[int, ...]], count: int, seed: int = 0):
@@ -50,3 +68,19 @@ def steps_along(
         params, state = step(params, state, grad, t)
         yield params
     assert step._cache_size() == 1, "the step was traced again"
+
+
+def points_of(tx: Any, f: Callable, p: jax.Array, count: int) -> np.ndarray:
+    """The points that ``count`` updates lead to, the start first."""
+
+    @jax.jit
+    def step(p, state):
+        value, grad = jax.value_and_grad(f)(p)
+        updates, state = tx.update(grad, state, p, value=value, grad=grad, value_fn=f)
+        return p + updates, state
+
+    state, points = tx.init(p), [p]
+    for _ in range(count):
+        p, state = step(p, state)
+        points.append(p)
+    return np.stack(points)

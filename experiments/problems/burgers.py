@@ -66,8 +66,8 @@ residual = physics.residual(
 def load():
     times = physics.midpoints(0, 1, IN_TIME)
     places = np.sinh(STRETCH * physics.midpoints(-1, 1, IN_SPACE)) / np.sinh(STRETCH)
-    sides = (np.zeros(IN_SPACE), places), *((times, np.full(IN_TIME, end)) for end in (-1.0, 1.0))
-    boundary = np.concatenate([np.stack(side, axis=-1) for side in sides])
+    ends = [(times, np.full(IN_TIME, end)) for end in (-1.0, 1.0)]
+    boundary = physics.edges((np.zeros(IN_SPACE), places), *ends)
     look = physics.grid(np.linspace(0, 1, LOOK[0]), np.linspace(-1, 1, LOOK[1]))
     return {
         **physics.data(physics.grid(times, places), boundary),

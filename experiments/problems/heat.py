@@ -44,8 +44,7 @@ residual = physics.residual(equation, solution, within=SIDE, beside=SIDE**0.5)
 @functools.cache
 def load():
     middle, zero, one = physics.midpoints(0, 1, SIDE), np.zeros(SIDE), np.ones(SIDE)
-    sides = (zero, middle), (middle, zero), (middle, one)
-    boundary = np.concatenate([np.stack(side, axis=-1) for side in sides])
+    boundary = physics.edges((zero, middle), (middle, zero), (middle, one))
     look = np.linspace(0, 1, LOOK)
     return {
         **physics.data(physics.grid(middle, middle), boundary),

@@ -82,6 +82,11 @@ def data(interior: np.ndarray, boundary: np.ndarray) -> Mapping[str, np.ndarray]
     }
 
 
+def edges(*sides: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The points of all sides, each given by its two coordinates, (n, 2)."""
+    return np.concatenate([np.stack(side, axis=-1) for side in sides])
+
+
 def held_out(points: np.ndarray, solution: Function) -> Data:
     """Where the error is measured, and the solution there, in the precision of the points."""
     with jax.enable_x64(True):

@@ -43,8 +43,7 @@ def load():
     inside = np.linspace(0, 1, SIDE + 2)[1:-1]
     along = np.arange(SIDE) / SIDE
     zero, one = np.zeros(SIDE), np.ones(SIDE)
-    sides = (along, zero), (one, along), (1 - along, one), (zero, 1 - along)
-    boundary = np.concatenate([np.stack(side, axis=-1) for side in sides])
+    boundary = physics.edges((along, zero), (one, along), (1 - along, one), (zero, 1 - along))
     look = np.linspace(0, 1, LOOK)
     return {
         **physics.data(physics.grid(inside, inside), boundary),

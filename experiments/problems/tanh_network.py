@@ -1,14 +1,11 @@
 """A small tanh network on the digits: not convex, several seeds."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import secondorder as so
 from experiments.problem import Problem
-from experiments.problems.softmax import CLASSES, load_images
+from experiments.problems.softmax import CLASSES, accuracy, load_images, penalised
 
 HIDDEN = 6
 PENALTY = 1e-4
@@ -41,20 +38,7 @@ def logits(params, inputs):
     return hidden @ second["kernel"] + second["bias"]
 
 
-def objective(batch):
-    loss = so.losses.total(
-        so.softmax_cross_entropy(batch["labels"]), so.losses.half_sum_of_squares()
-    )
-
-    def outputs(params):
-        return logits(params, batch["inputs"]), so.tree.scale(math.sqrt(PENALTY), params)
-
-    return so.compose(loss, outputs)
-
-
-def metrics(params, data):
-    right = jnp.argmax(logits(params, data["held_out_inputs"]), axis=-1) == data["held_out_labels"]
-    return {"held_out_accuracy": jnp.mean(right)}
+objective = penalised(logits, PENALTY)
 
 
 PROBLEM = Problem(
@@ -70,7 +54,7 @@ PROBLEM = Problem(
     load=load,
     init=init,
     objective=objective,
-    metrics=metrics,
+    metrics=accuracy(logits),
     measure="loss",
     targets=(0.5, 0.2, 0.1),
     steps={"first-order": 400, "quasi-newton": 150, "matrix-free": 50, "dense": 12},

@@ -1,17 +1,14 @@
 """Curvature sources: which matrix a method uses, and how it is estimated."""
 
-from secondorder.curvature._axis_structures import (
-    axis_basis,
-    axis_eigen,
-    axis_roots,
-    axis_whitened,
-)
+from secondorder.curvature._axis_basis import axis_basis
+from secondorder.curvature._axis_roots import axis_eigen, axis_roots
+from secondorder.curvature._axis_whitened import axis_whitened
 from secondorder.curvature._base import Curvature
 from secondorder.curvature._block_diagonal import block_diagonal
 from secondorder.curvature._empirical import empirical_diagonal
 from secondorder.curvature._exact import exact, identity
 from secondorder.curvature._hybrid import hybrid
-from secondorder.curvature._kfac import layerwise
+from secondorder.curvature._layerwise import layerwise
 from secondorder.curvature._ntk import ntk
 from secondorder.curvature._preconditioned import preconditioned
 from secondorder.curvature._proposed import proposed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -133,8 +134,9 @@ def running(
             return structure.join(mean(n), tree.where(n > 0, mean(n - 1), old))
 
         def renewed():
+            assert structure.refresh is not None
             first = state.count == 0
-            averages, frame = renew(grads, *before, Now(first, scale))
+            averages, frame = structure.refresh(grads, *before, Now(first, scale))
             if structure.recount == "always":
                 averages = learn(frame)
             elif structure.recount == "first":  # the sample again, now that there is a frame
@@ -146,32 +148,32 @@ def running(
             state.count, sample_every, both, lambda: (state.averages, state.samples)
         )
         before = after = averages, state.frame
-        refreshes: Any = state.refreshes
-        interval: Any = refresh_every
-        renew: Any = structure.refresh
-        if renew is not None and isinstance(refresh_every, Drift):
-            measure: Any = structure.drift
-            tolerance, every = refresh_every
-            far = lambda: measure(grads, *before, scale) > tolerance
-            moved = _at(state.count, every, far, lambda: jnp.asarray(False))
-            due = (state.count == 0) | moved
-            after = jax.lax.cond(due, renewed, lambda: before)
+        refreshes = state.refreshes
+        if refreshes is not None:  # else there is no frame
+            if isinstance(refresh_every, Drift):
+                due = _has_drifted(structure, refresh_every, state.count, grads, *before, scale)
+                after = jax.lax.cond(due, renewed, lambda: before)
+            else:
+                due = state.count % refresh_every == 0
+                after = _at(state.count, refresh_every, renewed, lambda: before)
             refreshes = refreshes + due.astype(jnp.int32)
-        elif renew is not None:
-            every: Any = refresh_every
-            after = _at(state.count, refresh_every, renewed, lambda: before)
-            refreshes = refreshes + (state.count % interval == 0).astype(jnp.int32)
-        if structure.refresh is not None:  # else it is shaped and sharded like the parameters
-            after = _held(after, params)
-        seen = before if structure.behind else after
-        operator = structure.operator(grads, seen[0], seen[1])
+            after = _held(after, params)  # without a frame they lie like the parameters
+        operator = structure.operator(grads, *(before if structure.behind else after))
         count = state.count + 1
         return operator, Running(after[0], after[1], count, samples, state.key, refreshes)
 
     return Curvature(init, update, estimator.needs_value_fn, reads_scale=True)
 
 
-def _check_drift(structure: Structure, refresh_every: Any) -> None:
+def _has_drifted(structure: Structure, drift: Drift, count: jax.Array, *state: Any) -> jax.Array:
+    """Whether a refresh is due by drift: the first one, or one beyond the tolerance."""
+    assert structure.drift is not None
+    measure = functools.partial(structure.drift, *state)
+    far = lambda: measure() > drift.tolerance
+    return (count == 0) | _at(count, drift.measure_every, far, lambda: jnp.asarray(False))
+
+
+def _check_drift(structure: Structure, refresh_every: Steps | Drift) -> None:
     by_drift = isinstance(refresh_every, Drift)
     if by_drift and structure.refresh is not None and structure.drift is None:
         raise ValueError(
@@ -188,7 +190,7 @@ def _held(memory: Any, params: tree.Params) -> Any:
     return jax.tree.map(one, memory, is_leaf=is_moments)
 
 
-def _at(count: jax.Array, every: Any, then: Callable, otherwise: Callable) -> Any:
+def _at(count: jax.Array, every: Steps, then: Callable, otherwise: Callable) -> Any:
     """``then()`` at every ``every``-th count, starting at the first; else ``otherwise()``."""
     if isinstance(every, int) and every == 1:
         return then()

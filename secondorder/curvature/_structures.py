@@ -111,9 +111,19 @@ class Moments(NamedTuple):
     returned: jax.Array | None = None
     values: Factors | None = None
 
+    @property
+    def positive_squares(self) -> jax.Array:
+        """The squares, where rounding makes none of them negative."""
+        assert self.squares is not None
+        return jnp.maximum(self.squares, 0)
+
     def with_returned(self, x: Any) -> Any:
         """``x``, a λ or eigenvalues, plus ``returned``, which the factors do not include."""
         return x if self.returned is None else x + self.returned
+
+
+Averages = Sequence[Moments]
+Frame = Sequence[Factors]
 
 
 def sound(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -127,7 +137,7 @@ def farthest(drifts: Sequence[jax.Array]) -> jax.Array:
     return jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros(())
 
 
-def basis_drift(like: Params, averages: Any, bases: Any, damping: Scalar) -> jax.Array:
+def basis_drift(like: Params, averages: Averages, bases: Frame, damping: Scalar) -> jax.Array:
     """The largest off-diagonal part of a factor in its basis."""
     pairs = [
         (factor, q)

@@ -23,7 +23,8 @@ from secondorder.objectives._base import AnyObjective, Plain
 from secondorder.objectives._models import Opened
 from secondorder.objectives._objective import Objective
 from secondorder.operators._modes import derivable
-from secondorder.optimize._loop import begin, once
+from secondorder.optimize._ends import begin
+from secondorder.optimize._loop import once
 from secondorder.optimize._records import Loop, Problem, Status
 from secondorder.state import settled
 

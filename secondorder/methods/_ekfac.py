@@ -7,7 +7,7 @@ import optax
 
 from secondorder import settings
 from secondorder.curvature import Estimator, layerwise
-from secondorder.curvature._kfac import Example
+from secondorder.curvature._layerwise import Example
 from secondorder.curvature._running import Drift, Steps
 from secondorder.methods._kfac import layered
 from secondorder.stepsize import Mask

@@ -6,14 +6,8 @@ import jax
 import optax
 
 from secondorder import settings, solvers
-from secondorder.curvature import (
-    Curvature,
-    Estimator,
-    exact,
-    layerwise,
-    preconditioned,
-)
-from secondorder.curvature._kfac import Example
+from secondorder.curvature import Curvature, Estimator, exact, layerwise, preconditioned
+from secondorder.curvature._layerwise import Example
 from secondorder.curvature._running import Drift, Steps
 from secondorder.operators import ggn
 from secondorder.stepsize import Mask, decayed, step_along

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, tree
+from secondorder.losses._base import Outputs
 from secondorder.tree import Params
-
-Outputs = Any
+from secondorder.tree._gaps import has_gaps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class InParts:
     def __call__(self, *args: Any) -> Outputs:
         with checks.traced("An objective", "model", args):
             outputs = checks.as_arrays(self.model(*args), "An objective", integers=True)
-            if checks.has_gaps(args) and not any(map(jnp.size, jax.tree.leaves(outputs))):
+            if has_gaps(args) and not any(map(jnp.size, jax.tree.leaves(outputs))):
                 raise ValueError("The outputs are empty.")  # a gap broadcast against one column
         return tree.parts(outputs)
 

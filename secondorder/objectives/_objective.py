@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from secondorder import checks, losses
 from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.objectives._models import BatchedModel, Outputs, in_parts, through
 from secondorder.tree import Params
+from secondorder.tree._gaps import filled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that it may be jitted
@@ -155,11 +155,8 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
     if mask is not None:
         mask = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), mask, params)
 
-    def is_gap(x: Any) -> bool:
-        return isinstance(x, optax.MaskedNode)
-
     def fill(given: Params) -> Params:
-        whole = jax.tree.map(lambda g, p: p if is_gap(g) else g, given, params, is_leaf=is_gap)
+        whole = filled(given, params)
         if mask is None:
             return whole
         return jax.tree.map(lambda m, g, p: g if m else p, mask, whole, params)

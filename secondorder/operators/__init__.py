@@ -12,6 +12,7 @@ from secondorder.operators._base import (
 )
 from secondorder.operators._block_diagonal import BlockDiagonal, by_leaf, by_module
 from secondorder.operators._dense import dense
+from secondorder.operators._dense_jacobian import jacobian
 from secondorder.operators._diagonal import PositiveDiagonal
 from secondorder.operators._gauss_newton import (
     GaussNewton,
@@ -21,7 +22,7 @@ from secondorder.operators._gauss_newton import (
     ggnvp,
 )
 from secondorder.operators._hessian import hessian, hvp
-from secondorder.operators._jacobian import Jacobian, jacobian, linearize
+from secondorder.operators._jacobian import Jacobian, linearize
 from secondorder.operators._kronecker import Kronecker, KroneckerEigen
 
 __all__ = [

@@ -1,10 +1,4 @@
-"""The Jacobian of a vector function, dense or as products from both sides.
-
-A column costs one forward pass (``J e``), a row one backward pass (``Jᵀ e``), so the shape decides
-the mode: with n inputs and m outputs, ``forward`` for ``n ≤ 2m``, else ``reverse``. Rows of
-independent examples, as of a ``vmap`` over data, are differentiated one example at a time. ``python
--m experiments bench jacobian`` prints the measured ratios.
-"""
+"""The Jacobian of a vector function at a point, as products from both sides or dense."""
 
 from __future__ import annotations
 
@@ -16,171 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder import checks, layers, meshes, settings, tree
-from secondorder.objectives._models import (
-    BatchedModel,
-    InParts,
-    Known,
-    Opened,
-)
+from secondorder import checks, meshes, tree
+from secondorder.losses import Outputs
+from secondorder.objectives._models import BatchedModel, InParts, Known, Opened
 from secondorder.operators._dense import join, over_basis, ravel
-from secondorder.operators._modes import (
-    REFUSED,
-    derivable,
-    linearized,
-    runs,
-    transposes,
-)
+from secondorder.operators._modes import REFUSED, derivable, linearized, runs, transposes
+from secondorder.operators._passes import by_example, by_leaf, cheaper_mode
 from secondorder.tree import Params
-
-MODES = ("auto", "forward", "reverse")
-
-
-PREFERRED = 2  # forward passes for a backward pass, of which XLA runs some batches very slowly
-EXAMPLES = 16  # fewer rows or columns are not worth the search for examples
-
-
-def cheaper_mode(inputs: int, outputs: int) -> str:
-    """``forward`` (one pass per input) or ``reverse`` (one per output)."""
-    return "forward" if inputs <= PREFERRED * outputs else "reverse"
-
-
-def jacobian(
-    fn: Callable[[Params], Any],
-    params: Params,
-    *,
-    mode: str = "auto",
-    chunk_size: int | None = None,
-) -> Any:
-    """The dense Jacobian ``∂ fn(params)ᵢ / ∂ paramsⱼ``.
-
-    Args:
-      fn: maps a pytree of arrays to a pytree of arrays. The model of a
-        :func:`secondorder.per_example` objective is differentiated one example at a time, which
-        costs a pass per output *component* instead of one per row.
-      params: pytree of floating-point arrays.
-      mode: ``"forward"`` (``jax.jacfwd``, n passes), ``"reverse"`` (``jax.jacrev``, m passes) or
-        ``"auto"``: one example at a time if the outputs' leading axis is one of independent
-        examples, else forward for ``n ≤ 2m`` and reverse beyond, or the only mode of ``fn``.
-      chunk_size: number of columns or rows (for a ``per_example`` model: examples) to differentiate
-        at a time, which bounds the memory of intermediate values; ``None`` for all. On a CPU, 8 at
-        a time may be several times faster (second derivatives) or slower (wide layers).
-
-    Returns:
-      The tree of the outputs; each leaf is a tree like ``params`` of arrays of shape
-      ``(*output.shape, *param.shape)``, as in ``jax.jacrev``; complex for complex outputs.
-
-    Raises:
-      ValueError: an unknown mode or a chunk size below 1.
-      TypeError: integer or complex parameters.
-
-    Example:
-      >>> import jax.numpy as jnp, secondorder as so
-      >>> so.jacobian(lambda p: jnp.stack([p[0] * p[1], p[0]]), jnp.array([2.0, 3.0])).tolist()
-      [[3.0, 2.0], [1.0, 0.0]]
-    """
-    if mode not in MODES:
-        raise ValueError(f"jacobian got mode={mode!r}; pass one of {', '.join(map(repr, MODES))}.")
-    chunk_size = settings.SIZE.or_none().of("jacobian", "chunk_size", chunk_size)
-    tree.check_real(params)
-    fn = fn if isinstance(fn, BatchedModel) else checks.arrays(fn, "jacobian", "function")
-    if isinstance(fn, BatchedModel):
-
-        def of_example(example):
-            return jacobian(lambda p: fn.model(p, example), params, mode=mode)
-
-        if chunk_size is None:
-            return jax.vmap(of_example)(fn.examples)
-        return jax.lax.map(of_example, fn.examples, batch_size=chunk_size)
-    split = lambda p: tree.parts(fn(p))
-    if mode == "auto":
-        outputs = jax.eval_shape(split, params)
-        one = functools.partial(jacobian, params=params)
-        rows = _by_example(split, params, outputs, one) if chunk_size is None else None
-        if rows is not None:
-            return _whole(rows)
-        mode = _suitable_mode(split, params)
-    if chunk_size is not None:
-        return _whole(_chunked(split, params, mode, chunk_size))
-    try:
-        return _whole((jax.jacfwd if mode == "forward" else jax.jacrev)(split)(params))
-    except NotImplementedError:  # a callback without a vmap rule
-        return _whole(_chunked(split, params, mode, 1))
-
-
-def _by_example(fn: Callable, params: Params, outputs: Any, one: Callable) -> Any | None:
-    """``one(model of an example)`` of all independent examples, in the tree of the outputs.
-
-    ``None`` for few rows or columns, and where no independent examples are found.
-    """
-    if min(tree.size(params), tree.size(outputs)) < EXAMPLES:
-        return None
-    # A cotangent of the parameters has their precision, a tangent that of the outputs.
-    if jnp.finfo(tree.dtype(params)).eps > jnp.finfo(tree.dtype(outputs)).eps:
-        return None
-    pieces = layers.examples_of(fn, params)
-    if not pieces:
-        return None
-
-    def rows(piece: layers.Piece) -> list[Any]:
-        return jax.vmap(lambda example: one(lambda p: piece.model(p, example)))(piece.examples)
-
-    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *map(rows, pieces))
-    return jax.tree.unflatten(jax.tree.structure(outputs), joined)
-
-
-def _suitable_mode(fn: Callable, params: Params) -> str:
-    """The cheaper mode, or the other one if ``fn`` lacks it."""
-    outputs, product = linearized(fn, params)
-    mode = cheaper_mode(tree.size(params), tree.size(outputs))
-    if mode == "forward" and not runs(product, params):
-        return "reverse"
-    if mode == "reverse" and not transposes(jax.linear_transpose(product, params), outputs):
-        return "forward"
-    return mode
-
-
-def _whole(jacobian: Any) -> Any:
-    """The Jacobian of complex outputs, from the Jacobians of their parts."""
-    is_parts = lambda x: isinstance(x, tree.Parts)
-
-    def join(z: Any) -> Any:
-        return jax.tree.map(jax.lax.complex, z.real, z.imag) if is_parts(z) else z
-
-    return jax.tree.map(join, jacobian, is_leaf=is_parts)
-
-
-def _chunked(fn: Callable, params: Params, mode: str, chunk_size: int) -> Any:
-    at = linearize(fn, params)
-    if mode == "reverse":  # rows: (m, *param.shape) in each leaf of params
-        rows = over_basis(at.mvt, at.outputs, chunk_size)
-        return jax.tree.map(
-            lambda out, start: jax.tree.map(
-                lambda r: r[start : start + out.size].reshape(*out.shape, *r.shape[1:]), rows
-            ),
-            at.outputs,
-            _offsets(at.outputs),
-        )
-    columns = over_basis(at.mv, params, chunk_size)  # (n, *output.shape) in each leaf
-
-    def split(column):
-        moved = jnp.moveaxis(column, 0, -1)
-        return jax.tree.map(
-            lambda p, start: moved[..., start : start + jnp.size(p)].reshape(
-                *moved.shape[:-1], *jnp.shape(p)
-            ),
-            params,
-            _offsets(params),
-        )
-
-    return jax.tree.map(split, columns)
-
-
-def _offsets(like: Any) -> Any:
-    """The offset of each leaf in the joined vector."""
-    leaves, structure = jax.tree.flatten(like)
-    starts = [tree.size(leaves[:i]) for i in range(len(leaves))]
-    return jax.tree.unflatten(structure, starts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,14 +38,14 @@ class Jacobian:
       ([2.0, 6.0], [2.0, 0.0])
     """
 
-    fn: Callable[[Params], Any]
+    fn: Callable[[Params], Outputs]
     params: Params
-    outputs: Any
-    mv: Callable[[Params], Any]
-    pull: Callable[[Any], tuple[Params]]
+    outputs: Outputs
+    mv: Callable[[Params], Outputs]
+    pull: Callable[[Outputs], tuple[Params]]
     known: Any = None
 
-    def mvt(self, u: Any) -> Params:
+    def mvt(self, u: Outputs) -> Params:
         """``Jᵀ u``, in the dtype of the parameters."""
         (product,) = self.pull(tree.cast(u, self.outputs))
         return product
@@ -217,7 +53,7 @@ class Jacobian:
     def bends(self, order: int) -> bool:
         """Whether the outputs have ``order`` derivatives along a line."""
 
-        def along(v: Params) -> Any:
+        def along(v: Params) -> Outputs:
             return self.derivative_along(*[v] * (order - 1))
 
         try:  # under vmap, where JAX raises at once for a missing rule
@@ -226,13 +62,13 @@ class Jacobian:
             return False
         return True
 
-    def second_derivative(self, v: Params) -> Any:
+    def second_derivative(self, v: Params) -> Outputs:
         """``d²/dt² fn(params + t v)`` at t = 0, shaped like the outputs: two forward passes."""
         along = tree.cast(v, self.params)
         slope = lambda p: jax.jvp(self.fn, (p,), (along,))[1]
         return jax.jvp(slope, (self.params,), (along,))[1]
 
-    def derivative_along(self, *path: Params) -> Any:
+    def derivative_along(self, *path: Params) -> Outputs:
         """The ``(k+1)``-th derivative of the outputs along a path with k terms, at t = 0.
 
         The path is ``params + t x₁ + ½ t² x₂ + ⅙ t³ x₃ + ...``; each order is a forward pass.
@@ -241,7 +77,7 @@ class Jacobian:
             return self.second_derivative(*path)
         terms = [tree.cast(x, self.params) for x in path]
 
-        def at(t: jax.Array) -> Any:
+        def at(t: jax.Array) -> Outputs:
             point, factor = self.params, jnp.ones_like(t)
             for order, x in enumerate(terms, 1):
                 factor = factor * t / order
@@ -282,21 +118,17 @@ class Jacobian:
             one = lambda example: linearize(lambda p: fn.model(p, example), params).dense()
             return jax.vmap(one)(fn.examples)
         one = lambda model: linearize(model, self.params).dense()
-        apart = _by_example(self.fn, self.params, self.outputs, one)
+        apart = by_example(self.fn, self.params, self.outputs, one)
         if apart is not None:
             return apart
         if self.mode == "forward":
             columns = over_basis(self.mv, self.params)
             return tree.accumulator(jax.tree.map(lambda c: jnp.moveaxis(c, 0, -1), columns))
         rows = join(over_basis(self.mvt, self.outputs), 1)
-        return jax.tree.map(
-            lambda out, start: rows[start : start + out.size].reshape(*out.shape, -1),
-            self.outputs,
-            _offsets(self.outputs),
-        )
+        return by_leaf(rows, self.outputs)
 
 
-def linearize(fn: Callable[[Params], Any], params: Params) -> Jacobian:
+def linearize(fn: Callable[[Params], Outputs], params: Params) -> Jacobian:
     """The :class:`Jacobian` of ``fn`` at ``params``: one forward pass now, products later.
 
     XLA hoists a linearisation out of a jitted loop, but not out of a scan over layers or a loop on
@@ -342,7 +174,7 @@ def _tabulated(fn: Known) -> Jacobian:
     """The Jacobian of a model with known columns: its products need no differentiation."""
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
-    def mv(v: Params) -> Any:
+    def mv(v: Params) -> Outputs:
         flat = ravel(v)
         image = lambda c, z: meshes.placed_like(product(c, flat).astype(z.dtype), z)
         return jax.tree.map(image, fn.columns, fn.outputs)

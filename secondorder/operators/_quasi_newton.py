@@ -27,8 +27,7 @@ class Matrix(Operator):
     entries: jax.Array
 
     def mv(self, v: Params) -> Params:
-        product = jnp.matmul(self.entries, ravel(v), precision=HIGHEST)
-        return tree.cast(unravel(product, v), v)
+        return _product(self.entries, v)
 
     def matrix(self, like: Params) -> jax.Array:
         return self.entries
@@ -46,8 +45,11 @@ class InverseMatrix(Operator):
     def solve(self, v: Params, damping: Scalar) -> Params:
         """``H v``; the damping has no closed form here and is not applied."""
         del damping
-        product = jnp.matmul(self.inverse, ravel(v), precision=HIGHEST)
-        return tree.cast(unravel(product, v), v)
+        return _product(self.inverse, v)
+
+
+def _product(matrix: jax.Array, v: Params) -> Params:
+    return tree.cast(unravel(jnp.matmul(matrix, ravel(v), precision=HIGHEST), v), v)
 
 
 class Pairs(NamedTuple):

@@ -11,28 +11,28 @@ from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.optimize._parameters import flattened, places
+from secondorder.optimize._records import Box
 from secondorder.tree import Params
 
+# As a user gives them: a pair (lower, upper) of numbers, of trees or of dictionaries of some
+# parameters by name; one dictionary of pairs by name; or no bounds.
+Bounds = tuple[Any, Any] | dict[str, Any] | None
 
-def box_of(bounds: Any, params: Params) -> tuple[Params, Params] | None:
+
+def box_of(bounds: Box, params: Params) -> Box:
     """Bounds as two trees like ``params``."""
-    if bounds is None:
-        return None
-    if not isinstance(bounds, tuple) or len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
-
     lower = tree.spread(bounds[0], params, "the lower bound")
-    upper = tree.spread(bounds[1], params, "the upper bound")
-    return lower, upper
+    return lower, tree.spread(bounds[1], params, "the upper bound")
 
 
-def filled(bounds: Any, params: Params) -> Any:
+def filled(bounds: Bounds, params: Params) -> Box | None:
     """Bounds as a pair, with those that are not given at infinity.
 
-    Args:
-      bounds: a pair of numbers, of trees or of dictionaries of some parameters by name; or one
-        dictionary of pairs by name. ``None`` is no bound.
+    Raises:
+      ValueError: bounds that are not a pair, or of an unknown name.
     """
+    if bounds is None:
+        return None
     if isinstance(bounds, dict):
         ends: tuple[dict, dict] = {}, {}
         for name, pair in flattened(bounds):
@@ -41,7 +41,7 @@ def filled(bounds: Any, params: Params) -> Any:
             ends[0][name], ends[1][name] = pair
         bounds = ends
     if not isinstance(bounds, tuple) or len(bounds) != 2:
-        return bounds
+        raise ValueError(f"bounds must be a pair (lower, upper), but got {bounds!r}.")
     whole = jax.tree.structure(params)
 
     def end(bound: Any, none: float) -> Any:
@@ -65,13 +65,13 @@ def filled(bounds: Any, params: Params) -> Any:
     return end(bounds[0], -np.inf), end(bounds[1], np.inf)
 
 
-def check_bounds(bounds: Any, params: Params) -> None:
+def check_bounds(bounds: Box | None, params: Params) -> None:
     """Raise an error for bounds that cross; by NumPy, which compiles nothing.
 
     Bounds computed under ``jit`` have no values yet; those that do not fit the parameters get their
     sentence from :func:`box_of`.
     """
-    if not isinstance(bounds, tuple) or len(bounds) != 2:
+    if bounds is None:
         return
     leaves = jax.tree_util.tree_leaves_with_path(params)
     lower, upper = (_ends(bound, len(leaves)) for bound in bounds)
@@ -92,9 +92,7 @@ def _ends(bound: Any, count: int) -> list[Any]:
     return [bound] * count if single else jax.tree.leaves(bound)
 
 
-def active(
-    params: Params, grad: Params, box: tuple[Params, Params] | None
-) -> tuple[Params, Params]:
+def active(params: Params, grad: Params, box: Box | None) -> tuple[Params, Params]:
     """Masks of the parameters held at their lower, and at their upper bound by the gradient.
 
     A parameter between equal bounds is in one of the two.
@@ -107,6 +105,6 @@ def active(
     return lower, jax.tree.map(on_upper, params, grad, box[1], lower)
 
 
-def free_params(params: Params, grad: Params, box: tuple[Params, Params] | None) -> Params:
+def free_params(params: Params, grad: Params, box: Box | None) -> Params:
     """Mask of the parameters that may move: all but those held at a bound by the gradient."""
     return jax.tree.map(lambda low, high: ~(low | high), *active(params, grad, box))

@@ -21,11 +21,11 @@ from secondorder.methods._newton_cg import newton_cg
 from secondorder.methods._trust_region_newton import trust_region_newton
 from secondorder.notices import advise
 from secondorder.objectives._base import is_objective
-from secondorder.optimize._bounds import check_bounds, filled
+from secondorder.optimize._bounds import Bounds, check_bounds, filled
 from secondorder.optimize._programs import kept
 from secondorder.optimize._progress import Display
 from secondorder.optimize._solution import Solution
-from secondorder.optimize._watch import Iterate, ended, watched
+from secondorder.optimize._watch import Callback, ended, watched
 from secondorder.state import settled
 from secondorder.tree import Params
 
@@ -41,7 +41,7 @@ class Options(NamedTuple):
     tol: float | None
     max_steps: int | None
     history: int = 0
-    callback: Callable[[Iterate], Any] | None = None
+    callback: Callback | None = None
     has_aux: bool = False
     progress: bool = False
     loss: Callable[[Any], jax.Array] | None = None
@@ -65,7 +65,7 @@ def solved(
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...],
-    bounds: Any,
+    bounds: Bounds,
 ) -> Solution:
     """``solve(fn, options, params, args, bounds, watch)`` by a kept program, after all checks.
 
@@ -77,9 +77,9 @@ def solved(
         kind.of(user, name, getattr(options, name))
     start = params.params if isinstance(params, Solution) else params
     tree.check_real(start)
-    bounds = filled(bounds, start)
-    check_bounds(bounds, start)
-    arrays = arrays_of(params), _floats(args), arrays_of(bounds)
+    ends = filled(bounds, start)
+    check_bounds(ends, start)
+    arrays = arrays_of(params), _floats(args), arrays_of(ends)
     fixed = options._replace(callback=None, progress=False)
     display = display_of(user, options, start)
     with watched(options.callback, arrays, display) as watch:
@@ -97,7 +97,7 @@ def of_params(fn: Callable, options: Options, args: tuple[Any, ...], user: str) 
     return _first_of(alone, user) if options.has_aux else alone
 
 
-def check_precision(user: str, tol: Any, params: Params, *data: Any) -> None:
+def check_precision(user: str, tol: tree.Real | None, params: Params, *data: Any) -> None:
     """Warn of a tolerance below float32, and of float64 data that lose their digits in it.
 
     Args:
@@ -219,7 +219,7 @@ def start_of(params: Params) -> Params:
     return jax.tree.map(settled, params)
 
 
-def _check_function(user: str, fn: Any, args: Any) -> None:
+def _check_function(user: str, fn: object, args: object) -> None:
     if not callable(fn):
         name = "residual" if user == "least_squares" else "value_fn"
         raise TypeError(f"{user} needs {name} to be a function, but got {reprlib.repr(fn)}.")

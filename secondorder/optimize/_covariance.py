@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import meshes, tree
+from secondorder.losses import Robust
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._jacobian import Jacobian
 from secondorder.optimize._projection import scaled_svd
-from secondorder.tree import Params
+from secondorder.tree import Params, Scalar
 
 
 class Noise(NamedTuple):
@@ -26,14 +27,20 @@ class Noise(NamedTuple):
       inflation: Huber's correction for few observations; 1 for least squares.
     """
 
-    slopes: Any
-    bend: Any
-    inflation: Any
+    slopes: Params
+    bend: Scalar
+    inflation: Scalar
 
 
-def noise_of(outputs: Any, loss: Any, kept: jax.Array | None, count: Any, rank_: Any) -> Noise:
+def noise_of(
+    outputs: Params,
+    loss: Callable[[Any], jax.Array] | None,
+    kept: jax.Array | None,
+    count: jax.Array,
+    directions: jax.Array,
+) -> Noise:
     """Huber's ``ψ`` and its moments at the solution; see :func:`secondorder.curve_fit`."""
-    if loss is None:
+    if not isinstance(loss, Robust):
         return Noise(outputs, 1, 1)
     r = ravel(outputs)
     weight = jnp.ones_like(r) if kept is None else jnp.resize(kept, r.shape).astype(r.dtype)
@@ -42,7 +49,7 @@ def noise_of(outputs: Any, loss: Any, kept: jax.Array | None, count: Any, rank_:
     mean = jnp.sum(weight * bends) / count
     spread = jnp.sum(weight * (bends - mean) ** 2) / count
     bend = jnp.where(mean > 0, mean, 1)
-    inflation = jnp.where(mean > 0, 1 + rank_ / count * spread / bend**2, jnp.inf)
+    inflation = jnp.where(mean > 0, 1 + directions / count * spread / bend**2, jnp.inf)
     return Noise(first * r, bend, inflation)
 
 

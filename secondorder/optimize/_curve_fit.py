@@ -15,22 +15,23 @@ import optax
 from secondorder import settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.losses import Robust
-from secondorder.optimize._bounds import check_bounds, filled
+from secondorder.optimize._bounds import Bounds, box_of, check_bounds, filled
 from secondorder.optimize._call import Options, check_precision, display_of
 from secondorder.optimize._fit import Fit, fit_of
 from secondorder.optimize._multistart import best_of, stacked
 from secondorder.optimize._observed import Data, check_policy, observations
-from secondorder.optimize._parameters import layout_of
+from secondorder.optimize._parameters import Fixed, Tied, layout_of
 from secondorder.optimize._problem import Problem, Task, check_ties
 from secondorder.optimize._programs import kept
-from secondorder.optimize._projection import separate, spread_mask, without_linear
-from secondorder.optimize._records import Status
+from secondorder.optimize._projection import Separated, separate, spread_mask, without_linear
+from secondorder.optimize._records import Box, Status
 from secondorder.optimize._solution import Solution
-from secondorder.optimize._watch import Iterate, ended, question, watched
+from secondorder.optimize._watch import Callback, Question, Watch, ended, question, watched
+from secondorder.stepsize import Mask
 from secondorder.tree import Params
 
 
-def _check_model(model: Any, params: Params, x: Any) -> None:
+def _check_model(model: object, params: Params, x: Any) -> None:
     """Raise an error for a model that cannot be called with ``(params, x)``, such as SciPy's."""
     if not callable(model):
         raise TypeError(f"curve_fit needs model to be a function, but got {model!r}.")
@@ -58,15 +59,15 @@ def curve_fit(
     absolute_sigma: bool = False,
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: tuple[Any, Any] | dict | None = None,
-    fixed: Any = None,
-    tied: dict | None = None,
-    starts: Any = None,
+    bounds: Bounds = None,
+    fixed: Fixed = None,
+    tied: Tied = None,
+    starts: Params | dict[str, Any] | None = None,
     loss: Robust | None = None,
     nan_policy: str = "propagate",
-    callback: Callable[[Iterate], Any] | None = None,
+    callback: Callback | None = None,
     progress: bool = False,
-    separable: Any = None,
+    separable: Mask = None,
 ) -> Fit:
     """Fit ``y ≈ model(params, x)`` by least squares, with SciPy's meaning of ``sigma``.
 
@@ -165,13 +166,13 @@ def curve_fit(
     first = functools.partial(check_precision, "curve_fit", tol, params, x, y)
     params, data = jax.tree.map(jnp.asarray, params), Data(x, observations(y), sigma)
     check_policy(nan_policy, data)
-    bounds = filled(bounds, params)
-    check_bounds(bounds, params)
+    ends = filled(bounds, params)
+    check_bounds(ends, params)
     layout, base = layout_of(params, fixed, tied)
-    check_ties(layout, bounds)
+    check_ties(layout, ends)
     options = Options(optimizer, tol, max_steps, loss=loss)
     task = Task(model, options, layout, absolute_sigma, nan_policy == "omit")
-    problem = Problem(task, data, base, bounds)
+    problem = Problem(task, data, base, ends)
     many = None if starts is None else stacked(starts, base)
     arrays = (*problem[1:], many)
     display = display_of("curve_fit", options._replace(progress=progress), params)
@@ -185,7 +186,7 @@ def curve_fit(
     return dataclasses.replace(fit, problem=problem)
 
 
-def _check_loss(loss: Any, absolute_sigma: bool, separable: Any) -> None:
+def _check_loss(loss: object, absolute_sigma: bool, separable: Mask) -> None:
     """Raise an error for a loss whose errors are not known here."""
     if loss is None:
         return
@@ -203,7 +204,7 @@ def _check_loss(loss: Any, absolute_sigma: bool, separable: Any) -> None:
         )
 
 
-def _free_mask(separable: Any, params: Params, problem: Problem) -> Params:
+def _free_mask(separable: Mask, params: Params, problem: Problem) -> Params:
     """``separable`` for the free parameters alone."""
     mask = separable(params) if callable(separable) else separable
     mask, layout = spread_mask("separable", mask, params), problem.task.layout
@@ -218,9 +219,9 @@ def _fitted(
     task: Task,
     data: Data,
     base: Params,
-    bounds: Any,
+    bounds: Box | None,
     starts: Params | None,
-    watch: Any,
+    watch: Watch,
 ) -> Fit:
     """:func:`curve_fit` without ``separable``; ``model`` is that of the task."""
     problem = Problem(task, data, base, bounds)
@@ -234,14 +235,14 @@ def _fitted(
     return as_one_program(fit)
 
 
-def _separated(problem: Problem, separable: Any, starts: Params | None, watch: Any) -> Fit:
+def _separated(problem: Problem, separable: Params, starts: Params | None, watch: Watch) -> Fit:
     """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
     residual, free = _residual(problem), problem.task.layout.free(problem.base)
     parts = separate(residual, free, separable)
     if parts is None:  # no leaf is linear
         return _fitted(problem.task.model, *problem, starts, watch)
     ends = problem.free_bounds()
-    searched = without_linear(ends, parts, free)
+    searched = None if ends is None else without_linear(ends, parts, free)
 
     def fit() -> Fit:
         view = lambda s: problem.whole(parts.whole(s))
@@ -261,9 +262,9 @@ def _finished(
     residual: Callable,
     to_free: Callable[[Params], Params],
     start: Params,
-    ends: Any,
+    ends: Box | None,
     starts: Params | None,
-    parts: Any = None,
+    parts: Separated | None = None,
 ) -> Fit:
     """The fit of the best solution.
 
@@ -286,7 +287,7 @@ def _finished(
     return dataclasses.replace(fit, minima=minima)
 
 
-def _seen(watch: Any, whole: Callable) -> Callable | None:
+def _seen(watch: Watch, whole: Callable[[Params], Params]) -> Question | None:
     """The question of the callback, which gets all parameters."""
     asks = question(watch)
     if asks is None:
@@ -300,13 +301,12 @@ def _residual(problem: Problem) -> Callable[[Params], jax.Array]:
     return lambda free: residual(problem.whole(free))
 
 
-def _held(bounds: Any, params: Params) -> jax.Array:
+def _held(bounds: Box | None, params: Params) -> jax.Array:
     """Mask of the parameters between equal bounds, ``(n,)``."""
-    if not isinstance(bounds, tuple) or len(bounds) != 2:  # none, or minimize raises
+    if bounds is None:
         return jnp.zeros(tree.size(params), bool)
-    ends = zip(bounds, ("the lower bound", "the upper bound"), strict=True)
-    lower, upper = (tree.spread(bound, params, name) for bound, name in ends)
-    leaves = jax.tree.leaves(jax.tree.map(lambda low, high: jnp.ravel(low == high), lower, upper))
+    equal = lambda low, high: jnp.ravel(low == high)
+    leaves = jax.tree.leaves(jax.tree.map(equal, *box_of(bounds, params)))
     return jnp.concatenate([jnp.zeros(0, bool), *leaves])
 
 

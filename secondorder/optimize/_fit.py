@@ -109,7 +109,7 @@ class Fit:
         """
         return fit_text(self, style)
 
-    def _information(self, weight: Any) -> jax.Array:
+    def _information(self, weight: tree.Scalar) -> jax.Array:
         m = self.observations
         return m * jnp.log(self.chi_square / m) + weight * self.directions
 
@@ -267,7 +267,7 @@ def robust_scale(problem: Problem, fit: Fit) -> jax.Array:
     return tree.norm(noise.slopes) ** 2 / jnp.maximum(count - k, 1) / noise.bend
 
 
-def check_level(user: str, level: Any) -> None:
+def check_level(user: str, level: object) -> None:
     if not (isinstance(level, int | float) and 0 < level < 1):
         raise ValueError(f"{user} got level={level!r}; pass a probability, such as 0.95.")
 

@@ -26,6 +26,7 @@ from secondorder.objectives._with_curvature import WithCurvature
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._hessian import hessian
 from secondorder.operators._modes import derivable
+from secondorder.optimize._records import Box
 from secondorder.solvers._conjugate_gradients import advance, begin
 from secondorder.tree import Params
 
@@ -147,7 +148,7 @@ def attach(
     params: Params,
     value: jax.Array,
     held: tuple[Params, Params],
-    box: tuple[Params, Params] | None,
+    box: Box | None,
 ) -> tuple[Params, jax.Array]:
     """``(params, value)`` unchanged, with the derivative of a solution with respect to ``theta``
     and ``box``.

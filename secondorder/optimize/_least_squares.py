@@ -13,10 +13,12 @@ import optax
 from secondorder import checks, losses, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.objectives._objective import Objective
+from secondorder.optimize._bounds import Bounds
 from secondorder.optimize._call import Options, chosen, of_params, solved, start_of
 from secondorder.optimize._minimize import minimized
+from secondorder.optimize._records import Box
 from secondorder.optimize._solution import Solution
-from secondorder.optimize._watch import Iterate, question
+from secondorder.optimize._watch import Callback, Iterate, Question, Watch, question
 from secondorder.tree import Params
 
 
@@ -29,9 +31,9 @@ def least_squares(
     tol: float | None = None,
     max_steps: int | None = None,
     loss: Callable[[Any], jax.Array] | None = None,
-    bounds: tuple[Any, Any] | dict | None = None,
+    bounds: Bounds = None,
     history: int = 0,
-    callback: Callable[[Iterate], Any] | None = None,
+    callback: Callback | None = None,
     has_aux: bool = False,
     progress: bool = False,
 ) -> Solution:
@@ -72,8 +74,8 @@ def within_a_solve(
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...] = (),
-    bounds: tuple[Any, Any] | None = None,
-    watch: Any = None,
+    bounds: Box | None = None,
+    watch: Watch = None,
 ) -> Solution:
     """:func:`least_squares` without checks that need values."""
     fn, loss = of_params(residual, options, args, "least_squares"), options.loss
@@ -108,7 +110,7 @@ def within_a_solve(
     return as_one_program(solve)
 
 
-def _in_units_of(unit: jax.Array, asks: Callable | None) -> Callable | None:
+def _in_units_of(unit: jax.Array, asks: Question | None) -> Question | None:
     """The question of the callback, with value and gradient in the user's units."""
     if asks is None:
         return None

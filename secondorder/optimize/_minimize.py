@@ -11,13 +11,14 @@ import optax
 
 from secondorder import checks, tree
 from secondorder.layers._jaxpr import as_one_program
-from secondorder.optimize._bounds import active, box_of, free_params
+from secondorder.optimize._bounds import Bounds, active, box_of, free_params
 from secondorder.optimize._call import Options, chosen, max_steps_of, of_params, solved, start_of
+from secondorder.optimize._ends import begin, ended, resumed
 from secondorder.optimize._implicit import attach, opened
-from secondorder.optimize._loop import begin, ended, resumed, run
-from secondorder.optimize._records import Evaluations, Loop, Problem, Status
+from secondorder.optimize._loop import run
+from secondorder.optimize._records import Box, Evaluations, Loop, Problem, Status
 from secondorder.optimize._solution import Solution
-from secondorder.optimize._watch import Iterate, question
+from secondorder.optimize._watch import Callback, Watch, question
 from secondorder.tree import Params
 
 
@@ -29,9 +30,9 @@ def minimize(
     args: tuple[Any, ...] = (),
     tol: float | None = None,
     max_steps: int | None = None,
-    bounds: tuple[Any, Any] | dict | None = None,
+    bounds: Bounds = None,
     history: int = 0,
-    callback: Callable[[Iterate], Any] | None = None,
+    callback: Callback | None = None,
     has_aux: bool = False,
     progress: bool = False,
 ) -> Solution:
@@ -110,14 +111,14 @@ def minimized(
     options: Options,
     params: Params | Solution,
     args: tuple[Any, ...] = (),
-    bounds: tuple[Any, Any] | None = None,
-    watch: Any = None,
+    bounds: Box | None = None,
+    watch: Watch = None,
 ) -> Solution:
     """:func:`minimize` without checks that need values."""
     objective = of_params(value_fn, options, args, "minimize")
     earlier = params if isinstance(params, Solution) else None
     params = start_of(earlier.params if earlier else params)
-    box = box_of(bounds, params)
+    box = None if bounds is None else box_of(bounds, params)
     inside = params if box is None else jax.tree.map(jnp.clip, params, *box)
     name, optimizer = chosen(options.optimizer, tree.size(params))
     tol, eps = options.tol, float(jnp.finfo(tree.dtype(params)).eps)
@@ -150,7 +151,7 @@ def _ended(
     theta: Any,
     start: Params,
     inside: Params,
-    box: tuple[Params, Params] | None,
+    box: Box | None,
     name: str,
 ) -> Solution:
     """The solution from the end of a loop, differentiable in ``theta`` and ``box``."""

@@ -45,7 +45,7 @@ class Minima(NamedTuple):
     count: jax.Array
 
 
-def stacked(starts: Any, params: Params) -> Params:
+def stacked(starts: Params | dict[str, Any], params: Params) -> Params:
     """``params`` and after it the starts, along a new leading axis.
 
     Raises:

@@ -71,7 +71,7 @@ class Observed(NamedTuple):
     residual: Callable[[Params], jax.Array]
     kept: jax.Array | None
 
-    def count(self, rows: int) -> Any:
+    def count(self, rows: int) -> int | jax.Array:
         """The number of observations that count, of so many; a complex one is two."""
         if self.kept is None:
             return rows

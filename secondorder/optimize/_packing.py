@@ -56,13 +56,13 @@ class Packing:
     """
 
     structure: Any
-    dtypes: tuple[Any, ...]
-    kinds: tuple[tuple[Any, tuple[int, ...]], ...]
+    dtypes: tuple[np.dtype, ...]
+    kinds: tuple[tuple[np.dtype, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, example: Any) -> Packing:
         leaves, structure = jax.tree.flatten(example)
-        kinds: dict[Any, list[int]] = {}
+        kinds: dict[np.dtype, list[int]] = {}
         for i, leaf in enumerate(leaves):
             dtype = jnp.int32 if leaf.dtype in (jnp.bool_, jnp.int32) else leaf.dtype
             if leaf.shape == () and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -7,7 +7,7 @@ is the vector of those. All the parameters follow from the free ones, the fixed 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,12 @@ class Tie(NamedTuple):
     value: Callable[[Params], Any]
 
 
+# As a user gives them: the fixed parameters by name with their values, by name alone, or as a mask;
+# the ties by name, each a function of the parameters or the name of another parameter.
+Fixed = dict[str, Any] | Sequence[str] | str | Params | None
+Tied = dict[str, Any] | None
+
+
 class Layout(NamedTuple):
     """The free parameters among all.
 
@@ -53,7 +59,7 @@ class Layout(NamedTuple):
       ties: the tied parameters, in the order of their evaluation.
     """
 
-    masks: tuple[Any, ...]
+    masks: tuple[bool | np.ndarray, ...]
     ties: tuple[Tie, ...] = ()
 
     @property
@@ -96,7 +102,7 @@ class Layout(NamedTuple):
         return jax.tree.unflatten(structure, leaves)
 
 
-def layout_of(params: Params, fixed: Any, tied: Any) -> tuple[Layout, Params]:
+def layout_of(params: Params, fixed: Fixed, tied: Tied) -> tuple[Layout, Params]:
     """The layout of a fit, and the parameters with the fixed values in place.
 
     Raises:
@@ -133,7 +139,7 @@ def _check_ties(layout: Layout, params: Params) -> None:
             )
 
 
-def _fixed(fixed: Any, params: Params) -> Iterator[tuple[Place, Any]]:
+def _fixed(fixed: Fixed, params: Params) -> Iterator[tuple[Place, Any]]:
     """The places of the fixed parameters and their values; true for the start value."""
     if fixed is None:
         return
@@ -168,7 +174,7 @@ def _of_mask(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
             yield Place(place.leaf, tuple(map(int, entry))), True
 
 
-def _ties(tied: Any, params: Params) -> Iterator[Tie]:
+def _ties(tied: Tied, params: Params) -> Iterator[Tie]:
     if tied is None:
         return
     if not isinstance(tied, dict):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from secondorder import tree
+from secondorder.optimize._bounds import box_of
 from secondorder.optimize._call import Options
 from secondorder.optimize._least_squares import within_a_solve
 from secondorder.optimize._observed import Data, Observed, observed
 from secondorder.optimize._parameters import Layout
+from secondorder.optimize._records import Box
 from secondorder.optimize._solution import Solution
+from secondorder.optimize._watch import Watch
 from secondorder.tree import Params
 
 
@@ -40,7 +42,7 @@ class Problem(NamedTuple):
     task: Task
     data: Data
     base: Params
-    bounds: Any
+    bounds: Box | None
 
     def observed(self) -> Observed:
         """The residuals, as a function of all parameters."""
@@ -50,23 +52,24 @@ class Problem(NamedTuple):
         """All parameters, from the free ones."""
         return self.task.layout.whole(free, self.base)
 
-    def free_bounds(self) -> tuple[Any, Any] | None:
+    def free_bounds(self) -> Box | None:
         """The bounds of the free parameters."""
-        layout, bounds = self.task.layout, self.bounds
-        if layout.is_plain or not isinstance(bounds, tuple) or len(bounds) != 2:
-            return bounds
-        names = "the lower bound", "the upper bound"
-        ends = zip(bounds, names, strict=True)
-        return tuple(layout.free(tree.spread(end, self.base, name)) for end, name in ends)
+        layout = self.task.layout
+        if layout.is_plain or self.bounds is None:
+            return self.bounds
+        lower, upper = box_of(self.bounds, self.base)
+        return layout.free(lower), layout.free(upper)
 
-    def search(self, residual: Callable, start: Params, bounds: Any, watch: Any = None) -> Solution:
+    def search(
+        self, residual: Callable, start: Params, bounds: Box | None, watch: Watch = None
+    ) -> Solution:
         """The least squares of a residual from a start, by the settings of the task."""
         return within_a_solve(residual, self.task.options, start, (), bounds, watch)
 
 
-def check_ties(layout: Layout, bounds: Any) -> None:
+def check_ties(layout: Layout, bounds: Box | None) -> None:
     """Raise an error for bounds of a tied parameter, which would not be kept."""
-    if not isinstance(bounds, tuple) or len(bounds) != 2:
+    if bounds is None:
         return
     for tie in layout.ties:
         for end in bounds:

@@ -17,6 +17,7 @@ from secondorder import losses, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.linalg import _lapack as lapack
 from secondorder.operators._dense import ravel, unravel
+from secondorder.optimize._bounds import box_of
 from secondorder.optimize._problem import Problem, Task
 from secondorder.optimize._programs import kept
 from secondorder.optimize._quantiles import pair_probability, student_probability
@@ -104,8 +105,8 @@ class Slices(NamedTuple):
         bounds = self.problem.free_bounds()
         if bounds is None:
             return None
-        lower, upper = (ravel(tree.spread(end, self.free, "the bound")) for end in bounds)
-        return lower, upper
+        lower, upper = box_of(bounds, self.free)
+        return ravel(lower), ravel(upper)
 
     def residual(self) -> Callable[[jax.Array], jax.Array]:
         inner = self.problem.observed().residual
@@ -251,13 +252,15 @@ def _end(slices: Slices, index: jax.Array, sign: jax.Array, t: jax.Array) -> jax
 
 def intervals(problem: Problem, best: Best, t: jax.Array) -> tuple[Params, Params]:
     """The profile intervals of all parameters: ends as two trees like the parameters."""
-    arrays = (*problem[1:], best, jnp.asarray(t))
+    arrays = problem[1:], best, jnp.asarray(t)
     return kept(_intervals, (problem.task.model, problem.task), arrays, "confidence_intervals")
 
 
-def _intervals(model, task: Task, data, base, bounds, best: Best, t) -> tuple[Params, Params]:
+def _intervals(
+    model: Callable, task: Task, given: tuple, best: Best, t: jax.Array
+) -> tuple[Params, Params]:
     def both() -> tuple[Params, Params]:
-        slices = Slices(Problem(task, data, base, bounds), best)
+        slices = Slices(Problem(task, *given), best)
         size = slices.center.size
         index = jnp.concatenate([jnp.arange(size)] * 2)
         sign = jnp.concatenate([-jnp.ones(size), jnp.ones(size)]).astype(slices.center.dtype)
@@ -283,13 +286,15 @@ def _placed(task: Task, params: Params, ends: jax.Array) -> Params:
 
 def grid(problem: Problem, best: Best, indices: tuple[int, ...], axes: tuple) -> Profile:
     """The profile over a grid of one or two free parameters, by their numbers among the free."""
-    arrays = (*problem[1:], best, axes)
+    arrays = problem[1:], best, axes
     return kept(_grid, (problem.task.model, problem.task, indices), arrays, "profile")
 
 
-def _grid(model, task: Task, indices, data, base, bounds, best: Best, axes) -> Profile:
+def _grid(
+    model: Callable, task: Task, indices: tuple[int, ...], given: tuple, best: Best, axes: tuple
+) -> Profile:
     def all_points() -> Profile:
-        slices = Slices(Problem(task, data, base, bounds), best)
+        slices = Slices(Problem(task, *given), best)
         held = np.isin(np.arange(slices.center.size), indices)
         c = best.covariance[np.ix_(indices, indices)]
         rows = best.covariance[np.asarray(indices)]

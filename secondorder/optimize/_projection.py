@@ -31,7 +31,9 @@ from secondorder import tree
 from secondorder.linalg._svd import thin_svd
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._jacobian import Jacobian, linearize
+from secondorder.optimize._records import Box
 from secondorder.tree import Params
+from secondorder.tree._gaps import filled, is_gap
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -126,6 +128,11 @@ class Separated:
     searched: Params
     linear: Params
 
+    @property
+    def is_linear(self) -> Params:
+        """Mask of the linear leaves."""
+        return jax.tree.map(is_gap, self.searched, is_leaf=is_gap)
+
     def projected(self, searched: Params) -> jax.Array:
         """``P⊥ b``, the residual at the best linear parameters."""
         return self._solve(searched)[1]
@@ -133,11 +140,11 @@ class Separated:
     def whole(self, searched: Params) -> Params:
         """All parameters: the searched ones, and the best linear ones for them."""
         c, _ = self._solve(searched)
-        return _joined(searched, tree.cast(unravel(c, self.linear), self.linear))
+        return filled(searched, tree.cast(unravel(c, self.linear), self.linear))
 
     def searched_of(self, params: Params) -> Params:
         """The nonlinear parameters of all."""
-        return _split(params, jax.tree.map(_is_gap, self.searched, is_leaf=_is_gap))[0]
+        return _split(params, self.is_linear)[0]
 
     def bent(self, params: Params) -> Params:
         """For each linear leaf, whether the residual's slope in it is not constant.
@@ -145,7 +152,7 @@ class Separated:
         Compares the slope at ``params`` (at one where a parameter is zero) with that at zero,
         column by column.
         """
-        searched, linear = _split(params, jax.tree.map(_is_gap, self.searched, is_leaf=_is_gap))
+        searched, linear = _split(params, self.is_linear)
         probe = jax.tree.map(lambda c: jnp.where(c == 0, 1, c), linear)
         zero, there = (self._at(searched, c).dense() for c in (tree.zeros_like(linear), probe))
         size = jnp.maximum(jnp.linalg.norm(zero, axis=0), jnp.linalg.norm(there, axis=0))
@@ -155,7 +162,7 @@ class Separated:
         return jax.tree.map(jnp.any, unravel(flags, linear))
 
     def _at(self, searched: Params, linear: Params) -> Jacobian:
-        vector = lambda c: ravel(tree.parts(self.residual(_joined(searched, c))))
+        vector = lambda c: ravel(tree.parts(self.residual(filled(searched, c))))
         return linearize(vector, linear)
 
     def _solve(self, searched: Params) -> tuple[jax.Array, jax.Array]:
@@ -198,18 +205,15 @@ def separate(
     return parts
 
 
-def without_linear(bounds: Any, parts: Separated, params: Params) -> Any:
+def without_linear(bounds: Box, parts: Separated, params: Params) -> Box:
     """``bounds`` of the searched parameters alone.
 
     Raises:
       ValueError: a finite bound on a linear parameter.
     """
-    if not isinstance(bounds, tuple) or len(bounds) != 2:
-        return bounds  # minimize raises the error
-    mask = jax.tree.map(_is_gap, parts.searched, is_leaf=_is_gap)
 
-    def searched(bound: Any, name: str, none: float) -> Any:
-        rest, linear = _split(tree.spread(bound, params, f"the {name} bound"), mask)
+    def searched(bound: Params, name: str, none: float) -> Params:
+        rest, linear = _split(tree.spread(bound, params, f"the {name} bound"), parts.is_linear)
         for path, leaf in jax.tree_util.tree_leaves_with_path(linear):
             try:
                 is_bound = bool(jnp.any(leaf != none))
@@ -260,11 +264,3 @@ def _split(params: Params, mask: Params) -> tuple[Params, Params]:
         jax.tree.map(lambda m, p: gap if m else p, mask, params),
         jax.tree.map(lambda m, p: p if m else gap, mask, params),
     )
-
-
-def _joined(searched: Params, linear: Params) -> Params:
-    return jax.tree.map(lambda s, c: c if _is_gap(s) else s, searched, linear, is_leaf=_is_gap)
-
-
-def _is_gap(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

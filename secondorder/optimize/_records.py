@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from secondorder.objectives._base import AnyObjective
+from secondorder.optimize._watch import Question
 from secondorder.step import Reason
-from secondorder.tree import Params
+from secondorder.tree import Params, Real
+
+Box = tuple[Params, Params]  # the lower and the upper bounds, each a number or a tree
 
 
 class Status(Reason):
@@ -91,7 +93,7 @@ class Loop(NamedTuple):
     """The complete state of the loop: a solve continues from it without loss."""
 
     params: Params  # the current point; at the end, the last finite one
-    state: Any
+    state: optax.OptState
     last: Params  # the last finite point
     value: jax.Array  # at `last`, as are the next two
     grad_norm: jax.Array
@@ -126,7 +128,7 @@ class Problem(NamedTuple):
 
     fn: AnyObjective
     optimizer: optax.GradientTransformationExtraArgs
-    tol: Any
-    max_steps: Any
-    box: tuple[Params, Params] | None = None
-    question: Callable | None = None
+    tol: Real
+    max_steps: int | jax.Array
+    box: Box | None = None
+    question: Question | None = None

@@ -50,13 +50,18 @@ class Iterate(NamedTuple):
 class WithoutParams(NamedTuple):
     """A ``watch`` that gets no parameters, which would be copied to the host for nothing."""
 
-    watch: Any
+    watch: Watch
+
+
+Callback = Callable[[Iterate], Any]  # of a user; the solve ends where it returns true
+Question = Callable[[jax.Array, Iterate], jax.Array]  # the callback within a program
+Watch = jax.typing.ArrayLike | Question | WithoutParams | None  # what a solve takes for a callback
 
 
 class Watcher:
     """A callback whose errors are kept until the solve has ended, and a display."""
 
-    def __init__(self, callback: Callable[[Iterate], Any] | None, display: Display | None):
+    def __init__(self, callback: Callback | None, display: Display | None):
         self.callback, self.display, self.error = callback, display, None
 
     def __call__(self, active: Any, iterate: Iterate) -> np.bool_:
@@ -83,8 +88,8 @@ _numbers = itertools.count(1)
 
 @contextlib.contextmanager
 def watched(
-    callback: Callable[[Iterate], Any] | None, arrays: Any, display: Display | None = None
-) -> Iterator[Any]:
+    callback: Callback | None, arrays: Any, display: Display | None = None
+) -> Iterator[Watch]:
     """Context with what a solve takes as its ``watch``: nothing, a number, or a function.
 
     The solve must have ended before the context does; see :func:`ended`.
@@ -114,7 +119,7 @@ def watched(
             raise watcher.error
 
 
-def ended(result: Any, watch: Any, display: Display | None = None) -> Any:
+def ended(result: Any, watch: Watch, display: Display | None = None) -> Any:
     """A result, after the end of its computation where a callback is called by number."""
     if watch is None or callable(watch):
         return result
@@ -124,7 +129,7 @@ def ended(result: Any, watch: Any, display: Display | None = None) -> Any:
     return result
 
 
-def question(watch: Any) -> Callable[..., Any] | None:
+def question(watch: Watch) -> Question | None:
     """``(active, iterate) ↦`` whether to end the solve, of a ``watch``."""
     if watch is None or callable(watch):
         return watch
@@ -134,7 +139,7 @@ def question(watch: Any) -> Callable[..., Any] | None:
     return _question(lambda number, *of: _watchers[int(number)](*of), watch)
 
 
-def _question(host: Callable, *before: Any) -> Callable[..., Any]:
+def _question(host: Callable, *before: jax.typing.ArrayLike) -> Question:
     answer = jax.ShapeDtypeStruct((), jnp.bool_)
     # An effect, as of ``io_callback``, has no rule for ``vmap`` within a loop.
     ask = functools.partial(jax.pure_callback, host, answer, *before, vmap_method="sequential")

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.operators._dense import ravel, unravel
 from secondorder.quadratic import Quadratic
-from secondorder.step import Step
+from secondorder.step import Step, Stop, make_step
 from secondorder.tree import Params
+from secondorder.tree._types import Count
 
 
 class Cost(NamedTuple):
@@ -28,8 +29,8 @@ class Cost(NamedTuple):
       0
     """
 
-    products: Any = 0
-    jacobians: Any = 0
+    products: Count = 0
+    jacobians: Count = 0
 
 
 def no_memory(params: Params) -> tuple:
@@ -105,7 +106,17 @@ def charged(step: Step, cost: Cost) -> Step:
     )
 
 
-def is_on(factor: Any) -> bool:
+def redirected(found: Step, direction: Params, quadratic: Quadratic) -> Step:
+    """A step in another direction, whose length is not that of the model."""
+    predicted = tree.vdot(quadratic.grad, direction)  # to first order
+    stopped = jnp.where(tree.all_finite(direction), found.report.stopped, Stop.NONFINITE.value)
+    report = found.report._replace(
+        residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
+    )
+    return make_step(direction, predicted, report)
+
+
+def is_on(factor: tree.Real) -> bool:
     """Whether a factor may differ from zero; always true for a traced factor."""
     return not isinstance(factor, int | float) or factor != 0
 

@@ -74,7 +74,7 @@ def relative_progress(tolerance: float = 5e-4) -> StopRule:
 class Memory(NamedTuple):
     """The last solution (for a warm start) and the memory of the preconditioner."""
 
-    warm: Any
+    warm: Params
     preconditioner: Any
 
 

@@ -10,8 +10,7 @@ import optax
 
 from secondorder import settings, tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Solver, nothing_prepared, prepares
-from secondorder.step import Stop, make_step
+from secondorder.solvers._base import Solver, nothing_prepared, prepares, redirected
 from secondorder.tree import Params
 
 
@@ -22,11 +21,13 @@ class Grafted(NamedTuple):
     onto: Params
     count: jax.Array
     inner: Any
-    graft: Any
+    graft: optax.OptState
 
 
 @settings.checked(onto=settings.TRANSFORMATION.or_none(), decay=settings.MOMENTUM)
-def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: Any = 0.0) -> Solver:
+def grafted(
+    solver: Solver, onto: optax.GradientTransformation | None, decay: tree.Real = 0.0
+) -> Solver:
     """``d = p ‖q‖/‖p‖`` for each leaf: ``p`` averages the steps of ``solver``, ``q`` of ``onto``.
 
     Both averages start from zero, without bias correction.
@@ -62,12 +63,7 @@ def grafted(solver: Solver, onto: optax.GradientTransformation | None, decay: An
         p, q = mean(state.step, found.direction), mean(state.onto, wanted)
         new = Grafted(p, q, state.count + 1, inner, graft_state)
         step = p if onto is None else jax.tree.map(_at_length_of, p, q)
-        predicted = tree.vdot(quadratic.grad, step)  # first order: the length is not the model's
-        stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
-        report = found.report._replace(
-            residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
-        )
-        return make_step(step, predicted, report), new
+        return redirected(found, step, quadratic), new
 
     return solver._replace(
         init=init,

@@ -27,6 +27,7 @@ from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver, parameter_sizes
 from secondorder.step import Again, Report, Stop, make_step
+from secondorder.tree import Params
 
 HIGHEST = jax.lax.Precision.HIGHEST
 REMOVED = 0.1  # cosine beyond which more than 1 % of the objective can be removed
@@ -97,7 +98,7 @@ class Memory(NamedTuple):
         the parameters at the start.
     """
 
-    norms: Any
+    norms: Params
     size: jax.Array
 
 
@@ -113,10 +114,10 @@ class Answer(NamedTuple):
     """
 
     z: jax.Array
-    stopped: Any
+    stopped: jax.Array
     again: Callable[[jax.Array], jax.Array] | None = None
-    bent: Any = 0.0
-    saddle: Any = False
+    bent: tree.Real = 0.0
+    saddle: bool | jax.Array = False
 
 
 def on_rows(
@@ -188,7 +189,7 @@ def on_rows(
     return Solver(init, step, prepare, measure=measure, sizes=sizes, **kind)
 
 
-def no_factors(*ignored: Any) -> tuple:
+def no_factors(*ignored: object) -> tuple:
     """The factors of a solver that factorises at every trial."""
     del ignored
     return ()

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from secondorder import meshes, settings, tree
 from secondorder.quadratic import Quadratic
-from secondorder.solvers._base import Solver
-from secondorder.step import Stop, make_step
+from secondorder.solvers._base import Solver, redirected
 
 HIGHEST = jax.lax.Precision.HIGHEST
 FAST = (3.4445, -4.775, 2.0315)  # of Jordan et al.: small singular values grow 3.4 times a step
@@ -48,12 +47,7 @@ def matrix_sign(solver: Solver, steps: int = 5, polish: int = 0) -> Solver:
     def solve(quadratic: Quadratic, factors: Any, memory: Any, scale: jax.Array):
         found, memory = solver.solve(quadratic, factors, memory, scale)
         step = jax.tree.map(lambda x: _sign(x, steps, polish), found.direction)
-        predicted = tree.vdot(quadratic.grad, step)  # first order: the length is not the model's
-        stopped = jnp.where(tree.all_finite(step), found.report.stopped, Stop.NONFINITE.value)
-        report = found.report._replace(
-            residual=jnp.inf, dimension=0, order=1, full=False, stopped=stopped
-        )
-        return make_step(step, predicted, report), memory
+        return redirected(found, step, quadratic), memory
 
     measure = lambda factors, memory, direction: tree.norm(direction)
     return solver._replace(solve=solve, measure=measure)

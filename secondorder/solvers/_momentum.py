@@ -22,7 +22,7 @@ class Averaged(NamedTuple):
 
 
 @settings.checked(decay=settings.MOMENTUM)
-def momentum(solver: Solver, decay: Any = 0.9, debias: bool = True) -> Solver:
+def momentum(solver: Solver, decay: tree.Real = 0.9, debias: bool = True) -> Solver:
     """``solver`` with the first moment ``m`` in place of the gradient: ``d = argmin m·d + ½ d·Bd``.
 
     The mean is stored in the coordinates of the parameters, so a change of the curvature's basis

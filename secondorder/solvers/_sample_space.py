@@ -26,6 +26,7 @@ from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver, is_on
 from secondorder.step import Again, Report, Stop, make_step
 from secondorder.tree import Params
+from secondorder.tree._types import Count
 
 PROBES = 8  # vectors of random signs to estimate the trace of an implicit Gram
 
@@ -64,12 +65,12 @@ class System(NamedTuple):
 
     solve: Callable[[jax.Array], jax.Array]
     damping: jax.Array
-    report: Callable[[], tuple[Any, Any, Any, Any]]
+    report: Callable[[], tuple[jax.Array, Count, Count, Any]]
 
 
 @settings.checked()
 def sample_space(
-    momentum: Any = 0.0, relative: bool = False, solver: Solver | None = None
+    momentum: tree.Real = 0.0, relative: bool = False, solver: Solver | None = None
 ) -> Solver:
     """``d = argmin g·d + ½ ‖R d‖² + ½ λ ‖d − μ d₋‖²``, ``d₋`` the last step, by a Gram of the rows.
 
@@ -144,7 +145,7 @@ def sample_space(
         own = lambda x: tree.cast(unravel(x, grad), grad)
         direction = own(step)
 
-        def again(u: jax.Array) -> tuple[Params, Any, Any]:
+        def again(u: jax.Array) -> tuple[Params, Count, Count]:
             _, iterations, products, _ = system.report()
             x = own(-solution(u, jnp.zeros_like(g)))
             _, later, paid, _ = system.report()
@@ -211,7 +212,7 @@ def _error(rows: AnyRows, others: jax.Array, change: jax.Array, g: jax.Array) ->
     return jnp.linalg.norm(rows.mvt(change) + others) / jnp.where(size > 0, size, 1)
 
 
-def _carried(last: Last, momentum: Any, damping: jax.Array) -> jax.Array:
+def _carried(last: Last, momentum: tree.Real, damping: jax.Array) -> jax.Array:
     """``μ d₋``, reduced after a rise of λ."""
     fade = jnp.where(last.damping < damping, last.damping / damping, 1) ** 2
     return momentum * fade * ravel(last.step)
@@ -263,7 +264,7 @@ def _factorised(gram: jax.Array, damping: jax.Array, relative: bool) -> System:
     return System(solve, damping, lambda: (stopped, 1, 0, ()))
 
 
-def _products(rows: AnyRows, dtype: Any) -> Quadratic:
+def _products(rows: AnyRows, dtype: jnp.dtype) -> Quadratic:
     """A quadratic with zero gradient and the implicit Gram as curvature."""
     m, n = rows.shape
     both = (lambda v: rows.mvt(rows.mv(v))) if n <= m else (lambda u: rows.mv(rows.mvt(u)))
@@ -282,7 +283,7 @@ def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, mem
         memories.append(kept)
         return step.direction
 
-    def report() -> tuple[Any, Any, Any, Any]:
+    def report() -> tuple[jax.Array, Count, Count, Any]:
         reports = [step.report for step in steps]
         total = lambda name: sum(getattr(report, name) for report in reports)
         return reports[0].stopped, total("iterations"), total("products"), memories[0]
@@ -290,7 +291,7 @@ def _iterated(rows: AnyRows, damping: jax.Array, solver: Solver, gram: Gram, mem
     return System(solve, damping, report)
 
 
-def _trace(rows: AnyRows, dtype: Any) -> jax.Array:
+def _trace(rows: AnyRows, dtype: jnp.dtype) -> jax.Array:
     """``tr R Rᵀ = E ‖Rᵀ s‖²``, estimated over vectors s of random signs."""
     keys = jax.random.split(jax.random.key(0), PROBES)
     signs = lambda key: jax.random.rademacher(key, rows.shape[:1], dtype)

@@ -98,7 +98,7 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
     The coordinates are ``y = D d`` if scaled, else ``d``; a damping is absolute, and not scaled.
     """
 
-    def prepare(quadratic: Quadratic, largest: Any):
+    def prepare(quadratic: Quadratic, largest: jax.Array):
         matrix = dense(quadratic.curvature, quadratic.grad)
         # LAPACK may hang on a matrix with NaN, and its eigenvectors would be meaningless.
         sound = jnp.all(jnp.isfinite(matrix))
@@ -111,7 +111,7 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
         w, v = lapack.eigh(matrix / scaling[None, :] / scaling[:, None])
         return (tree.nan_unless(sound, w), v, scaling), largest, Cost(w.size)
 
-    def answer(quadratic: Quadratic, factors: tuple, largest: Any, scale: jax.Array):
+    def answer(quadratic: Quadratic, factors: tuple, largest: jax.Array, scale: jax.Array):
         w, v, scaling = factors
         like, high = quadratic.grad, jax.lax.Precision.HIGHEST
         c = jnp.matmul(v.T, ravel(like) / scaling, precision=high)
@@ -129,7 +129,7 @@ def _in_eigenbasis(solve: Callable, reads: str, scaled: bool) -> Solver:
     def init(params: Params) -> Any:
         return jnp.zeros(tree.size(params), tree.dtype(params)) if scaled else ()
 
-    def measure(factors: tuple, largest: Any, direction: Params) -> jax.Array:
+    def measure(factors: tuple, largest: jax.Array, direction: Params) -> jax.Array:
         del largest
         return jnp.linalg.norm(factors[2] * ravel(direction))
 

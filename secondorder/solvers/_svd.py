@@ -8,7 +8,7 @@ solutions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,7 @@ import jax.numpy as jnp
 from secondorder import tree
 from secondorder.linalg._batched import singular
 from secondorder.solvers._base import Solver
-from secondorder.solvers._least_squares import (
-    HIGHEST,
-    Answer,
-    Triangle,
-    on_rows,
-)
+from secondorder.solvers._least_squares import HIGHEST, Answer, Triangle, on_rows
 from secondorder.step import Stop
 
 MAX_ITERATIONS = 10  # two or three are usual
@@ -42,7 +37,7 @@ class Singular(NamedTuple):
     c: jax.Array
 
 
-def singular_basis(triangle: Triangle, *ignored: Any) -> Singular:
+def singular_basis(triangle: Triangle, *ignored: object) -> Singular:
     """The factors of these solvers; s is NaN for a non-finite triangle."""
     del ignored
     upper, q, rest = triangle[:3]
@@ -58,17 +53,21 @@ def _in_singular_basis(solve: Callable, reads: str) -> Solver:
 
     def answer(triangle: Triangle, basis: Singular, scale: jax.Array) -> Answer:
         coefficients, boundary = solve(basis.s, basis.c, scale)
-        deficient = ~jnp.all(basis.s > 0) | (triangle.span is not None)
-        stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
-        stopped = jnp.where(boundary, Stop.BOUNDARY.value, stopped)
         z = jnp.matmul(basis.vt.T, coefficients, precision=HIGHEST)
         if reads == "damping":  # outside the kept directions, damping is the only curvature
             kept = jnp.where((basis.s > 0)[:, None], basis.vt, 0)
             off = triangle.rest - kept.T @ (kept @ triangle.rest)
             z = z - off / jnp.where(scale > 0, scale, jnp.inf)
-        return Answer(z, stopped)
+        return Answer(z, _stopped(triangle, basis, boundary))
 
     return on_rows(singular_basis, answer, reads)
+
+
+def _stopped(triangle: Triangle, basis: Singular, boundary: jax.Array) -> jax.Array:
+    """The :class:`Stop` of a step."""
+    deficient = ~jnp.all(basis.s > 0) | (triangle.span is not None)
+    stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
+    return jnp.where(boundary, Stop.BOUNDARY.value, stopped)
 
 
 def _quotient(c: jax.Array, w: jax.Array) -> jax.Array:
@@ -130,15 +129,13 @@ def in_region(triangle: Triangle, basis: Singular, delta: jax.Array) -> Answer:
 
     start = jnp.zeros((), w.dtype), -_quotient(c, w), jnp.zeros((), jnp.int32)
     lam, z, _ = jax.lax.while_loop(far, refine, start)
-    deficient = ~jnp.all(s > 0) | (triangle.span is not None)
-    stopped = jnp.where(deficient, Stop.SINGULAR.value, Stop.SOLVED.value)
-    stopped = jnp.where(lam > 0, Stop.BOUNDARY.value, stopped)
 
     def again(v):
         part = jnp.where(s > 0, jnp.matmul(vt, v, precision=HIGHEST) / unit**2, 0)
         return -jnp.matmul(vt.T, _quotient(part, w + lam), precision=HIGHEST)
 
-    return Answer(jnp.matmul(vt.T, z, precision=HIGHEST), stopped, again)
+    step = jnp.matmul(vt.T, z, precision=HIGHEST)
+    return Answer(step, _stopped(triangle, basis, lam > 0), again)
 
 
 def dogleg() -> Solver:

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from secondorder.tree._types import Params
 
 
-def joined(*dtypes: Any) -> Any:
+def joined(*dtypes: DTypeLike) -> jnp.dtype:
     """The common dtype, also where ``jax_numpy_dtype_promotion`` is strict.
 
     Example:
@@ -22,7 +23,7 @@ def joined(*dtypes: Any) -> Any:
         return jnp.result_type(*dtypes)
 
 
-def accumulation_dtype(dtype: Any) -> Any:
+def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of sums over ``dtype``: itself, but at least float32.
 
     Example:
@@ -33,7 +34,7 @@ def accumulation_dtype(dtype: Any) -> Any:
     return joined(dtype, jnp.float32)
 
 
-def dtype(tree: Params) -> Any:
+def dtype(tree: Params) -> jnp.dtype:
     """The dtype of scalars that belong to a tree: norms, damping, gain ratios.
 
     Example:
@@ -45,7 +46,7 @@ def dtype(tree: Params) -> Any:
     return joined(jnp.float32, *map(leaf_dtype, jax.tree.leaves(tree)))
 
 
-def leaf_dtype(leaf: Any) -> Any:
+def leaf_dtype(leaf: Any) -> jnp.dtype:
     """The dtype of a leaf as a JAX array: NumPy's float64 is float32 unless x64 is switched on.
 
     Example:

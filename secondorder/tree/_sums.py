@@ -8,7 +8,7 @@ sharded arrays refuse.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def all_finite(x: Params) -> jax.Array:
     """
     # Zero times a non-finite number is NaN, and a sum is faster than a conjunction; one sum for all
     # leaves of a kind, since each costs a kernel or two.
-    alike: dict[Any, jax.Array] = {}
+    alike: dict[Hashable, jax.Array] = {}
     for (leaf,) in _few(dtype(x), x):
         kind = jax.typeof(leaf)
         alike[kind] = alike.get(kind, 0) + 0 * leaf
@@ -110,7 +110,7 @@ def all_finite(x: Params) -> jax.Array:
     return jnp.all(jnp.stack(sums)) if sums else jnp.asarray(True)
 
 
-def _few(out: Any, *trees: Params) -> list[tuple[jax.Array, ...]]:
+def _few(out: jnp.dtype, *trees: Params) -> list[tuple[jax.Array, ...]]:
     """Rows of corresponding leaves, for sums; small leaves are joined in the dtype ``out``.
 
     A reduction is two or three kernels, each compiled and launched: a network of twelve layers has

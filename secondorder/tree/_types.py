@@ -9,3 +9,4 @@ import jax
 Params = Any  # a pytree of floating-point arrays
 Scalar = jax.typing.ArrayLike
 Real = float | jax.Array  # a setting: a number, or an injected hyperparameter
+Count = int | jax.Array

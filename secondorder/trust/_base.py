@@ -90,7 +90,7 @@ class TrustState(NamedTuple):
     count: jax.Array
     gain: jax.Array
     accepted: jax.Array
-    last: Any = ()
+    last: Last | tuple[()] = ()
 
 
 class Trust(NamedTuple):

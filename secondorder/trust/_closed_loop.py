@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ ACCEPT = 1e-4
 GOOD, SLOWLY = 0.75, 0.9
 
 
-def first_state(scale: Any, params: tree.Params, factor: float = 2.0) -> TrustState:
+def first_state(scale: tree.Scalar, params: tree.Params, factor: float = 2.0) -> TrustState:
     dtype = tree.dtype(params)
     real = lambda x: jax.lax.convert_element_type(x, dtype)
     return TrustState(
@@ -71,7 +70,13 @@ def closed_loop(
     return Trust(starting(init), update, gives, searches=bool(halvings), lazy=lazy)
 
 
-def slowest(other: Any) -> jax.Array:
+def judged(trial: Trial) -> tuple[jax.Array, jax.Array]:
+    """The gain of a trial, and whether the step is taken."""
+    gain = trial.gain()
+    return gain, trial.finite & (gain > ACCEPT)
+
+
+def slowest(other: tree.Real) -> jax.Array:
     """The least factor of λ after a step with the gain ``other`` on another objective."""
     moved = jnp.where(other > GOOD, SLOWLY, jnp.where(other < -1, 1 / SLOWLY, 1))
     return jnp.where(jnp.isposinf(other), 0, moved)

@@ -12,7 +12,7 @@ from secondorder import settings, tree
 from secondorder.step import Step
 from secondorder.trust._attempt import Attempt
 from secondorder.trust._base import Trial, Trust, TrustState
-from secondorder.trust._closed_loop import ACCEPT, closed_loop, first_state, next_state, slowest
+from secondorder.trust._closed_loop import closed_loop, first_state, judged, next_state, slowest
 
 
 @settings.checked()
@@ -117,8 +117,7 @@ def damping(
         return jax.lax.cond(due, lambda: tried(trial, state), untried)
 
     def tried(trial: Trial, state: TrustState) -> TrustState:
-        gain = trial.gain()
-        accepted = trial.finite & (gain > ACCEPT)
+        gain, accepted = judged(trial)
         limits = jnp.finfo(state.scale.dtype)
         scale, factor = adapt(state.scale, state.factor, jnp.maximum(gain, -1), accepted)
         if halvings:
@@ -160,8 +159,7 @@ def line_search(initial: tree.Real | None = None, *, halvings: int = 30) -> Trus
     """
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
-        gain = trial.gain()
-        accepted = trial.finite & (gain > ACCEPT)
+        gain, accepted = judged(trial)
         limits = jnp.finfo(state.scale.dtype)
         factor = 3 ** jnp.clip(-jnp.log2(trial.fraction) - 1, -1, 2)
         factor = jnp.maximum(factor, slowest(trial.elsewhere()))

@@ -12,10 +12,10 @@ from secondorder.step import Step
 from secondorder.trust._attempt import EDGE, Attempt
 from secondorder.trust._base import Trial, Trust, TrustState
 from secondorder.trust._closed_loop import (
-    ACCEPT,
     GOOD,
     closed_loop,
     first_state,
+    judged,
     next_state,
     slowest,
     starting,
@@ -48,8 +48,7 @@ def radius(
     """
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
-        gain = trial.gain()
-        accepted = trial.finite & (gain > ACCEPT)
+        gain, accepted = judged(trial)
         old, limits = state.scale, jnp.finfo(state.scale.dtype)
         length = trial.length.astype(old.dtype)
         known = jnp.isfinite(length) & (length > 0)
@@ -111,8 +110,8 @@ def probed(
         radii = old * jnp.asarray(ratio, old.dtype) ** (1 - jnp.arange(count))
         step, chosen = attempt.probe(radii, target)
         trial = attempt.trial(step, state.last)
-        gain, length = trial.gain(), trial.length.astype(old.dtype)
-        accepted = trial.finite & (gain > ACCEPT)
+        gain, accepted = judged(trial)
+        length = trial.length.astype(old.dtype)
         # An infinite region shows its own length by the step that was rejected.
         known = jnp.isfinite(length) & (length > 0)
         reach = jnp.where(jnp.isfinite(chosen) | ~known, chosen, length)
@@ -160,8 +159,7 @@ def cubic(initial: tree.Real = 0.0) -> Trust:
     """
 
     def rule(trial: Trial, state: TrustState) -> TrustState:
-        gain = trial.gain()
-        accepted = trial.finite & (gain > ACCEPT)
+        gain, accepted = judged(trial)
         sigma, limits = state.scale, jnp.finfo(state.scale.dtype)
         length = trial.length.astype(sigma.dtype)
         natural = jnp.abs(trial.predicted).astype(sigma.dtype) / length**3

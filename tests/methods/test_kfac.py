@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training import net, start
+from training import assert_no_nan, memory, net, numbers, start
 
 import secondorder as so
 
@@ -63,20 +63,6 @@ def train(name, params, x=X, y=Y, steps=6, state=None, **settings):
         values.append(float(value))
     assert len(traces) <= before + 1
     return params, state, values
-
-
-def numbers(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-
-
-def memory(state):
-    (ours,) = so.state.find_states(state)
-    return ours.curvature, ours.solver
-
-
-def assert_no_nan(params, state):
-    assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in numbers(params))
-    assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
 @pytest.mark.quick(1)

@@ -7,26 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerances import assert_close, rounding
+from training import points_of
 
 import secondorder as so
 
 MATRIX = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]])
-
-
-def steps(tx, f, p, count):
-    """The points that ``count`` updates lead to, the start first."""
-
-    @jax.jit
-    def step(p, state):
-        value, grad = jax.value_and_grad(f)(p)
-        updates, state = tx.update(grad, state, p, value=value, grad=grad, value_fn=f)
-        return p + updates, state
-
-    state, points = tx.init(p), [p]
-    for _ in range(count):
-        p, state = step(p, state)
-        points.append(p)
-    return np.stack(points)
 
 
 @pytest.mark.quick(1)
@@ -34,7 +19,7 @@ def steps(tx, f, p, count):
 def test_a_quadratic_is_solved_in_one_step(x64, rate):
     target = jnp.array([1.0, -2.0, 0.5])
     f = lambda p: 0.5 * (p - target) @ MATRIX @ (p - target)
-    found = steps(so.newton(rate), f, jnp.ones(3), 1)[1]
+    found = points_of(so.newton(rate), f, jnp.ones(3), 1)[1]
     assert_close(found, target, np.linalg.cond(MATRIX))
 
 
@@ -45,13 +30,13 @@ def test_rate_and_damping_enter_as_the_formula_says(x64):
     grad, hessian = jax.grad(f)(p), jax.hessian(f)(p)
     damped = hessian + 0.7 * np.eye(3)
     expected = -0.5 * np.linalg.solve(damped, grad)
-    moved = steps(so.newton(0.5, damping=0.7), f, p, 1)
+    moved = points_of(so.newton(0.5, damping=0.7), f, p, 1)
     assert_close(moved[1] - moved[0], expected, np.linalg.cond(damped))
 
 
 def test_the_digits_double_at_every_step_near_the_minimum(x64):
     f = lambda p: jnp.sum(jnp.exp(p) - p)  # Newton's error is about half its square
-    errors = np.abs(steps(so.newton(1.0), f, jnp.array([0.5]), 5))[:, 0]
+    errors = np.abs(points_of(so.newton(1.0), f, jnp.array([0.5]), 5))[:, 0]
     for before, after in zip(errors[:-1], errors[1:], strict=True):
         assert after < 0.6 * before**2 + rounding()
     assert errors[-1] < rounding()
@@ -63,14 +48,14 @@ def test_a_linear_change_of_the_parameters_changes_no_value(x64, units):
     units = jnp.array(units)
     f = lambda p: jnp.sum(jnp.cosh(p)) + 0.5 * p @ MATRIX @ p
     start = jnp.array([1.0, -2.0, 0.5])
-    path = steps(so.newton(), f, start, 4)
-    rescaled = steps(so.newton(), lambda q: f(q / units), start * units, 4)
+    path = points_of(so.newton(), f, start, 4)
+    rescaled = points_of(so.newton(), lambda q: f(q / units), start * units, 4)
     assert_close(rescaled / units, path, np.linalg.cond(MATRIX))
 
 
 def test_it_descends_from_where_the_curvature_is_negative(x64):
     f = lambda p: jnp.sum(p**4) - 3 * jnp.sum(p**2) + p[0]
-    path = steps(so.newton(), f, jnp.array([0.1, -0.2]), 15)
+    path = points_of(so.newton(), f, jnp.array([0.1, -0.2]), 15)
     values = [float(f(p)) for p in path]
     assert jax.hessian(f)(path[0])[0, 0] < 0
     noise = rounding(norm=max(map(abs, values)))
@@ -82,6 +67,6 @@ def test_it_descends_from_where_the_curvature_is_negative(x64):
 def test_the_line_search_makes_it_converge_where_full_steps_diverge(x64):
     f = lambda p: jnp.sum(jnp.sqrt(1 + p**2))
     start = jnp.array([3.0, -2.0])
-    points = functools.partial(steps, f=f, p=start)
+    points = functools.partial(points_of, f=f, p=start)
     assert np.abs(points(so.newton(1.0), count=3)[-1]).max() > 1e3
     np.testing.assert_allclose(points(so.newton(), count=15)[-1], 0, atol=1e-6)

@@ -9,7 +9,7 @@ import optax
 import oracles
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from training import net, start
+from training import assert_no_nan, memory, net, numbers, start
 
 import secondorder as so
 
@@ -73,21 +73,6 @@ def train(name, params, x=X, y=Y, steps=6, state=None, rate=None, **settings):
         values.append(float(value))
     assert len(traces) <= before + 1
     return params, state, values
-
-
-def numbers(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-
-
-def memory(state):
-    """All a method remembers (its report of the last step may hold infinity for an unknown)."""
-    ours = state[0]
-    return ours.curvature, ours.solver
-
-
-def assert_no_nan(params, state):
-    assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in numbers(params))
-    assert all(np.isfinite(x).all() for x in numbers(memory(state)))
 
 
 @pytest.mark.quick(1)

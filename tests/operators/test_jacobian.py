@@ -12,7 +12,7 @@ from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.operators import linearize
-from secondorder.operators._jacobian import cheaper_mode
+from secondorder.operators._passes import cheaper_mode
 
 MODES = ("auto", "forward", "reverse")
 

@@ -10,8 +10,9 @@ import pytest
 from tolerances import rounding
 
 import secondorder as so
+from secondorder.optimize._ends import begin
 from secondorder.optimize._implicit import opened
-from secondorder.optimize._loop import begin, once
+from secondorder.optimize._loop import once
 from secondorder.optimize._records import Problem
 
 START = {"a": {"w": np.array([-1.2, 1.0])}, "b": {"w": np.array(0.5)}}

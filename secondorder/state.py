@@ -6,7 +6,7 @@ A method may lie anywhere in a state: in a chain, under a mask, among injected h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from secondorder.notices import page
 from secondorder.step import Step, Stop
 from secondorder.tree import Params
 from secondorder.trust._base import TrustState
+
+Node = TypeVar("Node")
 
 
 class Needs(NamedTuple):
@@ -74,7 +76,7 @@ def find_states(state: Any) -> list[CurvatureState]:
     return _find(CurvatureState, state)
 
 
-def _find(kind: type, state: Any) -> list[Any]:
+def _find(kind: type[Node], state: Any) -> list[Node]:
     """Every node of a kind inside a tree."""
     is_one = lambda x: isinstance(x, kind)
     return [leaf for leaf in jax.tree.leaves(state, is_leaf=is_one) if is_one(leaf)]

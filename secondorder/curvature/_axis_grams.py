@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from secondorder.tree import Params
 def started(axes: Axes, squares: Callable[[CutLeaf], bool]) -> Callable:
     """``init`` of a structure along the axes: zeros, and identities as the frame."""
 
-    def leaf(block: CutLeaf, x: Any) -> tuple[Moments, Factors]:
+    def leaf(block: CutLeaf, x: jax.Array) -> tuple[Moments, Factors]:
         dtype = tree.accumulation_dtype(tree.leaf_dtype(x))
         factors = block.square(lambda n, b: jnp.zeros((n, b, b), dtype))
         eyes = block.square(lambda n, b: jnp.tile(jnp.eye(b, dtype=dtype), (n, 1, 1)))

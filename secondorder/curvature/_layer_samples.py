@@ -50,7 +50,9 @@ def layer_sample(estimator: Estimator, read: Read) -> Estimator:
             "fisher_sample(), ggn_sample(), ggn_components() or per_example()."
         )
 
-    def draw(grads: Params, params: Params, value_fn: Any, key: jax.Array) -> Layers | InChunks:
+    def draw(
+        grads: Params, params: Params, value_fn: Callable, key: jax.Array
+    ) -> Layers | InChunks:
         part = lambda f, k: draw(grads, params, f, jax.random.fold_in(key, k))
         return objective_of(value_fn).by_parts(
             lambda whole: of(whole.split("layerwise"), params, key),

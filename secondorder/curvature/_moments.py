@@ -126,8 +126,9 @@ def basis(factor: jax.Array, old: jax.Array) -> jax.Array:
     return sound(jax.lax.cond(coordinates, exact, nearer), old)
 
 
-def turned(squares: Any, old: Factors, new: Factors) -> jax.Array:
+def turned(squares: jax.Array | None, old: Factors, new: Factors) -> jax.Array:
     """The diagonal of ``Q diag(s) Qᵀ`` in a new basis: an estimate of the second moments there."""
+    assert squares is not None
 
     def between(a: jax.Array, b: jax.Array) -> jax.Array:
         if a.ndim == 2:

@@ -15,7 +15,7 @@ Novak, Sohl-Dickstein and Schoenholz (2022) for whole Grams and the choice betwe
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,10 @@ import numpy as np
 
 from secondorder import layers, tree
 from secondorder.curvature._base import Curvature
+from secondorder.losses import Outputs
 from secondorder.objectives._base import AnyObjective, objective_of
 from secondorder.objectives._models import BatchedModel, Known
-from secondorder.objectives._objective import restrict
+from secondorder.objectives._objective import Objective, restrict
 from secondorder.operators._base import Operator
 from secondorder.operators._block_diagonal import of_group
 from secondorder.operators._dense import over_basis
@@ -75,7 +76,7 @@ def ntk() -> Curvature:
     return Curvature(lambda params: (), update, without_jacobian=True)
 
 
-def _ggn(value_fn: Any, params: Params) -> Operator:
+def _ggn(value_fn: Callable, params: Params) -> Operator:
     of_whole = lambda whole: _with_gram(whole, params)
     return objective_of(value_fn).by_parts(of_whole, lambda chunks: ggn(chunks, params))
 
@@ -95,7 +96,7 @@ def _with_gram(value_fn: AnyObjective, params: Params) -> Operator:
     return KnownGram(op.jacobian, op.middle, lambda: jacobian_gram(objective, params))
 
 
-def jacobian_gram(objective: Any, params: Params) -> jax.Array:
+def jacobian_gram(objective: Objective, params: Params) -> jax.Array:
     """``J Jᵀ`` of the outputs of a ``per_example`` objective, ``(m, m)``, in their ravelled order.
 
     Args:
@@ -121,7 +122,7 @@ def jacobian_gram(objective: Any, params: Params) -> jax.Array:
     return total if order is None else total[order[:, None], order]
 
 
-def _ravelled(outputs: Any) -> np.ndarray | None:
+def _ravelled(outputs: Outputs) -> np.ndarray | None:
     """Index in the order (example, output) of each entry of the ravelled outputs."""
     leaves = jax.tree.leaves(outputs)
     if len(leaves) == 1:
@@ -131,7 +132,7 @@ def _ravelled(outputs: Any) -> np.ndarray | None:
     return np.concatenate([part.ravel() for part in np.split(index, np.cumsum(sizes)[:-1], 1)])
 
 
-def _columns(objective: Any, params: Params, leaves: Sequence[int]) -> jax.Array:
+def _columns(objective: Objective, params: Params, leaves: Sequence[int]) -> jax.Array:
     """The Jacobian restricted to some leaves, ``(NK, size)``, in the order (example, output)."""
     some = of_group(params, tuple(leaves))
     held: Any = restrict(objective, params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,7 @@ from secondorder.curvature._base import Curvature
 from secondorder.linalg import _lapack as lapack
 from secondorder.objectives._at_point import at_point
 from secondorder.operators._dense import ravel
-from secondorder.operators._quasi_newton import (
-    HIGHEST,
-    InverseMatrix,
-    LimitedMemory,
-    Matrix,
-    Pairs,
-)
+from secondorder.operators._quasi_newton import HIGHEST, InverseMatrix, LimitedMemory, Matrix, Pairs
 from secondorder.tree import Params
 
 # Smallest curvature of a pair, relative to the lengths of both vectors; below it is rounding.
@@ -36,7 +30,7 @@ class Secant(NamedTuple):
       pairs: number of pairs used.
     """
 
-    model: Any
+    model: jax.Array | Pairs
     params: Params
     grads: Params
     count: jax.Array

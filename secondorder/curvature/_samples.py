@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import checks, losses, meshes, tree
+from secondorder.losses import Outputs
 from secondorder.objectives._base import objective_of
 from secondorder.operators._hessian import hvp
 from secondorder.tree import Params
@@ -65,7 +66,7 @@ class Estimator(NamedTuple):
 
     draw: Callable[[Params, Params, Any, jax.Array], Any]
     needs_value_fn: bool = True
-    cotangents: Callable[[losses.Loss, Any, jax.Array], Any] | None = None
+    cotangents: Callable[[losses.Loss, Outputs, jax.Array], Outputs] | None = None
     draws: bool = True
 
 
@@ -117,7 +118,7 @@ def ggn_sample() -> Estimator:
     return _pulled_back("ggn_sample", _signed)
 
 
-def _signed(loss: losses.Loss, outputs: Any, key: jax.Array) -> Any:
+def _signed(loss: losses.Loss, outputs: Outputs, key: jax.Array) -> Outputs:
     return loss.signed(outputs, tree.random_signs(key, outputs))
 
 

@@ -12,22 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from secondorder import checks, meshes, tree
-from secondorder.layers._analysis import (
-    MOVES,
-    PIECES,
-    SAME,
-    Reading,
-)
+from secondorder.layers._analysis import MOVES, PIECES, SAME, Reading
 from secondorder.layers._blocks import Block, Layout
 from secondorder.layers._grouping import Group, group
-from secondorder.layers._jaxpr import (
-    alive,
-    bind,
-    is_literal,
-    opened,
-    programs,
-    scan_counts,
-)
+from secondorder.layers._jaxpr import alive, bind, is_literal, opened, programs, scan_counts
 from secondorder.layers._reader import read_program
 from secondorder.layers._statistics import Use, statistics
 from secondorder.layers._uses import Site

@@ -13,18 +13,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from secondorder.layers import (
-    _axis_labels as labels,
-)
-from secondorder.layers import (
-    _elementwise as arithmetic,
-)
-from secondorder.layers import (
-    _strided_views as strides,
-)
-from secondorder.layers import (
-    _uses as sites,
-)
+from secondorder.layers import _axis_labels as labels
+from secondorder.layers import _elementwise as arithmetic
+from secondorder.layers import _strided_views as strides
+from secondorder.layers import _uses as sites
 from secondorder.layers._analysis import (
     CALLS,
     COMPLEX,
@@ -36,14 +28,7 @@ from secondorder.layers._analysis import (
     Reading,
     Scope,
 )
-from secondorder.layers._jaxpr import (
-    alive,
-    beginnings,
-    is_literal,
-    opened,
-    programs,
-    scan_counts,
-)
+from secondorder.layers._jaxpr import alive, beginnings, is_literal, opened, programs, scan_counts
 from secondorder.layers._uses import Scan, Site
 
 PRODUCTS = {

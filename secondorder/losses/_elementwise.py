@@ -9,12 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.losses._base import (
-    Loss,
-    Outputs,
-    check_real_outputs,
-    count_examples,
-)
+from secondorder.losses._base import Loss, Outputs, check_real_outputs, count_examples
 
 
 def _sum(x: Outputs) -> jax.Array:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import optax
 
 from secondorder import settings
-from secondorder.curvature import (
-    axis_eigen,
-    axis_roots,
-    gradient,
-    running,
-)
+from secondorder.curvature import axis_eigen, axis_roots, gradient, running
 from secondorder.curvature._running import Drift, Steps
 from secondorder.operators import Axes
 from secondorder.solvers import apply_inverse, grafted

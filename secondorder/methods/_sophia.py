@@ -6,12 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from secondorder import settings
-from secondorder.curvature import (
-    Estimator,
-    diagonal,
-    loss_sample,
-    running,
-)
+from secondorder.curvature import Estimator, diagonal, loss_sample, running
 from secondorder.curvature._running import Steps
 from secondorder.solvers import box_constrained, momentum
 from secondorder.stepsize import Mask, step_along

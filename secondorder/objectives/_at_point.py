@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secondorder.objectives._base import AnyObjective, objective_of
+from secondorder.losses import Outputs
+from secondorder.objectives._base import AnyObjective, Result, objective_of
 from secondorder.objectives._models import Known
 from secondorder.tree import Params
 
@@ -67,7 +68,7 @@ class AtPoint(AnyObjective):
     objective: AnyObjective
     stationary: bool = False
     face: Face | None = None
-    jacobian: tuple[Params, Any, Any] | None = None
+    jacobian: tuple[Params, Outputs, Any] | None = None
 
     def __call__(self, params: Params) -> jax.Array:
         return self.objective(params)
@@ -105,10 +106,10 @@ class AtPoint(AnyObjective):
             return found
         return dataclasses.replace(found, model=Known(found.model, *self.jacobian))
 
-    def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
+    def by_parts(self, one: Callable[[Any], Result], many: Callable[[Any], Result]) -> Result:
         return self.objective.by_parts(lambda whole: one(self), many)
 
-    def first_part(self) -> Any:
+    def first_part(self) -> AnyObjective:
         return self.objective.first_part()
 
 

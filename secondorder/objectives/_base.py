@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from secondorder import checks
 from secondorder.tree import Params
+
+Result = TypeVar("Result")
 
 
 class AnyObjective(abc.ABC):
@@ -42,12 +44,12 @@ class AnyObjective(abc.ABC):
     def split(self, user: str) -> Any:
         """The objective with ``loss`` and ``model``, else a ``TypeError`` that names ``user``."""
 
-    def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
+    def by_parts(self, one: Callable[[Any], Result], many: Callable[[Any], Result]) -> Result:
         """``one(objective)``, or ``many(objective)`` of a sum over chunks."""
         del many
         return one(self)
 
-    def first_part(self) -> Any:
+    def first_part(self) -> AnyObjective:
         """The first term of a sum (all use the parameters in the same way), or itself."""
         return self
 
@@ -82,7 +84,7 @@ class Plain(AnyObjective):
         )
 
 
-def is_objective(value_fn: Any) -> bool:
+def is_objective(value_fn: object) -> bool:
     """Whether a function is an objective of the library."""
     return isinstance(value_fn, AnyObjective)
 

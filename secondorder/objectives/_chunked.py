@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import meshes, settings, tree
-from secondorder.objectives._base import AnyObjective, objective_of
-from secondorder.tree import Params
+from secondorder.objectives._base import AnyObjective, Result, objective_of
+from secondorder.tree import Params, Real
+from secondorder.tree._types import Count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,18 +60,18 @@ class Chunked(AnyObjective):
         """The number of chunks."""
         return self.whole + (self.left > 0)
 
-    def share(self, k: Any) -> Any:
+    def share(self, k: Count) -> Real:
         """The fraction of the examples in chunk k."""
         size = (
             jnp.where(k < self.whole, self.chunk_size, self.left) if self.left else self.chunk_size
         )
         return size / self.examples
 
-    def weight(self, k: Any) -> Any:
+    def weight(self, k: Count) -> Real:
         """The factor of chunk k."""
         return self.share(k) if self.mean else 1.0
 
-    def chunk(self, k: Any) -> Any:
+    def chunk(self, k: Count) -> Any:
         """The k-th of the K whole chunks: every K-th example, starting at the k-th.
 
         A batch sharded over devices then has a share of every chunk on each, and no data move.
@@ -91,7 +92,7 @@ class Chunked(AnyObjective):
         """The batch, on every device where a chunk cannot be spread evenly."""
         return meshes.rows_gathered(self.batch, math.gcd(self.chunk_size, self.left))
 
-    def objective(self, chunk: Any) -> Any:
+    def objective(self, chunk: Any) -> Callable[[Params], jax.Array]:
         """The objective of a chunk."""
         fn = self.part(chunk)
         averages = getattr(getattr(fn, "loss", None), "averages", None)
@@ -114,11 +115,11 @@ class Chunked(AnyObjective):
             "or secondorder.hessian_free."
         )
 
-    def by_parts(self, one: Callable[[Any], Any], many: Callable[[Any], Any]) -> Any:
+    def by_parts(self, one: Callable[[Any], Result], many: Callable[[Any], Result]) -> Result:
         del one
         return many(self)
 
-    def first_part(self) -> Any:
+    def first_part(self) -> AnyObjective:
         return objective_of(self.objective(self.chunk(0))).first_part()
 
     def total(self, fn: Callable[[Any, Any], Any], root: bool = False) -> Any:

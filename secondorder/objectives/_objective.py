@@ -130,7 +130,7 @@ def sum_of_squares(residual: Callable[[Params], Outputs]) -> Objective:
     return Objective(losses.half_sum_of_squares(), residual)
 
 
-def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
+def restrict(value_fn: Callable, params: Params, mask: Params = None) -> Callable:
     """``value_fn`` as a function of the unmasked parameters alone, the others fixed at ``params``.
 
     ``optax.masked`` and ``optax.partition`` pass their inner transformation a tree in which the
@@ -164,7 +164,7 @@ def restrict(value_fn: Callable, params: Params, mask: Any = None) -> Callable:
     return objective_of(value_fn, "restrict").before(fill).as_given()
 
 
-def _check_callable(user: str, **functions: Any) -> None:
+def _check_callable(user: str, **functions: object) -> None:
     for name, fn in functions.items():
         if not callable(fn):
             raise TypeError(f"{user} needs {name} to be a function, but got {reprlib.repr(fn)}.")

@@ -15,6 +15,7 @@ from secondorder.objectives._chunked import Chunked
 from secondorder.operators._base import Operator
 from secondorder.operators._rows import AnyRows
 from secondorder.tree import Params
+from secondorder.tree._types import Count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Chunks(Operator):
 
     objective: Chunked
     params: Params
-    of: Callable[[Any, jax.Array], Operator]
+    of: Callable[[Any, Count], Operator]
 
     @property
     def semidefinite(self) -> bool:
@@ -64,7 +65,7 @@ class Chunks(Operator):
 
 
 def over_parts(
-    objective: Any,
+    objective: Callable,
     params: Params,
     of: Callable[[Any, Params, jax.Array | None], Operator],
     key: jax.Array | None = None,
@@ -97,7 +98,7 @@ class ChunkedRows:
     formed: bool = True
     matrix: None = None
 
-    def _of(self, chunk: Any, k: Any) -> AnyRows:
+    def _of(self, chunk: Any, k: Count) -> AnyRows:
         """``Rₖ``."""
         return self.operator.of(self._objective.objective(chunk), k).rows(self.formed)
 
@@ -144,7 +145,7 @@ class ChunkedRows:
     def mvt(self, u: jax.Array) -> jax.Array:
         size = jax.eval_shape(lambda: self._of(self._objective.chunk(0), 0).residual).size
 
-        def of(part: Any, k: Any) -> jax.Array:
+        def of(part: Any, k: Count) -> jax.Array:
             rows = self.operator.of(part, k).rows(self.formed)
             return rows.mvt(jax.lax.dynamic_slice_in_dim(u, k * size, rows.residual.size))
 

@@ -158,7 +158,7 @@ def ggn(objective: Objective | Chunked, params: Params) -> Operator:
     return over_parts(objective, params, _ggn)
 
 
-def _ggn(objective: Any, params: Params, key: Any) -> GaussNewton:
+def _ggn(objective: Callable, params: Params, key: jax.Array | None) -> GaussNewton:
     del key
     objective = objective_of(objective).split("ggn")
     at = linearize(objective.model, params)
@@ -212,7 +212,9 @@ def fisher(
     return over_parts(objective, params, functools.partial(_fisher, samples=samples), key)
 
 
-def _fisher(objective: Any, params: Params, key: jax.Array | None, samples: int) -> GaussNewton:
+def _fisher(
+    objective: Callable, params: Params, key: jax.Array | None, samples: int
+) -> GaussNewton:
     objective = objective_of(objective).split("fisher")
     at = linearize(objective.model, params)
     loss = losses.as_loss(objective.loss)
@@ -244,7 +246,7 @@ def empirical_fisher(objective: Objective | Chunked, params: Params) -> Operator
     return over_parts(objective, params, _empirical_fisher)
 
 
-def _empirical_fisher(objective: Any, params: Params, key: Any) -> GaussNewton:
+def _empirical_fisher(objective: Callable, params: Params, key: jax.Array | None) -> GaussNewton:
     del key
     objective = objective_of(objective).split("empirical_fisher")
     at = linearize(objective.model, params)

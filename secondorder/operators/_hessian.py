@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -60,7 +59,7 @@ def hessian(value_fn: Callable[[Params], jax.Array], params: Params) -> Operator
     return over_parts(value_fn, params, _hessian)
 
 
-def _hessian(value_fn: Callable, params: Params, key: Any) -> Operator:
+def _hessian(value_fn: Callable, params: Params, key: jax.Array | None) -> Operator:
     del key
     return Function(_product(checks.number(value_fn, "hessian"), params), params)
 

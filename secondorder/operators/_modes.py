@@ -19,12 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import tree
-from secondorder.operators._dense import (
-    join,
-    over_basis,
-    ravel,
-    unravel,
-)
+from secondorder.operators._dense import join, over_basis, ravel, unravel
 from secondorder.tree import Params
 
 REFUSED = (TypeError, ValueError, NotImplementedError)  # JAX's errors for a missing rule

@@ -11,12 +11,13 @@ from jax.core import Tracer
 
 from secondorder import tree
 from secondorder.optimize._parameters import flattened, places
-from secondorder.optimize._records import Box
 from secondorder.tree import Params
+from secondorder.tree._checks import is_single
 
 # As a user gives them: a pair (lower, upper) of numbers, of trees or of dictionaries of some
 # parameters by name; one dictionary of pairs by name; or no bounds.
 Bounds = tuple[Any, Any] | dict[str, Any] | None
+Box = tuple[Params, Params]  # the lower and the upper bounds, each a number or a tree
 
 
 def box_of(bounds: Box, params: Params) -> Box:
@@ -88,8 +89,7 @@ def check_bounds(bounds: Box | None, params: Params) -> None:
 
 def _ends(bound: Any, count: int) -> list[Any]:
     """The bound of each leaf; one number for all leaves."""
-    single = jax.tree.structure(bound) == jax.tree.structure(0) and np.ndim(bound) == 0
-    return [bound] * count if single else jax.tree.leaves(bound)
+    return [bound] * count if is_single(bound) else jax.tree.leaves(bound)
 
 
 def active(params: Params, grad: Params, box: Box | None) -> tuple[Params, Params]:

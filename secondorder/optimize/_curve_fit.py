@@ -15,16 +15,16 @@ import optax
 from secondorder import settings, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.losses import Robust
-from secondorder.optimize._bounds import Bounds, box_of, check_bounds, filled
+from secondorder.optimize._bounds import Bounds, Box, box_of, check_bounds, filled
 from secondorder.optimize._call import Options, check_precision, display_of
 from secondorder.optimize._fit import Fit, fit_of
 from secondorder.optimize._multistart import best_of, stacked
 from secondorder.optimize._observed import Data, check_policy, observations
-from secondorder.optimize._parameters import Fixed, Tied, layout_of
+from secondorder.optimize._parameters import Fixed, Tied, layout_of, spread_mask
 from secondorder.optimize._problem import Problem, Task, check_ties
 from secondorder.optimize._programs import kept
-from secondorder.optimize._projection import Separated, separate, spread_mask, without_linear
-from secondorder.optimize._records import Box, Status
+from secondorder.optimize._projection import Separated, separate, without_linear
+from secondorder.optimize._records import Status
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Callback, Question, Watch, ended, question, watched
 from secondorder.stepsize import Mask

@@ -26,7 +26,7 @@ from secondorder.objectives._with_curvature import WithCurvature
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._hessian import hessian
 from secondorder.operators._modes import derivable
-from secondorder.optimize._records import Box
+from secondorder.optimize._bounds import Box
 from secondorder.solvers._conjugate_gradients import advance, begin
 from secondorder.tree import Params
 

@@ -13,10 +13,9 @@ import optax
 from secondorder import checks, losses, tree
 from secondorder.layers._jaxpr import as_one_program
 from secondorder.objectives._objective import Objective
-from secondorder.optimize._bounds import Bounds
+from secondorder.optimize._bounds import Bounds, Box
 from secondorder.optimize._call import Options, chosen, of_params, solved, start_of
 from secondorder.optimize._minimize import minimized
-from secondorder.optimize._records import Box
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Callback, Iterate, Question, Watch, question
 from secondorder.tree import Params

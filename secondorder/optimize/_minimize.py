@@ -11,12 +11,12 @@ import optax
 
 from secondorder import checks, tree
 from secondorder.layers._jaxpr import as_one_program
-from secondorder.optimize._bounds import Bounds, active, box_of, free_params
+from secondorder.optimize._bounds import Bounds, Box, active, box_of, free_params
 from secondorder.optimize._call import Options, chosen, max_steps_of, of_params, solved, start_of
 from secondorder.optimize._ends import begin, ended, resumed
 from secondorder.optimize._implicit import attach, opened
 from secondorder.optimize._loop import run
-from secondorder.optimize._records import Box, Evaluations, Loop, Problem, Status
+from secondorder.optimize._records import Evaluations, Loop, Problem, Status
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Callback, Watch, question
 from secondorder.tree import Params

@@ -1,4 +1,4 @@
-"""Names of parameters, and fits in which some of them are fixed or tied to others.
+"""Names and masks of parameters, and fits in which some of them are fixed or tied to others.
 
 A search runs over the free parameters alone: leaves without a free entry are gaps, a leaf with some
 is the vector of those. All the parameters follow from the free ones, the fixed values and the ties.
@@ -17,7 +17,6 @@ import optax
 from jax.core import Tracer
 
 from secondorder import tree
-from secondorder.optimize._projection import spread_mask
 from secondorder.tree import Params
 
 GAP = optax.MaskedNode()
@@ -161,6 +160,33 @@ def _fixed(fixed: Fixed, params: Params) -> Iterator[tuple[Place, Any]]:
     spread = spread_mask("fixed", fixed, params, entries=True)
     for number, mask in enumerate(jax.tree.leaves(spread)):
         yield from _of_mask(Place(number, None), mask)
+
+
+def spread_mask(user: str, mask: Any, params: Params, entries: bool = False) -> Params:
+    """``mask`` with a boolean for every leaf of ``params``; with ``entries``, also for every entry.
+
+    Raises:
+      ValueError: a mask that is not a prefix of ``params``, or not of booleans.
+    """
+    try:
+        spread = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), mask, params)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{user} must have the tree structure of params, or of its upper part, but it is "
+            f"{jax.tree.structure(mask)} and params is {jax.tree.structure(params)}."
+        ) from error
+    flags = jax.tree_util.tree_leaves_with_path(spread)
+    for (path, flag), leaf in zip(flags, jax.tree.leaves(params), strict=True):
+        place = f"{user}{jax.tree_util.keystr(path)}"
+        array = entries and getattr(flag, "dtype", None) == np.dtype(bool)
+        if array and np.shape(flag) in ((), np.shape(leaf)):
+            continue
+        if not isinstance(flag, bool | np.bool_):
+            cure = "A leaf is linear as a whole: split one that is so only in part."
+            if entries:
+                cure = f"For a part of an array, pass booleans of its shape, {np.shape(leaf)}."
+            raise ValueError(f"{place} must be True or False, but it is {flag!r}. {cure}")
+    return spread
 
 
 def _of_mask(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:

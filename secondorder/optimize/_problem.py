@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from secondorder.optimize._bounds import box_of
+from secondorder.optimize._bounds import Box, box_of
 from secondorder.optimize._call import Options
 from secondorder.optimize._least_squares import within_a_solve
 from secondorder.optimize._observed import Data, Observed, observed
 from secondorder.optimize._parameters import Layout
-from secondorder.optimize._records import Box
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Watch
 from secondorder.tree import Params
+from secondorder.tree._checks import is_single
 
 
 class Task(NamedTuple):
@@ -73,8 +73,8 @@ def check_ties(layout: Layout, bounds: Box | None) -> None:
         return
     for tie in layout.ties:
         for end in bounds:
-            if jax.tree.structure(end) == jax.tree.structure(0) and np.ndim(end) == 0:
-                continue  # one number for all, and so for the free ones
+            if is_single(end):
+                continue  # it is the bound of the free ones too
             value = jnp.asarray(jax.tree.leaves(end)[tie.place.leaf])[tie.place.entry or ...]
             if not isinstance(value, Tracer) and np.any(np.isfinite(value)):
                 raise ValueError(

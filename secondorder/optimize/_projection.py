@@ -20,18 +20,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from secondorder import tree
 from secondorder.linalg._svd import thin_svd
 from secondorder.operators._dense import ravel, unravel
 from secondorder.operators._jacobian import Jacobian, linearize
-from secondorder.optimize._records import Box
+from secondorder.optimize._bounds import Box
 from secondorder.tree import Params
 from secondorder.tree._gaps import filled, is_gap
 
@@ -177,16 +175,17 @@ class Separated:
 
 
 def separate(
-    residual: Callable[[Params], jax.Array], params: Params, mask: Any
+    residual: Callable[[Params], jax.Array], params: Params, mask: Params
 ) -> Separated | None:
     """``residual`` separated by ``mask`` into linear and other leaves; ``None`` if none is linear.
 
+    Args:
+      mask: a boolean for each leaf.
+
     Raises:
-      ValueError: a mask that is not a prefix of ``params`` or not of booleans; a leaf that the
-        residual is not affine in, if found before the fit (not under ``jit``).
+      ValueError: a leaf that the residual is not affine in, if found before the fit (not under
+        ``jit``).
     """
-    mask = mask(params) if callable(mask) else mask
-    mask = spread_mask("separable", mask, params)
     if not any(jax.tree.leaves(mask)):
         return None
     parts = Separated(residual, *_split(params, mask))
@@ -228,33 +227,6 @@ def without_linear(bounds: Box, parts: Separated, params: Params) -> Box:
         return rest
 
     return searched(bounds[0], "lower", -math.inf), searched(bounds[1], "upper", math.inf)
-
-
-def spread_mask(user: str, mask: Any, params: Params, entries: bool = False) -> Params:
-    """``mask`` with a boolean for every leaf of ``params``; with ``entries``, also for every entry.
-
-    Raises:
-      ValueError: a mask that is not a prefix of ``params``, or not of booleans.
-    """
-    try:
-        spread = jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), mask, params)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{user} must have the tree structure of params, or of its upper part, but it is "
-            f"{jax.tree.structure(mask)} and params is {jax.tree.structure(params)}."
-        ) from error
-    flags = jax.tree_util.tree_leaves_with_path(spread)
-    for (path, flag), leaf in zip(flags, jax.tree.leaves(params), strict=True):
-        place = f"{user}{jax.tree_util.keystr(path)}"
-        array = entries and getattr(flag, "dtype", None) == np.dtype(bool)
-        if array and np.shape(flag) in ((), np.shape(leaf)):
-            continue
-        if not isinstance(flag, bool | np.bool_):
-            cure = "A leaf is linear as a whole: split one that is so only in part."
-            if entries:
-                cure = f"For a part of an array, pass booleans of its shape, {np.shape(leaf)}."
-            raise ValueError(f"{place} must be True or False, but it is {flag!r}. {cure}")
-    return spread
 
 
 def _split(params: Params, mask: Params) -> tuple[Params, Params]:

@@ -8,11 +8,10 @@ import jax
 import optax
 
 from secondorder.objectives._base import AnyObjective
+from secondorder.optimize._bounds import Box
 from secondorder.optimize._watch import Question
 from secondorder.step import Reason
 from secondorder.tree import Params, Real
-
-Box = tuple[Params, Params]  # the lower and the upper bounds, each a number or a tree
 
 
 class Status(Reason):

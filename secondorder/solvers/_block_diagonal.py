@@ -9,13 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import settings, tree
-from secondorder.operators._block_diagonal import (
-    Path,
-    by_module,
-    groups_of,
-    joined,
-    of_group,
-)
+from secondorder.operators._block_diagonal import Path, by_module, groups_of, joined, of_group
 from secondorder.quadratic import Quadratic
 from secondorder.solvers._base import Cost, Solver
 from secondorder.step import Report, make_step

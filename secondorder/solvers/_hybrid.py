@@ -13,12 +13,7 @@ from secondorder.linalg import _secular as secular
 from secondorder.operators._base import Operator
 from secondorder.operators._switch import Switch
 from secondorder.solvers._base import Solver
-from secondorder.solvers._least_squares import (
-    HIGHEST,
-    Answer,
-    Triangle,
-    on_rows,
-)
+from secondorder.solvers._least_squares import HIGHEST, Answer, Triangle, on_rows
 from secondorder.solvers._svd import in_region, singular_basis
 from secondorder.step import Stop
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from secondorder import losses, settings, tree
+from secondorder.losses import Outputs
 from secondorder.operators._gauss_newton import GaussNewton
 from secondorder.operators._jacobian import Jacobian
 from secondorder.operators._middle import LossCurvature
@@ -22,7 +23,7 @@ HALVINGS = 30
 
 class _Inner(NamedTuple):
     step: Params
-    change: Any  # J step, shaped like the outputs
+    change: Outputs  # J step, shaped like the outputs
     value: jax.Array  # φ(step)
     gained: jax.Array  # decrease of φ by the last inner step
     count: jax.Array
@@ -105,33 +106,33 @@ class _Problem(NamedTuple):
 
     jacobian: Jacobian
     loss: losses.Loss
-    outputs: Any
-    given: Any
+    outputs: Outputs
+    given: Outputs
     grad: Params
     damping: jax.Array
     start: Any = None
-    rest: Any = None
+    rest: Params = None
 
-    def loss_after(self, change: Any) -> jax.Array:
+    def loss_after(self, change: Outputs) -> jax.Array:
         """``ℓ(z + change)``, in at least float32: low precision would lose small changes."""
         return self.loss(tree.add(self.outputs, change)).astype(self.damping.dtype)
 
-    def slope(self, change: Any) -> Params:
+    def slope(self, change: Outputs) -> Params:
         """``Jᵀ ∇ℓ(z + change)``."""
         u = jax.grad(self.loss_after)(change)
         return tree.cast(self.jacobian.mvt(tree.cast(u, self.given)), self.grad)
 
-    def tangent(self, v: Params) -> Any:
+    def tangent(self, v: Params) -> Outputs:
         """``J v``, in at least float32."""
         return tree.accumulator(self.jacobian.mv(tree.cast(v, self.jacobian.params)))
 
-    def phi(self, step: Params, change: Any) -> jax.Array:
+    def phi(self, step: Params, change: Outputs) -> jax.Array:
         """``φ(step) − φ(0)``, with ``change = J step``."""
         bowl = 0.5 * self.damping * tree.vdot(step, step)
         linear = tree.vdot(self.rest, step).astype(self.damping.dtype)
         return self.loss_after(change) - self.start + linear + bowl
 
-    def model(self, step: Params, change: Any) -> Quadratic:
+    def model(self, step: Params, change: Outputs) -> Quadratic:
         """The quadratic model of φ at ``step``, without the damping in its curvature."""
         pull = tree.add(self.slope(change), self.rest)
         outputs = tree.cast(tree.add(self.outputs, change), self.given)

@@ -65,6 +65,11 @@ def check_match(tree: Params, like: Params, name: str, like_name: str) -> None:
             )
 
 
+def is_single(x: Any) -> bool:
+    """Whether a tree is one number, which stands for every entry of another tree."""
+    return jax.tree.structure(x) == jax.tree.structure(0) and jnp.ndim(x) == 0
+
+
 def spread(bound: Any, params: Params, name: str) -> Params:
     """``bound`` as a tree like ``params``; a number fills every entry.
 
@@ -77,7 +82,7 @@ def spread(bound: Any, params: Params, name: str) -> Params:
       >>> so.tree.spread(0.0, x, "the lower bound")["a"].tolist()
       [0.0, 0.0]
     """
-    if jax.tree.structure(bound) == jax.tree.structure(0) and jnp.ndim(bound) == 0:
+    if is_single(bound):
         return jax.tree.map(
             lambda x: meshes.placed_like(jnp.full(x.shape, bound, x.dtype), x), params
         )

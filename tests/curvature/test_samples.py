@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 
 import secondorder as so
-from secondorder.curvature import (
-    fisher_sample,
-    ggn_sample,
-    gradient,
-    hutchinson,
-    per_example,
-)
+from secondorder.curvature import fisher_sample, ggn_sample, gradient, hutchinson, per_example
 
 DRAWS = 20_000
 X = jax.random.normal(jax.random.key(0), (5, 2))

@@ -15,12 +15,7 @@ from problems import draw
 from tolerances import assert_close, condition_of, rounding
 
 import secondorder as so
-from secondorder.losses import (
-    AnyLoss,
-    Elementwise,
-    Loss,
-    as_loss,
-)
+from secondorder.losses import AnyLoss, Elementwise, Loss, as_loss
 
 Z = np.asarray(draw(0, 3, 4), np.float64)
 T = np.asarray(draw(1, 3, 4), np.float64)

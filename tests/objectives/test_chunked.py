@@ -10,13 +10,7 @@ import pytest
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.curvature import (
-    fisher_sample,
-    ggn_components,
-    ggn_sample,
-    layerwise,
-    per_example,
-)
+from secondorder.curvature import fisher_sample, ggn_components, ggn_sample, layerwise, per_example
 
 RNG = np.random.default_rng(0)
 COUNT = 12

@@ -12,13 +12,7 @@ import pytest
 from tolerances import rounding
 
 import secondorder as so
-from secondorder.operators import (
-    Diagonal,
-    Function,
-    Identity,
-    Operator,
-    Preconditioned,
-)
+from secondorder.operators import Diagonal, Function, Identity, Operator, Preconditioned
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 ENTRIES = {"a": jnp.array([3.0, 4.0]), "b": jnp.array(5.0)}

@@ -8,13 +8,7 @@ import pytest
 
 import secondorder as so
 from secondorder.operators import Diagonal, Identity, Operator
-from secondorder.operators._dense import (
-    basis_vector,
-    join,
-    over_basis,
-    ravel,
-    unravel,
-)
+from secondorder.operators._dense import basis_vector, join, over_basis, ravel, unravel
 
 TREES = {
     "a bare array": jnp.arange(6.0).reshape(2, 3),

@@ -8,13 +8,7 @@ from quadratics import Dense, random_matrix, run
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.solvers import (
-    Progress,
-    Stop,
-    cg,
-    relative_progress,
-    relative_residual,
-)
+from secondorder.solvers import Progress, Stop, cg, relative_progress, relative_residual
 from secondorder.solvers._cg import Memory
 
 COARSE, FINE = cg(), cg(200, stop=relative_residual(1e-12))  # some 5e3 ε: hence c=1e4 below

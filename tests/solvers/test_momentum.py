@@ -9,13 +9,7 @@ from tolerances import rounding
 
 import secondorder as so
 from secondorder.operators import PositiveDiagonal
-from secondorder.solvers import (
-    Stop,
-    apply_inverse,
-    box_constrained,
-    grafted,
-    momentum,
-)
+from secondorder.solvers import Stop, apply_inverse, box_constrained, grafted, momentum
 
 ENTRIES = {"a": jnp.array([2.0, 0.5, 4.0]), "b": jnp.array(1.0, jnp.float32)}
 GRADS = [

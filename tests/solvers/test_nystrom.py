@@ -11,12 +11,7 @@ from tolerances import assert_close, rounding
 
 import secondorder as so
 from secondorder.operators import _nystrom as ny
-from secondorder.solvers import (
-    Stop,
-    cg,
-    nystrom,
-    relative_residual,
-)
+from secondorder.solvers import Stop, cg, nystrom, relative_residual
 from tests import oracles
 
 FINE = relative_residual(1e-10)

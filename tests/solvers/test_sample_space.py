@@ -7,14 +7,7 @@ import pytest
 from tolerances import assert_close, rounding
 
 import secondorder as so
-from secondorder.solvers import (
-    Stop,
-    cg,
-    geodesic,
-    nystrom,
-    relative_residual,
-    sample_space,
-)
+from secondorder.solvers import Stop, cg, geodesic, nystrom, relative_residual, sample_space
 from tests import oracles, problems
 
 pytestmark = pytest.mark.usefixtures("x64")

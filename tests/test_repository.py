@@ -54,15 +54,15 @@ def test_no_file_holds_the_marks_of_an_unfinished_merge():
     assert marked == []
 
 
-def test_importing_takes_less_than_three_tenths_of_a_second_beyond_jax_and_optax():
-    # In processor time, so that a busy machine does not count.
+def test_importing_takes_less_than_two_fifths_of_what_jax_and_optax_take():
+    # In processor time, so that a busy machine does not count, and of one process.
     code = (
-        "import time, jax, optax; start = time.process_time(); import secondorder; "
-        "print(time.process_time() - start)"
+        "from time import process_time as now; a = now(); import jax, optax; b = now(); "
+        "import secondorder; print((now() - b) / (b - a))"
     )
     command = [sys.executable, "-c", code]
-    seconds = [float(subprocess.check_output(command, cwd=ROOT, text=True)) for _ in range(3)]
-    assert min(seconds) < 0.3, seconds
+    shares = [float(subprocess.check_output(command, cwd=ROOT, text=True)) for _ in range(3)]
+    assert min(shares) < 0.4, shares
 
 
 def test_public_names_exist_and_are_listed_once():

@@ -25,7 +25,7 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # Fewer samples and trials, and curvature of every second image, cost few steps here.
     ("curves", "kfac"): {"sample_every": 5, "trial_every": 5, "part": 2},
     ("curves", "ekfac"): {"sample_every": 5, "trial_every": 5, "part": 2},
-    # The same, on images whose factors change little from batch to batch.
+    # Fewer samples and trials, as on CURVES.
     ("fashion-mnist", "kfac"): {"sample_every": 5, "trial_every": 5},
     ("fashion-mnist", "ekfac"): {"sample_every": 5, "trial_every": 5},
     # Bases for the axes of 784 double the time of a step, and it leaves the plateau later.

@@ -33,8 +33,9 @@ def radius(
 
     Args:
       initial: the first Δ > 0. The default, infinity, takes ten times the scaled length of the
-        parameters, since a whole first step may end on a flat tail; where they are zero, or the
-        solver has no scaling, the first step gives the problem's own length.
+        parameters, since a whole first step may end on a flat tail; a parameter at zero counts by
+        its own step. Where all are zero, or the solver has no scaling, the first step gives the
+        problem's own length.
       maximum: upper limit of Δ.
       interpolate: whether a rejection shrinks Δ by the parabola through ``f(0)``, ``f'(0)`` and
         ``f(d)``, to between a tenth and a quarter of the step.

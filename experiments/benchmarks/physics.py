@@ -16,7 +16,15 @@ from experiments.figures.equation import equation_figure
 from experiments.optimizer import Look, Optimizer
 from experiments.optimizers import OPTIMIZERS
 from experiments.problem import Problem
-from experiments.problems import burgers, hard_equations, heat, physics, poisson, poisson_5d
+from experiments.problems import (
+    burgers,
+    hard_equations,
+    heat,
+    physics,
+    poisson,
+    poisson_5d,
+    published_equations,
+)
 from experiments.report import Illustration
 
 PHYSICS = {
@@ -24,6 +32,7 @@ PHYSICS = {
     for problem in (
         *(module.PROBLEM for module in (poisson, poisson_5d, heat, burgers)),
         *hard_equations.PROBLEMS,
+        *published_equations.PROBLEMS,
     )
 }
 
@@ -43,6 +52,9 @@ def contestants(problem: Problem) -> dict[str, Optimizer]:
         everyone = *known, _spring()
     elif problem in hard_equations.PROBLEMS:  # more parameters than a dense matrix of them allows
         everyone = *known, OPTIMIZERS["natural-gradient"]
+    elif problem in published_equations.PROBLEMS:
+        further = [OPTIMIZERS[name] for name in ("hessian-free", "kfac", "ekfac")]
+        everyone = *known, *further, searching, OPTIMIZERS["natural-gradient"]
     else:
         further = [OPTIMIZERS[name] for name in ("levenberg-marquardt", "bfgs")]
         everyone = *known, *further, searching, OPTIMIZERS["natural-gradient"]

@@ -39,12 +39,14 @@ def equation(u, x):
 residual = physics.residual(equation, solution, within=INSIDE**0.5, beside=ON_BOUNDARY**0.5)
 
 
-def points(generator: np.random.Generator):
+def points(
+    generator: np.random.Generator, within: int = INSIDE, on_boundary: int = ON_BOUNDARY
+) -> physics.Data:
     """Uniform within, and uniform on the faces."""
-    inside = generator.random((INSIDE, DIMENSION), np.float32)
-    edge = generator.random((ON_BOUNDARY, DIMENSION), np.float32)
-    face = generator.integers(DIMENSION, size=ON_BOUNDARY)
-    edge[np.arange(ON_BOUNDARY), face] = generator.integers(2, size=ON_BOUNDARY)
+    inside = generator.random((within, DIMENSION), np.float32)
+    edge = generator.random((on_boundary, DIMENSION), np.float32)
+    face = generator.integers(DIMENSION, size=on_boundary)
+    edge[np.arange(on_boundary), face] = generator.integers(2, size=on_boundary)
     return physics.data(inside, edge)
 
 

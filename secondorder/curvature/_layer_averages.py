@@ -8,7 +8,9 @@ is approximated by A ⊗ G with
     reduce:  A = (1/N) Σₙ ā āᵀ,     G = Σₙ (Σₜ g)(Σₜ g)ᵀ,      ā the mean over t
 
 For T = 1 both are the same, and exact for one example, or for a linear network whose loss has the
-same curvature at all examples. EKFAC's second moments use the same pairs ``a, g``: one per example
+same curvature at all examples. A layer with several uses (a recurrent weight, a tied kernel, a loss
+with derivatives of the model) has the A ⊗ G whose partial traces are those of ``Σᵤ Aᵤ ⊗ Gᵤ``, the
+sum over its uses. EKFAC's second moments use the same pairs ``a, g``: one per example
 for T = 1, else one per position. A factor longer than a limit is stored as its diagonal, and so is
 the Gram of the inputs of a look-up, which is diagonal. A leaf outside all layers has the Grams of
 the sample along its axes; a vector has its squares. A leaf that the model also returns, as for an

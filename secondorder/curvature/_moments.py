@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,51 +56,78 @@ def _rows(use: layers.Use, reduce: bool) -> tuple[jax.Array | None, jax.Array]:
     return None if x is None else flat(x), flat(y)
 
 
+class OfUse(NamedTuple):
+    """One use of a layer: the mean Gram of its inputs, that of its sensitivities, their squares.
+
+    Attributes:
+      sizes: the traces of both, for each of the S independent maps.
+    """
+
+    a: jax.Array
+    g: jax.Array | None
+    squares: jax.Array | None
+    sizes: tuple[jax.Array, jax.Array]
+
+
 def of_uses(
     uses: Sequence[layers.Use], kept: Factors, bases: Factors | None, reduce: bool
 ) -> Moments:
     """``A`` and ``G`` over all uses of a layer, and the squares in its bases.
 
-    ``A`` is a mean over the uses, for each of the S independent maps.
+    With ``Aᵤ`` a mean over the positions of use u and ``Gᵤ`` a sum, both partial traces of
+    ``A ⊗ G`` are those of ``Σᵤ Aᵤ ⊗ Gᵤ``, for each of the S independent maps:
+
+        A = Σᵤ tr(Gᵤ) Aᵤ / Σᵤ tr(Gᵤ),   G = Σᵤ tr(Aᵤ) Gᵤ / tr(A)
+
+    They depend on the product ``Aᵤ ⊗ Gᵤ`` alone: not on the units of a transposed use, which
+    exchanges inputs and sensitivities, nor on how many examples share an input outside the batch.
     """
+    found = [_of_use(use, kept, bases, reduce) for use in uses]
+    squares = None if bases is None else sum(each.squares for each in found)
+    if len(found) == 1:
+        return Moments((found[0].a, found[0].g), squares)
+    size_a, size_g = (jnp.stack(sizes) for sizes in zip(*(u.sizes for u in found), strict=True))
+    total = jnp.sum(size_g, axis=0)
+    share = jnp.where(total > 0, size_g / jnp.where(total > 0, total, 1), 1 / len(found))
+    size = jnp.sum(share * size_a, axis=0)
+    ratio = size_a / jnp.where(size > 0, size, 1)
+    weighted = lambda parts, by: sum(
+        x * w.reshape(-1, *(1,) * (x.ndim - 1)) for x, w in zip(parts, by, strict=True)
+    )
+    g = None if kept[1] is None else weighted([each.g for each in found], ratio)
+    return Moments((weighted([each.a for each in found], share), g), squares)
+
+
+def _of_use(use: layers.Use, kept: Factors, bases: Factors | None, reduce: bool) -> OfUse:
     (kept_a, kept_g), dtype = kept, kept[0].dtype
-    total_a = jnp.zeros_like(kept_a)
-    total_g = None if kept_g is None else jnp.zeros_like(kept_g)
-    squares: Any = None
+    x, y = _rows(use, reduce)
+    y = y.astype(dtype)
+    positions = y.shape[1]
+    if x is None:
+        assert use.indices is not None
+        rows = use.indices.reshape(y.shape[:2])
+        stack = jnp.arange(rows.shape[0])[:, None]
+        a = jnp.zeros_like(kept_a).at[stack, rows].add(1)
+    else:
+        x = x.astype(dtype)
+        a = _gram(x, kept_a.ndim == 3)
+    g = None if kept_g is None else _gram(y, kept_g.ndim == 3)
+    squares = None
     if bases is not None:
-        squares = jnp.zeros((*kept_a.shape[:2], bases[1].shape[1]), dtype)
-    count, size = jnp.zeros((kept_a.shape[0], 1), dtype), None
-    for use in uses:
-        x, y = _rows(use, reduce)
-        y = y.astype(dtype)
-        used = jnp.repeat(jnp.asarray(use.slots, dtype), y.shape[0] // len(use.slots))
-        count = count + used[:, None] * y.shape[1]
+        turned = jnp.square(_in_basis(bases[1], y))
         if x is None:
-            assert use.indices is not None
-            rows = use.indices.reshape(y.shape[:2])
-            stack = jnp.arange(rows.shape[0])[:, None]
-            a = jnp.zeros_like(total_a).at[stack, rows].add(1)
+            zeros = jnp.zeros((*kept_a.shape[:2], bases[1].shape[1]), dtype)
+            squares = zeros.at[stack, rows].add(turned)
         else:
-            x = x.astype(dtype)
-            if use.transposed and size is not None:
-                # A transposed use exchanges inputs and sensitivities: rescale to the common units.
-                ratio = jnp.sqrt(size / jnp.maximum(jnp.mean(x * x), jnp.finfo(dtype).tiny))
-                x, y = x * ratio, y / jnp.where(ratio > 0, ratio, 1)
-            a = _gram(x, kept_a.ndim == 3)
-        if size is None:
-            size = jnp.sum(kr.mean_trace(a)) / jnp.sum(used) / y.shape[1]
-        total_a = total_a + a
-        if kept_g is not None and total_g is not None:
-            total_g = total_g + _gram(y, kept_g.ndim == 3)
-        if bases is not None:
-            turned = jnp.square(_in_basis(bases[1], y))
-            if x is None:
-                squares = squares.at[stack, rows].add(turned)
-            else:
-                inputs = jnp.square(_in_basis(bases[0], x))
-                squares = squares + jnp.einsum("sma,smb->sab", inputs, turned, precision=HIGHEST)
-    count = jnp.maximum(count, 1).reshape(-1, *(1,) * (total_a.ndim - 1))
-    return Moments((total_a / count, total_g), squares)
+            inputs = jnp.square(_in_basis(bases[0], x))
+            squares = jnp.einsum("sma,smb->sab", inputs, turned, precision=HIGHEST)
+    a = a / max(positions, 1)
+    return OfUse(a, g, squares, (_trace(a), jnp.sum(y * y, axis=(1, 2))))
+
+
+def _trace(factor: jax.Array) -> jax.Array:
+    """Of each matrix, or of each diagonal."""
+    return jnp.sum(factor, axis=1) if factor.ndim == 2 else jnp.trace(factor, axis1=1, axis2=2)
 
 
 def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:

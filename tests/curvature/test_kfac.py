@@ -178,25 +178,6 @@ def test_second_moments_of_sequences_are_of_what_counts_as_examples(reduce):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("eigen", [False, True])
-def test_pieces_of_a_leaf_have_the_mean_of_their_own_uses(eigen):
-    x, w = RNG.normal(size=(6, 3)), RNG.normal(size=(3, 3, 3))  # the last piece has no use
-
-    def inputs_of(w):
-        hidden = [x]
-        for _ in range(4):
-            hidden.append(jnp.tanh(hidden[-1] @ w[0]))
-        return hidden
-
-    f = so.compose(so.squared_error(np.zeros((6, 3))), lambda w: inputs_of(w)[-1] @ w[1])
-    _, state = updated(layerwise(f, ggn_components(), eigen=eigen), f, w)
-    *seen, last = inputs_of(w)
-    assert_close(state.averages[0].factors[0][0], sum(h.T @ h for h in seen) / 24)
-    assert_close(state.averages[0].factors[0][1], last.T @ last / 6)
-    assert not np.any(state.averages[0].factors[0][2])
-
-
-@pytest.mark.quick(1)
 @pytest.mark.parametrize("refresh_every", [5, drift(0.1)])
 @pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0,)])
 def test_a_leaf_without_entries_is_a_leaf(shape, refresh_every):

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 
 # Read once, when JAX starts; and handed down to the processes that tests start.
@@ -25,6 +26,12 @@ os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 # pytest-xdist already keeps every core busy.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+
+# Programs that took long to compile are kept beside the packages, for other workers and the next run,
+# which takes two thirds of the time; `make clean` removes them.
+if sys.prefix != sys.base_prefix:
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(sys.prefix) / "programs"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -177,6 +177,7 @@ def test_a_model_and_observations_of_another_library_get_a_sentence():
 # ---------------------------------------------------------------------------- auxiliary output
 
 
+@pytest.mark.slow
 def test_auxiliary_output_is_that_of_the_solution():
     value_fn = lambda p: (jnp.sum((p - 3) ** 2), {"double": 2 * p})
     solution = so.minimize(value_fn, P, has_aux=True)

@@ -55,6 +55,7 @@ def test_no_file_holds_the_marks_of_an_unfinished_merge():
     assert marked == []
 
 
+@pytest.mark.slow
 def test_importing_takes_less_than_two_fifths_of_what_jax_and_optax_take(tmp_path):
     # In processor time, so that a busy machine does not count, from bytecode as after a first run.
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}

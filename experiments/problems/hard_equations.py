@@ -106,6 +106,7 @@ WAVE = Equation(
     lambda u, x: bend(u, x, 0) - SQUARED_SPEED * bend(u, x, 1),
     periodic=False,
     at_rest=True,
+    within=(50, 30),
 )
 
 
@@ -165,7 +166,8 @@ def problem(equation: Equation, targets: tuple[float, ...]) -> Problem:
         description=(
             f"{equation.formula}; by {'-'.join(map(str, SIZES))} tanh units in float64, "
             f"{' x '.join(map(str, equation.within))} points within and {ON_EDGE} at the start and "
-            "at each end, the same at every step, all terms with weight one; the error is that of u in L2, "
+            "at each end, the same at every step, all terms with weight one; the error is that of u "
+            "in L2, "
             f"relative, on {LOOK[0]} x {LOOK[1]} points. The first target, {targets[0]:.2e}, is "
             "the least error of Rathore et al. (2024)."
         ),

@@ -177,7 +177,7 @@ def test_second_moments_of_sequences_are_of_what_counts_as_examples(reduce):
     assert_close(state.averages[0].squares[0], np.outer(scales, [1, 1]), c=1e4)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("refresh_every", [5, drift(0.1)])
 @pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0,)])
 def test_a_leaf_without_entries_is_a_leaf(shape, refresh_every):
@@ -258,6 +258,7 @@ def test_inverses_are_renewed_where_factors_or_damping_have_drifted():
     assert renewed(kept, steps) == [True, False, False, False, False, False]
 
 
+@pytest.mark.slow
 def test_bases_are_renewed_where_factors_have_drifted_until_they_have_caught_up():
     steps = [(PARAMS, 0.1)] * 3 + [(ELSEWHERE, 0.1)] * 60 + [(ELSEWHERE, 10.0)]
     adaptive = layerwise(

@@ -32,6 +32,7 @@ def test_the_unit_of_the_objective_and_of_the_parameters_changes_no_step(make, x
         assert found[1:] == expected[1:]
 
 
+@pytest.mark.slow
 def test_an_ill_conditioned_quadratic_takes_half_the_steps_of_bfgs(x64):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
     matrix = jnp.asarray(turn * CURVED @ turn.T)

@@ -26,7 +26,7 @@ def below(p, x):
     return 1 + jnp.exp(-p[0] * x) + jnp.exp(-p[1] * x)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", METHODS)
 def test_data_of_few_digits_are_fitted_at_any_tolerance_in_as_many_steps(method):
@@ -108,6 +108,7 @@ def test_parameters_that_wobble_around_zero_have_not_run_off(name, x64):
     assert so.Status(int(found.status)) is so.Status.CONVERGED
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("optimizer", [so.levenberg_marquardt, so.dogleg, so.hybrid_newton])
 @pytest.mark.parametrize("unit", [1.0, 1e6, 1e-6])
 def test_a_parameter_that_starts_at_zero_does_not_shrink_the_first_radius(x64, optimizer, unit):

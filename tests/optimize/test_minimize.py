@@ -188,7 +188,7 @@ def test_a_diverging_optimizer_returns_the_last_finite_point():
     assert bool(jnp.all(jnp.isfinite(solution.params))) and bool(jnp.isfinite(solution.value))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["newton", "newton_cg", "levenberg_marquardt", "gauss_newton"])
 def test_a_trial_outside_the_domain_costs_a_shorter_step_and_nothing_else(name, x64):
     """A full step from here reaches the logarithm of a negative number."""
@@ -313,6 +313,7 @@ def test_a_robust_loss_ignores_an_outlier_that_plain_least_squares_follows(x64):
         assert abs(float(robust.params[0]) - 2) < abs(float(plain.params[0]) - 2)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_parameters_fit_in_the_memory_of_some_vectors():
     """The extended Rosenbrock function, matrix-free: temporaries are counted in vectors of n."""
     n = 100_000
@@ -479,6 +480,7 @@ def test_a_run_of_optax_goes_on_from_a_solution(x64):
     assert_close(rest.params, whole.params, 2500)
 
 
+@pytest.mark.slow
 def test_history_holds_what_happened_as_far_as_it_has_room(x64):
     f, start = so.sum_of_squares(rosenbrock), jnp.array([-1.2, 1.0])
     long = so.minimize(f, start, so.levenberg_marquardt(), history=40)
@@ -502,7 +504,7 @@ UNHURRIED = {  # enough for a dozen steps and a rejection among them
 }
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNHURRIED)
 def test_factors_kept_across_a_rejection_change_no_step(name, x64):
     """The solve in minimize, against a plain Optax loop that factorises at every update."""
@@ -559,6 +561,7 @@ def test_a_saddle_that_the_gradient_cannot_see_is_left(name, x64):
     np.testing.assert_allclose(float(solution.value), -0.25, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_message_of_a_batch_counts_its_statuses():
     solve = lambda start: so.minimize(lambda p: jnp.sum(jnp.cosh(p)), start, max_steps=4)
     starts = jnp.array([[0.1], [9.0], [0.2]])

@@ -145,7 +145,7 @@ def test_fixed_values_are_data_under_jit_vmap_and_grad(x64):
     np.testing.assert_allclose(jax.grad(value)(0.4), slope, rtol=1e-4)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bounds",
     [

@@ -51,6 +51,7 @@ def test_a_model_of_the_datas_points_alone_is_drawn_there():
     np.testing.assert_allclose(drawn, curve(fit.params, np.sort(X)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_gets_a_sentence(monkeypatch):
     plane = so.curve_fit(lambda p, x: p["a"] * x[:, 0], np.stack([X, X], 1), Y, {"a": 1.0})
     with pytest.raises(ValueError, match="confidence_band"):

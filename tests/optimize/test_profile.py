@@ -28,7 +28,7 @@ def theirs():
     return model.fit(Y, model.make_params(**START), x=X, fit_kws=tight)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "close"), [(np.float64, 1e-4), (np.float32, 1e-2)])
 def test_profile_intervals_are_lmfits(theirs, dtype, close, x64):
     start = jax.tree.map(dtype, START)

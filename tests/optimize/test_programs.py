@@ -106,6 +106,7 @@ def test_precision_and_other_settings_of_jax_have_programs_of_their_own():
             assert found.params.dtype == (jnp.float64 if on else jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_solve_goes_on_from_a_solution_and_returns_auxiliary_output(x64):
     f = lambda p, c: (jnp.sum(jnp.cosh(p - c)), {"p": p, "text": "kept"})
     some = so.minimize(f, jnp.zeros(2), args=(3.0,), has_aux=True, max_steps=2)
@@ -150,6 +151,7 @@ def test_a_function_that_is_compiled_again_and_again_gets_one_warning(monkeypatc
     assert only.filename == __file__
 
 
+@pytest.mark.slow
 def test_a_function_without_a_key_and_an_objective_get_the_advice_that_serves_them(
     monkeypatch,
 ):
@@ -187,6 +189,7 @@ def test_within_a_transformation_nothing_is_kept(kind, x64):
     assert not _programs._programs
 
 
+@pytest.mark.slow
 def test_gradients_with_respect_to_arguments_are_those_of_the_closure(x64):
     f = lambda p, c: jnp.sum((p - c) ** 2 + 0.1 * p**4)
     by_args = lambda c: so.minimize(f, jnp.zeros(2), args=(c,)).params.sum()
@@ -195,6 +198,7 @@ def test_gradients_with_respect_to_arguments_are_those_of_the_closure(x64):
     assert_close(jax.grad(by_args)(c), jax.grad(closed)(c), 1e3)
 
 
+@pytest.mark.slow
 def test_a_model_that_calls_numpy_on_its_data_is_fitted_as_before(x64):
     model = lambda p, x: p["a"] * jnp.exp(-p["b"] * np.sort(np.asarray(x)))
     fit = so.curve_fit(model, X, data(0), START)

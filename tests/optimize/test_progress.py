@@ -81,6 +81,7 @@ def test_lines_take_the_place_of_the_panel_without_rich(monkeypatch):
     assert stream.getvalue().startswith("minimize: steps 0 of at most 3")
 
 
+@pytest.mark.slow
 def test_a_fit_shows_its_progress_beside_its_callback(screen):
     x = jnp.linspace(0.0, 1.0, 9)
     seen = []
@@ -102,6 +103,7 @@ def test_a_callback_that_fails_is_raised_and_the_display_is_closed(screen):
     assert not _watch._watchers
 
 
+@pytest.mark.slow
 def test_traced_solves_show_lines_and_get_no_panel(screen):
     solve = jax.jit(jax.vmap(lambda p: so.minimize(quartic, p, max_steps=4, progress=True).value))
     values = solve(jnp.array([[0.0, 0.0], [2.0, 3.0]]))
@@ -110,6 +112,7 @@ def test_traced_solves_show_lines_and_get_no_panel(screen):
     assert "minimize: steps 0 of at most 4" in screen()
 
 
+@pytest.mark.slow
 def test_the_host_gets_no_parameters_for_a_display_alone(screen, monkeypatch):
     seen = []
     monkeypatch.setattr(_progress.Display, "__call__", lambda self, it: seen.append(it))

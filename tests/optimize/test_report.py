@@ -45,6 +45,7 @@ def test_a_fit_prints_its_parameters_errors_and_status_in_a_dozen_lines(x64):
     assert f"{float(fit.standard_errors['rate']):.3g}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style, mark", [("markdown", "| rate |"), ("latex", "rate & ")])
 def test_a_report_has_other_styles(style, mark):
     fit = so.curve_fit(curve, X, Y, START)
@@ -53,6 +54,7 @@ def test_a_report_has_other_styles(style, mark):
         fit.report("pdf")
 
 
+@pytest.mark.slow
 def test_a_fit_is_saved_without_its_functions():
     fit = so.curve_fit(lambda p, x: p["a"] * x, X, Y, {"a": 1.0})
     again = copy.deepcopy(fit)
@@ -60,6 +62,7 @@ def test_a_fit_is_saved_without_its_functions():
     assert again.params["a"] == fit.params["a"] and again.report() == fit.report()
 
 
+@pytest.mark.slow
 def test_a_report_is_safe_in_its_language():
     model = lambda p, x: p["a_b"][0] * x + p["x<y|z"]
     fit = so.curve_fit(model, X, Y, {"a_b": np.ones(1), "x<y|z": 0.0}, fixed=["x<y|z"])
@@ -73,6 +76,7 @@ def test_a_report_is_safe_in_its_language():
     assert page == fit.report("html") and "<td>x&lt;y|z</td>" in page and "0.0" in page
 
 
+@pytest.mark.slow
 def test_held_and_undetermined_parameters_are_named_so():
     model = lambda p, x: p["a"] + 0 * p["b"] + p["c"] * x
     held = ({"a": -9.0, "b": -9.0, "c": 1.0}, {"a": 9.0, "b": 9.0, "c": 1.0})

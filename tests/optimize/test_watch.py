@@ -50,6 +50,7 @@ def test_a_callback_ends_the_solve_at_the_point_that_it_got(method, x64):
     assert_close(rest.params, whole.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [1, "yes", None, jnp.zeros(2), np.array([True, False])])
 def test_only_true_ends_a_solve(answer):
     solution = so.minimize(quartic, jnp.zeros(2), max_steps=3, callback=lambda it: answer)
@@ -68,6 +69,7 @@ def test_an_error_in_a_callback_is_raised_and_stop_iteration_is_an_end():
     assert so.minimize(quartic, jnp.zeros(2), callback=stop).status == so.Status.STOPPED
 
 
+@pytest.mark.slow
 def test_callbacks_work_within_transformations(x64):
     seen = []
     call = lambda it: seen.append(it) or bool(it.value < 1e-2)

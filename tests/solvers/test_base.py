@@ -240,7 +240,7 @@ def test_an_average_of_one_gradient_is_the_gradient(x64, monkeypatch, name):
     jax.tree.map(near, wrapped, bare)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrapper"), [("gltr", "optimal_scaling"), ("qr", "optimal_scaling"), ("direct", "two")]
 )
@@ -283,6 +283,7 @@ def test_a_mean_of_nothing_is_no_optimum(x64):
     assert not found.success
 
 
+@pytest.mark.slow
 def test_a_burn_in_leaves_room_for_factors(x64, monkeypatch):
     late = functools.partial(so.scale_by_curvature, burn_in=2)
     monkeypatch.setattr(so, "scale_by_curvature", late)

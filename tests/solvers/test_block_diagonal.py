@@ -100,6 +100,7 @@ def test_the_step_is_that_of_the_dense_diagonal_blocks(f, name):
     np.testing.assert_allclose(step.length, np.linalg.norm(d), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_its_length_and_momentum_are_those_of_the_whole_matrix():
     p = start()
     step = solve(solvers.optimal_scaling(solvers.block_diagonal(EXACT["cg"])), CLASSES, p)
@@ -223,6 +224,7 @@ def test_of_squared_errors_it_is_gauss_newtons_in_one_inner_step():
     assert more.report.products < 3 * step.report.products
 
 
+@pytest.mark.slow
 def test_each_layer_has_a_linear_model_of_its_own():
     p = start()
     step = solve(solvers.block_diagonal(PROXIMAL), CLASSES, p)
@@ -251,6 +253,7 @@ def test_an_objective_without_one_linear_model_is_refused_in_a_sentence():
         )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_flagged():
     p = jax.tree.map(lambda x: jnp.asarray(x) * jnp.nan, start())
     assert proximal(CLASSES, p, solver=solvers.prox_linear()).report.stopped == Stop.NONFINITE

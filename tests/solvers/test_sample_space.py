@@ -115,7 +115,7 @@ def test_one_sample_is_enough_for_a_step():
     assert_close(step.direction, *expected(f, p, 1e-3))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 40], ids=["fewer samples", "more samples"])
 def test_chunks_give_the_step_of_the_whole(count):
     x = np.random.default_rng(1).normal(size=(count, 3))
@@ -187,6 +187,7 @@ def test_momentum_that_goes_uphill_is_left_out():
     assert_close(step.direction, plain.direction, np.linalg.cond(TALL.T @ TALL + 0.1 * np.eye(5)))
 
 
+@pytest.mark.slow
 def test_momentum_fades_where_the_damping_rises():
     f, p = linear(WIDE)
     _, state = solved(f, p, 0.1)

@@ -252,6 +252,7 @@ def test_small_matrices_show_their_eigenvalues_and_no_others_for_every_key(x64, 
     assert np.all(np.isinf(kappa[split:])) and np.all(np.isnan(determinant[split:]))
 
 
+@pytest.mark.slow
 def test_errors_scale_with_the_operator_where_their_squares_under_or_overflow():
     matrix = jnp.asarray(matrix_with(SPREAD) / 100, jnp.float32)
 
@@ -293,7 +294,7 @@ def test_half_precision_is_part_of_the_error(precision):
     assert np.all(np.abs(trace - exact.sum()) <= spread)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 10, 20])
 def test_the_error_of_few_steps_covers_what_is_left_open(steps):
     # Eigenvalues that few steps do not reach, and ones that ten do.
@@ -325,6 +326,7 @@ def test_a_start_of_signs_orthogonal_to_the_top_vector_does_not_hide_it():
     np.testing.assert_allclose(jax.lax.map(read, keys), 65, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_results_and_operators_print_in_a_line_whatever_their_size():
     params, keep = jnp.ones(500), jnp.arange(500.0)
     H = so.hessian(lambda p: jnp.sum(keep * p**2), params)

@@ -94,6 +94,7 @@ def test_an_open_loop_policy_looks_at_nothing():
     assert so.diagnostics(state)["trial_evaluations"] == 0
 
 
+@pytest.mark.slow
 def test_the_values_looked_at_are_part_of_what_a_solve_has_paid():
     f = so.sum_of_squares(lambda p: jnp.array([10 * (p[1] - p[0] ** 2), 1 - p[0]]))
     cg = lambda iterates: so.solvers.cg(iterates=iterates)

@@ -30,6 +30,7 @@ def test_where_the_model_is_right_the_largest_radius_is_taken(x64):
     assert now["accepted"] and bool(jnp.all(updates > 0)) and bool(jnp.all(updates < 8))
 
 
+@pytest.mark.slow
 def test_a_whole_step_within_its_region_leaves_the_radius(x64):
     updates, now = updated(bowl, jnp.full(2, 7.0), so.trust.probed(100.0))
     assert_close(updates, jnp.ones(2))
@@ -47,6 +48,7 @@ def test_radii_whose_value_is_infinite_are_passed_over_within_one_update(x64):
     assert_close(now["scale"], 1 / 16)
 
 
+@pytest.mark.slow
 def test_where_no_radius_descends_the_next_ones_begin_below_the_smallest(x64):
     updates, now = updated(wall, jnp.zeros(2), so.trust.probed(1e3, ratio=4.0, count=3))
     assert not now["accepted"] and not np.any(updates)

@@ -1,4 +1,4 @@
-"""K-FAC's factors of a weight with several uses: recurrence, and losses with derivatives in them."""
+"""K-FAC's factors of a weight with several uses: recurrence, losses with derivatives in them."""
 
 import jax
 import jax.numpy as jnp

@@ -27,7 +27,7 @@ os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-# Programs that took long to compile are kept beside the packages, for other workers and for the next
+# Programs that took long to compile are kept beside the packages, for other workers and the next
 # run, which takes two thirds of the time; `make clean` removes them.
 if sys.prefix != sys.base_prefix:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(sys.prefix) / "programs"))

@@ -167,8 +167,8 @@ def problem(equation: Equation, targets: tuple[float, ...]) -> Problem:
             f"{equation.formula}; by {'-'.join(map(str, SIZES))} tanh units in float64, "
             f"{' x '.join(map(str, equation.within))} points within and {ON_EDGE} at the start and "
             "at each end, the same at every step, all terms with weight one; the error is that of "
-            f"u in L2, relative, on {LOOK[0]} x {LOOK[1]} points. The first target, {targets[0]:.2e}, is "
-            "the least error of Rathore et al. (2024)."
+            f"u in L2, relative, on {LOOK[0]} x {LOOK[1]} points. The first target, "
+            f"{targets[0]:.2e}, is the least error of Rathore et al. (2024)."
         ),
         load=functools.cache(functools.partial(load, equation)),
         init=lambda key, data: glorot(key, SIZES),

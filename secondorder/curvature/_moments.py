@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def of_uses(
     exchanges inputs and sensitivities, nor on how many examples share an input outside the batch.
     """
     found = [_of_use(use, kept, bases, reduce) for use in uses]
-    squares = None if bases is None else sum(each.squares for each in found)
+    squares = _total([u.squares for u in found])
     if len(found) == 1:
         return Moments((found[0].a, found[0].g), squares)
     size_a, size_g = (jnp.stack(sizes) for sizes in zip(*(u.sizes for u in found), strict=True))
@@ -91,11 +92,20 @@ def of_uses(
     share = jnp.where(total > 0, size_g / jnp.where(total > 0, total, 1), 1 / len(found))
     size = jnp.sum(share * size_a, axis=0)
     ratio = size_a / jnp.where(size > 0, size, 1)
-    weighted = lambda parts, by: sum(
-        x * w.reshape(-1, *(1,) * (x.ndim - 1)) for x, w in zip(parts, by, strict=True)
-    )
-    g = None if kept[1] is None else weighted([each.g for each in found], ratio)
-    return Moments((weighted([each.a for each in found], share), g), squares)
+    a = _total([_times(w, u.a) for w, u in zip(share, found, strict=True)])
+    g = _total([_times(w, u.g) for w, u in zip(ratio, found, strict=True)])
+    return Moments((a, g), squares)
+
+
+def _times(number: jax.Array, factor: jax.Array | None) -> jax.Array | None:
+    """A number times a matrix or a diagonal, for each of the S maps."""
+    return None if factor is None else factor * number.reshape(-1, *(1,) * (factor.ndim - 1))
+
+
+def _total(parts: Sequence[jax.Array | None]) -> jax.Array | None:
+    """The sum of those that there are."""
+    found = [part for part in parts if part is not None]
+    return functools.reduce(jnp.add, found) if found else None
 
 
 def _of_use(use: layers.Use, kept: Factors, bases: Factors | None, reduce: bool) -> OfUse:

@@ -21,10 +21,10 @@ from secondorder.optimize._fit import Fit, fit_of
 from secondorder.optimize._multistart import best_of, stacked
 from secondorder.optimize._observed import Data, check_policy, observations
 from secondorder.optimize._parameters import Fixed, Tied, layout_of, spread_mask
-from secondorder.optimize._problem import Problem, Task, check_ties
 from secondorder.optimize._programs import kept
 from secondorder.optimize._projection import Separated, separate, without_linear
 from secondorder.optimize._records import Status
+from secondorder.optimize._regression import Regression, Task, check_ties
 from secondorder.optimize._solution import Solution
 from secondorder.optimize._watch import Callback, Question, Watch, ended, question, watched
 from secondorder.stepsize import Mask
@@ -172,7 +172,7 @@ def curve_fit(
     check_ties(layout, ends)
     options = Options(optimizer, tol, max_steps, loss=loss)
     task = Task(model, options, layout, absolute_sigma, nan_policy == "omit")
-    problem = Problem(task, data, base, ends)
+    problem = Regression(task, data, base, ends)
     many = None if starts is None else stacked(starts, base)
     arrays = (*problem[1:], many)
     display = display_of("curve_fit", options._replace(progress=progress), params)
@@ -204,7 +204,7 @@ def _check_loss(loss: object, absolute_sigma: bool, separable: Mask) -> None:
         )
 
 
-def _free_mask(separable: Mask, params: Params, problem: Problem) -> Params:
+def _free_mask(separable: Mask, params: Params, problem: Regression) -> Params:
     """``separable`` for the free parameters alone."""
     mask = separable(params) if callable(separable) else separable
     mask, layout = spread_mask("separable", mask, params), problem.task.layout
@@ -224,7 +224,7 @@ def _fitted(
     watch: Watch,
 ) -> Fit:
     """:func:`curve_fit` without ``separable``; ``model`` is that of the task."""
-    problem = Problem(task, data, base, bounds)
+    problem = Regression(task, data, base, bounds)
     residual = _residual(problem)
     ends, free = problem.free_bounds(), task.layout.free(base)
 
@@ -235,7 +235,7 @@ def _fitted(
     return as_one_program(fit)
 
 
-def _separated(problem: Problem, separable: Params, starts: Params | None, watch: Watch) -> Fit:
+def _separated(problem: Regression, separable: Params, starts: Params | None, watch: Watch) -> Fit:
     """:func:`curve_fit` with ``separable``: only the nonlinear parameters are searched."""
     residual, free = _residual(problem), problem.task.layout.free(problem.base)
     parts = separate(residual, free, separable)
@@ -257,7 +257,7 @@ def _separated(problem: Problem, separable: Params, starts: Params | None, watch
 
 
 def _finished(
-    problem: Problem,
+    problem: Regression,
     search: Callable[[Params], Solution],
     residual: Callable,
     to_free: Callable[[Params], Params],
@@ -295,7 +295,7 @@ def _seen(watch: Watch, whole: Callable[[Params], Params]) -> Question | None:
     return lambda active, it: asks(active, it._replace(params=whole(it.params)))
 
 
-def _residual(problem: Problem) -> Callable[[Params], jax.Array]:
+def _residual(problem: Regression) -> Callable[[Params], jax.Array]:
     """The residuals as a function of the free parameters."""
     residual = problem.observed().residual
     return lambda free: residual(problem.whole(free))

@@ -18,10 +18,10 @@ from secondorder.optimize._covariance import noise_of, rows_of, spread_of, undet
 from secondorder.optimize._multistart import Minima
 from secondorder.optimize._parameters import free_numbers
 from secondorder.optimize._plot import plot
-from secondorder.optimize._problem import Problem
 from secondorder.optimize._profile import Best, Profile, Slices, grid, intervals
 from secondorder.optimize._projection import frame, rank
 from secondorder.optimize._quantiles import pair_quantile, student_quantile
+from secondorder.optimize._regression import Regression
 from secondorder.optimize._report import fit_text
 from secondorder.optimize._solution import Solution
 from secondorder.tree import Params
@@ -67,7 +67,7 @@ class Fit:
     observations: jax.Array
     directions: jax.Array
     minima: Minima | None = None
-    problem: Problem | None = None
+    problem: Regression | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"problem": None}  # functions cannot be saved
@@ -172,7 +172,7 @@ class Fit:
             )
         return grid(problem, best, numbers, axes)
 
-    def _problem(self, user: str) -> Problem:
+    def _problem(self, user: str) -> Regression:
         if self.degrees_of_freedom.ndim:
             raise ValueError(
                 f"{user} needs one fit, but this is a batch. Fit one of them by itself, from "
@@ -185,7 +185,7 @@ class Fit:
             )
         return self.problem
 
-    def _best(self, problem: Problem) -> Best:
+    def _best(self, problem: Regression) -> Best:
         """What profiles start from."""
         free = np.nonzero(problem.task.layout.flags(self.params))[0]
         freedom = self.degrees_of_freedom
@@ -258,7 +258,7 @@ _FIELDS = [field.name for field in dataclasses.fields(Fit) if field.name != "pro
 jax.tree_util.register_dataclass(Fit, _FIELDS, [], drop_fields=["problem"])
 
 
-def robust_scale(problem: Problem, fit: Fit) -> jax.Array:
+def robust_scale(problem: Regression, fit: Fit) -> jax.Array:
     """The ``s²`` of a robust profile: the mean of ``ψ²`` over that of ``ψ'`` (Hampel 1986, 7.2)."""
     observed = problem.observed()
     outputs = tree.parts(observed.residual(fit.params))
@@ -272,7 +272,7 @@ def check_level(user: str, level: object) -> None:
         raise ValueError(f"{user} got level={level!r}; pass a probability, such as 0.95.")
 
 
-def fit_of(solution: Solution, problem: Problem, like: Params, held: jax.Array) -> Fit:
+def fit_of(solution: Solution, problem: Regression, like: Params, held: jax.Array) -> Fit:
     """The fit with its covariance and errors, from the Jacobian at the solution.
 
     Args:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secondorder.optimize._problem import Problem
+from secondorder.optimize._regression import Regression
 
 POINTS = 300  # of the curve
 
 
-def plot(fit: Any, problem: Problem, axes: Any, level: float) -> Any:
+def plot(fit: Any, problem: Regression, axes: Any, level: float) -> Any:
     """See ``Fit.plot``."""
     x, y = np.asarray(problem.data.x), problem.data.y
     if not isinstance(y, jax.Array) or x.ndim != 1 or x.shape != y.shape or jnp.iscomplexobj(y):
@@ -45,7 +45,7 @@ def plot(fit: Any, problem: Problem, axes: Any, level: float) -> Any:
     return top, bottom
 
 
-def _curve(fit: Any, problem: Problem, x: np.ndarray, level: float) -> tuple:
+def _curve(fit: Any, problem: Regression, x: np.ndarray, level: float) -> tuple:
     """A grid with the curve and its band; the points of the data if the model takes no others."""
     sound, model = np.sort(x[np.isfinite(x)]), problem.task.model
     grid = np.linspace(sound[0], sound[-1], POINTS, dtype=x.dtype if x.dtype.kind == "f" else float)

@@ -18,10 +18,10 @@ from secondorder.layers._jaxpr import as_one_program
 from secondorder.linalg import _lapack as lapack
 from secondorder.operators._dense import ravel, unravel
 from secondorder.optimize._bounds import box_of
-from secondorder.optimize._problem import Problem, Task
 from secondorder.optimize._programs import kept
 from secondorder.optimize._quantiles import pair_probability, student_probability
 from secondorder.optimize._records import Status
+from secondorder.optimize._regression import Regression, Task
 from secondorder.tree import Params
 
 EVALUATIONS = 50  # constrained fits for one end of an interval
@@ -86,7 +86,7 @@ class Slice(NamedTuple):
 class Slices(NamedTuple):
     """Fits with some of the free parameters held, as vectors."""
 
-    problem: Problem
+    problem: Regression
     best: Best
 
     @property
@@ -250,7 +250,7 @@ def _end(slices: Slices, index: jax.Array, sign: jax.Array, t: jax.Array) -> jax
     return jnp.where(failed, jnp.nan, start + sign * distance)
 
 
-def intervals(problem: Problem, best: Best, t: jax.Array) -> tuple[Params, Params]:
+def intervals(problem: Regression, best: Best, t: jax.Array) -> tuple[Params, Params]:
     """The profile intervals of all parameters: ends as two trees like the parameters."""
     arrays = problem[1:], best, jnp.asarray(t)
     return kept(_intervals, (problem.task.model, problem.task), arrays, "confidence_intervals")
@@ -260,7 +260,7 @@ def _intervals(
     model: Callable, task: Task, given: tuple, best: Best, t: jax.Array
 ) -> tuple[Params, Params]:
     def both() -> tuple[Params, Params]:
-        slices = Slices(Problem(task, *given), best)
+        slices = Slices(Regression(task, *given), best)
         size = slices.center.size
         index = jnp.concatenate([jnp.arange(size)] * 2)
         sign = jnp.concatenate([-jnp.ones(size), jnp.ones(size)]).astype(slices.center.dtype)
@@ -284,7 +284,7 @@ def _placed(task: Task, params: Params, ends: jax.Array) -> Params:
     return jax.tree.map(jnp.where, mask, shared[1], shared[0])
 
 
-def grid(problem: Problem, best: Best, indices: tuple[int, ...], axes: tuple) -> Profile:
+def grid(problem: Regression, best: Best, indices: tuple[int, ...], axes: tuple) -> Profile:
     """The profile over a grid of one or two free parameters, by their numbers among the free."""
     arrays = problem[1:], best, axes
     return kept(_grid, (problem.task.model, problem.task, indices), arrays, "profile")
@@ -294,7 +294,7 @@ def _grid(
     model: Callable, task: Task, indices: tuple[int, ...], given: tuple, best: Best, axes: tuple
 ) -> Profile:
     def all_points() -> Profile:
-        slices = Slices(Problem(task, *given), best)
+        slices = Slices(Regression(task, *given), best)
         held = np.isin(np.arange(slices.center.size), indices)
         c = best.covariance[np.ix_(indices, indices)]
         rows = best.covariance[np.asarray(indices)]

@@ -31,8 +31,8 @@ class Task(NamedTuple):
     omit: bool
 
 
-class Problem(NamedTuple):
-    """A task with its data.
+class Regression(NamedTuple):
+    """A regression: a task with its data.
 
     Attributes:
       base: all parameters at the start, with the fixed ones.

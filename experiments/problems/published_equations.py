@@ -28,17 +28,6 @@ DRAWN_INSIDE, DRAWN_ON_BOUNDARY = 3000, 500
 TARGETS = (1e-3, 1e-4, 1e-6)
 STEPS = {"first-order": 10_000, "quasi-newton": 1_500, "matrix-free": 300, "dense": 300}
 
-#: Steps of others to an absolute error of 1e-3, 1e-4 and 1e-6.
-PUBLISHED: Mapping[str, Mapping[str, Sequence[int | None]]] = {
-    "poisson-2d-published": {
-        "ENGD, per layer": (172, 229, 540),
-        "Hessian-free": (46, 130, 653),
-        "K-FAC": (653, None, None),
-    },
-    "heat-published": {"the best": (None, 107, 406)},
-    "poisson-5d-shallow": {"ENGD": (130, 172, 335)},
-}
-
 
 def uniform(key: jax.Array, sizes: Sequence[int]):
     """Kernels and biases uniform up to ±1/√inputs, in float64."""

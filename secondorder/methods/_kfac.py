@@ -37,6 +37,8 @@ def kfac(
 
     Without a learning rate, α and μ minimise the exact quadratic model over ``Δ`` and the last step
     ``δ``, λ follows the gain ratio, and a step that does not decrease the objective is rejected.
+    A weight with several uses in the program, as where a loss contains derivatives of the model,
+    has the A and G whose Kronecker product has the partial traces of the sum over its uses.
 
     Args:
       learning_rate: α or a schedule; then λ is fixed, Δ is of the averaged gradient, and nothing is

@@ -89,7 +89,8 @@ def picture(problem: Problem, contests: Mapping[str, Contest]) -> Illustration |
     optimizers = {name: contest.optimizer for name, contest in contests.items()}
     runs = [run for contest in contests.values() for run in contest.runs]
     label = optimizers[best.optimizer].label.split(",")[0]
-    figure = equation_figure(problem, found, label, runs, optimizers)
+    variables = ("x", "y") if problem.name.startswith("poisson") else ("t", "x")
+    figure = equation_figure(problem, found, label, runs, optimizers, variables)
     words = (
         f"{problem.title}: the solution, the network trained by {label} on the median seed, their "
         "difference, and the error of every seed against seconds; dotted lines are the targets."

@@ -22,6 +22,7 @@ def equation_figure(
     label: str,
     runs: Sequence[Run],
     optimizers: Mapping[str, Optimizer],
+    variables: tuple[str, str] = ("t", "x"),
 ) -> Figure:
     """Four panels.
 
@@ -29,6 +30,7 @@ def equation_figure(
       found: the network's values at the points on which the error is measured.
       label: what found them.
       runs: all seeds of all methods, with a column ``error``.
+      variables: names of the two variables.
     """
     data = problem.load()
     points, exact = data["held_out_points"], data["held_out_values"]
@@ -49,7 +51,9 @@ def equation_figure(
     )
     for axes, (title, values, colours) in zip(panels, shown, strict=False):
         drawn = axes.pcolormesh(times, places, values, rasterized=True, **colours)
-        axes.set(title=title, xlabel="t", ylabel="x" if axes is panels[0] else "")
+        axes.set(title=title, xlabel=variables[0])
+        if axes is panels[0]:
+            axes.set(ylabel=variables[1])
         axes.grid(False)
         figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.8)
     _draw_errors(panels[-1], problem, runs, optimizers)
@@ -69,4 +73,4 @@ def _draw_errors(axes, problem, runs, optimizers) -> None:
             seconds[1:], run.columns["error"][1:], color=look.colour, linewidth=1.4, label=label
         )
     decades(axes, "xy")
-    axes.set(title="Relative error of u", xlabel="Seconds, compilation excluded")
+    axes.set(title="Error of u", xlabel="Seconds, compilation excluded")

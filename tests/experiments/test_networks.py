@@ -171,7 +171,7 @@ def test_every_optimizer_takes_a_step_on_every_equation(name):
         for optimizer in physics.contestants(problem).values():
 
             def step(params, optimizer=optimizer):
-                tx = optimizer.build(**dict.fromkeys(optimizer.search, 0.1))
+                tx = optimizer.built(f, dict.fromkeys(optimizer.search, 0.1))
                 value, grad = jax.value_and_grad(f)(params)
                 extra = {"value": value, "grad": grad, "value_fn": f}
                 return tx.update(grad, tx.init(params), params, **extra)[0]
@@ -254,7 +254,8 @@ def test_the_picture_of_an_equation_is_of_the_middle_seed_of_the_best_method(x64
         and found.name == "equation-heat"
         and "Natural gradient" in found.alternative
     )
-    ((_, values, label, runs, _),) = drawn
+    ((_, values, label, runs, _, variables),) = drawn
+    assert variables == ("t", "x")
     assert label == "Natural gradient" and len(runs) == 6
     params = contests["natural-gradient"].runs[2].end
     expected = jax.vmap(lambda x: physics_network.u(params, x))(

@@ -35,10 +35,8 @@ def trained(count, seed, renewed=None, method=NATURAL, steps=400):
 # 25 steps. The network fits those that stay, and the error does not follow the value.
 
 # %%
-table("drawn uniformly", {
-    "4,000, kept": trained(4_000, 0),
-    "4,000 anew": trained(4_000, 0, burgers.anew),
-}, 100)  # fmt: skip
+table("drawn uniformly", {"4,000, kept": trained(4_000, 0)}, 100)
+table("drawn uniformly", {"4,000 anew": trained(4_000, 0, burgers.anew)}, 100)
 
 # %% [markdown]
 # Drawn anew where the residual is large, with a density of one plus its size over its mean; by the
@@ -49,11 +47,3 @@ searching = so.levenberg_marquardt(trust=so.trust.line_search())
 follow = lambda seed, *method: trained(8_000, seed, burgers.by_residual, *method)
 seeds = {f"seed {seed}": follow(seed) for seed in range(3)}
 table("8,000 by residual", {**seeds, "Levenberg-Marquardt, seed 0": follow(0, searching)}, 100)
-
-# %% [markdown]
-# The same points for methods that see gradients alone.
-
-# %%
-peers = {"L-BFGS": so.lbfgs(), "BFGS": so.bfgs(), "self-scaled Broyden": so.ssbroyden()}
-follow = lambda method: trained(4_000, 0, burgers.by_residual, method, steps=2_500)
-table("4,000 by residual", {name: follow(method) for name, method in peers.items()}, 500)

@@ -65,7 +65,7 @@ def sides_of_time() -> Mapping[str, np.ndarray]:
 def drawn(generator: np.random.Generator) -> Mapping[str, np.ndarray]:
     """Points of the cube, in float64."""
     points = poisson_5d.points(generator, DRAWN_INSIDE, DRAWN_ON_BOUNDARY)
-    return points | {"points": points["points"].astype(float)}
+    return {**points, "points": points["points"].astype(float)}
 
 
 def stream(data, seed):

@@ -112,7 +112,6 @@ def _of_use(use: layers.Use, kept: Factors, bases: Factors | None, reduce: bool)
     (kept_a, kept_g), dtype = kept, kept[0].dtype
     x, y = _rows(use, reduce)
     y = y.astype(dtype)
-    positions = y.shape[1]
     if x is None:
         assert use.indices is not None
         rows = use.indices.reshape(y.shape[:2])
@@ -131,13 +130,8 @@ def _of_use(use: layers.Use, kept: Factors, bases: Factors | None, reduce: bool)
         else:
             inputs = jnp.square(_in_basis(bases[0], x))
             squares = jnp.einsum("sma,smb->sab", inputs, turned, precision=HIGHEST)
-    a = a / max(positions, 1)
-    return OfUse(a, g, squares, (_trace(a), jnp.sum(y * y, axis=(1, 2))))
-
-
-def _trace(factor: jax.Array) -> jax.Array:
-    """Of each matrix, or of each diagonal."""
-    return jnp.sum(factor, axis=1) if factor.ndim == 2 else jnp.trace(factor, axis1=1, axis2=2)
+    a = a / max(y.shape[1], 1)
+    return OfUse(a, g, squares, (kr.mean_trace(a) * a.shape[1], jnp.sum(y * y, axis=(1, 2))))
 
 
 def _in_basis(basis: jax.Array, x: jax.Array) -> jax.Array:

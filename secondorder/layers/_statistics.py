@@ -23,7 +23,7 @@ from secondorder.layers._uses import Site, Spec
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inputs", "sensitivities", "indices"],
-    meta_fields=["transposed", "slots"],
+    meta_fields=["transposed"],
 )
 @dataclasses.dataclass(frozen=True)
 class Use:
@@ -38,15 +38,12 @@ class Use:
       indices: ``(S, N, T)``, for a look-up: the rows, in place of unit vectors as inputs.
       transposed: whether the roles are exchanged: for a tied kernel that is transposed in this use,
         ``inputs`` are the sensitivities of its outputs, and ``sensitivities`` its inputs.
-      slots: of a leaf in equal pieces along S: whether each of them has this use, or zeros in its
-        place; ``(True,)`` where all have.
     """
 
     inputs: jax.Array | None
     sensitivities: jax.Array
     indices: jax.Array | None = None
     transposed: bool = False
-    slots: tuple[bool, ...] = (True,)
 
 
 def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
@@ -63,7 +60,7 @@ def statistics(g: Group, records: dict, slopes: dict) -> tuple[Use, ...]:
 
 
 def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
-    """Uses of the whole of a sliced leaf, from the uses of its slots."""
+    """Uses of the whole of a sliced leaf, from those of its slots; zeros where a slot has none."""
     if g.pieces == 1:
         return tuple(use for _, use in uses)
     rounds: dict[Any, dict[int, Use]] = {}
@@ -77,9 +74,7 @@ def _stacked(g: Group, uses: list[tuple[int, Use]]) -> tuple[Use, ...]:
     for round_ in rounds.values():
         nothing = jax.tree.map(jnp.zeros_like, next(iter(round_.values())))
         parts = [round_.get(slot, nothing) for slot in range(g.pieces)]
-        whole = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-        slots = tuple(slot in round_ for slot in range(g.pieces))
-        found.append(dataclasses.replace(whole, slots=slots))
+        found.append(jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts))
     return tuple(found)
 
 
